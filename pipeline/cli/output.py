@@ -1,0 +1,87 @@
+"""What every command shares in how it speaks: verbosity, JSON, tables, durations and the next command to type."""
+
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+SCHEMA = 1
+"""Version of what --json prints; it grows when a key is removed or changes its meaning, not when one is added."""
+
+
+def verbosity_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add -v/--verbose and -q/--quiet, given to the command as `verbosity`: 1, 0 or -1."""
+
+    def choose(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value:
+            context.meta["verbosity"] = 1 if parameter.name == "verbose" else -1
+
+    for flags, name, text in (
+        (("-q", "--quiet"), "quiet", "Print results and errors only."),
+        (("-v", "--verbose"), "verbose", "Print details."),
+    ):
+        command = click.option(*flags, name, is_flag=True, expose_value=False, callback=choose, help=text)(command)
+    return command
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --json, given to the command as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(command)
+
+
+def say(text: str, level: int = 0) -> None:
+    """Print progress on stderr; level 1 needs --verbose, level 0 is dropped by --quiet."""
+    context = click.get_current_context(silent=True)
+    verbosity = context.meta.get("verbosity", 0) if context else 0
+    if verbosity >= level:
+        click.echo(printable(text), err=True)
+
+
+def result(text: str) -> None:
+    """Print a result on stdout."""
+    click.echo(printable(text))
+
+
+def result_json(value: Any) -> None:
+    """Print one JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def next_steps(*commands: tuple[str, str]) -> None:
+    """End a command by naming what to type next: pairs of (command, what it does)."""
+    width = max(len(command) for command, _ in commands)
+    for index, (command, purpose) in enumerate(commands):
+        say(f"{'Next:' if index == 0 else '     '} {command:<{width}}  # {purpose}")
+
+
+def quoted(argument: str) -> str:
+    """Return an argument as it must be typed in a shell."""
+    return shlex.quote(argument)
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal would obey or a UTF-8 stream would refuse: file and class names are foreign text."""
+    safe = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c in "\n\t" or (c.isprintable() or c == " ") else c.encode("unicode_escape").decode() for c in safe)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as aligned columns; columns whose cells are all numbers are aligned to the right."""
+    columns = list(zip(headers, *rows, strict=True)) if rows else [(header,) for header in headers]
+    widths = [max(len(cell) for cell in column) for column in columns]
+    is_number = [all(is_numeric(cell) for cell in column[1:]) for column in columns]
+    lines = []
+    for row in (headers, *rows):
+        cells = (
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(row, widths, is_number, strict=True)
+        )
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def is_numeric(cell: str) -> bool:
+    """Tell whether a cell holds a number, with or without thousands separators, or a dash for none."""
+    return cell == "-" or cell.replace(",", "").replace(".", "").replace("%", "").isdigit()

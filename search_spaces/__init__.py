@@ -1,0 +1,1 @@
+"""YAML search spaces that are installed with the package; this folder holds data, no code."""
