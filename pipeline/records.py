@@ -54,6 +54,7 @@ class TrialTask:
     params: dict[str, Any]
     seed: int
     seconds_limit: float
+    first_step: int = 1
     is_final: bool = False  # the winner's training on train + validation
 
 

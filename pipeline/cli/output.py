@@ -64,7 +64,9 @@ def quoted(argument: str) -> str:
 def printable(text: str) -> str:
     """Escape what a terminal would obey or a UTF-8 stream would refuse: file and class names are foreign text."""
     safe = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if c in "\n\t" or (c.isprintable() or c == " ") else c.encode("unicode_escape").decode() for c in safe)
+    return "".join(
+        c if c in "\n\t" or (c.isprintable() or c == " ") else c.encode("unicode_escape").decode() for c in safe
+    )
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

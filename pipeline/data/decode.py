@@ -5,11 +5,10 @@ Version 1 of the rules: formats by content (JPEG, PNG, GIF, BMP, WebP, TIFF; fir
 bilinear resize of the whole picture to (height, width), without cropping. A change of these rules is a new version.
 """
 
+import errno
 import io
 import os
 import stat
-import warnings
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,21 +49,23 @@ def read_file(path: str) -> bytes:
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
         raise DecodeError("missing", "no such file") from error
     except OSError as error:
-        code = "not_regular" if Path(path).exists() and not Path(path).is_file() else "unreadable"
+        code = "not_regular" if error.errno in (errno.ENXIO, errno.ENODEV) else "unreadable"
         raise DecodeError(code, error.strerror or str(error)) from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(descriptor)  # before fdopen, which refuses a folder
         if not stat.S_ISREG(status.st_mode):
             raise DecodeError("not_regular", "not a regular file")
         if status.st_size > MAX_BYTES:
             raise DecodeError("too_large", f"{status.st_size} bytes; at most {MAX_BYTES} are read")
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             content = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise DecodeError("unreadable", error.strerror or str(error)) from error
+    except OSError as error:
+        raise DecodeError("unreadable", error.strerror or str(error)) from error
+    finally:
+        os.close(descriptor)
     if not content:
         raise DecodeError("empty", "zero bytes")
     return content
@@ -77,12 +78,13 @@ def open_image(content: bytes) -> Image.Image:
         DecodeError: unsupported, corrupt or too_large.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # MAX_PIXELS below is stricter than what Pillow warns about
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
+        # Pillow's warning about large pictures is left alone: catch_warnings is not safe in threads.
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise DecodeError("unsupported", f"the first bytes are {content[:8]!r}; expected {', '.join(FORMATS)}") from error
-    except Image.DecompressionBombError as error:
+        raise DecodeError(
+            "unsupported", f"the first bytes are {content[:8]!r}; expected {', '.join(FORMATS)}"
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DecodeError("too_large", str(error)) from error
     except Exception as error:  # border: Pillow raises OSError, ValueError, SyntaxError and more on broken headers
         raise DecodeError("corrupt", describe(error)) from error

@@ -1,0 +1,277 @@
+"""What a finished model is: a folder with model.keras and model.json; no scoring here."""
+
+import contextlib
+import json
+import os
+import re
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.data.decode import DECODER_VERSION
+from pipeline.errors import ModelRefused
+from pipeline.files import sha256_file, write_json
+from pipeline.records import ImageSpec
+
+SCHEMA = 1
+MODEL_FILE = "model.keras"
+FACTS_FILE = "model.json"
+# Written before TF_CPP_MIN_LOG_LEVEL is obeyed (tensorflow 2.21, port.cc).
+NATIVE_CHATTER = re.compile(rb"WARNING: All log messages before absl|[IW]\d{4} \d\d:\d\d|[IW]0000 00:00:")
+MAX_CONFIG_BYTES = 16 * 2**20  # an honest config takes ~1 KB a layer
+
+# Keras' safe_mode has had a dozen bypasses in two years, each through a class that no image classifier needs.
+ALLOWED_LAYERS = (
+    "Functional",
+    "Sequential",
+    "InputLayer",
+    "Rescaling",
+    "Normalization",
+    "Conv2D",
+    "DepthwiseConv2D",
+    "SeparableConv2D",
+    "Dense",
+    "BatchNormalization",
+    "LayerNormalization",
+    "GroupNormalization",
+    "Activation",
+    "ReLU",
+    "LeakyReLU",
+    "Softmax",
+    "MaxPooling2D",
+    "AveragePooling2D",
+    "GlobalAveragePooling2D",
+    "GlobalMaxPooling2D",
+    "Flatten",
+    "Reshape",
+    "Dropout",
+    "SpatialDropout2D",
+    "Add",
+    "Multiply",
+    "Average",
+    "Concatenate",
+    "ZeroPadding2D",
+    "Cropping2D",
+    "UpSampling2D",
+)
+ALLOWED_LAYER_MODULES = (
+    "keras",
+    "keras.layers",
+    "keras.models",
+    "keras.src.models.functional",
+    "keras.src.models.sequential",
+)
+# Values that carry numbers only; a callable is never among them.
+ALLOWED_VALUE_MODULES = ("keras.initializers", "keras.regularizers", "keras.constraints")
+ALLOWED_VALUES = ("__keras_tensor__", "__tuple__", "__tensor__", "__numpy__", "DTypePolicy")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model that was checked: `folder` holds it, `sha256` is that of model.keras, `facts` is model.json."""
+
+    folder: Path
+    classes: tuple[str, ...]
+    image: ImageSpec
+    sha256: str
+    facts: dict[str, Any]
+
+    @property
+    def keras_path(self) -> Path:
+        """The file that Keras loads."""
+        return self.folder / MODEL_FILE
+
+
+def write_bundle(folder: Path, facts: dict[str, Any]) -> Bundle:
+    """Write model.json beside the model.keras that lies in `folder`; `facts` come without schema and sha256.
+
+    Raises:
+        ModelRefused: there is no model.keras, or the facts lack classes or image.
+    """
+    keras_path = folder / MODEL_FILE
+    if not keras_path.is_file():
+        raise ModelRefused(f"{keras_path}: no such file; expected the saved model; save it there first")
+    whole = {"schema": SCHEMA, **facts, "sha256": sha256_file(keras_path)}
+    bundle = parse_facts(folder, whole)
+    write_json(folder / FACTS_FILE, whole)
+    return bundle
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read and check the bundle in `folder` or in `folder`/data, where MLflow keeps it.
+
+    Raises:
+        ModelRefused: a file is missing, damaged, changed or of another version.
+    """
+    home = next((place for place in (folder, folder / "data") if (place / FACTS_FILE).is_file()), None)
+    if home is None:
+        raise ModelRefused(
+            f"{folder}: no {FACTS_FILE} in it or in its data/ folder; expected a model that"
+            " `pipeline search` made; `pipeline runs` lists them"
+        )
+    facts_path = home / FACTS_FILE
+    try:
+        facts = json.loads(facts_path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelRefused(f"{facts_path}: {error}; expected a JSON object; restore the file from a copy") from error
+    bundle = parse_facts(home, facts)
+    if not bundle.keras_path.is_file():
+        raise ModelRefused(f"{bundle.keras_path}: no such file; expected the model; restore it from a copy")
+    found = sha256_file(bundle.keras_path)
+    if found != bundle.sha256:
+        raise ModelRefused(
+            f"{bundle.keras_path}: its SHA-256 is {found}; expected {bundle.sha256} as {FACTS_FILE} says;"
+            " the model was damaged or changed after it was saved; restore it from a copy"
+        )
+    return bundle
+
+
+def parse_facts(folder: Path, facts: Any) -> Bundle:
+    """Return the bundle that the facts describe, once they are well-formed.
+
+    Raises:
+        ModelRefused: a field is missing or of the wrong kind, or the versions differ.
+    """
+    path = folder / FACTS_FILE
+    if not isinstance(facts, dict):
+        raise ModelRefused(f"{path}: {type(facts).__name__}; expected a JSON object; restore the file from a copy")
+    if facts.get("schema") != SCHEMA:
+        raise ModelRefused(
+            f"{path}: schema is {facts.get('schema')!r}; expected {SCHEMA};"
+            " use the version of this program that wrote it"
+        )
+    classes = facts.get("classes")
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        raise ModelRefused(
+            f"{path}: classes is {classes!r:.80}; expected a list of names; restore the file from a copy"
+        )
+    if len(set(classes)) != len(classes):
+        raise ModelRefused(f"{path}: classes holds a name twice; expected each once; restore the file from a copy")
+    sha256 = facts.get("sha256")
+    if not isinstance(sha256, str) or len(sha256) != 64:
+        raise ModelRefused(f"{path}: sha256 is {sha256!r:.80}; expected 64 digits; restore the file from a copy")
+    return Bundle(folder, tuple(classes), parse_image(path, facts.get("image")), sha256, facts)
+
+
+def parse_image(path: Path, image: Any) -> ImageSpec:
+    """Return the image specification of model.json.
+
+    Raises:
+        ModelRefused: a field is missing or no positive integer, or the model needs another decoder.
+    """
+    names = ("height", "width", "channels", "decoder_version")
+    values = [image.get(name) if isinstance(image, dict) else None for name in names]
+    if not all(isinstance(value, int) and value > 0 for value in values) or values[2] not in (1, 3):
+        raise ModelRefused(
+            f"{path}: image is {image!r:.120}; expected height, width, channels (1 or 3) and decoder_version;"
+            " restore the file from a copy"
+        )
+    if values[3] != DECODER_VERSION:
+        raise ModelRefused(
+            f"{path}: image.decoder_version is {values[3]}; expected {DECODER_VERSION}, the rules of this"
+            " program; use the version of this program that trained the model, or train it again"
+        )
+    return ImageSpec(*values)  # type: ignore[arg-type]
+
+
+def load_model(bundle: Bundle) -> Any:
+    """Return the keras.Model: uint8 (batch, height, width, channels) to float32 logits (batch, num_classes).
+
+    Raises:
+        ModelRefused: no Keras model, or it holds a layer outside ALLOWED_LAYERS, or does not fit model.json.
+    """
+    check_layers(bundle.keras_path)
+    with native_chatter_hidden():
+        import keras
+    try:
+        model = keras.saving.load_model(bundle.keras_path, custom_objects=None, compile=False, safe_mode=True)
+    except Exception as error:
+        raise ModelRefused(
+            f"{bundle.keras_path}: Keras {keras.__version__} cannot load it: {str(error).strip()[:300]};"
+            f" it was saved with {bundle.facts.get('versions')}; install those versions, or train it again"
+        ) from error
+    found = (model.input_shape, model.output_shape)
+    expected = ((None, *bundle.image.shape), (None, len(bundle.classes)))
+    if found != expected:
+        raise ModelRefused(
+            f"{bundle.keras_path}: its input and output are {found}; expected {expected} as {FACTS_FILE}"
+            " says; the two files do not belong together; restore them from a copy"
+        )
+    return model
+
+
+@contextlib.contextmanager
+def native_chatter_hidden() -> Iterator[None]:
+    """Drop what TensorFlow's C++ writes to stderr for information while it is imported; keep the rest."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    real_stderr = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(real_stderr, 2)
+            os.close(real_stderr)
+            captured.seek(0)
+            for line in captured:
+                if not NATIVE_CHATTER.match(line):
+                    os.write(2, line)
+
+
+def check_layers(keras_path: Path) -> None:
+    """Refuse a .keras file whose config names a class that could run code, before Keras reads it.
+
+    Raises:
+        ModelRefused: no .keras archive, or a class outside the allow-lists.
+    """
+    try:
+        with zipfile.ZipFile(keras_path) as archive:
+            entry = archive.getinfo("config.json")
+            if entry.file_size > MAX_CONFIG_BYTES:
+                raise ValueError(f"config.json takes {entry.file_size} bytes")
+            config = json.loads(archive.read(entry))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ModelRefused(
+            f"{keras_path}: {error}; expected a .keras archive with a config.json; restore the file from a copy"
+        ) from error
+    if isinstance(config, dict):
+        config = {
+            **config,
+            "compile_config": None,
+        }  # load_model(compile=False) drops the outermost one unread
+    for found in named_classes(config):
+        if not is_allowed(found):
+            raise ModelRefused(
+                f"{keras_path}: holds {found.get('module')}.{found.get('class_name')}; expected built-in"
+                f" layers only ({', '.join(ALLOWED_LAYERS)}); the model may run foreign code; do not load it"
+            )
+
+
+def named_classes(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield every object of a Keras config that names a class, however deep."""
+    if isinstance(value, dict):
+        if "class_name" in value:
+            yield value
+        children = list(value.values())
+    else:
+        children = value if isinstance(value, list) else []
+    for child in children:
+        yield from named_classes(child)
+
+
+def is_allowed(found: dict[str, Any]) -> bool:
+    """Tell whether a serialised object of a Keras config is a known layer or a plain value."""
+    name, module = found.get("class_name"), found.get("module")
+    if found.get("registered_name") not in (None, name):
+        return False
+    if name in ALLOWED_VALUES:
+        return module in (None, "keras", "builtins")
+    if module in ALLOWED_VALUE_MODULES:
+        return name not in ("function", "__lambda__")
+    return name in ALLOWED_LAYERS and module in ALLOWED_LAYER_MODULES

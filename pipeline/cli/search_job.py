@@ -1,0 +1,289 @@
+"""The steps of `pipeline search` in order; imported only when the command runs."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from pipeline.cli.output import quoted, say
+from pipeline.cli.values import format_seconds
+from pipeline.data.cache import Dataset, draft, prepare
+from pipeline.data.sources import open_source
+from pipeline.errors import DataError, Interrupted, InvalidUsage, TrackingError
+from pipeline.files import locked
+from pipeline.records import TrialOutcome, TrialRow
+from pipeline.search import setup
+from pipeline.search.engine import LocalEngine
+from pipeline.search.job import Finished, count_states, finish, run_trials
+from pipeline.search.mirroring import BackgroundMirror
+from pipeline.search.store import StudyStore, studies_folder
+from pipeline.space import load_space
+
+
+class Search:
+    """One call of `pipeline search`: plan, run, and what to type to resume it."""
+
+    def __init__(
+        self, started: float, workspace: Path, data: str, space: str, name: str | None, resume: bool,
+        image_size: int | None, idx_folder: str | None, **request: Any,
+    ) -> None:  # fmt: skip
+        self.started = started
+        self.workspace = workspace
+        self.data = data
+        self.space_name = space
+        self.name = name
+        self.is_resumed = resume
+        self.image_size = image_size
+        self.idx_folder = idx_folder
+        self.options = request
+
+    def plan(self) -> None:
+        """Read space and source, decide splits, name and budget; nothing is written yet.
+
+        Raises:
+            PipelineError: anything that the user has to change, before any time is spent.
+        """
+        self.space = load_space(self.space_name)
+        source = open_source(self.data, self.workspace, self.idx_folder)
+        self.draft = draft(source, self.image_size)
+        self.request = setup.Request(
+            study=self.study_name(source.name),
+            oracle=self.options["oracle"],
+            seed=self.options["seed"],
+            budget_seconds=self.options["budget"],
+            max_trials=self.options["trials"],
+            num_workers=self.options["workers"],
+        )
+        num_train = self.draft.counts["train"]
+        self.terms = setup.make_terms(self.space, self.draft.spec.shape, len(source.classes), num_train, self.request)
+        self.budget = setup.make_budget(self.terms, self.request)
+
+    def study_name(self, dataset: str) -> str:
+        """Return the name given, or the newest or next one of this data set; without --resume it must be new."""
+        dataset = safe_name(dataset)
+        if self.is_resumed:
+            name = self.name or setup.latest_study_name(self.workspace, dataset)
+            if not (studies_folder(self.workspace) / name / "study.db").is_file():
+                raise InvalidUsage(
+                    f"--resume: study {name} not found in {studies_folder(self.workspace)}; leave --resume out"
+                )
+            return name
+        name = self.name or setup.next_study_name(self.workspace, dataset)
+        if (studies_folder(self.workspace) / name / "study.db").is_file():
+            raise InvalidUsage(
+                f"study {name} exists already in {studies_folder(self.workspace)}; expected a new name; add "
+                "--resume to continue it, or choose another --name"
+            )
+        return name
+
+    def resume_command(self) -> str:
+        """Return what to type to continue this search: every option that was given, and --resume."""
+        given = {
+            "name": self.request.study,
+            "space": None if self.space_name == "cnn" else quoted(self.space_name),
+            "oracle": None if self.request.oracle == "random" else self.request.oracle,
+            "trials": self.request.max_trials,
+            "budget": self.request.budget_seconds and f"{round(self.request.budget_seconds)}s",
+            "seed": self.request.seed or None,
+            "workers": None if self.request.num_workers == 1 else self.request.num_workers,
+            "image-size": self.image_size,
+            "source": self.idx_folder and quoted(self.idx_folder),
+        }
+        options = "".join(f" --{name} {value}" for name, value in given.items() if value is not None)
+        return f"pipeline search {quoted(self.data)}{options} --resume"
+
+    def describe_plan(self) -> dict[str, Any]:
+        """Return the plan as JSON-able facts."""
+        defaults = self.space.defaults()
+        cost = self.terms.cost(defaults)
+        size = self.space.size()
+        seconds = self.terms.estimate(defaults, self.budget.epochs)
+        is_timed = self.budget.total != float("inf")
+        room = max(1, round(self.budget.screening_until / seconds * self.request.num_workers)) if is_timed else None
+        limits = [limit for limit in (room, self.request.max_trials) if limit]
+        return {
+            "study": self.request.study,
+            "source": self.draft.source.origin,
+            "images": self.draft.counts,
+            "classes": list(self.draft.source.classes),
+            "image": {
+                "height": self.draft.spec.height,
+                "width": self.draft.spec.width,
+                "channels": self.draft.spec.channels,
+            },
+            "space": self.space_name,
+            "params": self.space.names(),
+            "space_size": None if size == float("inf") else size,
+            "oracle": self.request.oracle,
+            "seed": self.request.seed,
+            "budget_seconds": self.budget.total if is_timed else None,
+            "trials": min(limits),
+            "epochs": self.budget.epochs,
+            "trial_seconds": round(seconds, 1),
+            "default": {"params": defaults, "num_params": cost.num_params, "mflops": cost.mflops},
+            "command": self.resume_command().replace(" --resume", ""),
+        }
+
+    def run(self) -> dict[str, Any]:
+        """Search and return the result; after an interruption the children are gone and the study can be resumed."""
+        folder = studies_folder(self.workspace) / self.request.study
+        with locked(folder / "lock", f"study {self.request.study}"):
+            return self.run_locked(folder)
+
+    def run_locked(self, folder: Path) -> dict[str, Any]:
+        """Search while holding the study's lock."""
+        from pipeline.tracking.store import open_client
+
+        engine = LocalEngine(self.request.num_workers, self.terms.num_threads, folder / "trials.log")
+        mirror: BackgroundMirror | None = None
+        state = "FAILED"
+        try:
+            engine.start()
+            dataset = self.prepare_dataset()
+            store = self.open_store(folder, dataset)
+            if store.get("result") is not None:
+                say(f"study {self.request.study} is finished already; this is its result")
+                return dict(store.get("result"))
+            open_client(self.workspace)
+            mirror = self.start_mirror(folder)
+            finished = self.search(store, engine, dataset)
+            engine.stop()
+            say("writing the model to MLflow")
+            state = "FINISHED"
+            facts = self.publish(store, finished, mirror)
+        except Interrupted:
+            state = "KILLED"
+            raise
+        finally:
+            engine.stop()
+            if mirror is not None:
+                mirror.finish(state)
+        return facts
+
+    def prepare_dataset(self) -> Dataset:
+        """Decode the images, or find them decoded, and say what cannot be used."""
+        drafted = self.draft
+        num_images, num_classes = sum(drafted.counts.values()), len(drafted.source.classes)
+        say(f"study {self.request.study}: {num_images:,} images, {num_classes} classes")
+        dataset = prepare(drafted, self.workspace)
+        for item in dataset.bad[:5]:
+            say(f"  not used: {item.path}: {item.code}, {item.detail}")
+        if dataset.bad:
+            say(f"  {len(dataset.bad)} unusable file(s) in all; they are listed in the study's bad_files.json")
+        counts = dataset.counts
+        pixels = " x ".join(map(str, dataset.spec.shape))
+        say(f"  {counts['train']:,} train, {counts['val']:,} val, {counts['test']:,} test; {pixels} pixels")
+        return dataset
+
+    def open_store(self, folder: Path, dataset: Dataset) -> StudyStore:
+        """Create the study, or open it and check that nothing its scores depend on has changed."""
+        facts = setup.study_facts(self.request, dataset, self.space)
+        is_new = not (folder / "study.db").is_file()
+        store = StudyStore(folder / "study.db")
+        if is_new:
+            setup.create_study(store, facts, dataset, self.budget)
+        elif not store.connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'fact'").fetchone():
+            setup.create_study(store, facts, dataset, self.budget)  # killed while it was being created
+        else:
+            setup.check_unchanged(store, facts, dataset)
+        return store
+
+    def start_mirror(self, folder: Path) -> BackgroundMirror:
+        """Begin to show the study in MLflow."""
+        from pipeline.tracking.mirror import MlflowMirror
+
+        mirror = BackgroundMirror(MlflowMirror(StudyStore(folder / "study.db"), self.workspace), say)
+        mirror.start()
+        return mirror
+
+    def search(self, store: StudyStore, engine: LocalEngine, dataset: Dataset) -> Finished:
+        """Run the trials, the finalists and the winner."""
+        before = float(store.get("elapsed") or 0.0)
+        study = setup.make_study(
+            store, self.terms, self.budget, self.request, lambda: before + time.monotonic() - self.started
+        )
+        if num_known := study.recover():
+            say(f"  resumed with {num_known} trial(s)")
+        engine.check()
+        say(f"  {self.budget.epochs} epoch(s) a trial on {self.request.num_workers} process(es)")
+        run_trials(study, engine, self.report)
+        say("training the winner on train + validation, then opening the test split")
+        return finish(study, engine, dataset)
+
+    def report(self, outcome: TrialOutcome, row: TrialRow) -> None:
+        """Say in one line what became of a task."""
+        clock = format_seconds(time.monotonic() - self.started)
+        values = f"{row.num_params:>9,} params  {outcome.seconds:5.1f} s"
+        if outcome.score is not None:
+            kind = "finalist" if outcome.rung else "trial"
+            say(f"{clock:>7}  {kind} {row.number:>3}  val_accuracy {outcome.score:.4f}  {values}")
+        else:
+            say(f"{clock:>7}  trial {row.number:>3}  {outcome.state}: {outcome.reason}")
+
+    def publish(self, store: StudyStore, finished: Finished, mirror: BackgroundMirror) -> dict[str, Any]:
+        """Log and register the model, and keep the result in the study."""
+        from pipeline.tracking.registry import log_and_register
+        from pipeline.tracking.store import open_client
+
+        run_id = mirror.finish("FINISHED")
+        if run_id is None:
+            raise TrackingError(
+                f"study {self.request.study} is done and its model is in {finished.model_folder}, but MLflow cannot be "
+                f"reached; when it can, run: {self.resume_command()}"
+            )
+        low, high = finished.ci95
+        registered = log_and_register(
+            open_client(self.workspace),
+            self.workspace,
+            run_id,
+            finished.model_folder,
+            safe_name(store.get("dataset")),
+            metrics={
+                "test/accuracy": finished.accuracy,
+                "test/ci95_low": low,
+                "test/ci95_high": high,
+                "val_accuracy": finished.winner.score or 0.0,
+                "model/params": finished.winner.num_params,
+                "model/mflops": finished.winner.mflops,
+            },
+            step=finished.epochs,
+            tags={"pipeline.study": self.request.study, "trial.number": str(finished.winner.number)},
+        )
+        facts = self.facts(store, finished, run_id, registered.model_uri)
+        store.put("result", facts)
+        return facts
+
+    def facts(self, store: StudyStore, finished: Finished, run_id: str, model_uri: str) -> dict[str, Any]:
+        """Return the result as `--json` prints it."""
+        best = finished.winner
+        return {
+            "study": self.request.study,
+            "run_id": run_id,
+            "model_uri": model_uri,
+            "winner": {
+                "trial": best.number,
+                "params": best.params,
+                "val_accuracy": best.score,
+                "num_params": best.num_params,
+                "mflops": best.mflops,
+                "epochs": finished.epochs,
+            },
+            "test": {
+                "accuracy": finished.accuracy,
+                "ci95": list(finished.ci95),
+                "num_images": finished.num_images,
+            },
+            "trials": count_states(store.trials()),
+            "seconds": round(float(store.get("elapsed") or 0) and time.monotonic() - self.started, 1),
+        }
+
+
+def safe_name(name: str) -> str:
+    """Return a data set's name as it may stand in a study's name: other characters become dashes.
+
+    Raises:
+        DataError: nothing of it is left.
+    """
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name).strip("-._")[:48]
+    if not safe:
+        raise DataError(f"the name {name!r} holds no letter or digit; rename the folder, or choose a --name")
+    return safe

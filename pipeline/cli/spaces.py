@@ -1,0 +1,158 @@
+"""`pipeline spaces`: list, show and check search spaces; what a space is lives in `pipeline.space`."""
+
+import math
+from typing import Any
+
+import click
+
+from pipeline.cli.output import (
+    SCHEMA,
+    json_option,
+    next_steps,
+    quoted,
+    result,
+    result_json,
+    say,
+    table,
+    verbosity_options,
+)
+from pipeline.errors import SpaceError
+from pipeline.space import DEFAULTS, Param, SearchSpace, builtin_spaces, load_space
+
+
+@click.group(name="spaces")
+def command() -> None:
+    """List, show and check search spaces: which networks and recipes a search may try.
+
+    A space is a YAML file. Some are installed and known by name; any other is given by its path.
+
+    \b
+    Example:
+      pipeline spaces list
+      pipeline spaces show cnn
+      pipeline spaces check my.yaml
+    """
+
+
+@command.command(name="list")
+@json_option
+@verbosity_options
+def list_command(as_json: bool) -> None:
+    """List the installed spaces.
+
+    With --json, a size of null means that the space is infinite.
+
+    \b
+    Example:
+      pipeline spaces list
+    """
+    spaces = [load_space(name) for name in builtin_spaces()]
+    if as_json:
+        return result_json({"schema": SCHEMA, "spaces": [summary(space) for space in spaces]})
+    rows = [[space.name, str(len(space.names())), shown_size(space), space.description] for space in spaces]
+    result(table(["name", "params", "size", "description"], rows))
+    return next_steps((f"pipeline spaces show {spaces[0].name}", "show what it varies"))
+
+
+@command.command(name="show")
+@click.argument("space", metavar="NAME|FILE")
+@json_option
+@verbosity_options
+def show_command(space: str, as_json: bool) -> None:
+    """Show the hyperparameters of a space: their ranges, defaults and conditions.
+
+    NAME is an installed space, FILE a path that ends in .yaml or .yml.
+
+    \b
+    Example:
+      pipeline spaces show cnn
+      pipeline spaces show ./my.yaml --json
+    """
+    loaded = load_space(space)
+    if as_json:
+        size = summary(loaded)["size"]
+        return result_json({**loaded.to_json(), "schema": SCHEMA, "source": loaded.source, "size": size})
+    result(f"{loaded.name}: {loaded.description}\n" if loaded.description else f"{loaded.name}\n")
+    rows = [[p.name, p.kind, shown_range(p), shown_value(p.default), shown_condition(p)] for p in loaded.params]
+    result(table(["parameter", "kind", "range", "default", "condition"], rows))
+    left_out = [f"{name} {shown_value(value)}" for name, value in DEFAULTS.items() if name not in loaded.names()]
+    if left_out:
+        result(f"\nNot varied: {', '.join(left_out)}")
+    result(f"\nSize: {shown_size(loaded)} configurations")
+    return next_steps((f"pipeline search digits --space {quoted(space)}", "search it on the built-in digits"))
+
+
+@command.command(name="check")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@json_option
+@verbosity_options
+@click.pass_context
+def check_command(context: click.Context, files: tuple[str, ...], as_json: bool) -> None:
+    """Check spaces: one line for each, and exit code 2 if one of them cannot be used.
+
+    \b
+    Example:
+      pipeline spaces check my.yaml other.yaml
+    """
+    rows = [checked(file) for file in files]
+    if as_json:
+        result_json({"schema": SCHEMA, "files": rows})
+    for row in [] if as_json else rows:
+        if row["ok"]:
+            result(f"{row['file']}: ok, {row['params']} hyperparameters")
+        else:
+            say(row["error"], level=-1)
+    refused = [row["file"] for row in rows if not row["ok"]]
+    if refused:
+        again = " ".join(quoted(file) for file in refused)
+        next_steps((f"pipeline spaces check {again}", "check again after the correction"))
+        context.exit(SpaceError.exit_code)
+    next_steps((f"pipeline spaces show {quoted(files[0])}", "show what it varies"))
+
+
+def checked(file: str) -> dict[str, Any]:
+    """Return what became of one file, as a JSON-able row."""
+    try:
+        space = load_space(file)
+    except SpaceError as error:
+        return {"file": file, "ok": False, "params": None, "error": str(error)}
+    return {"file": file, "ok": True, "params": len(space.names()), "error": None}
+
+
+def summary(space: SearchSpace) -> dict[str, Any]:
+    """Return a space in one JSON-able row; `size` is None where it is infinite, which JSON cannot say."""
+    size = space.size()
+    return {
+        "name": space.name,
+        "params": space.names(),
+        "size": None if math.isinf(size) else int(size),
+        "description": space.description,
+        "source": space.source,
+    }
+
+
+def shown_size(space: SearchSpace) -> str:
+    """Return the number of configurations for reading."""
+    size = space.size()
+    return "infinite" if math.isinf(size) else f"{size:,.0f}"
+
+
+def shown_range(param: Param) -> str:
+    """Return what a hyperparameter can be, for reading."""
+    if param.min_value is None or param.max_value is None:
+        return ", ".join(shown_value(value) for value in param.values)
+    step = f" step {shown_value(param.step)}" if param.step not in (None, 1) else ""
+    log = " log" if param.sampling == "log" else ""
+    return f"{shown_value(param.min_value)}..{shown_value(param.max_value)}{step}{log}"
+
+
+def shown_condition(param: Param) -> str:
+    """Return when a hyperparameter exists, for reading; empty for always."""
+    if param.when is None:
+        return ""
+    return f"{param.when[0]} = {' or '.join(shown_value(value) for value in param.when[1])}"
+
+
+def shown_value(value: Any) -> str:
+    """Return a value as the YAML file has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

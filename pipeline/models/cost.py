@@ -1,0 +1,72 @@
+"""Output shapes, parameters and FLOPs of a network by arithmetic, before anything is built."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.models.plan import Layer, plan_layers
+
+Shape = tuple[int, ...]
+
+
+class ImpossibleNetwork(ValueError):
+    """A network that pools the image away; the message names the layer."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs. `num_params` counts all weights as Keras does, the moving statistics included.
+
+    `flops` is for one image, forward: two per multiply-add of convolutions and dense layers, the rest left out.
+    """
+
+    num_params: int
+    flops: int
+    shapes: tuple[tuple[str, Shape], ...]
+
+    @property
+    def mflops(self) -> float:
+        """Millions of FLOPs, rounded to three digits after the point."""
+        return round(self.flops / 1e6, 3)
+
+
+def measure(params: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int) -> Cost:
+    """Return the cost of the network that `params` describe for images (height, width, channels).
+
+    Raises:
+        ImpossibleNetwork: a pooling finds fewer than two pixels in a direction.
+    """
+    shape: Shape = image_shape
+    num_params = flops = 0
+    shapes = []
+    for layer in plan_layers(params, num_classes):
+        num_weights, num_multiplications, shape = measure_layer(layer, shape)
+        num_params += num_weights
+        flops += 2 * num_multiplications
+        shapes.append((layer.name, shape))
+    return Cost(num_params, flops, tuple(shapes))
+
+
+def measure_layer(layer: Layer, shape: Shape) -> tuple[int, int, Shape]:
+    """Return (weights, multiplications, output shape) of one layer on one image."""
+    if layer.kind == "conv":
+        height, width = (math.ceil(side / layer.stride) for side in shape[:2])  # padding "same"
+        weights = layer.kernel**2 * shape[2] * layer.units
+        return weights + layer.use_bias * layer.units, height * width * weights, (height, width, layer.units)
+    if layer.kind in ("max_pool", "avg_pool"):
+        height, width = (side // layer.stride for side in shape[:2])  # padding "valid"
+        if height < 1 or width < 1:
+            raise ImpossibleNetwork(
+                f"{layer.name} halves a map of {shape[0]} x {shape[1]} pixels; the depth is too large"
+            )
+        return 0, 0, (height, width, shape[2])
+    if layer.kind == "batch_norm":
+        return 4 * shape[-1], 0, shape
+    if layer.kind in ("global_avg_pool", "global_max_pool"):
+        return 0, 0, (shape[2],)
+    if layer.kind == "flatten":
+        return 0, 0, (math.prod(shape),)
+    if layer.kind == "dense":
+        return (shape[0] + 1) * layer.units, shape[0] * layer.units, (layer.units,)
+    return 0, 0, shape  # relu, dropout

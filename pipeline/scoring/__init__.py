@@ -1,0 +1,1 @@
+"""Label many images with one model, once each; resumable."""

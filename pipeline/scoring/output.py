@@ -1,0 +1,338 @@
+"""The folder that scoring writes: plan, parts, manifest and success mark; each file is whole or absent.
+
+    _PLAN.json             what the rows depend on, written first
+    part-00000.parquet     the rows of one shard, in the order of the inputs
+    _parts/part-00000.json rows, counts and SHA-256 of that part, written after it
+    _MANIFEST.json         model, classes, parts and counts
+    _SUCCESS               written last; without it the output is not complete
+
+Names with an underscore are left out by readers of Parquet folders (pandas, pyarrow, Spark, DuckDB).
+"""
+
+import csv
+import hashlib
+import importlib.metadata
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InvalidUsage, StoppedEarly
+from pipeline.files import locked, replacing, sha256_file, sha256_json, write_json, write_text
+
+SCHEMA = 1
+PLAN_FILE = "_PLAN.json"
+MANIFEST_FILE = "_MANIFEST.json"
+SUCCESS_FILE = "_SUCCESS"
+PACKAGES = ("keras", "numpy", "pillow", "pyarrow")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # OWASP, "CSV Injection"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that the rows depend on; the same plan gives the same rows."""
+
+    paths_sha256: str
+    num_paths: int
+    shard_size: int
+    model_sha256: str
+    decoder_version: int
+    top_k: int
+
+    @property
+    def plan_id(self) -> str:
+        """SHA-256 of the plan, in hexadecimal."""
+        return sha256_json({"schema": SCHEMA, **asdict(self)})
+
+    @property
+    def num_parts(self) -> int:
+        """How many shards the paths fall into."""
+        return -(-self.num_paths // self.shard_size)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One file: its best classes with their probabilities, or the (code, detail) of why there are none."""
+
+    path: bytes
+    best: Sequence[tuple[str, float]] = ()
+    error: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class PartFacts:
+    """What is in one part; `sha256` is that of its file."""
+
+    rows: int
+    errors_by_code: dict[str, int]
+    labels: dict[str, int]
+    sha256: str
+
+    @property
+    def errors(self) -> int:
+        """How many rows have no label."""
+        return sum(self.errors_by_code.values())
+
+
+@dataclass(frozen=True)
+class ScoreFacts:
+    """What a finished output holds; seconds and speed are those of the run that finished it."""
+
+    out: Path
+    rows: int
+    ok: int
+    errors: int
+    seconds: float
+    images_per_second: float
+    errors_by_code: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+
+
+def hash_paths(paths: Sequence[bytes]) -> str:
+    """Return the SHA-256 of the ordered paths; relative ones count with the folder that they start at."""
+    digest = hashlib.sha256()
+    if not all(path.startswith(b"/") for path in paths):
+        digest.update(os.fsencode(Path.cwd()))
+    for path in paths:
+        digest.update(b"%d:" % len(path) + path)
+    return digest.hexdigest()
+
+
+def check_folder(out: Path, plan: Plan) -> None:
+    """Make sure that `out` is new, empty, or holds rows of this plan.
+
+    Raises:
+        InvalidUsage: it holds another plan or foreign files.
+    """
+    remedy = "choose another folder with -o, or move the old one aside with --overwrite"
+    if out.exists() and not out.is_dir():
+        raise InvalidUsage(f"{out}: a file; expected a folder to write into; choose another folder with -o")
+    plan_path = out / PLAN_FILE
+    if not plan_path.exists():
+        if names := foreign_names(out):
+            raise InvalidUsage(f"{out}: holds {', '.join(names[:3])}; expected a new or empty folder; {remedy}")
+        return
+    try:
+        found = dict(json.loads(plan_path.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise InvalidUsage(f"{plan_path}: {error}; expected the plan of an earlier run; {remedy}") from error
+    if found.get("plan_id") != plan.plan_id:
+        expected = asdict(plan)
+        differing = [name for name in expected if found.get(name) != expected[name]] or ["schema"]
+        shown = ", ".join(f"{name} {found.get(name)!s:.12}, now {expected.get(name)!s:.12}" for name in differing)
+        raise InvalidUsage(f"{out}: holds rows of another run ({shown}); expected the same model and inputs; {remedy}")
+
+
+def foreign_names(out: Path) -> list[str]:
+    """Return the names in a folder that are neither the lock nor the remains of a killed run."""
+    if not out.exists():
+        return []
+    return sorted(entry.name for entry in out.iterdir() if entry.name != ".lock" and not is_temporary(entry))
+
+
+def is_temporary(path: Path) -> bool:
+    """Tell whether a file is what `files.replacing` leaves behind when its process is killed."""
+    return path.name.startswith(".") and ".tmp-" in path.name
+
+
+def move_aside(out: Path) -> Path | None:
+    """Rename an existing output to OUT.old-<time>, and return that name; None when there is nothing to keep.
+
+    Raises:
+        StoppedEarly: a process is scoring into it.
+    """
+    if not out.is_dir() or not foreign_names(out):
+        return None
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    aside = out.resolve().with_name(f"{out.resolve().name}.old-{stamp}")
+    with locked(out / ".lock", f"{out}"):
+        try:
+            out.resolve().rename(aside)
+        except OSError as error:
+            raise StoppedEarly(f"{out}: cannot be moved to {aside}: {error.strerror}; choose another -o") from error
+    return aside
+
+
+def prepare(out: Path, plan: Plan) -> None:
+    """Remove what a killed run left half-written and put the plan in place; the caller holds the lock."""
+    (out / "_parts").mkdir(exist_ok=True)
+    for folder in (out, out / "_parts"):
+        for entry in folder.iterdir():
+            if is_temporary(entry):
+                entry.unlink()
+    (out / SUCCESS_FILE).unlink(missing_ok=True)
+    write_json(out / PLAN_FILE, {"schema": SCHEMA, "plan_id": plan.plan_id, **asdict(plan)})
+
+
+def part_path(out: Path, index: int) -> Path:
+    """Return the file of one shard."""
+    return out / f"part-{index:05d}.parquet"
+
+
+def part_facts_path(out: Path, index: int) -> Path:
+    """Return the file that says what one part must hold."""
+    return out / "_parts" / f"part-{index:05d}.json"
+
+
+def write_part(out: Path, plan: Plan, index: int, rows: Sequence[Row]) -> None:
+    """Write the rows of one shard, and then what they must hash to."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    table = pa.Table.from_pylist([row_cells(row, plan.top_k) for row in rows], schema=parquet_schema(plan))
+    with replacing(part_path(out, index)) as temporary:
+        pyarrow.parquet.write_table(table, temporary, compression="zstd")
+        sha256 = sha256_file(temporary)
+    errors = Counter(row.error[0] for row in rows if row.error)
+    labels = Counter(row.best[0][0] for row in rows if row.best)
+    facts = PartFacts(len(rows), dict(errors), dict(labels), sha256)
+    write_json(part_facts_path(out, index), {"plan_id": plan.plan_id, **asdict(facts)})
+
+
+def parquet_schema(plan: Plan) -> Any:
+    """Return the pyarrow schema of a part."""
+    import pyarrow as pa
+
+    names = ("label", "probability", "status", "error_code", "error_detail")
+    ranked = [f"top{rank}_{name}" for rank in range(1, plan.top_k + 1) for name in names[:2]]
+    fields = [pa.field("path", pa.string(), nullable=False)]
+    for name in (*names, *ranked):
+        kind = pa.float32() if name.endswith("probability") else pa.string()
+        fields.append(pa.field(name, kind, nullable=name != "status"))
+    return pa.schema(fields, metadata={"plan_id": plan.plan_id})
+
+
+def row_cells(row: Row, top_k: int) -> dict[str, Any]:
+    """Return the cells of one row by column; the name of a file that is not UTF-8 is shown with escapes."""
+    cells: dict[str, Any] = {"path": row.path.decode("utf-8", "backslashreplace"), "status": "ok"}
+    if row.error:
+        detail = row.error[1].encode("utf-8", "backslashreplace").decode("utf-8")
+        cells |= {"status": "error", "error_code": row.error[0], "error_detail": detail}
+    for rank, (label, probability) in enumerate(row.best[:top_k], start=1):
+        if rank == 1:
+            cells |= {"label": label, "probability": probability}
+        cells |= {f"top{rank}_label": label, f"top{rank}_probability": probability}
+    return cells
+
+
+def read_part(out: Path, plan: Plan, index: int) -> PartFacts | None:
+    """Return what a part holds, when it is there, undamaged and of this plan; else None."""
+    try:
+        found = json.loads(part_facts_path(out, index).read_bytes())
+        if found.pop("plan_id") != plan.plan_id:
+            return None
+        facts = PartFacts(**found)
+        return facts if sha256_file(part_path(out, index)) == facts.sha256 else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None  # half-written or damaged: the shard is scored again
+
+
+def finish(out: Path, plan: Plan, about: dict[str, Any]) -> ScoreFacts:
+    """Count all parts, write the manifest (with what `about` adds to it) and then the success mark.
+
+    Raises:
+        RuntimeError: the parts do not add up to one row for each path.
+    """
+    parts = [part for index in range(plan.num_parts) if (part := read_part(out, plan, index))]
+    rows = sum(part.rows for part in parts)
+    if len(parts) != plan.num_parts or rows != plan.num_paths:
+        raise RuntimeError(f"{out}: {rows} rows in {len(parts)} parts; expected {plan.num_paths} in {plan.num_parts}")
+    manifest = {
+        "schema": SCHEMA,
+        "plan_id": plan.plan_id,
+        **about,
+        **counts(parts),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
+        "parts": [
+            {"file": part_path(out, index).name, "rows": part.rows, "sha256": part.sha256}
+            for index, part in enumerate(parts)
+        ],
+    }
+    write_json(out / MANIFEST_FILE, manifest)
+    write_text(out / SUCCESS_FILE, sha256_file(out / MANIFEST_FILE) + "\n")
+    return facts_of(out, manifest)
+
+
+def counts(parts: Sequence[PartFacts]) -> dict[str, Any]:
+    """Return the sums over all parts, the most frequent code and label first."""
+    errors: Counter[str] = Counter()
+    labels: Counter[str] = Counter()
+    for part in parts:
+        errors.update(part.errors_by_code)
+        labels.update(part.labels)
+    rows = sum(part.rows for part in parts)
+    return {
+        "rows": rows,
+        "ok": rows - errors.total(),
+        "errors": errors.total(),
+        "errors_by_code": dict(errors.most_common()),
+        "labels": dict(labels.most_common()),
+    }
+
+
+def facts_of(out: Path, manifest: dict[str, Any]) -> ScoreFacts:
+    """Return the facts that a manifest holds."""
+    names = ("rows", "ok", "errors", "seconds", "images_per_second", "errors_by_code", "labels")
+    return ScoreFacts(out, **{name: manifest[name] for name in names})
+
+
+def read_facts(out: Path, plan: Plan) -> ScoreFacts | None:
+    """Return the facts of an output that is complete and undamaged, else None."""
+    manifest_path = out / MANIFEST_FILE
+    try:
+        if (out / SUCCESS_FILE).read_text(encoding="utf-8").strip() != sha256_file(manifest_path):
+            return None
+    except (OSError, ValueError):
+        return None
+    if not all(read_part(out, plan, index) for index in range(plan.num_parts)):
+        return None
+    return facts_of(out, json.loads(manifest_path.read_bytes()))
+
+
+def read_rows(out: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of all parts, in the order of the inputs; one batch is held at a time."""
+    import pyarrow.parquet
+
+    for part in sorted(out.glob("part-*.parquet")):
+        with pyarrow.parquet.ParquetFile(part) as file:
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
+
+
+def first_errors(out: Path, limit: int) -> list[tuple[str, str]]:
+    """Return (path, reason) of the first rows without a label."""
+    found: list[tuple[str, str]] = []
+    for row in read_rows(out):
+        if len(found) == limit:
+            break
+        if row["status"] == "error":
+            found.append((row["path"], f"{row['error_code']}: {row['error_detail']}"))
+    return found
+
+
+def export_csv(out: Path, path: Path) -> int:
+    """Write all rows as one CSV file and return their number; formulas for a spreadsheet are disarmed."""
+    num_rows = 0
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        for row in read_rows(out):
+            if num_rows == 0:
+                writer.writerow(row)
+            writer.writerow([csv_cell(value) for value in row.values()])
+            num_rows += 1
+    return num_rows
+
+
+def csv_cell(value: Any) -> str:
+    """Return one value as CSV text: floats with the 7 digits that float32 has, formulas disarmed."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.7g}"
+    return f"'{value}" if str(value).startswith(FORMULA_STARTS) else str(value)

@@ -1,0 +1,189 @@
+"""From a list of files to finished parts: decode, predict, write; the files are `scoring.output`'s."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.bundle import Bundle
+from pipeline.data.decode import DecodeError, decode, read_file
+from pipeline.files import locked
+from pipeline.models.predict import softmax
+from pipeline.records import ImageSpec
+from pipeline.scoring import output
+from pipeline.scoring.output import Plan, Row, ScoreFacts
+
+SHARD_SIZE = 4096  # rows that a kill can cost; a part of it takes ~100 KB
+FILES_A_TASK = 16  # a task of one small file is mostly overhead
+
+Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""uint8 (batch, height, width, channels) to logits, float32 (batch, num_classes)."""
+Report = Callable[[int, int, int], None]
+"""Called with (files done, files in all, files without a label) after every batch."""
+Decoded = NDArray[np.uint8] | DecodeError
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """Everything that one scoring run is: which model labels which files, and where the rows go."""
+
+    bundle: Bundle
+    model_uri: str
+    paths: Sequence[bytes]
+    out: Path
+    top_k: int = 3
+    batch_size: int = 256
+    shard_size: int = SHARD_SIZE
+
+    def plan(self) -> Plan:
+        """Return what the output depends on; the batch size is not part of it."""
+        return Plan(
+            paths_sha256=output.hash_paths(self.paths),
+            num_paths=len(self.paths),
+            shard_size=self.shard_size,
+            model_sha256=self.bundle.sha256,
+            decoder_version=self.bundle.image.decoder_version,
+            top_k=min(self.top_k, len(self.bundle.classes)),
+        )
+
+
+def already_scored(job: ScoreJob) -> ScoreFacts | None:
+    """Return the facts of a finished and undamaged output of the same job; None when there is work to do.
+
+    Raises:
+        InvalidUsage: the output holds something else.
+    """
+    plan = job.plan()
+    output.check_folder(job.out, plan)
+    return output.read_facts(job.out, plan)
+
+
+def score(job: ScoreJob, predict: Predict, report: Report) -> ScoreFacts:
+    """Give every path one row in job.out, whatever the file holds; parts that are there already are kept.
+
+    Memory does not grow with the number of images: two batches of pixels and one shard of rows are held.
+
+    Raises:
+        InvalidUsage: the output holds something else.
+        StoppedEarly: another process is scoring into the same folder.
+    """
+    plan = job.plan()
+    output.check_folder(job.out, plan)
+    with locked(job.out / ".lock", f"{job.out}"):
+        output.check_folder(job.out, plan)
+        if facts := output.read_facts(job.out, plan):
+            return facts
+        output.prepare(job.out, plan)
+        started = time.perf_counter()
+        num_scored = score_missing_parts(job, plan, predict, report)
+        seconds = time.perf_counter() - started
+        about = {
+            "model": {"uri": job.model_uri, "sha256": job.bundle.sha256},
+            "classes": list(job.bundle.classes),
+            "seconds": round(seconds, 3),
+            "images_per_second": round(num_scored / seconds, 1),
+        }
+        return output.finish(job.out, plan, about)
+
+
+def score_missing_parts(job: ScoreJob, plan: Plan, predict: Predict, report: Report) -> int:
+    """Write every part that is missing or damaged; return how many files that took."""
+    kept = {index: facts for index in range(plan.num_parts) if (facts := output.read_part(job.out, plan, index))}
+    done = sum(facts.rows for facts in kept.values())
+    num_kept = done
+    errors = sum(facts.errors for facts in kept.values())
+    report(done, plan.num_paths, errors)
+    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
+    try:
+        for index in range(plan.num_parts):
+            if index in kept:
+                continue
+            rows: list[Row] = []
+            for batch in score_shard(job, pool, index, predict):
+                rows += batch
+                done += len(batch)
+                errors += sum(row.error is not None for row in batch)
+                report(done, plan.num_paths, errors)
+            output.write_part(job.out, plan, index, rows)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return done - num_kept
+
+
+def score_shard(job: ScoreJob, pool: ThreadPoolExecutor, index: int, predict: Predict) -> Iterator[list[Row]]:
+    """Yield the rows of one shard, batch by batch.
+
+    An image always takes the same place in the same batch and an unreadable one leaves zeros there: one
+    program is compiled, and a resumed run gives the same bytes as an uninterrupted one.
+    """
+    classes, spec = job.bundle.classes, job.bundle.image
+    top_k = min(job.top_k, len(classes))
+    shard = job.paths[index * job.shard_size : (index + 1) * job.shard_size]
+    batch_size = min(job.batch_size, job.shard_size, len(job.paths))
+    for paths, decoded in decoded_batches(pool, shard, batch_size, spec):
+        images = np.zeros((batch_size, *spec.shape), np.uint8)
+        for place, pixels in enumerate(decoded):
+            if not isinstance(pixels, DecodeError):
+                images[place] = pixels
+        logits = predict(images)
+        if logits.shape != (batch_size, len(classes)):
+            raise ValueError(f"logits have the shape {logits.shape}; expected {(batch_size, len(classes))}")
+        yield label_rows(paths, decoded, logits, classes, top_k)
+
+
+def decoded_batches(
+    pool: ThreadPoolExecutor, paths: Sequence[bytes], batch_size: int, spec: ImageSpec
+) -> Iterator[tuple[Sequence[bytes], list[Decoded]]]:
+    """Yield batches of paths with their pixels, in order; the next is decoded while the caller uses one."""
+    previous: tuple[Sequence[bytes], list[Future[list[Decoded]]]] | None = None
+    for start in range(0, len(paths), batch_size):
+        batch = paths[start : start + batch_size]
+        tasks = [
+            pool.submit(decode_files, batch[first : first + FILES_A_TASK], spec)
+            for first in range(0, len(batch), FILES_A_TASK)
+        ]
+        if previous:
+            yield previous[0], [pixels for task in previous[1] for pixels in task.result()]
+        previous = (batch, tasks)
+    if previous:
+        yield previous[0], [pixels for task in previous[1] for pixels in task.result()]
+
+
+def decode_files(paths: Sequence[bytes], spec: ImageSpec) -> list[Decoded]:
+    """Return the pixels of each file, or why there are none."""
+    decoded: list[Decoded] = []
+    for path in paths:
+        try:
+            decoded.append(decode(read_file(os.fsdecode(path)), spec))
+        except DecodeError as error:
+            decoded.append(error)
+    return decoded
+
+
+def label_rows(
+    paths: Sequence[bytes],
+    decoded: Sequence[Any],
+    logits: NDArray[np.float32],
+    classes: Sequence[str],
+    top_k: int,
+) -> list[Row]:
+    """Return one row for each path; logits that are not finite make a row without a label."""
+    is_finite = np.asarray(np.isfinite(logits).all(axis=-1))
+    probabilities = softmax(np.where(is_finite[:, None], logits, 0))
+    order = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top_k]  # stable: a tie goes to the first class
+    rows = []
+    for place, (path, pixels) in enumerate(zip(paths, decoded, strict=True)):
+        if isinstance(pixels, DecodeError):
+            rows.append(Row(path, error=(pixels.code, pixels.detail)))
+        elif not is_finite[place]:
+            rows.append(Row(path, error=("not_finite", "the model answers with NaN or infinity")))
+        else:
+            best = [(classes[index], float(probabilities[place, index])) for index in order[place]]
+            rows.append(Row(path, best=best))
+    return rows

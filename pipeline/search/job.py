@@ -1,0 +1,124 @@
+"""The whole search as one straight line: screening, finalists, winner, test, model folder."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.bundle import write_bundle
+from pipeline.data.cache import Dataset
+from pipeline.errors import StoppedEarly
+from pipeline.intervals import wilson_interval
+from pipeline.records import COMPLETED, CRASHED, FAILED, INFEASIBLE, PRUNED, TIMEOUT, TrialOutcome, TrialRow
+from pipeline.search.engine import LocalEngine
+from pipeline.search.store import DIED, DONE, StudyStore, winner
+from pipeline.search.study import Study
+
+POLL_SECONDS = 0.5
+COUNTED = {
+    "completed": COMPLETED, "pruned": PRUNED, "failed": FAILED, "infeasible": INFEASIBLE, "crashed": CRASHED,
+    "timeout": TIMEOUT,
+}  # fmt: skip
+
+Tell = Callable[[TrialOutcome, TrialRow], None]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a search ends with: the winning trial, the outcome of its last training and the folder of the model."""
+
+    winner: TrialRow
+    epochs: int
+    accuracy: float
+    ci95: tuple[float, float]
+    num_images: int
+    model_folder: Path
+
+
+def run_trials(study: Study, engine: LocalEngine, tell: Tell) -> None:
+    """Ask, train and tell until the study has nothing left to ask and nothing is running."""
+    while True:
+        while engine.has_room() and (task := study.ask()):
+            engine.submit(task)
+        if not engine.running:
+            return
+        for outcome in engine.wait(POLL_SECONDS):
+            study.tell(outcome)
+            tell(outcome, next(row for row in study.store.trials() if row.number == outcome.number))
+
+
+def finish(study: Study, engine: LocalEngine, dataset: Dataset) -> Finished:
+    """Train the winner on train + validation, open the test split once, and write the model's folder.
+
+    Raises:
+        StoppedEarly: no trial finished, or the winner's last training failed; the message names the reason.
+    """
+    best = winner(study.store.trials())
+    if best is None:
+        raise StoppedEarly(no_winner(study.store))
+    task = study.final_task(best)
+    engine.submit(task)
+    outcome = wait_for(engine)
+    is_done = outcome.state == COMPLETED
+    study.store.end_attempt(outcome, DONE if is_done else DIED, outcome.state, outcome.reason)
+    if not is_done:
+        raise StoppedEarly(
+            f"study {study.store.get('study')}: the last training of trial {best.number} ended as {outcome.state}: "
+            f"{outcome.reason}; all trials are kept; run the same command with --resume to train it again"
+        )
+    return describe(study, dataset, best, task.epochs, outcome.facts)
+
+
+def wait_for(engine: LocalEngine) -> TrialOutcome:
+    """Return the next outcome of an engine that runs one task."""
+    while True:
+        for outcome in engine.wait(POLL_SECONDS):
+            return outcome
+
+
+def describe(study: Study, dataset: Dataset, best: TrialRow, epochs: int, test: dict[str, Any]) -> Finished:
+    """Write model.json beside the saved model and return what the search ends with."""
+    low, high = wilson_interval(test["num_correct"], test["num_images"])
+    accuracy = test["num_correct"] / test["num_images"]
+    folder = study.store.path.parent / "model"
+    write_bundle(
+        folder,
+        {
+            "classes": list(dataset.classes),
+            "image": {
+                "height": dataset.spec.height,
+                "width": dataset.spec.width,
+                "channels": dataset.spec.channels,
+                "decoder_version": dataset.spec.decoder_version,
+            },
+            "params": best.params,
+            "num_params": best.num_params,
+            "mflops": best.mflops,
+            "epochs": epochs,
+            "study": study.store.get("study"),
+            "trial": best.number,
+            "data_fingerprint": dataset.fingerprint,
+            "val_accuracy": best.score,
+            "test": {"accuracy": accuracy, "ci95": [low, high], "num_images": test["num_images"]},
+            "versions": test["versions"],
+        },
+    )
+    return Finished(best, epochs, accuracy, (low, high), test["num_images"], folder)
+
+
+def count_states(trials: list[TrialRow]) -> dict[str, int]:
+    """Return how many trials ended in each way."""
+    counted = Counter(row.state for row in trials)
+    return {name: counted[state] for name, state in COUNTED.items()}
+
+
+def no_winner(store: StudyStore) -> str:
+    """Return why there is no winner, with the commonest reason and what to do."""
+    rows = store.trials()
+    reasons = Counter(row.reason or row.state for row in rows)
+    commonest = f"; most often: {reasons.most_common(1)[0][0]}" if reasons else ""
+    return (
+        f"study {store.get('study')}: none of {len(rows)} trial(s) finished{commonest}; expected at least one; give it "
+        "more time (--budget) or a smaller space (--space tiny), and run it again"
+    )

@@ -1,0 +1,169 @@
+"""What runs in a child process: one task at a time, from the study's cached images to an outcome."""
+
+import os
+import signal
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.data.cache import read_split
+from pipeline.errors import TrialFailed
+from pipeline.records import COMPLETED, FAILED, EpochRow, TrialOutcome, TrialTask
+from pipeline.search.store import StudyStore
+
+# What child processes are started with; the parent sets none of it for itself.
+CHILD_ENVIRONMENT = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+}
+
+
+def prepare(environment: dict[str, str], num_threads: int, log_path: str) -> None:
+    """Make this child ready: its environment and threads, its chatter to a file, and Ctrl-C left to the parent."""
+    with Path(log_path).open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.environ.update(environment)
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(name, str(num_threads))
+    if "CUDA_VISIBLE_DEVICES" not in environment:
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # the parent hid the GPUs from itself
+
+
+def warm_up() -> bool:
+    """Import what every task needs, so that the imports of the child and of the parent overlap."""
+    import pipeline.training.trial
+
+    return bool(pipeline.training.trial)
+
+
+def run_task(task: TrialTask) -> TrialOutcome:
+    """Train and return the outcome; every exception of the training becomes one, with its reason."""
+    started = time.monotonic()
+    try:
+        score, facts = train_final(task) if task.is_final else train_rung(task)
+        state, reason = COMPLETED, ""
+    except TrialFailed as error:
+        score, facts, state, reason = None, {}, error.state, error.reason
+    except Exception as error:  # noqa: BLE001  border: what a training raises is recorded with its reason
+        score, facts, state, reason = None, {}, FAILED, f"{type(error).__name__}: {error}"[:500]
+    return TrialOutcome(
+        attempt=task.attempt,
+        number=task.number,
+        rung=task.rung,
+        state=state,
+        score=score,
+        reason=reason,
+        seconds=time.monotonic() - started,
+        facts=facts,
+    )
+
+
+@lru_cache(maxsize=2)
+def load_split(folder: Path, names: tuple[str, ...]) -> Any:
+    """Return the labelled images of some splits, kept for the next task of this child."""
+    from pipeline.training.images import Labelled
+
+    return Labelled(*read_split(folder, names))
+
+
+def train_rung(task: TrialTask) -> tuple[float, dict[str, Any]]:
+    """Train one trial to the end of a rung and return its validation accuracy."""
+    from pipeline.training.trial import train
+
+    store = StudyStore(Path(task.study_path) / "study.db")
+    try:
+        facts = store.facts()
+        folder = Path(facts["cache"])
+        training, validation = load_split(folder, ("train",)), load_split(folder, ("val",))
+        _, last = train(task.params, training, validation, setting(task, facts), reporter(store, task))
+    finally:
+        store.close()
+    return last.val_accuracy, {"val_loss": last.val_loss}
+
+
+def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
+    """Train the winner on train + validation, save it, and open the test split, once, with the saved file.
+
+    Returns the test accuracy and the facts of the test. The logits are saved beside the model for reports.
+    """
+    import keras
+
+    from pipeline.models.predict import predict_logits
+    from pipeline.training.trial import measure_logits, train
+
+    store = StudyStore(Path(task.study_path) / "study.db")
+    try:
+        facts = store.facts()
+        folder = Path(facts["cache"])
+        training = load_split(folder, ("train", "val"))
+        model, _ = train(task.params, training, None, setting(task, facts), reporter(store, task))
+        target = Path(task.study_path) / "model" / "model.keras"
+        target.parent.mkdir(exist_ok=True)
+        temporary = target.with_name("unfinished.keras")
+        model.save(temporary)
+        temporary.replace(target)
+        saved = keras.saving.load_model(target, compile=False, safe_mode=True)
+        test = load_split(folder, ("test",))
+        logits = predict_logits(saved, test.images)
+        np.save(target.parent / "test_logits.npy", logits)
+        loss, accuracy = measure_logits(logits, test.labels)
+    finally:
+        store.close()
+    num_correct = int((logits.argmax(axis=1) == test.labels).sum())
+    return accuracy, {
+        "test_loss": loss,
+        "num_correct": num_correct,
+        "num_images": len(test),
+        "versions": versions(),
+    }
+
+
+def setting(task: TrialTask, facts: dict[str, Any]) -> Any:
+    """Return what the training needs to know of the study and of the task."""
+    from pipeline.training.trial import Setting
+
+    return Setting(
+        num_classes=len(facts["classes"]),
+        mean=tuple(facts["mean"]),
+        std=tuple(facts["std"]),
+        epochs=task.epochs,
+        seed=task.seed,
+        seconds_limit=task.seconds_limit,
+        first_step=task.first_step,
+    )
+
+
+def reporter(store: StudyStore, task: TrialTask) -> Any:
+    """Return the function that records an epoch; it ends this child if its parent is gone."""
+    parent = os.getppid()
+
+    def report(row: EpochRow) -> None:
+        if os.getppid() != parent:
+            os._exit(1)
+        store.add_epoch(task.attempt, row)
+
+    return report
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that the model depends on."""
+    import keras
+
+    import pipeline
+
+    backend = keras.backend.backend()
+    module = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}[backend]
+    return {
+        "pipeline": pipeline.__version__,
+        "keras": keras.__version__,
+        "backend": backend,
+        backend: __import__(module).__version__,
+        "numpy": np.__version__,
+    }

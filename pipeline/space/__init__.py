@@ -1,0 +1,139 @@
+"""A name or a YAML file becomes a SearchSpace that can be counted, sampled and asked; no networks here."""
+
+import importlib.resources
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SpaceError
+from pipeline.space.checks import check_document
+from pipeline.space.params import DEFAULTS, KNOWN_PARAMS, Param, complete, is_same, suggestion
+from pipeline.space.yaml_file import parse, read_bytes
+
+__all__ = ["DEFAULTS", "KNOWN_PARAMS", "Param", "SearchSpace", "builtin_spaces", "complete", "load_space"]
+
+FOLDER = "search_spaces"
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The hyperparameters that a search varies, in order. `source` is the file as the user knows it.
+
+    A name with several variants is several Params, whose conditions exclude each other.
+    """
+
+    name: str
+    description: str
+    params: tuple[Param, ...]
+    source: str
+
+    def names(self) -> list[str]:
+        """Return the hyperparameters, each once, in the order of the file."""
+        return list(dict.fromkeys(param.name for param in self.params))
+
+    def defaults(self) -> dict[str, Any]:
+        """Return the configuration in which every active hyperparameter has its default."""
+        values: dict[str, Any] = {}
+        for param in self.params:
+            if is_active(param, values):
+                values[param.name] = param.default
+        return values
+
+    def active(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep the hyperparameters that are active under `values`.
+
+        Raises:
+            SpaceError: one that is active is missing.
+        """
+        kept: dict[str, Any] = {}
+        for param in self.params:
+            if not is_active(param, kept):
+                continue
+            if param.name not in values:
+                raise SpaceError(
+                    f"{self.source}: params.{param.name} is missing from the configuration {dict(values)}; "
+                    "expected a value for every active hyperparameter; add it"
+                )
+            kept[param.name] = values[param.name]
+        return kept
+
+    def contains(self, params: Mapping[str, Any]) -> bool:
+        """Tell whether `params` holds exactly the active hyperparameters, each with one of its values."""
+        active = [param for param in self.params if is_active(param, params)]
+        names = {param.name for param in active}
+        return names == set(params) and all(param.accepts(params[param.name]) for param in active)
+
+    def sample(self, rng: random.Random) -> dict[str, Any]:
+        """Return a random configuration, each hyperparameter drawn independently by its own sampling."""
+        values: dict[str, Any] = {}
+        for param in self.params:
+            if is_active(param, values):
+                values[param.name] = param.sample(rng)
+        return values
+
+    def size(self) -> float:
+        """Return the number of distinct configurations; infinite where a hyperparameter is continuous."""
+        if any(param.grid() is None for param in self.params):
+            return math.inf
+        return float(math.prod(self.branches(param) for param in self.params if param.when is None))
+
+    def branches(self, parent: Param) -> int:
+        """Return the number of configurations of `parent` and what depends on it."""
+        children = [param for param in self.params if param.when and param.when[0] == parent.name]
+        mentioned = {value for child in children if child.when for value in child.when[1]}
+        count = len(parent.grid() or ()) - len(mentioned)
+        for value in mentioned:
+            active = (child for child in children if is_active(child, {parent.name: value}))
+            count += math.prod(len(child.grid() or ()) for child in active)
+        return count
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the whole space as JSON-able values, without the place of its file."""
+        return {
+            "schema": 1,
+            "name": self.name,
+            "description": self.description,
+            "params": [param.to_json() for param in self.params],
+        }
+
+
+def is_active(param: Param, values: Mapping[str, Any]) -> bool:
+    """Tell whether a hyperparameter exists where its parent has the value that `values` names."""
+    if param.when is None:
+        return True
+    parent, parent_values = param.when
+    return parent in values and any(is_same(values[parent], value) for value in parent_values)
+
+
+def builtin_spaces() -> list[str]:
+    """Return the names of the installed spaces, sorted."""
+    files = importlib.resources.files(FOLDER).iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+def load_space(name_or_path: str) -> SearchSpace:
+    """Return the installed space of that name, or the space in that YAML file.
+
+    Raises:
+        SpaceError: unknown name, unreadable file, or a space that is not sound.
+    """
+    if name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path or "\\" in name_or_path:
+        path = Path(name_or_path)
+        return space_from(read_bytes(path), path.stem, name_or_path)
+    known = builtin_spaces()
+    if name_or_path not in known:
+        raise SpaceError(
+            f"search space {name_or_path!r} is not installed; expected {', '.join(known)}, or a file; "
+            f"{suggestion(name_or_path, known)}; give a file by its path: ./{name_or_path}.yaml"
+        )
+    file = importlib.resources.files(FOLDER) / f"{name_or_path}.yaml"
+    return space_from(file.read_bytes(), name_or_path, f"{FOLDER}/{name_or_path}.yaml")
+
+
+def space_from(content: bytes, name: str, source: str) -> SearchSpace:
+    """Return the space that the bytes of a YAML file describe."""
+    description, params = check_document(parse(content, source), source)
+    return SearchSpace(name, description, params, source)

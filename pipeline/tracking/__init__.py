@@ -1,0 +1,1 @@
+"""The MLflow mirror, the model flavour and the registry: the only home of mlflow."""

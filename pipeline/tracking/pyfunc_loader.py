@@ -1,0 +1,108 @@
+"""What mlflow.pyfunc runs for our models: images in, a table of labels out; never opens a path."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.bundle import Bundle, load_model, read_bundle
+from pipeline.data.decode import DecodeError, decode
+from pipeline.errors import DataError
+from pipeline.models.predict import predict_logits, softmax
+from pipeline.records import ImageSpec
+
+COLUMN = "image"
+EXPECTED = "expected uint8 pixels (num_images, height, width, channels), encoded image files, or these in base64"
+
+
+class ImageClassifier:
+    """A loaded bundle behind the interface of mlflow.pyfunc."""
+
+    def __init__(self, bundle: Bundle, model: Any) -> None:
+        self.bundle = bundle
+        self.model = model
+
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+        """Return a DataFrame of label, probability and probabilities (by class), one row an image.
+
+        Raises:
+            DataError: a row holds no image.
+        """
+        import pandas as pd
+
+        images = to_pixels(images_in(model_input), self.bundle.image)
+        probabilities = softmax(predict_logits(self.model, images)).astype(np.float64)
+        best = probabilities.argmax(axis=-1) if len(images) else np.zeros(0, np.int64)
+        return pd.DataFrame(
+            {
+                "label": [self.bundle.classes[index] for index in best],
+                "probability": [float(row[index]) for row, index in zip(probabilities, best, strict=True)],
+                "probabilities": [row.tolist() for row in probabilities],
+            }
+        )
+
+
+def _load_pyfunc(path: str) -> ImageClassifier:
+    """Load the model for mlflow.pyfunc; the name is MLflow's."""
+    bundle = read_bundle(Path(path))
+    return ImageClassifier(bundle, load_model(bundle))
+
+
+def images_in(model_input: Any) -> Any:
+    """Return the images of an array, a list, or the column `image` (or the only one) of a table or dict."""
+    if not hasattr(model_input, "keys"):
+        return model_input
+    names = list(model_input.keys())
+    if COLUMN not in names and len(names) != 1:
+        raise DataError(f"the input has the columns {names}; expected {COLUMN!r}; name the column of the images so")
+    column = model_input[COLUMN if COLUMN in names else names[0]]
+    return column.tolist() if hasattr(column, "to_numpy") else column
+
+
+def to_pixels(images: Any, spec: ImageSpec) -> NDArray[np.uint8]:
+    """Return uint8 pixels (num_images, height, width, channels) of pixels, encoded files or base64 text.
+
+    Raises:
+        DataError: a row is none of these, or has another size.
+    """
+    rows: Any = images.ravel() if isinstance(images, np.ndarray) and images.ndim < 3 else images
+    if len(rows) == 0:
+        return np.zeros((0, *spec.shape), np.uint8)
+    if isinstance(rows[0], (bytes, str)):  # bytes never pass through numpy, which cuts zero bytes off their end
+        return np.stack([decoded(row, index, spec) for index, row in enumerate(rows)])
+    return checked_pixels(rows, spec)
+
+
+def checked_pixels(rows: Sequence[Any], spec: ImageSpec) -> NDArray[np.uint8]:
+    """Return pixels that came as numbers of any type; JSON knows no uint8."""
+    try:
+        values = np.asarray(rows if isinstance(rows, np.ndarray) else list(rows))
+        numbers = values if values.dtype == np.uint8 else values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the images cannot be read as numbers ({error}); {EXPECTED}") from error
+    if numbers.shape[1:] != spec.shape:
+        raise DataError(f"the images have the shape {numbers.shape}; expected (num_images, *{spec.shape}); {EXPECTED}")
+    if numbers.dtype != np.uint8:
+        is_byte = (numbers >= 0) & (numbers <= 255) & (numbers == np.floor(numbers))
+        if not is_byte.all():
+            raise DataError("the pixels are not whole numbers from 0 to 255; expected uint8; do not scale them before")
+    return numbers.astype(np.uint8)
+
+
+def decoded(row: Any, index: int, spec: ImageSpec) -> NDArray[np.uint8]:
+    """Return the pixels of one encoded file, given as bytes or as base64 text.
+
+    Raises:
+        DataError: it is neither, or holds no picture.
+    """
+    try:
+        content = base64.b64decode(row, validate=True) if isinstance(row, str) else bytes(row)
+        return decode(content, spec)
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise DataError(f"row {index}: {error}; {EXPECTED}; a path is never opened") from error
+    except DecodeError as error:
+        raise DataError(f"row {index}: {error.code}: {error.detail}; {EXPECTED}") from error

@@ -1,0 +1,304 @@
+"""Where MLflow keeps things: the tracking URI of a workspace, the client on it and the experiments in it."""
+
+import contextlib
+import fcntl
+import hashlib
+import ipaddress
+import logging
+import os
+import re
+import socket
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from pipeline.errors import TrackingError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+HEALTH_SECONDS = 5
+CREDENTIALS = re.compile(r"//[^/\s]*@")
+SQLITE = "sqlite:///"
+STUDY_TAG = "pipeline.study"
+WORKSPACE_TAG = "pipeline.workspace"
+# Folders in ./mlruns/ that are not an experiment's.
+RESERVED_FOLDERS = ("studies", "cache")
+FORCED_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_UV_AUTO_DETECT": "false",
+}
+# The defaults of MLflow block a call for 244 s while a server is down.
+DEFAULT_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+
+
+def tracking_uri(workspace: Path) -> str:
+    """Return MLFLOW_TRACKING_URI if it is set, else the URI of mlflow.db in the workspace.
+
+    Raises:
+        TrackingError: the variable names a folder, which MLflow refuses since 3.13.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    if not uri:
+        return sqlite_uri(workspace / "mlflow.db")
+    if uri.startswith(SQLITE) and not uri.startswith(SQLITE + "/"):
+        return sqlite_uri(workspace / unquote(uri.removeprefix(SQLITE)))
+    if urlsplit(uri).scheme in ("", "file"):
+        raise TrackingError(
+            f"MLFLOW_TRACKING_URI is {redacted(uri)!r}, a folder, which MLflow refuses since 3.13; expected"
+            f" http(s)://... or {SQLITE}/path/to/mlflow.db; unset it to use {workspace / 'mlflow.db'}"
+        )
+    return uri
+
+
+def sqlite_uri(path: Path) -> str:
+    """Return the URI of an SQLite file; MLflow unquotes it, and cuts it at a question mark."""
+    return SQLITE + str(path.absolute()).replace("%", "%25").replace("?", "%3F")
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """Return the file behind an SQLite URI; None for any other store."""
+    return Path(unquote(uri.removeprefix(SQLITE))) if uri.startswith(SQLITE) else None
+
+
+def is_remote(uri: str) -> bool:
+    """Tell whether a store is reached through a server."""
+    return uri.startswith(("http://", "https://"))
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address is this machine only."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def redacted(text: str) -> str:
+    """Return a text without the user names and passwords of the URLs in it."""
+    return CREDENTIALS.sub("//***@", text)
+
+
+def workspace_tag(workspace: Path) -> str:
+    """Return a tag that tells the runs of this folder on this host from those of others in a shared store."""
+    return hashlib.sha256(f"{socket.gethostname()}:{workspace.absolute()}".encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def tracking_errors(action: str) -> Iterator[None]:
+    """Turn what MLflow, its transport and its files raise into a TrackingError without credentials."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:  # OSError holds those of requests
+        lines = [line.strip() for line in redacted(str(error)).splitlines() if line.strip()]
+        detail = " ".join(lines)[:500] or type(error).__name__
+        raise TrackingError(
+            f"MLflow failed while {action}: {detail}; expected a store that answers; see `pipeline doctor`"
+        ) from error
+
+
+def open_client(workspace: Path) -> "MlflowClient":
+    """Return a client on the workspace's store, which is created when it is a local file that does not exist.
+
+    Raises:
+        TrackingError: an old file store is in the way, a server does not answer, or a file is no database.
+    """
+    uri = tracking_uri(workspace)
+    prepare_environment()
+    if not os.environ.get("MLFLOW_TRACKING_URI", "").strip():
+        refuse_file_store(workspace)
+    if is_remote(uri):
+        check_server(uri)
+        with tracking_errors(f"opening {redacted(uri)}"):
+            return make_client(uri)
+    with first_use_lock(workspace):
+        path = sqlite_path(uri)
+        if path is not None:
+            prepare_sqlite(path)
+        with tracking_errors(f"opening {redacted(uri)}"):
+            return make_client(uri)
+
+
+def prepare_environment() -> None:
+    """Set what this process and its children need before mlflow is imported."""
+    os.environ.pop("MLFLOW_RUN_ID", None)  # would attach every run to that one
+    os.environ.update(FORCED_ENVIRONMENT)
+    for name, value in DEFAULT_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def make_client(uri: str) -> "MlflowClient":
+    """Import mlflow, keep its INFO lines off stderr and return a client."""
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        logger = logging.getLogger(name)
+        logger.setLevel(max(logging.WARNING, logger.level))
+    return MlflowClient(uri, registry_uri=uri)
+
+
+def find_file_store(workspace: Path) -> Path | None:
+    """Return a file of MLflow's old folder store; its presence alone makes even `mlflow ui` fail."""
+    found = sorted((workspace / "mlruns").glob("*/meta.yaml"))
+    return next((path for path in found if path.parent.name.isdigit()), None)
+
+
+def refuse_file_store(workspace: Path) -> None:
+    """Refuse a workspace that holds MLflow's old folder store.
+
+    Raises:
+        TrackingError: it does.
+    """
+    found = find_file_store(workspace)
+    if found is not None:
+        raise TrackingError(
+            f"{found}: the folder store of an older MLflow, which MLflow refuses since 3.13; expected"
+            f" {SQLITE}mlflow.db; run `mlflow migrate-filestore --source mlruns --target {SQLITE}mlflow.db`"
+            " and then `rm mlruns/*/meta.yaml`, or work in another folder"
+        )
+
+
+def check_server(uri: str) -> None:
+    """Ask a server's GET /health.
+
+    Raises:
+        TrackingError: no answer within HEALTH_SECONDS, or an answer that says that it is broken.
+    """
+    import requests
+
+    address = redacted(uri)
+    advice = "start the server, correct MLFLOW_TRACKING_URI, or unset it to use ./mlflow.db"
+    try:
+        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=HEALTH_SECONDS)
+    except requests.RequestException as error:
+        kind = type(error).__name__
+        raise TrackingError(
+            f"{address}: no answer within {HEALTH_SECONDS} s ({kind}); expected an MLflow server; {advice}"
+        ) from error
+    if answer.status_code >= 500:
+        raise TrackingError(
+            f"{address}: its /health answers {answer.status_code}; expected a working MLflow server; {advice}"
+        )
+
+
+@contextlib.contextmanager
+def first_use_lock(workspace: Path) -> Iterator[None]:
+    """Wait until no other process creates the tables: MLflow migrates a new database without a lock."""
+    folder = workspace / "mlruns"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".store.lock").open("a")
+    except OSError as error:
+        raise TrackingError(
+            f"{folder}: {error.strerror}; expected a folder that can be written; change its permissions,"
+            " or work in another folder"
+        ) from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def prepare_sqlite(path: Path) -> None:
+    """Create the file in WAL mode, which halves MLflow's latency, or check that it is SQLite.
+
+    Raises:
+        TrackingError: it cannot be opened, which MLflow itself would try for 100 s, or is no SQLite file.
+    """
+    is_new = not path.exists() or path.stat().st_size == 0
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL" if is_new else "PRAGMA schema_version").fetchone()
+    except sqlite3.Error as error:
+        raise TrackingError(
+            f"{path}: {error}; expected MLflow's SQLite file in a folder that can be written;"
+            " move the file away, or work in another folder"
+        ) from error
+
+
+def experiment_id(client: "MlflowClient", name: str, workspace: Path) -> str:
+    """Return the id of the experiment of that name, made when there is none.
+
+    Raises:
+        TrackingError: it was deleted, or its artifacts cannot be written through this store.
+    """
+    uri = client.tracking_uri
+    with tracking_errors(f"opening the experiment {name!r}"):
+        experiment = client.get_experiment_by_name(name) or create_experiment(client, name, workspace)
+    if experiment.lifecycle_stage != "active":
+        raise TrackingError(
+            f"experiment {name!r} in {redacted(uri)} was deleted; expected an active one; run"
+            f" `MLFLOW_TRACKING_URI={redacted(uri)} mlflow experiments restore -x {experiment.experiment_id}`"
+        )
+    check_artifact_location(experiment.artifact_location, uri, name)
+    with tracking_errors(f"describing the experiment {name!r}"):
+        for key, value in experiment_tags(name).items():
+            if key not in experiment.tags:  # a note that the user wrote stays
+                client.set_experiment_tag(experiment.experiment_id, key, value)
+    return str(experiment.experiment_id)
+
+
+def create_experiment(client: "MlflowClient", name: str, workspace: Path) -> Any:
+    """Create an experiment; a server chooses where its artifacts are, a database needs an absolute place."""
+    from mlflow.exceptions import MlflowException
+
+    location = None
+    if not is_remote(client.tracking_uri):
+        location = (workspace.absolute() / "mlruns" / slug(name)).as_uri()
+    try:
+        return client.get_experiment(client.create_experiment(name, artifact_location=location))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return client.get_experiment_by_name(name)  # another search was quicker
+
+
+def slug(name: str) -> str:
+    """Return a name as a folder of ./mlruns/, none of ours and none that looks like MLflow's old store."""
+    folder = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "experiment"
+    return f"experiment-{folder}" if folder in RESERVED_FOLDERS or folder.isdigit() else folder
+
+
+def check_artifact_location(location: str, uri: str, name: str) -> None:
+    """Refuse an experiment whose artifacts this process could not write, before hours of search.
+
+    Raises:
+        TrackingError: it was made through a server but is used without one, or the other way round.
+    """
+    scheme = urlsplit(location).scheme
+    if not is_remote(uri) and scheme in ("mlflow-artifacts", "http", "https"):
+        raise TrackingError(
+            f"experiment {name!r} in {redacted(uri)} keeps its artifacts at {redacted(location)}, which only"
+            " a server can write; expected a folder or a bucket; it was made in the user interface: rename it"
+            " there, or set MLFLOW_TRACKING_URI to the server's address"
+        )
+    if is_remote(uri) and scheme in ("", "file") and not is_loopback(urlsplit(uri).hostname or ""):
+        raise TrackingError(
+            f"experiment {name!r} on {redacted(uri)} keeps its artifacts at {redacted(location)}, a folder of"
+            " the server's machine; expected mlflow-artifacts:/ or a bucket; rename the experiment, and start"
+            " the server with --serve-artifacts"
+        )
+
+
+def experiment_tags(name: str) -> dict[str, str]:
+    """Return the tags by which the user interface shows an experiment as we mean it."""
+    return {
+        "mlflow.note.content": (
+            f"Searches over the data set **{name}**, one parent run a search and one child run a trial.\n\n"
+            "Sort by `best_val_accuracy`; `model/params` and `model/mflops` say what a model costs."
+            " `test/...` is on the chosen model only: the test images are looked at once."
+        ),
+        "mlflow.experimentKind": "custom_model_development",
+        "mlflow.experiment.primaryMetric.name": "best_val_accuracy",
+        "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
+    }

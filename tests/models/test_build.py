@@ -1,0 +1,80 @@
+"""The arithmetic agrees with Keras, and what is built does what the plan says."""
+
+import random
+
+import numpy as np
+import pytest
+
+from pipeline.models.cost import ImpossibleNetwork, measure
+from pipeline.models.predict import predict_logits, softmax
+from pipeline.space import load_space
+
+pytestmark = pytest.mark.heavy
+
+SHAPES = [(8, 8, 1), (28, 28, 1), (32, 32, 3), (17, 23, 3), (64, 48, 1)]
+
+
+def count_flops(model) -> int:
+    """Count two FLOPs a multiply-add from the kernels and output shapes of the built layers."""
+    flops = 0
+    for layer in model.layers:
+        kernel = getattr(layer, "kernel", None)
+        if kernel is not None:
+            positions = int(np.prod(layer.output.shape[1:-1])) if len(kernel.shape) == 4 else 1
+            flops += 2 * positions * int(np.prod(kernel.shape))
+    return flops
+
+
+def test_arithmetic_equals_keras_on_200_random_configurations():
+    import keras
+
+    from pipeline.models.build import build
+
+    space, rng = load_space("cnn"), random.Random(7)
+    num_built = num_refused = 0
+    while num_built < 200:
+        params, shape = space.sample(rng), rng.choice(SHAPES)
+        params["depth"] = rng.randint(1, 6)
+        try:
+            cost = measure(params, shape, 10)
+        except ImpossibleNetwork:
+            num_refused += 1
+            with pytest.raises(ValueError, match="[Nn]egative dimension|output.*shape|size"):
+                build(params, shape, 10, [0.0] * shape[2], [1.0] * shape[2])
+            continue
+        model = build(params, shape, 10, [0.0] * shape[2], [1.0] * shape[2])
+        assert model.count_params() == cost.num_params, params
+        assert count_flops(model) == cost.flops, params
+        assert {name: model.get_layer(name).output.shape[1:] for name, _ in cost.shapes} == dict(cost.shapes), params
+        num_built += 1
+        if num_built % 50 == 0:
+            keras.utils.clear_session()
+    assert num_refused > 0  # the space holds impossible networks, and they were met
+
+
+def test_normalisation_is_inside_and_uint8_goes_in():
+    from pipeline.models.build import build
+
+    model = build({"depth": 1}, (8, 8, 3), 4, mean=[10.0, 20.0, 30.0], std=[1.0, 2.0, 0.0])
+    assert model.input.dtype == "uint8"
+    pixels = np.full((1, 8, 8, 3), (11, 24, 30), np.uint8)
+    normalised = np.asarray(model.get_layer("normalise")(pixels))
+    assert normalised[0, 0, 0] == pytest.approx([1.0, 2.0, 0.0], abs=1e-5)
+    assert model.output.shape == (None, 4)
+
+
+def test_prediction_does_not_depend_on_the_batch_size():
+    from pipeline.models.build import build
+
+    model = build({"depth": 2, "filters": 8}, (12, 12, 1), 3, [100.0], [50.0])
+    images = np.random.default_rng(0).integers(0, 256, (37, 12, 12, 1), dtype=np.uint8)
+    whole = predict_logits(model, images, 64)
+    assert whole.shape == (37, 3)
+    assert predict_logits(model, images, 8) == pytest.approx(whole, abs=1e-5)
+    assert predict_logits(model, images[:0]).shape == (0, 3)
+
+
+def test_softmax_survives_large_logits():
+    rows = softmax(np.array([[1000.0, 1000.0, 0.0], [0.0, 0.0, 0.0]], np.float32))
+    assert rows[0] == pytest.approx([0.5, 0.5, 0.0])
+    assert rows.sum(axis=1) == pytest.approx([1.0, 1.0])

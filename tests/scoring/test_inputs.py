@@ -1,0 +1,133 @@
+"""What becomes of files, folders and manifests that are handed to scoring."""
+
+import os
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from pipeline.errors import DataError
+from pipeline.scoring.inputs import find_inputs
+
+
+def names(found, root) -> list[bytes]:
+    return [os.path.relpath(path, os.fsencode(root)) for path in found.paths]
+
+
+def touch(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_folder_is_read_recursively_and_sorted(tmp_path):
+    touch(tmp_path / "b.png", tmp_path / "a" / "z.png", tmp_path / "a" / "deep" / "y.txt", tmp_path / "c.jpg")
+    assert names(find_inputs([str(tmp_path)]), tmp_path) == [b"a/deep/y.txt", b"a/z.png", b"b.png", b"c.jpg"]
+
+
+def test_order_and_repetition_of_the_inputs_are_kept(tmp_path):
+    touch(tmp_path / "a.png", tmp_path / "b.png")
+    inputs = [str(tmp_path / "b.png"), str(tmp_path), str(tmp_path / "b.png")]
+    assert names(find_inputs(inputs), tmp_path) == [b"b.png", b"a.png", b"b.png", b"b.png"]
+
+
+def test_hidden_names_are_skipped_and_counted(tmp_path):
+    touch(tmp_path / "a.png", tmp_path / "._a.png", tmp_path / ".cache" / "b.png", tmp_path / "d" / ".c.png")
+    found = find_inputs([str(tmp_path)])
+    assert names(found, tmp_path) == [b"a.png"]
+    assert found.num_hidden == 3
+
+
+def test_hidden_file_that_is_named_is_kept(tmp_path):
+    touch(tmp_path / ".a.png")
+    assert len(find_inputs([str(tmp_path / ".a.png")]).paths) == 1
+
+
+def test_loop_of_links_ends_and_each_file_is_there_once(tmp_path):
+    touch(tmp_path / "a" / "x.png")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    (tmp_path / "self.png").symlink_to(tmp_path / "self.png")
+    assert names(find_inputs([str(tmp_path)]), tmp_path) == [b"a/x.png", b"self.png"]
+
+
+def test_everything_that_is_no_folder_is_a_row(tmp_path):
+    os.mkfifo(tmp_path / "fifo.png")
+    (tmp_path / "dangling.png").symlink_to(tmp_path / "nothing")
+    (tmp_path / "folder.png").mkdir()
+    touch(tmp_path / "folder.png" / "inner.png")
+    assert names(find_inputs([str(tmp_path)]), tmp_path) == [
+        b"dangling.png",
+        b"fifo.png",
+        b"folder.png/inner.png",
+    ]
+
+
+def test_names_that_are_not_utf8_survive(tmp_path):
+    name = b"caf\xe9\n.png"
+    odd_path = tmp_path / os.fsdecode(name)
+    odd_path.touch()
+    assert names(find_inputs([str(tmp_path)]), tmp_path) == [name]
+    assert names(find_inputs([str(odd_path)]), tmp_path) == [name]
+
+
+def test_output_folder_is_left_out(tmp_path):
+    touch(tmp_path / "a.png", tmp_path / "scores" / "part-00000.parquet")
+    assert names(find_inputs([str(tmp_path)], tmp_path / "scores"), tmp_path) == [b"a.png"]
+
+
+def test_input_that_does_not_exist_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="typo: no such file or folder") as raised:
+        find_inputs([str(tmp_path / "typo")])
+    assert raised.value.exit_code == 3
+
+
+def write_manifest(path, cells):
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pa.table({"label": cells, "path": cells}), path)
+    elif path.suffix == ".csv":
+        path.write_text("label,path\n" + "".join(f'x,"{cell}"\n' for cell in cells), encoding="utf-8-sig")
+    else:
+        path.write_text("".join(f'{{"path": "{cell}"}}\n\n' for cell in cells))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl", ".CSV"])
+def test_manifest_names_files_relative_to_itself(tmp_path, suffix, monkeypatch):
+    (tmp_path / "lists").mkdir()
+    write_manifest(tmp_path / "lists" / f"m{suffix}".lower(), ["a.png", "/abs/b.png", "a.png", "mü, c.png"])
+    (tmp_path / "lists" / f"m{suffix}".lower()).rename(tmp_path / "lists" / f"m{suffix}")
+    monkeypatch.chdir(tmp_path)
+    expected = [b"lists/a.png", b"/abs/b.png", b"lists/a.png", "lists/mü, c.png".encode()]
+    assert find_inputs([f"lists/m{suffix}"]).paths == expected
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_manifest_without_the_column_names_those_that_it_has(tmp_path, suffix):
+    manifest = tmp_path / f"m{suffix}"
+    if suffix == ".parquet":
+        pyarrow.parquet.write_table(pa.table({"file": ["a"], "label": ["b"]}), manifest)
+    else:
+        manifest.write_text("file,label\na,b\n" if suffix == ".csv" else '{"file": "a", "label": "b"}')
+    with pytest.raises(DataError, match="its columns are file, label; expected one named 'path'; rename"):
+        find_inputs([str(manifest)])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("m.jsonl", b"{no json}\n"), ("m.parquet", b"no parquet"), ("m.jsonl", b'{"path": "\\ud800"}')],
+)
+def test_damaged_manifest_is_an_error(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=r"expected a .csv, .parquet or .jsonl table"):
+        find_inputs([str(tmp_path / name)])
+
+
+def test_empty_cell_names_its_row(tmp_path):
+    (tmp_path / "m.csv").write_text("path,label\na.png,x\n,y\n")
+    with pytest.raises(DataError, match="row 2: path is ''; expected a path"):
+        find_inputs([str(tmp_path / "m.csv")])
+
+
+def test_csv_manifest_keeps_names_that_are_not_utf8(tmp_path):
+    (tmp_path / "m.csv").write_bytes(b"path\n/caf\xe9.png\n")
+    assert find_inputs([str(tmp_path / "m.csv")]).paths == [b"/caf\xe9.png"]

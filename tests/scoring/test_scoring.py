@@ -1,0 +1,329 @@
+"""Scoring as a whole, with a stand-in for the model: one row for every file, whatever happens."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pipeline.errors import InvalidUsage, StoppedEarly
+from pipeline.files import locked
+from pipeline.scoring.inputs import find_inputs
+from pipeline.scoring.output import MANIFEST_FILE, SUCCESS_FILE, export_csv, move_aside
+from pipeline.scoring.score import already_scored, score
+from tests.scoring.colours import COLOURS, mean_colour, silent, write_colours
+
+PEAK = float(np.exp(1) / (np.exp(1) + 2))  # softmax of (1, 0, 0)
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(out.glob("part-*.parquet"))}
+
+
+def refuse(images):
+    raise AssertionError("nothing is left to score")
+
+
+def write_odd_files(folder: Path) -> dict[str, str]:
+    """Write one file for each fault and return what its row must say: a label, or an error code."""
+    colour = Image.new("RGB", (4, 4), COLOURS["red"])
+    folder.mkdir()
+    colour.save(folder / "good.png")
+    colour.save(folder / "wrong extension.txt", "PNG")
+    colour.save(folder / "new\nline.png")
+    colour.save(folder / os.fsdecode(b"caf\xe9.png"), "PNG")
+    Image.new("CMYK", (4, 4), (0, 255, 255, 0)).save(folder / "cmyk.jpg", quality=100)
+    Image.new("RGBA", (4, 4), (0, 255, 0, 255)).save(folder / "rgba.png")
+    Image.new("RGB", (4, 4), COLOURS["blue"]).quantize(4).save(folder / "palette.png")
+    Image.fromarray(np.full((4, 4), 0xFFFF, np.uint16)).save(folder / "sixteen.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 4), COLOURS["green"]).save(folder / "rotated.jpg", exif=exif, quality=100)
+    (folder / "zero.png").touch()
+    Image.effect_noise((64, 64), 90).save(folder / "whole.jpg")
+    (folder / "cut.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:500])
+    (folder / "whole.jpg").unlink()
+    (folder / "text.jpg").write_text("just text")
+    os.mkfifo(folder / "fifo.png")
+    (folder / "dangling.png").symlink_to(folder / "nothing")
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    (folder / "folder.png").mkdir()
+    return {
+        "caf\\xe9.png": "red",
+        "cmyk.jpg": "red",
+        "cut.jpg": "corrupt",
+        "dangling.png": "missing",
+        "fifo.png": "not_regular",
+        "good.png": "red",
+        "loop.png": "unreadable",
+        "new\nline.png": "red",
+        "palette.png": "blue",
+        "rgba.png": "green",
+        "rotated.jpg": "green",
+        "sixteen.png": "red",  # white: a tie, which goes to the first class
+        "text.jpg": "unsupported",
+        "wrong extension.txt": "red",
+        "zero.png": "empty",
+    }
+
+
+def test_every_file_has_one_row_with_its_label_or_its_reason(tmp_path, make_job):
+    expected = write_odd_files(tmp_path / "in")
+    facts = score(make_job(find_inputs([str(tmp_path / "in")]).paths, batch_size=4), mean_colour, silent)
+    table = pd.read_parquet(tmp_path / "out")
+    found = {Path(row.path).name: row.error_code if pd.isna(row.label) else row.label for row in table.itertuples()}
+    assert found == expected
+    assert (facts.rows, facts.ok, facts.errors) == (15, 9, 6)
+    assert facts.errors_by_code == dict.fromkeys(
+        ("corrupt", "missing", "not_regular", "unreadable", "unsupported", "empty"), 1
+    )
+    assert facts.labels == {"red": 6, "green": 2, "blue": 1}
+    errors = table[table.status == "error"]
+    assert errors.probability.isna().all()
+    assert errors.top1_label.isna().all()
+    assert errors.error_detail.str.len().min() > 5
+    assert table[table.status == "ok"].error_code.isna().all()
+
+
+def test_row_holds_the_best_classes_in_order(tmp_path, make_job):
+    paths = write_colours(tmp_path / "in", 3)
+    score(make_job(paths, top_k=2), mean_colour, silent)
+    table = pd.read_parquet(tmp_path / "out")
+    ranked = ["top1_label", "top1_probability", "top2_label", "top2_probability"]
+    assert list(table) == ["path", "label", "probability", "status", "error_code", "error_detail", *ranked]
+    assert table.label.tolist() == ["red", "green", "blue"]
+    assert table.top1_label.tolist() == ["red", "green", "blue"]
+    assert table.top2_label.tolist() == ["green", "red", "red"]
+    np.testing.assert_allclose(table.probability, PEAK, rtol=1e-6)
+    np.testing.assert_allclose(table.top2_probability, (1 - PEAK) / 2, rtol=1e-6)
+    assert table.path.tolist() == [path.decode() for path in paths]
+
+
+def test_top_k_is_at_most_the_number_of_classes(tmp_path, make_job):
+    score(make_job(write_colours(tmp_path / "in", 1), top_k=99), mean_colour, silent)
+    assert list(pd.read_parquet(tmp_path / "out"))[-1] == "top3_probability"
+
+
+def test_every_batch_has_the_same_shape(tmp_path, make_job):
+    shapes = []
+
+    def spy(images):
+        shapes.append(images.shape)
+        return mean_colour(images)
+
+    (tmp_path / "zero.png").touch()
+    paths = [*write_colours(tmp_path / "in", 13), str(tmp_path / "zero.png").encode()]
+    score(make_job(paths, batch_size=4, shard_size=6), spy, silent)
+    assert shapes == [(4, 4, 4, 3)] * 5
+
+
+def test_manifest_adds_up(tmp_path, make_job):
+    score(make_job(write_colours(tmp_path / "in", 10), shard_size=4), mean_colour, silent)
+    manifest = json.loads((tmp_path / "out" / MANIFEST_FILE).read_text())
+    assert [part["rows"] for part in manifest["parts"]] == [4, 4, 2]
+    assert (manifest["rows"], manifest["ok"], manifest["errors"]) == (10, 10, 0)
+    assert manifest["model"] == {"uri": "models:/colours/1", "sha256": "0" * 64}
+    assert manifest["classes"] == ["red", "green", "blue"]
+    assert manifest["labels"] == {"red": 4, "green": 3, "blue": 3}
+
+
+def test_progress_ends_at_the_total(tmp_path, make_job):
+    reports = []
+    (tmp_path / "zero.png").touch()
+    paths = [*write_colours(tmp_path / "in", 5), str(tmp_path / "zero.png").encode()]
+    score(make_job(paths, batch_size=4), mean_colour, lambda *numbers: reports.append(numbers))
+    assert reports == [(0, 6, 0), (4, 6, 0), (6, 6, 1)]
+
+
+def test_logits_that_are_not_finite_make_a_row_without_a_label(tmp_path, make_job):
+    def broken(images):
+        logits = mean_colour(images)
+        logits[1] = np.nan
+        return logits
+
+    facts = score(make_job(write_colours(tmp_path / "in", 3)), broken, silent)
+    assert facts.errors_by_code == {"not_finite": 1}
+    assert pd.read_parquet(tmp_path / "out").label.tolist()[::2] == ["red", "blue"]
+
+
+def test_complete_output_is_not_scored_again(tmp_path, make_job):
+    job = make_job(write_colours(tmp_path / "in", 5))
+    assert already_scored(job) is None
+    facts = score(job, mean_colour, silent)
+    assert already_scored(job) == facts
+    assert score(job, refuse, silent) == facts
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
+def test_damaged_part_is_scored_again(tmp_path, make_job, damage):
+    job = make_job(write_colours(tmp_path / "in", 10), shard_size=4, batch_size=4)
+    score(job, mean_colour, silent)
+    whole = contents(job.out)
+    part = job.out / "part-00001.parquet"
+    content = bytearray(whole[part.name])
+    content[len(content) // 3] ^= 4
+    part.write_bytes(content if damage == "flip" else content[:-20])
+    if damage == "delete":
+        part.unlink()
+    batches = []
+
+    def spy(images):
+        batches.append(len(images))
+        return mean_colour(images)
+
+    assert already_scored(job) is None
+    facts = score(job, spy, silent)
+    assert len(batches) == 1
+    assert facts.rows == 10
+    assert contents(job.out) == whole
+
+
+def test_failure_keeps_the_parts_before_it(tmp_path, make_job):
+    job = make_job(write_colours(tmp_path / "in", 10), shard_size=4, batch_size=2)
+    calls = []
+
+    def failing(images):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return mean_colour(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        score(job, failing, silent)
+    assert list(contents(job.out)) == ["part-00000.parquet"]
+    assert not (job.out / SUCCESS_FILE).exists()
+    reports = []
+    score(job, mean_colour, lambda *numbers: reports.append(numbers))
+    assert reports[0] == (4, 10, 0)
+    other = make_job(job.paths, "other", shard_size=4, batch_size=2)
+    score(other, mean_colour, silent)
+    assert contents(other.out) == contents(job.out)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [({"top_k": 1}, "top_k 3, now 1"), ({"shard_size": 2}, "shard_size"), (None, "num_paths 3, now 2")],
+)
+def test_rows_of_another_run_are_refused(tmp_path, make_job, change, field):
+    paths = write_colours(tmp_path / "in", 3)
+    score(make_job(paths), mean_colour, silent)
+    before = contents(tmp_path / "out")
+    other = make_job(paths[:2]) if change is None else make_job(paths, **change)
+    with pytest.raises(InvalidUsage, match=f"{field}.*--overwrite"):
+        score(other, refuse, silent)
+    assert contents(tmp_path / "out") == before
+
+
+def test_same_relative_names_in_another_folder_are_another_run(tmp_path, make_job, monkeypatch):
+    for site in ("north", "south"):
+        write_colours(tmp_path / site, 1)
+    monkeypatch.chdir(tmp_path / "north")
+    score(make_job([b"0000.png"]), mean_colour, silent)
+    monkeypatch.chdir(tmp_path / "south")
+    with pytest.raises(InvalidUsage, match="paths_sha256"):
+        score(make_job([b"0000.png"]), refuse, silent)
+
+
+def test_foreign_files_are_never_touched(tmp_path, make_job):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InvalidUsage, match=r"holds thesis.tex; expected a new or empty folder"):
+        score(make_job(write_colours(tmp_path / "in", 1)), refuse, silent)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+
+
+def test_output_that_is_a_file_is_refused(tmp_path, make_job):
+    (tmp_path / "out").write_text("text")
+    with pytest.raises(InvalidUsage, match="a file; expected a folder"):
+        score(make_job(write_colours(tmp_path / "in", 1)), refuse, silent)
+
+
+def test_moving_aside_keeps_the_old_rows(tmp_path, make_job):
+    job = make_job(write_colours(tmp_path / "in", 3))
+    assert move_aside(job.out) is None
+    score(job, mean_colour, silent)
+    before = contents(job.out)
+    aside = move_aside(job.out)
+    assert aside.name.startswith("out.old-")
+    assert contents(aside) == before
+    assert not job.out.exists()
+
+
+def test_second_process_is_told_to_wait(tmp_path, make_job):
+    job = make_job(write_colours(tmp_path / "in", 1))
+    with (
+        locked(job.out / ".lock", "test"),
+        pytest.raises(StoppedEarly, match=f"in use by process {os.getpid()}") as raised,
+    ):
+        score(job, refuse, silent)
+    assert raised.value.exit_code == 5
+
+
+def test_csv_export_disarms_formulas(tmp_path, make_job, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("=cmd|'x'!A0", "@sum", "-1", "a,b", 'q"q'):
+        Image.new("RGB", (4, 4), COLOURS["blue"]).save(name, "PNG")
+    Path("zero").touch()
+    paths = [b"=cmd|'x'!A0", b"@sum", b"-1", b"a,b", b'q"q', b"zero"]
+    score(make_job(paths, shard_size=4), mean_colour, silent)
+    assert export_csv(tmp_path / "out", tmp_path / "rows.csv") == 6
+    table = pd.read_csv(tmp_path / "rows.csv")
+    assert table.path.tolist() == ["'=cmd|'x'!A0", "'@sum", "'-1", "a,b", 'q"q', "zero"]
+    assert table.label.tolist()[:5] == ["blue"] * 5
+    np.testing.assert_allclose(table.probability[:5], PEAK, rtol=1e-6)
+    assert table.error_code.tolist()[5] == "empty"
+    assert (tmp_path / "rows.csv").read_text().splitlines()[6] == "zero,,,error,empty,zero bytes,,,,,,"
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from tests.scoring.colours import COLOURS, mean_colour
+from pipeline.bundle import Bundle
+from pipeline.records import ImageSpec
+from pipeline.scoring.inputs import find_inputs
+from pipeline.scoring.score import ScoreJob, score
+bundle = Bundle(Path(), tuple(COLOURS), ImageSpec(4, 4, 3), "0" * 64, {})
+paths = find_inputs([sys.argv[1]]).paths
+job = ScoreJob(bundle, "models:/colours/1", paths, Path(sys.argv[2]), batch_size=8, shard_size=16)
+def report(done, total, errors):
+    print(done, total, flush=True)
+    if done == total:
+        sys.stdin.readline()  # the end waits, so that a kill always comes before it
+score(job, mean_colour, report)
+"""
+
+
+def start_child(source: Path, out: Path) -> subprocess.Popen:
+    arguments = [sys.executable, "-c", CHILD, str(source), str(out)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(arguments, stdin=pipe, stdout=pipe, text=True, cwd=Path(__file__).parents[2])
+
+
+def test_killed_runs_give_the_bytes_of_an_unkilled_one(tmp_path):
+    paths = write_colours(tmp_path / "in", 150)
+    (tmp_path / "in" / "0077.png").write_bytes(b"")
+    with start_child(tmp_path / "in", tmp_path / "whole") as child:
+        child.communicate()
+    for num_lines in (1, 4, 7, 6, 9):
+        with start_child(tmp_path / "in", tmp_path / "killed") as child:
+            for _ in range(num_lines):
+                done, total = child.stdout.readline().split()
+                if done == total:
+                    break
+            child.kill()
+        assert child.returncode == -signal.SIGKILL
+    with start_child(tmp_path / "in", tmp_path / "killed") as child:
+        child.communicate()
+    assert child.returncode == 0
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    table = pd.read_parquet(tmp_path / "killed")
+    assert table.path.tolist() == [path.decode() for path in paths]
+    assert (table.status == "error").sum() == 1
+    assert not list((tmp_path / "killed").glob(".*.tmp-*"))

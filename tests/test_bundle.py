@@ -1,0 +1,151 @@
+"""Bundles that are refused, without Keras: files, fields, hashes and the layers that a config names."""
+
+import json
+import zipfile
+
+import pytest
+
+from pipeline.bundle import check_layers, load_model, read_bundle, write_bundle
+from pipeline.errors import ModelRefused
+from pipeline.records import ImageSpec
+
+FACTS = {
+    "classes": ["cat", "dog"],
+    "image": {"height": 8, "width": 9, "channels": 3, "decoder_version": 1},
+    "params": {"blocks": 2},
+}
+
+
+def layer(name: str, module: str = "keras.layers", **config) -> dict:
+    return {"module": module, "class_name": name, "config": config, "registered_name": None}
+
+
+def write_archive(folder, *layers):
+    folder.mkdir(exist_ok=True)
+    config = layer("Functional", "keras.src.models.functional", layers=list(layers))
+    with zipfile.ZipFile(folder / "model.keras", "w") as archive:
+        archive.writestr("config.json", json.dumps(config | {"compile_config": {"class_name": "Adam"}}))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_archive(tmp_path / "model", layer("Conv2D", filters=4), layer("Dense", units=2))
+
+
+def test_bundle_reads_back_what_was_written(folder):
+    written = write_bundle(folder, FACTS)
+    assert read_bundle(folder) == written
+    assert written.classes == ("cat", "dog")
+    assert written.image == ImageSpec(8, 9, 3, 1)
+    assert written.keras_path == folder / "model.keras"
+    assert written.facts["params"] == {"blocks": 2}
+    assert json.loads((folder / "model.json").read_text())["schema"] == 1
+
+
+def test_bundle_is_found_in_the_data_folder_of_an_mlflow_model(tmp_path):
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    written = write_bundle(write_archive(outer / "data"), FACTS)
+    assert read_bundle(outer) == written
+
+
+def test_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(ModelRefused, match=r"no model.json in it or in its data/ folder.*pipeline search"):
+        read_bundle(tmp_path)
+
+
+def test_bit_flip_in_the_model_is_refused(folder):
+    expected = write_bundle(folder, FACTS).sha256
+    content = bytearray((folder / "model.keras").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "model.keras").write_bytes(content)
+    with pytest.raises(ModelRefused, match=f"expected {expected}.*restore") as raised:
+        read_bundle(folder)
+    assert raised.value.exit_code == 6
+
+
+def test_missing_keras_file_is_refused(folder):
+    write_bundle(folder, FACTS)
+    (folder / "model.keras").unlink()
+    with pytest.raises(ModelRefused, match=r"model.keras: no such file"):
+        read_bundle(folder)
+    with pytest.raises(ModelRefused, match=r"model.keras: no such file"):
+        write_bundle(folder, FACTS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 2}, "schema is 2; expected 1"),
+        ({"classes": []}, r"classes is \[\]; expected a list of names"),
+        ({"classes": ["a", "a"]}, "holds a name twice"),
+        ({"image": {"height": 8, "width": 9, "channels": 3}}, "expected height, width, channels"),
+        ({"image": FACTS["image"] | {"channels": 4}}, r"channels \(1 or 3\)"),
+        ({"image": FACTS["image"] | {"height": -8}}, "expected height, width, channels"),
+        ({"image": FACTS["image"] | {"decoder_version": 2}}, "decoder_version is 2; expected 1"),
+        ({"sha256": "abc"}, "sha256 is 'abc'; expected 64 digits"),
+    ],
+)
+def test_malformed_facts_are_refused(folder, change, message):
+    write_bundle(folder, FACTS)
+    facts = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(facts | change))
+    with pytest.raises(ModelRefused, match=message):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '"text"'])
+def test_facts_that_are_no_object_are_refused(folder, text):
+    write_bundle(folder, FACTS)
+    (folder / "model.json").write_text(text)
+    with pytest.raises(ModelRefused, match="expected a JSON object"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        layer("Lambda"),
+        layer("TFSMLayer"),
+        layer("StringLookup"),
+        layer("TorchModuleWrapper"),
+        layer("Conv2D", "os"),
+        layer("Conv2D") | {"registered_name": "mine>Conv2D"},
+        layer("TimeDistributed", layer=layer("Lambda")),
+        layer("Dense", activation=layer("function", "builtins")),
+        layer("Dense", kernel_initializer=layer("function", "keras.initializers")),
+        layer("Dense", kernel_initializer=layer("__lambda__", "builtins")),
+        layer("Sequential", "keras.models", layers=[layer("Lambda")]),
+        layer("Dense") | {"compile_config": {"loss": layer("function", "os")}},
+    ],
+)
+def test_foreign_class_is_refused_before_keras_reads_it(tmp_path, foreign):
+    folder = write_archive(tmp_path / "model", layer("Dense", units=2), foreign)
+    bundle = write_bundle(folder, FACTS)
+    with pytest.raises(ModelRefused, match="expected built-in layers only"):
+        load_model(bundle)
+
+
+def test_plain_values_in_layers_are_allowed(tmp_path):
+    values = {
+        "kernel_initializer": layer("HeNormal", "keras.initializers"),
+        "kernel_regularizer": layer("L2", "keras.regularizers"),
+        "dtype": layer("DTypePolicy", "keras"),
+        "args": [{"class_name": "__keras_tensor__", "config": {"shape": [None, 8]}}],
+    }
+    check_layers(write_archive(tmp_path / "model", layer("Dense", **values)) / "model.keras")
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"\x89HDF\r\n\x1a\n"])
+def test_file_that_is_no_archive_is_refused(tmp_path, content):
+    (tmp_path / "model.keras").write_bytes(content)
+    with pytest.raises(ModelRefused, match=r"expected a .keras archive"):
+        check_layers(tmp_path / "model.keras")
+
+
+def test_archive_without_config_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
+        archive.writestr("metadata.json", "{}")
+    with pytest.raises(ModelRefused, match=r"expected a .keras archive with a config.json"):
+        check_layers(tmp_path / "model.keras")
