@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli import output
-from pipeline.errors import DataError, Interrupted
+from pipeline.cli.interruptions import interruptions
+from pipeline.errors import DataError
 
 if TYPE_CHECKING:
     from pipeline.scoring.output import ScoreFacts
@@ -63,14 +63,15 @@ def command(
     job = make_job(model, inputs, out, top_k, batch_size)
     if overwrite:
         set_aside(out)
-    with interruptions(out):
+    with interruptions(lambda: f"{out} keeps what is done; run the same command again to continue"):
         facts = run(job)
         if csv_path is not None:
             export(facts, csv_path)
     show(job, facts, as_json)
     if facts.ok == 0:
         raise DataError(f"{out}: none of the {facts.rows} files has a label; expected images; read error_detail there")
-    code = f"import pandas; print(pandas.read_parquet({json.dumps(str(out))}))"
+    parts = json.dumps(f"{out}/part-*.parquet")
+    code = f"import glob, pandas; print(pandas.read_parquet(sorted(glob.glob({parts}))))"
     output.next_steps((f"python -c {output.quoted(code)}", "look at the rows"))
 
 
@@ -147,33 +148,6 @@ def progress() -> Iterator[Callable[[int, int, int], None]]:
     finally:
         if is_terminal and not is_quiet:
             click.echo("\r\x1b[K", err=True, nl=False)
-
-
-@contextlib.contextmanager
-def interruptions(out: Path) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into exit codes 130 and 143; the parts that are written stay.
-
-    Raises:
-        Interrupted: one of the two came.
-    """
-    received = signal.SIGINT
-
-    def stop(number: int, _frame: object) -> None:
-        nonlocal received
-        received = signal.Signals(number)
-        raise KeyboardInterrupt  # no Exception: the borders that record foreign errors must not catch it
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        raise Interrupted(
-            f"stopped by {received.name}; {out} keeps what is done; run the same command again to continue",
-            128 + received,
-        ) from error
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def export(facts: "ScoreFacts", csv_path: Path) -> None:

@@ -1,16 +1,12 @@
 """`pipeline search`: find, train, test and register the best CNN for labelled images."""
 
-import contextlib
-import os
-import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
+from pipeline.cli.interruptions import interruptions
 from pipeline.cli.output import (
     SCHEMA,
     json_option,
@@ -98,7 +94,7 @@ def command(as_json: bool, dry_run: bool, **options: Any) -> None:
     if dry_run:
         print_plan(search.describe_plan(), as_json)
         return
-    with interruptible(search):
+    with interruptions(lambda: f"every finished trial is kept; continue with: {search.resume_command()}"):
         facts = search.run()
     if as_json:
         result_json({"schema": SCHEMA, **facts})
@@ -113,27 +109,6 @@ def command(as_json: bool, dry_run: bool, **options: Any) -> None:
             "label images",
         ),
     )
-
-
-@contextlib.contextmanager
-def interruptible(search: Any) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into `Interrupted`, which saves and cleans up; the second one ends at once."""
-    from pipeline.errors import Interrupted
-
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        for again in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(again, lambda second, frame: os._exit(128 + second))
-        raise Interrupted(
-            f"stopped; every finished trial is kept; continue with: {search.resume_command()}",
-            exit_code=128 + number,
-        )
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def print_plan(plan: dict[str, Any], as_json: bool) -> None:

@@ -8,7 +8,7 @@ from pipeline.cli.output import quoted, say
 from pipeline.cli.values import format_seconds
 from pipeline.data.cache import Dataset, draft, prepare
 from pipeline.data.sources import open_source
-from pipeline.errors import DataError, Interrupted, InvalidUsage, TrackingError
+from pipeline.errors import DataError, InvalidUsage, TrackingError
 from pipeline.files import locked
 from pipeline.records import TrialOutcome, TrialRow
 from pipeline.search import setup
@@ -150,7 +150,7 @@ class Search:
             say("writing the model to MLflow")
             state = "FINISHED"
             facts = self.publish(store, finished, mirror)
-        except Interrupted:
+        except KeyboardInterrupt:
             state = "KILLED"
             raise
         finally:

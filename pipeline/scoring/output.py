@@ -3,7 +3,7 @@
     _PLAN.json             what the rows depend on, written first
     part-00000.parquet     the rows of one shard, in the order of the inputs
     _parts/part-00000.json rows, counts and SHA-256 of that part, written after it
-    _MANIFEST.json         model, classes, parts and counts
+    MANIFEST.json          model, classes, parts and counts
     _SUCCESS               written last; without it the output is not complete
 
 Names with an underscore are left out by readers of Parquet folders (pandas, pyarrow, Spark, DuckDB).
@@ -27,7 +27,7 @@ from pipeline.files import locked, replacing, sha256_file, sha256_json, write_js
 
 SCHEMA = 1
 PLAN_FILE = "_PLAN.json"
-MANIFEST_FILE = "_MANIFEST.json"
+MANIFEST_FILE = "MANIFEST.json"
 SUCCESS_FILE = "_SUCCESS"
 PACKAGES = ("keras", "numpy", "pillow", "pyarrow")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # OWASP, "CSV Injection"

@@ -14,9 +14,9 @@ from pipeline.space import complete
 FLOPS_PER_CORE = 30e9  # sustained in training, forward and backward
 TRAIN_FORWARD_RATIO = 3.0  # a training step costs about three forward passes
 SECONDS_PER_STEP = 0.004  # dispatch, whatever the network
-SECONDS_PER_TRIAL = 2.0  # build, trace and the first step
+SECONDS_PER_TRIAL = 1.5  # build, trace and the first step
 STARTUP_SECONDS = 12.0  # imports of the children and of the parent, which overlap
-CLOSING_SECONDS = 15.0  # test, model files, MLflow, registry
+CLOSING_SECONDS = 12.0  # test, model files, MLflow, registry
 
 DEFAULT_BUDGET = 15 * 60.0
 NUM_SCREENED = 12  # trials of the default network that the screening share is cut into
@@ -24,7 +24,7 @@ NUM_FINALISTS = 3
 SCREENING_SHARE = 0.5  # of the working time; the rest is for finalists and the winner
 MAX_EPOCHS = 100
 MAX_STRETCH = 4.0  # a finalist trains at most this many times longer than in the screening
-MIN_STRETCH = 1.25  # below this a longer training says nothing new
+MIN_STRETCH = 1.5  # below this a longer training says little that is new
 STRETCH_WITHOUT_BUDGET = 2.0
 FINAL_IMAGES = 1.25  # the winner's last training sees train + validation: at most this many times the images
 SAMPLES_WITHOUT_BUDGET = 600_000  # images a trial sees if only the number of trials is limited
@@ -58,8 +58,9 @@ class Budget:
         """
         if math.isinf(self.end):
             return STRETCH_WITHOUT_BUDGET
-        needed = sum(seconds) + FINAL_IMAGES * max(seconds)
-        stretch = min(MAX_STRETCH, MAX_EPOCHS / self.epochs, (self.end - elapsed) / needed)
+        training = [max(value - SECONDS_PER_TRIAL, 0.1) for value in seconds]
+        available = self.end - elapsed - (len(seconds) + 1) * SECONDS_PER_TRIAL
+        stretch = min(MAX_STRETCH, MAX_EPOCHS / self.epochs, available / (sum(training) + FINAL_IMAGES * max(training)))
         return stretch if stretch >= MIN_STRETCH else 0.0
 
 

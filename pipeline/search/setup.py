@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pipeline
+from pipeline.bundle import native_chatter_hidden
 from pipeline.data.cache import Dataset
 from pipeline.errors import InvalidUsage
 from pipeline.files import write_json
@@ -142,6 +143,7 @@ def make_study(
     store: StudyStore, terms: Terms, budget: Budget, request: Request, elapsed: Callable[[], float]
 ) -> Study:
     """Return the study with its oracle; importing KerasTuner takes seconds."""
-    from pipeline.search.oracles import Proposer
+    with native_chatter_hidden():
+        from pipeline.search.oracles import Proposer
 
     return Study(store, Proposer(request.oracle, terms.space, request.seed), terms, budget, elapsed)

@@ -197,7 +197,7 @@ class Study:
 
     def final_task(self, row: TrialRow) -> TrialTask:
         """Return the winner's last training: on train + validation, for the epochs that won, or what time allows."""
-        epoch_seconds = max((row.seconds / max(row.best_epoch, 1)) * FINAL_IMAGES, 1e-6)
+        epoch_seconds = max(row.seconds / max(row.best_epoch, 1), 1e-6) * FINAL_IMAGES
         affordable = (self.budget.end - self.elapsed()) / epoch_seconds
         epochs = row.epochs if math.isinf(affordable) else max(1, min(row.epochs, int(affordable)))
         return self.begin(FINAL_TRIAL, FINALISTS, epochs, row.params, math.inf)

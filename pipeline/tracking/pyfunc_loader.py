@@ -85,7 +85,8 @@ def checked_pixels(rows: Sequence[Any], spec: ImageSpec) -> NDArray[np.uint8]:
     except (TypeError, ValueError) as error:
         raise DataError(f"the images cannot be read as numbers ({error}); {EXPECTED}") from error
     if numbers.shape[1:] != spec.shape:
-        raise DataError(f"the images have the shape {numbers.shape}; expected (num_images, *{spec.shape}); {EXPECTED}")
+        expected = ", ".join(map(str, ("num_images", *spec.shape)))
+        raise DataError(f"the images have the shape {numbers.shape}; expected ({expected}); resize them before")
     if numbers.dtype != np.uint8:
         is_byte = (numbers >= 0) & (numbers <= 255) & (numbers == np.floor(numbers))
         if not is_byte.all():

@@ -80,16 +80,9 @@ def log_and_register(
         ModelRefused: the folder holds no sound bundle.
         TrackingError: the store cannot be used.
     """
-    from mlflow.exceptions import MlflowException
-
     bundle = read_bundle(bundle_folder)
     with tracking_errors(f"registering the model {model_name!r}"):
-        try:
-            client.create_registered_model(model_name, tags={KIND_TAG: KIND})
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        previous = client.get_registered_model(model_name).aliases.get(CHAMPION)
+        previous = open_registered_model(client, model_name).aliases.get(CHAMPION)
         version = find_version(client, model_name, run_id, bundle.sha256)
         if version is None:
             model_id = log_model(client, run_id, bundle, metrics, step)
@@ -103,6 +96,18 @@ def log_and_register(
         client.set_registered_model_alias(model_name, CHAMPION, version.version)
     number = str(version.version)
     return RegisteredModel(model_name, number, f"models:/{model_name}/{number}", logged_model_id(version) or "")
+
+
+def open_registered_model(client: "MlflowClient", name: str) -> Any:
+    """Return the registered model of that name, made when there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name, tags={KIND_TAG: KIND})
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return client.get_registered_model(name)
 
 
 @contextlib.contextmanager

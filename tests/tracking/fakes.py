@@ -113,8 +113,12 @@ def tiny_bundle(folder: Path, study: str = "digits-1", seed: int = 0) -> Path:
     folder.mkdir(parents=True)
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(
-        [keras.Input((8, 8, 3), dtype="uint8"), keras.layers.Rescaling(1 / 255)]
-        + [keras.layers.Flatten(), keras.layers.Dense(2)]
+        [
+            keras.Input((8, 8, 3), dtype="uint8"),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2),
+        ]
     )
     model.save(folder / "model.keras")
     facts = {

@@ -50,7 +50,7 @@ def test_every_state_is_shown_as_the_status_of_a_run(workspace: Path) -> None:
         "t002": "RUNNING",
         "t003": "RUNNING",
     }
-    status, params, points = runs["t000 d3 f64 max 0.912"]
+    _, params, points = runs["t000 d3 f64 max 0.912"]
     assert params == {"depth": "3", "filters": "64", "pooling": "max", "dropout": "-"}
     assert points["val_loss"] == [(1, 2.0), (2, 1.0), (3, 2 / 3)]
     assert points["best_val_accuracy"] == [(0, 0.912)]

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import DataError, ModelRefused
-
 from pipeline.tracking.mirror import MlflowMirror
 from pipeline.tracking.registry import RegisteredModel, log_and_register, resolve_model
 from pipeline.tracking.store import open_client
