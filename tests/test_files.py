@@ -13,9 +13,14 @@ from pipeline.intervals import wilson_interval
 def test_a_file_keeps_its_old_content_when_the_writer_fails(tmp_path):
     path = tmp_path / "state.json"
     write_json(path, {"a": 1})
-    with pytest.raises(RuntimeError, match="disk"), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("disk")
+
+    def fail_half_way():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("disk")
+
+    with pytest.raises(RuntimeError, match="disk"):
+        fail_half_way()
     assert path.read_text() == '{\n  "a": 1\n}\n'
     assert [item.name for item in tmp_path.iterdir()] == ["state.json"]
 

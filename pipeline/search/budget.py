@@ -11,7 +11,7 @@ from pipeline.models.cost import Cost
 from pipeline.space import complete
 
 # Measured on 2 Zen 4 cores (TensorFlow 2.21, float32): benchmarks/README.md, "Speed of a trial".
-FLOPS_PER_CORE = 30e9  # sustained in training, forward and backward
+FLOPS_PER_CORE = 45e9  # sustained in training, forward and backward
 TRAIN_FORWARD_RATIO = 3.0  # a training step costs about three forward passes
 SECONDS_PER_STEP = 0.004  # dispatch, whatever the network
 SECONDS_PER_TRIAL = 1.5  # build, trace and the first step

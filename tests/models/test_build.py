@@ -39,7 +39,7 @@ def test_arithmetic_equals_keras_on_200_random_configurations():
             cost = measure(params, shape, 10)
         except ImpossibleNetwork:
             num_refused += 1
-            with pytest.raises(ValueError, match="[Nn]egative dimension|output.*shape|size"):
+            with pytest.raises(ValueError, match=r"[Nn]egative dimension|output.*shape|size"):
                 build(params, shape, 10, [0.0] * shape[2], [1.0] * shape[2])
             continue
         model = build(params, shape, 10, [0.0] * shape[2], [1.0] * shape[2])
