@@ -33,8 +33,9 @@ def test_a_second_process_is_refused_and_told_who_holds_the_lock(tmp_path):
     command = [sys.executable, "-c", holder, str(tmp_path / "lock")]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"held\n"
-    with pytest.raises(StoppedEarly, match=rf"study a is in use by process {process.pid} on "), locked(
-        tmp_path / "lock", "study a"
+    with (
+        pytest.raises(StoppedEarly, match=rf"study a is in use by process {process.pid} on "),
+        locked(tmp_path / "lock", "study a"),
     ):
         pass
     assert is_locked(tmp_path / "lock")

@@ -50,9 +50,24 @@ def command(study: str | None, as_json: bool) -> None:
     )
     result(f"study {store.get('study')}: {len(rows)} trial(s) on {store.get('dataset')}")
     result(table(headers, [as_cells(row) for row in rows]))
+    if finished := store.get("result"):
+        print_test(finished)
     if len(names) > 1:
         result(f"other studies: {', '.join(name for name in names if name != store.get('study'))}")
-    next_steps(("mlflow ui", "curves and comparisons"), ("pipeline score champion FOLDER -o scores/", "label images"))
+    next_steps(
+        ("mlflow ui", "curves and comparisons"),
+        ("pipeline score champion FOLDER -o scores/", "label images"),
+        ("pipeline search YOUR_FOLDER --budget 15m", "search for your own images"),
+    )
+
+
+def print_test(finished: dict[str, Any]) -> None:
+    """Print what the winner is worth on images that no choice has seen."""
+    test, (low, high) = finished["test"], finished["test"]["ci95"]
+    result(
+        f"test accuracy {test['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}, {test['num_images']:,} images) "
+        f"of trial {finished['winner']['trial']}, trained again on train + validation: {finished['model_uri']}"
+    )
 
 
 def as_facts(row: Any) -> dict[str, Any]:

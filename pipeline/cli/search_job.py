@@ -15,7 +15,7 @@ from pipeline.search import setup
 from pipeline.search.engine import LocalEngine
 from pipeline.search.job import Finished, count_states, finish, run_trials
 from pipeline.search.mirroring import BackgroundMirror
-from pipeline.search.store import StudyStore, studies_folder
+from pipeline.search.store import StudyStore, is_alive, studies_folder
 from pipeline.space import load_space
 
 
@@ -130,9 +130,7 @@ class Search:
             return self.run_locked(folder)
 
     def run_locked(self, folder: Path) -> dict[str, Any]:
-        """Search while holding the study's lock."""
-        from pipeline.tracking.store import open_client
-
+        """Search while holding the study's lock; whatever happens, the children end and MLflow shows the true state."""
         engine = LocalEngine(self.request.num_workers, self.terms.num_threads, folder / "trials.log")
         mirror: BackgroundMirror | None = None
         state = "FAILED"
@@ -143,21 +141,17 @@ class Search:
             if store.get("result") is not None:
                 say(f"study {self.request.study} is finished already; this is its result")
                 return dict(store.get("result"))
-            open_client(self.workspace)
             mirror = self.start_mirror(folder)
             finished = self.search(store, engine, dataset)
             engine.stop()
-            say("writing the model to MLflow")
             state = "FINISHED"
-            facts = self.publish(store, finished, mirror)
         except KeyboardInterrupt:
             state = "KILLED"
             raise
         finally:
             engine.stop()
-            if mirror is not None:
-                mirror.finish(state)
-        return facts
+            run_id = mirror.finish(state) if mirror else None
+        return self.publish(store, finished, run_id)
 
     def prepare_dataset(self) -> Dataset:
         """Decode the images, or find them decoded, and say what cannot be used."""
@@ -188,9 +182,15 @@ class Search:
         return store
 
     def start_mirror(self, folder: Path) -> BackgroundMirror:
-        """Begin to show the study in MLflow."""
-        from pipeline.tracking.mirror import MlflowMirror
+        """Begin to show the study in MLflow, and end the runs there of studies that are dead.
 
+        Raises:
+            TrackingError: MLflow cannot be used; better known now than when the trials are done.
+        """
+        from pipeline.tracking.mirror import MlflowMirror
+        from pipeline.tracking.registry import close_stale_runs
+
+        close_stale_runs(self.workspace, lambda study: is_alive(self.workspace, study))
         mirror = BackgroundMirror(MlflowMirror(StudyStore(folder / "study.db"), self.workspace), say)
         mirror.start()
         return mirror
@@ -219,12 +219,16 @@ class Search:
         else:
             say(f"{clock:>7}  trial {row.number:>3}  {outcome.state}: {outcome.reason}")
 
-    def publish(self, store: StudyStore, finished: Finished, mirror: BackgroundMirror) -> dict[str, Any]:
-        """Log and register the model, and keep the result in the study."""
+    def publish(self, store: StudyStore, finished: Finished, run_id: str | None) -> dict[str, Any]:
+        """Log and register the model, and keep the result in the study.
+
+        Raises:
+            TrackingError: MLflow does not answer; the model is in the study's folder and the message says so.
+        """
         from pipeline.tracking.registry import log_and_register
         from pipeline.tracking.store import open_client
 
-        run_id = mirror.finish("FINISHED")
+        say("writing the model to MLflow")
         if run_id is None:
             raise TrackingError(
                 f"study {self.request.study} is done and its model is in {finished.model_folder}, but MLflow cannot be "
@@ -273,7 +277,7 @@ class Search:
                 "num_images": finished.num_images,
             },
             "trials": count_states(store.trials()),
-            "seconds": round(float(store.get("elapsed") or 0) and time.monotonic() - self.started, 1),
+            "seconds": round(time.monotonic() - self.started, 1),
         }
 
 

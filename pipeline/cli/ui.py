@@ -14,7 +14,6 @@ import click
 
 from pipeline.cli.output import next_steps, result, say, verbosity_options
 from pipeline.errors import Interrupted, InvalidUsage, TrackingError
-from pipeline.files import is_locked
 
 PORTS_TO_TRY = 20
 # MLflow's defaults take 15 processes, 2.9 GB and 46 s to the first answer; with one worker and no jobs it is
@@ -119,13 +118,11 @@ def is_free(host: str, port: int) -> bool:
 
 def close_stale(workspace: Path) -> None:
     """Mark the runs of killed searches; the interface opens even when that fails."""
+    from pipeline.search.store import is_alive
     from pipeline.tracking.registry import close_stale_runs
 
-    def is_alive(study: str) -> bool:
-        return is_locked(workspace / "mlruns" / "studies" / Path(study).name / "lock")
-
     try:
-        num_closed = close_stale_runs(workspace, is_alive)
+        num_closed = close_stale_runs(workspace, lambda study: is_alive(workspace, study))
     except TrackingError as error:
         say(f"The runs of ended searches stay as they are: {error}")
         return

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DataError
+from pipeline.files import is_locked
 from pipeline.records import (
     COMPLETED,
     PAUSED,
@@ -262,6 +263,11 @@ def open_study(workspace: Path, name: str) -> StudyStore:
             f"study {name}: not found in {studies_folder(workspace)}; found {known}; check the name or the folder"
         )
     return StudyStore(path)
+
+
+def is_alive(workspace: Path, name: str) -> bool:
+    """Tell whether a process of this machine works on a study."""
+    return is_locked(studies_folder(workspace) / name / "lock")
 
 
 def list_studies(workspace: Path) -> list[str]:

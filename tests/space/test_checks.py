@@ -224,9 +224,7 @@ def test_a_broken_file_is_refused_with_its_place(tmp_path: Path, text: str, expe
 
 
 @pytest.mark.parametrize(("text", "found", "do"), BROKEN_PARAMS, ids=lambda value: repr(value)[:40])
-def test_a_broken_hyperparameter_is_refused_with_its_fix(
-    tmp_path: Path, text: str, found: str, do: str
-) -> None:
+def test_a_broken_hyperparameter_is_refused_with_its_fix(tmp_path: Path, text: str, found: str, do: str) -> None:
     path = write(tmp_path, f"{HEAD}  {text.lstrip()}\n")
     with pytest.raises(SpaceError) as caught:
         load_space(path)

@@ -238,9 +238,7 @@ def test_a_byte_order_mark_is_harmless(tmp_path: Path) -> None:
 
 
 def test_whole_numbers_become_floats_where_floats_are_meant(tmp_path: Path) -> None:
-    space = load_space(
-        write(tmp_path, "schema: 1\nparams:\n  filters_growth: {type: choice, values: [1, 2]}\n")
-    )
+    space = load_space(write(tmp_path, "schema: 1\nparams:\n  filters_growth: {type: choice, values: [1, 2]}\n"))
     assert [type(value) for value in space.params[0].values] == [float, float]
 
 

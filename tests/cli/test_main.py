@@ -1,0 +1,75 @@
+"""The console script: instant help, no heavy imports, examples, completion."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.cli.main import COMMANDS, cli
+from pipeline.cli.output import printable, table
+from pipeline.cli.values import format_seconds
+from tests.cli.workspace import command
+
+HEAVY = {"tensorflow", "keras", "keras_tuner", "mlflow", "pandas", "matplotlib", "pyarrow", "optuna"}
+HELPS = [[], *([name] for name in COMMANDS), *(["spaces", name] for name in ("list", "show", "check"))]
+CODE = """
+import json, sys
+from pipeline.cli.main import cli
+try:
+    cli(sys.argv[1:], prog_name="pipeline")
+except SystemExit as end:
+    print(json.dumps([end.code, sorted({name.partition(".")[0] for name in sys.modules})]), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("arguments", HELPS, ids=lambda arguments: " ".join(arguments) or "pipeline")
+def test_help_has_an_example_and_loads_nothing_heavy(arguments):
+    done = subprocess.run([sys.executable, "-c", CODE, *arguments, "--help"], capture_output=True, text=True)
+    code, modules = json.loads(done.stderr)
+    assert code == 0
+    assert HEAVY.isdisjoint(modules)
+    assert "Example" in done.stdout
+
+
+def test_every_command_shown_exists_and_has_the_shared_options():
+    context = cli.make_context("pipeline", [], resilient_parsing=True)
+    for name in COMMANDS:
+        found = cli.get_command(context, name)
+        assert found.name == name
+        if name != "spaces":
+            flags = {flag for option in found.params for flag in option.opts}
+            assert {"--verbose", "--quiet"} <= flags
+
+
+def test_completion_completes_commands_and_options(tmp_path):
+    def complete(words, index):
+        environment = {**os.environ, "_PIPELINE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": index}
+        return subprocess.run(command(), env=environment, capture_output=True, text=True).stdout
+
+    assert complete("pipeline se", "1") == "plain,search\n"
+    assert "plain,--budget\n" in complete("pipeline search --b", "2")
+    assert complete("pipeline search d --oracle gr", "4") == "plain,grid\n"
+
+
+def test_an_unknown_command_is_usage():
+    done = subprocess.run(command("serch"), capture_output=True, text=True)
+    assert (done.returncode, "No such command 'serch'" in done.stderr) == (2, True)
+
+
+def test_hostile_text_is_made_visible():
+    assert printable("a\x1b[31mb\udcff\u202e") == "a\\x1b[31mb\\udcff\\u202e"
+
+
+def test_numbers_are_aligned_to_the_right():
+    assert table(("name", "n"), [("a", "1,000"), ("bb", "7")]).splitlines() == [
+        "name      n",
+        "a     1,000",
+        "bb        7",
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(41.6, "42s"), (185, "3m05s"), (7800, "2h10m")])
+def test_durations(seconds, text):
+    assert format_seconds(seconds) == text

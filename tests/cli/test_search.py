@@ -1,0 +1,300 @@
+"""`pipeline search` as a user runs it: real images, real trainings, real MLflow, real signals."""
+
+import json
+import os
+import signal
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.files import sha256_file
+from tests.cli.workspace import pipeline, start, write_photos
+from tests.data.pictures import write_picture
+
+pytestmark = pytest.mark.heavy
+
+OPTIONS = ("--space", "./tiny.yaml", "--json")
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A workspace in which one search ran, and what it printed."""
+    folder = tmp_path_factory.mktemp("searched")
+    write_photos(folder)
+    (folder / "photos" / "dark" / "broken.png").write_bytes(b"no picture")
+    done = pipeline(folder, "search", "photos", "--trials", "4", *OPTIONS)
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout), done.stderr
+
+
+def study_rows(folder, study="photos-1", query="SELECT number, state, reason FROM trial ORDER BY number"):
+    with sqlite3.connect(folder / "mlruns" / "studies" / study / "study.db", timeout=30) as connection:
+        return connection.execute(query).fetchall()
+
+
+def wait_for(condition, seconds=90.0):
+    """Return the first true value of `condition()`, asked until it comes."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+def children(pid):
+    """Return the live child processes of a process that train (not the resource tracker)."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+            line = (stat.parent / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if fields[1] == str(pid) and fields[0] != "Z" and b"spawn_main" in line:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def num_epochs(folder, study="photos-1"):
+    path = folder / "mlruns" / "studies" / study / "study.db"
+    if not path.exists():
+        return 0
+    try:
+        return study_rows(folder, study, "SELECT COUNT(*) FROM epoch")[0][0]
+    except sqlite3.OperationalError:
+        return 0
+
+
+def test_the_result_keeps_its_contract(searched):
+    _, facts, _ = searched
+    assert facts["schema"] == 1
+    assert facts["study"] == "photos-1"
+    assert facts["model_uri"] == "models:/photos/1"
+    assert set(facts["winner"]) >= {"trial", "params", "val_accuracy", "num_params", "mflops"}
+    assert facts["trials"] == {
+        "completed": 4, "pruned": 0, "failed": 0, "infeasible": 0, "crashed": 0, "timeout": 0,
+    }  # fmt: skip
+    low, high = facts["test"]["ci95"]
+    assert facts["test"]["num_images"] == 15
+    assert low <= facts["test"]["accuracy"] <= high
+    assert facts["test"]["accuracy"] == 1.0  # brightness tells the classes apart
+    assert facts["seconds"] > 0
+
+
+def test_nothing_is_written_outside_the_workspace_places(searched):
+    folder, _, _ = searched
+    assert {path.name for path in folder.iterdir()} == {"photos", "tiny.yaml", "mlflow.db", "mlruns"}
+
+
+def test_the_broken_file_is_named(searched):
+    folder, _, stderr = searched
+    assert "not used: dark/broken.png: unsupported" in stderr
+    bad = json.loads((folder / "mlruns/studies/photos-1/bad_files.json").read_text())
+    assert [item["path"] for item in bad] == ["dark/broken.png"]
+
+
+def test_the_leaderboard_is_best_first_and_keeps_its_contract(searched):
+    folder, facts, _ = searched
+    rows = json.loads(pipeline(folder, "runs", "--json").stdout)
+    assert len(rows) == 4
+    assert set(rows[0]) >= {"trial", "state", "score", "params", "num_params", "seconds", "reason"}
+    scores = [row["score"] for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    assert (rows[0]["trial"], rows[0]["score"]) == (facts["winner"]["trial"], facts["winner"]["val_accuracy"])
+    text = pipeline(folder, "runs", "photos-1").stdout
+    assert "test accuracy 100.00% (95 % interval" in text
+
+
+def test_mlflow_holds_every_trial_with_all_params_and_curves(searched):
+    from mlflow import MlflowClient
+
+    folder, facts, _ = searched
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("photos")
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    trials = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert [run.info.run_id for run in parents] == [facts["run_id"]]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert len(trials) == 4
+    for run in trials:
+        assert set(run.data.params) >= {"depth", "filters", "pooling", "learning_rate", "batch_size"}
+        history = client.get_metric_history(run.info.run_id, "val_accuracy")
+        steps = [point.step for point in history]
+        assert steps == list(range(1, len(steps) + 1))
+        assert run.data.metrics["best_val_accuracy"] == pytest.approx(history[-1].value)
+    assert parents[0].data.metrics["test/accuracy"] == facts["test"]["accuracy"]
+
+
+def test_what_is_registered_is_the_file_that_was_tested(searched):
+    from mlflow import MlflowClient
+
+    folder, facts, _ = searched
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    version = client.get_model_version_by_alias("photos", "champion")
+    assert facts["model_uri"] == f"models:/photos/{version.version}"
+    model = folder / "mlruns/studies/photos-1/model"
+    described = json.loads((model / "model.json").read_text())
+    assert described["sha256"] == sha256_file(model / "model.keras") == version.tags["sha256"]
+    assert described["classes"] == ["dark", "grey", "light"]
+    assert described["test"]["accuracy"] == facts["test"]["accuracy"]
+    registered = list(folder.glob("mlruns/photos/models/*/artifacts/data/model.keras"))
+    assert [sha256_file(path) for path in registered] == [described["sha256"]]
+
+
+def test_the_champion_labels_files_as_the_folders_say(searched):
+    folder, facts, _ = searched
+    out = pipeline(folder, "score", "champion", "photos", "-o", "scores", "--csv", "scores.csv", "--json")
+    assert out.returncode == 0, out.stderr
+    scored = json.loads(out.stdout)
+    assert (scored["rows"], scored["ok"], scored["errors"]) == (73, 72, 1)
+    assert scored["model_uri"] == facts["model_uri"]
+    assert {path.name for path in (folder / "scores").iterdir()} >= {"MANIFEST.json", "_SUCCESS", "part-00000.parquet"}
+    lines = (folder / "scores.csv").read_text().splitlines()
+    labelled = [line.split(",")[:2] for line in lines[1:] if ",ok," in line]
+    assert sum(path.split("/")[1] == label for path, label in labelled) >= 71
+    for path in ("scores", "scores.csv"):
+        (folder / path).rename(folder.parent / f"{folder.name}-{path}")
+
+
+def test_the_model_loads_with_plain_mlflow_and_keras(searched):
+    import mlflow
+    import numpy as np
+
+    folder, facts, _ = searched
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    try:
+        native = mlflow.keras.load_model(facts["model_uri"])
+        wrapped = mlflow.pyfunc.load_model(facts["model_uri"])
+    finally:
+        mlflow.set_tracking_uri(None)
+    images = np.full((2, 10, 12, 1), 40, np.uint8)
+    assert native.input.dtype == "uint8"
+    assert wrapped.predict(images)["label"].tolist() == ["dark", "dark"]
+    assert np.asarray(native(images)).argmax(axis=1).tolist() == [0, 0]
+
+
+def test_the_same_name_is_refused_and_resuming_a_finished_study_shows_its_result(searched):
+    folder, facts, _ = searched
+    again = pipeline(folder, "search", "photos", "--trials", "4", "--name", "photos-1", *OPTIONS)
+    assert again.returncode == 2
+    assert "study photos-1 exists already" in again.stderr
+    assert "add --resume to continue it" in again.stderr
+    resumed = pipeline(folder, "search", "photos", "--trials", "4", "--resume", *OPTIONS)
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout) == facts
+
+
+def test_resuming_with_another_seed_or_other_data_is_refused_with_the_difference(searched):
+    folder, _, _ = searched
+    seed = pipeline(folder, "search", "photos", "--trials", "4", "--resume", "--seed", "7", *OPTIONS)
+    assert (seed.returncode, "seed: was 0, is 7" in seed.stderr) == (2, True)
+    extra = write_picture(folder / "photos" / "grey" / "extra.png", 100)
+    data = pipeline(folder, "search", "photos", "--trials", "4", "--resume", *OPTIONS)
+    extra.unlink()
+    assert (data.returncode, "fingerprint: was" in data.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("nowhere",), 3, "nowhere: found nothing; expected a built-in set (digits, fashion-mnist)"),
+        (("photos", "--space", "cnnn"), 2, "cnn"),
+        (("photos", "--budget", "soon"), 2, "'soon' is no duration; expected a number with a unit, such as 90s"),
+        (("photos", "--name", "../x"), 2, "'../x' cannot be a study"),
+        (("photos", "--resume", "--name", "never"), 2, "study never not found"),
+        (("photos", "--trials", "0"), 2, "0 is not in the range x>=1"),
+    ],
+)
+def test_what_cannot_be_followed_is_said_before_any_time_is_spent(searched, arguments, code, message):
+    done = pipeline(searched[0], "search", *arguments)
+    assert (done.returncode, message in done.stderr) == (code, True), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_child_that_is_killed_is_recorded_and_the_search_goes_on(tmp_path):
+    write_photos(tmp_path)
+    process = start(tmp_path, "search", "photos", "--trials", "3", *OPTIONS)
+    wait_for(lambda: num_epochs(tmp_path))
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    stdout, stderr = process.communicate(timeout=180)
+    assert process.returncode == 0, stderr
+    assert json.loads(stdout)["trials"]["completed"] == 3
+    reasons = [reason for _, _, reason in study_rows(tmp_path) if reason]
+    assert any("its process died (signal 9" in reason for reason in reasons)
+
+
+def test_a_search_killed_with_its_children_is_resumed_where_it_was(tmp_path):
+    write_photos(tmp_path)
+    process = start(tmp_path, "search", "photos", "--trials", "4", *OPTIONS)
+    wait_for(lambda: num_epochs(tmp_path) > 12)
+    for pid in (process.pid, *children(process.pid)):
+        os.kill(pid, signal.SIGKILL)
+    process.communicate()
+    before = study_rows(tmp_path, query="SELECT trial, rung, score FROM attempt WHERE state = 'DONE' ORDER BY id")
+    resumed = pipeline(tmp_path, "search", "photos", "--trials", "4", "--resume", *OPTIONS)
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["trials"]["completed"] == 4
+    after = study_rows(tmp_path, query="SELECT trial, rung, score FROM attempt WHERE state = 'DONE' ORDER BY id")
+    assert after[: len(before)] == before
+    assert [trial for trial, rung, _ in after if rung == 0] == [0, 1, 2, 3]
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("photos").experiment_id])
+    assert sorted(run.info.status for run in runs) == ["FINISHED"] * 5
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_search_resumably(tmp_path, number, code):
+    write_photos(tmp_path)
+    process = start(tmp_path, "search", "photos", "--trials", "50", *OPTIONS)
+    wait_for(lambda: num_epochs(tmp_path))
+    pids = children(process.pid)
+    begun = time.monotonic()
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 10
+    assert process.returncode == code, stderr
+    assert "continue with: pipeline search photos --name photos-1 --space ./tiny.yaml --trials 50 --resume" in stderr
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_second_process_on_a_study_is_turned_away(tmp_path):
+    write_photos(tmp_path)
+    process = start(tmp_path, "search", "photos", "--trials", "50", *OPTIONS)
+    wait_for(lambda: num_epochs(tmp_path))
+    second = pipeline(tmp_path, "search", "photos", "--trials", "50", "--resume", *OPTIONS)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert second.returncode == 5
+    assert f"study photos-1 is in use by process {process.pid} on " in second.stderr
+
+
+def test_a_dry_run_writes_nothing_and_says_what_would_happen(tmp_path):
+    write_photos(tmp_path)
+    done = pipeline(tmp_path, "search", "photos", "--budget", "10m", "--dry-run", *OPTIONS)
+    plan = json.loads(done.stdout)
+    assert plan["images"] == {"train": 48, "val": 9, "test": 15}
+    assert plan["classes"] == ["dark", "grey", "light"]
+    assert plan["image"] == {"height": 10, "width": 12, "channels": 1}
+    assert plan["params"] == ["depth", "filters", "pooling", "learning_rate", "batch_size"]
+    assert plan["trial_seconds"] > 0
+    assert not (tmp_path / "mlruns").exists()
+
+
+@pytest.mark.parametrize(("oracle", "workers"), [("grid", "2"), ("bayesian", "1")])
+def test_other_oracles_and_two_workers(tmp_path, oracle, workers):
+    write_photos(tmp_path)
+    space = tmp_path / "tiny.yaml"
+    space.write_text(
+        space.read_text().replace(
+            "{type: float, min_value: 0.002, max_value: 0.02, sampling: log", "{type: choice, values: [0.01, 0.02]"
+        )
+    )
+    done = pipeline(tmp_path, "search", "photos", "--trials", "3", "--oracle", oracle, "--workers", workers, *OPTIONS)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["trials"]["completed"] == 3
