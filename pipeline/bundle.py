@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.data.decode import DECODER_VERSION
 from pipeline.errors import ModelRefused
 from pipeline.files import sha256_file, write_json
+from pipeline.machine import check_backend
 from pipeline.records import ImageSpec
 
 SCHEMA = 1
@@ -182,9 +183,11 @@ def load_model(bundle: Bundle) -> Any:
     """Return the keras.Model: uint8 (batch, height, width, channels) to float32 logits (batch, num_classes).
 
     Raises:
+        InvalidUsage: the Keras backend of this process is not installed.
         ModelRefused: no Keras model, or it holds a layer outside ALLOWED_LAYERS, or does not fit model.json.
     """
     check_layers(bundle.keras_path)
+    check_backend()
     with native_chatter_hidden():
         import keras
     try:

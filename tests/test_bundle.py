@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from pipeline.bundle import check_layers, load_model, read_bundle, write_bundle
-from pipeline.errors import ModelRefused
+from pipeline.errors import InvalidUsage, ModelRefused
 from pipeline.records import ImageSpec
 
 FACTS = {
@@ -124,6 +124,13 @@ def test_foreign_class_is_refused_before_keras_reads_it(tmp_path, foreign):
     folder = write_archive(tmp_path / "model", layer("Dense", units=2), foreign)
     bundle = write_bundle(folder, FACTS)
     with pytest.raises(ModelRefused, match="expected built-in layers only"):
+        load_model(bundle)
+
+
+def test_missing_backend_is_named_before_keras_is_imported(folder, monkeypatch):
+    bundle = write_bundle(folder, FACTS)
+    monkeypatch.setenv("KERAS_BACKEND", "theano")
+    with pytest.raises(InvalidUsage, match="KERAS_BACKEND is 'theano'; expected one of tensorflow, jax, torch"):
         load_model(bundle)
 
 

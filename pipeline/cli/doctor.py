@@ -3,11 +3,12 @@
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -27,12 +28,14 @@ from pipeline.cli.output import (
     verbosity_options,
 )
 from pipeline.errors import GateNotMet
+from pipeline.machine import BACKENDS
 
 MIN_PYTHON = (3, 11)
+END_OF_PYTHON = (3, 14)  # TensorFlow 2.21 has no wheels for 3.14
 MIN_FREE_GIB = 2.0
 CHILD_SECONDS = 120
 DISTRIBUTION = "keras-image-pipeline"
-SETUP_ADVICE = "run `make setup`, or `pip install -r requirements.lock`"
+SOURCE = Path(pipeline.__file__).parents[1]
 OK, FAILED, INFORMATION = "ok", "failed", "information"
 
 KERAS_SCRIPT = """
@@ -76,7 +79,7 @@ class Check:
     advice: str = ""
 
 
-@click.command()
+@click.command("doctor")
 @json_option
 @verbosity_options
 def command(as_json: bool) -> None:
@@ -92,7 +95,7 @@ def command(as_json: bool) -> None:
     workspace = Path.cwd()
     say("Checking; Keras and MLflow take up to 20 s to start.")
     checks = [
-        check_python(),
+        check_python(platform.python_version()),
         check_packages(),
         check_keras(workspace),
         check_disk(workspace),
@@ -108,20 +111,21 @@ def command(as_json: bool) -> None:
     if failed:
         names = ", ".join(check.check for check in failed)
         raise GateNotMet(f"failed: {names}; expected every check to pass; follow the advice and run it again")
-    next_steps(("pipeline search digits --budget 3m", "a first search"), ("pipeline spaces", "what is searched"))
+    next_steps(("pipeline search digits --budget 3m", "a first search"))
 
 
-def check_python() -> Check:
+def check_python(found: str) -> Check:
     """Check the version of Python."""
-    found = platform.python_version()
-    if sys.version_info[:2] >= MIN_PYTHON:
+    major, minor = map(int, found.split(".")[:2])
+    if MIN_PYTHON <= (major, minor) < END_OF_PYTHON:
         return Check("python", OK, found)
-    return Check("python", FAILED, found, f"install Python {'.'.join(map(str, MIN_PYTHON))} or newer")
+    first, end = (".".join(map(str, version)) for version in (MIN_PYTHON, END_OF_PYTHON))
+    return Check("python", FAILED, found, f"install Python {first} or newer, but older than {end}")
 
 
 def check_packages() -> Check:
     """Check the installed packages against the lock beside the source, else against what the package declares."""
-    lock = Path(pipeline.__file__).parents[1] / "requirements.lock"
+    lock = lock_path()
     if lock.is_file():
         expected, source = locked_requirements(lock), lock.name
     else:
@@ -129,8 +133,39 @@ def check_packages() -> Check:
     wrong = mismatches(expected)
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        return Check("packages", FAILED, "; ".join(wrong[:3]) + more, SETUP_ADVICE)
+        return Check("packages", FAILED, "; ".join(wrong[:3]) + more, setup_advice(lock))
     return Check("packages", OK, f"as in {source}")
+
+
+def lock_path() -> Path:
+    """Return the lock beside the source that this environment was made of."""
+    installed = {name for name in ("tensorflow", "tensorflow-cpu") if is_installed(name)}
+    return SOURCE / lock_name(installed, platform.machine())
+
+
+def lock_name(installed: Collection[str], machine: str) -> str:
+    """Return the name of the lock for a TensorFlow with or without CUDA.
+
+    Where there is no tensorflow-cpu (only x86 has it), the lock without CUDA asks for tensorflow itself.
+    """
+    is_gpu = "tensorflow" in installed and "tensorflow-cpu" not in installed and machine in ("x86_64", "AMD64")
+    return "requirements-gpu.lock" if is_gpu else "requirements.lock"
+
+
+def is_installed(name: str) -> bool:
+    """Tell whether a distribution is installed."""
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def setup_advice(lock: Path) -> str:
+    """Return how to get the right packages into this very environment."""
+    if not lock.is_file():
+        return "install with pip what is expected"
+    return f"run `{shlex.join([sys.executable, '-m', 'pip', 'install', '-r', str(lock)])}`"
 
 
 def locked_requirements(lock: Path) -> list[str]:
@@ -162,11 +197,19 @@ def check_keras(workspace: Path) -> Check:
     """Check that Keras and its backend start, and say which devices they see."""
     facts = ask_child(KERAS_SCRIPT, workspace)
     if "error" in facts:
-        return Check("keras", FAILED, facts["error"], f"{SETUP_ADVICE}; KERAS_BACKEND is tensorflow or jax")
+        expected = ", ".join(BACKENDS)
+        return Check(
+            "keras",
+            FAILED,
+            facts["error"],
+            f"{setup_advice(lock_path())}; or set KERAS_BACKEND to one of {expected} that is installed",
+        )
     found = f"Keras {facts['version']} on {facts['backend']}: {', '.join(facts['devices']) or 'no devices'}"
     if any("gpu" in device.lower() for device in facts["devices"]):
         return Check("keras", OK, found)
-    advice = "none needed on a CPU; `make setup-gpu` on a machine with an NVIDIA GPU"
+    advice = "none needed on a CPU"
+    if (SOURCE / "Makefile").is_file():
+        advice += f"; on a machine with an NVIDIA GPU, run `{shlex.join(['make', '-C', str(SOURCE), 'setup-gpu'])}`"
     return Check("keras", INFORMATION, f"{found}; no GPU: {facts['why_no_gpu'] or 'none seen'}", advice)
 
 
@@ -175,12 +218,14 @@ def ask_child(script: str, workspace: Path) -> dict[str, Any]:
 
     Heavy packages stay out of this process, and one that hangs or crashes is a finding.
     """
-    path = os.pathsep.join([str(Path(pipeline.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])
+    # Without PYTHONSAFEPATH, a keras.py in the workspace would be imported.
+    environment = {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), "PYTHONSAFEPATH": "1"}
     try:
         done = subprocess.run(
             [sys.executable, "-c", script],
             cwd=workspace,
-            env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
+            env=environment,
             capture_output=True,
             text=True,
             errors="replace",

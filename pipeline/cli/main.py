@@ -1,19 +1,22 @@
 """The console script `pipeline`: a group whose commands are imported only when they are called."""
 
+import errno
 import importlib
-import signal
+import os
+import sqlite3
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
 import pipeline
 from pipeline.cli.output import printable
-from pipeline.errors import PipelineError
+from pipeline.errors import InvalidUsage, PipelineError, StoppedEarly
 
 COMMANDS = {
     "search": ("pipeline.cli.search", "Search the best CNN for labelled images."),
-    "runs": ("pipeline.cli.runs", "Show the leaderboard of a study, or all studies."),
+    "runs": ("pipeline.cli.runs", "Show the leaderboard of a study."),
     "score": ("pipeline.cli.score", "Label image files with a model."),
     "ui": ("pipeline.cli.ui", "Open the MLflow user interface on this workspace."),
     "doctor": ("pipeline.cli.doctor", "Check Python, packages, devices, disk and store."),
@@ -45,8 +48,33 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except PipelineError as error:
-            click.echo(f"pipeline: {printable(str(error))}", err=True)
-            sys.exit(error.exit_code)
+            fail(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            fail("interrupted", 130)
+        except BrokenPipeError:
+            raise  # `pipeline runs | head`: click ends quietly
+        except (OSError, sqlite3.OperationalError) as error:
+            if (code := exit_code_of(error)) is None:
+                raise
+            fail(f"{error}; expected a folder that can be written, with space left; free some or work elsewhere", code)
+
+
+def fail(message: str, exit_code: int) -> NoReturn:
+    """Say on stderr why the command ends, and end it."""
+    click.echo(f"pipeline: {printable(message)}", err=True)
+    sys.exit(exit_code)
+
+
+def exit_code_of(error: OSError | sqlite3.OperationalError) -> int | None:
+    """Return 5 for a full disk, 2 for a place that cannot be written, None for what is a bug."""
+    if isinstance(error, sqlite3.OperationalError):
+        if "disk is full" in str(error):
+            return StoppedEarly.exit_code
+        return InvalidUsage.exit_code if "readonly" in str(error) or "unable to open" in str(error) else None
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoppedEarly.exit_code
+    is_place = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+    return InvalidUsage.exit_code if is_place and error.filename is not None else None
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -66,5 +94,6 @@ def cli() -> None:
 
 def main() -> None:
     """Run the console script."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `pipeline runs | head` ends quietly
+    # Keras writes and obeys a settings file; let it be the workspace's, not the home folder's.
+    os.environ["KERAS_HOME"] = str(Path.cwd() / "mlruns" / "cache" / "keras")
     cli(prog_name="pipeline")

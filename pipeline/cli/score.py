@@ -13,9 +13,10 @@ import click
 
 from pipeline.cli import output
 from pipeline.cli.interruptions import interruptions
-from pipeline.errors import DataError
+from pipeline.errors import DataError, InvalidUsage
 
 if TYPE_CHECKING:
+    from pipeline.scoring.inputs import Inventory
     from pipeline.scoring.output import ScoreFacts
     from pipeline.scoring.score import ScoreJob
 
@@ -51,16 +52,17 @@ def command(
 ) -> None:
     """Label image files with MODEL.
 
-    MODEL is a name such as champion, an MLflow URI or the folder of a model. INPUT is an image, a folder
-    (read with all folders in it) or a .csv, .parquet or .jsonl table with a column `path`. Every file gets
-    one row in OUT: a label with its probability, or the reason why there is none. A stopped run continues
-    when the same command is given again.
+    MODEL is champion, models:/NAME/VERSION, models:/NAME@ALIAS, models:/m-ID (a logged model), the id of a run,
+    or a folder with model.json. INPUT is an image, a folder (read with all folders in it) or a .csv, .parquet or
+    .jsonl table with a column `path`. Every file gets one row in OUT: a label with its probability, or the reason
+    why there is none. A stopped run continues when the same command is given again.
 
     \b
     Example:
       pipeline score champion photos/ -o scores/ --csv scores.csv
     """
-    job = make_job(model, inputs, out, top_k, batch_size)
+    found = find_files(inputs, out, csv_path)
+    job = make_job(model, found, out, top_k, batch_size)
     if overwrite:
         set_aside(out)
     with interruptions(lambda: f"{out} keeps what is done; run the same command again to continue"):
@@ -75,18 +77,33 @@ def command(
     output.next_steps((f"python -c {output.quoted(code)}", "look at the rows"))
 
 
-def make_job(model: str, inputs: tuple[str, ...], out: Path, top_k: int, batch_size: int) -> "ScoreJob":
-    """Find the files and the model, and say what was found."""
-    from pipeline.bundle import read_bundle
+def find_files(inputs: tuple[str, ...], out: Path, csv_path: Path | None) -> "Inventory":
+    """Find the files, and say what was left out."""
     from pipeline.scoring.inputs import find_inputs
+
+    if csv_path is not None:
+        check_csv(csv_path)
+    found = find_inputs(inputs, out, csv_path)
+    if found.num_skipped:
+        output.say(f"Skipped {found.num_skipped:,} hidden files and folders, earlier outputs and files of MLflow.")
+    if not found.paths:
+        raise DataError(f"{', '.join(inputs)}: no files; expected at least one image; check the path")
+    return found
+
+
+def check_csv(csv_path: Path) -> None:
+    """Refuse, before hours of work, a CSV file that would lie below a file."""
+    above = next(path for path in csv_path.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise InvalidUsage(f"--csv {csv_path}: {above} is a file; expected a folder; change --csv")
+
+
+def make_job(model: str, found: "Inventory", out: Path, top_k: int, batch_size: int) -> "ScoreJob":
+    """Find the model, and say what was found."""
+    from pipeline.bundle import read_bundle
     from pipeline.scoring.score import ScoreJob
     from pipeline.tracking.registry import resolve_model
 
-    found = find_inputs(inputs, out)
-    if found.num_hidden:
-        output.say(f"Skipped {found.num_hidden} hidden files and folders.")
-    if not found.paths:
-        raise DataError(f"{', '.join(inputs)}: no files; expected at least one image; check the path")
     resolved = resolve_model(Path(), model)
     bundle = read_bundle(resolved.folder)
     if resolved.note:
@@ -95,7 +112,7 @@ def make_job(model: str, inputs: tuple[str, ...], out: Path, top_k: int, batch_s
     kind = "RGB" if spec.channels == 3 else "grey"
     output.say(f"Model {resolved.uri}: {len(bundle.classes)} classes, {spec.width} x {spec.height} {kind} images")
     output.say(f"  classes: {', '.join(bundle.classes)}\n  SHA-256: {bundle.sha256}", level=1)
-    return ScoreJob(bundle, resolved.uri, found.paths, out, top_k, batch_size)
+    return ScoreJob(bundle, resolved.uri, found.paths, out, top_k, batch_size, num_skipped=found.num_skipped)
 
 
 def set_aside(out: Path) -> None:
@@ -154,11 +171,7 @@ def export(facts: "ScoreFacts", csv_path: Path) -> None:
     """Write the CSV file and say so."""
     from pipeline.scoring.output import export_csv
 
-    try:
-        num_rows = export_csv(facts.out, csv_path)
-    except OSError as error:
-        raise DataError(f"{csv_path}: {error.strerror}; expected a file that can be written; change --csv") from error
-    output.say(f"Wrote {num_rows:,} rows to {csv_path}")
+    output.say(f"Wrote {export_csv(facts.out, csv_path):,} rows to {csv_path}")
 
 
 def show(job: "ScoreJob", facts: "ScoreFacts", as_json: bool) -> None:
@@ -193,6 +206,7 @@ def as_document(job: "ScoreJob", facts: "ScoreFacts") -> dict[str, Any]:
         "rows": facts.rows,
         "ok": facts.ok,
         "errors": facts.errors,
+        "skipped": job.num_skipped,
         "errors_by_code": facts.errors_by_code,
         "labels": facts.labels,
         "seconds": facts.seconds,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from pipeline.cli.interruptions import interruptions
 from pipeline.cli.output import (
@@ -67,11 +68,18 @@ ORACLES = ("random", "bayesian", "grid")
     metavar="FOLDER",
     help="Where the idx files of a built-in set lie.",
 )
-@click.option("--resume", is_flag=True, help="Continue a study: the one given by --name, else the newest of DATA.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue a study with its own options: the one given by --name, else the newest of DATA.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @json_option
 @verbosity_options
-def command(as_json: bool, dry_run: bool, **options: Any) -> None:
+@click.pass_context
+def command(
+    context: click.Context, /, data: str, name: str | None, resume: bool, dry_run: bool, as_json: bool, **options: Any
+) -> None:
     """Search the best CNN for labelled images.
 
     DATA is a built-in set (digits, fashion-mnist), a folder with a sub-folder per class, a folder with
@@ -89,7 +97,9 @@ def command(as_json: bool, dry_run: bool, **options: Any) -> None:
     """
     from pipeline.cli.search_job import Search
 
-    search = Search(started=time.monotonic(), workspace=Path.cwd(), **options)
+    sources = {key: context.get_parameter_source(key) for key in options}
+    given = {key for key, source in sources.items() if source is ParameterSource.COMMANDLINE}
+    search = Search(time.monotonic(), Path.cwd(), data, name, resume, options, given)
     search.plan()
     if dry_run:
         print_plan(search.describe_plan(), as_json)

@@ -1,5 +1,7 @@
 """The steps of `pipeline search` in order; imported only when the command runs."""
 
+import dataclasses
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -7,34 +9,37 @@ from typing import Any
 from pipeline.cli.output import quoted, say
 from pipeline.cli.values import format_seconds
 from pipeline.data.cache import Dataset, draft, prepare
-from pipeline.data.sources import open_source
-from pipeline.errors import DataError, InvalidUsage, TrackingError
-from pipeline.files import locked
+from pipeline.data.sources import open_source, source_name
+from pipeline.errors import InvalidUsage, TrackingError
+from pipeline.files import locked, sha256_json
+from pipeline.machine import check_backend
 from pipeline.records import TrialOutcome, TrialRow
 from pipeline.search import setup
+from pipeline.search.budget import Budget
 from pipeline.search.engine import LocalEngine
 from pipeline.search.job import Finished, count_states, finish, run_trials
 from pipeline.search.mirroring import BackgroundMirror
 from pipeline.search.store import StudyStore, is_alive, studies_folder
 from pipeline.space import load_space
 
+REPORT_SECONDS = 5.0
+
 
 class Search:
     """One call of `pipeline search`: plan, run, and what to type to resume it."""
 
     def __init__(
-        self, started: float, workspace: Path, data: str, space: str, name: str | None, resume: bool,
-        image_size: int | None, idx_folder: str | None, **request: Any,
+        self, started: float, workspace: Path, data: str, name: str | None, is_resumed: bool,
+        options: dict[str, Any], given: set[str],
     ) -> None:  # fmt: skip
         self.started = started
         self.workspace = workspace
         self.data = data
-        self.space_name = space
         self.name = name
-        self.is_resumed = resume
-        self.image_size = image_size
-        self.idx_folder = idx_folder
-        self.options = request
+        self.is_resumed = is_resumed
+        self.options = options
+        self.given = given
+        self.reported = started
 
     def plan(self) -> None:
         """Read space and source, decide splits, name and budget; nothing is written yet.
@@ -42,58 +47,66 @@ class Search:
         Raises:
             PipelineError: anything that the user has to change, before any time is spent.
         """
-        self.space = load_space(self.space_name)
-        source = open_source(self.data, self.workspace, self.idx_folder)
-        self.draft = draft(source, self.image_size)
+        study = self.study_name(safe_name(source_name(self.data)))
+        stored = self.stored_facts(study) if self.is_resumed else {}
+        self.options |= {key: value for key, value in stored.get("options", {}).items() if key not in self.given}
+        options = self.options
+        self.space = load_space(options["space"])
+        source = open_source(self.data, self.workspace, options["idx_folder"])
+        self.draft = draft(source, options["image_size"])
         self.request = setup.Request(
-            study=self.study_name(source.name),
-            oracle=self.options["oracle"],
-            seed=self.options["seed"],
-            budget_seconds=self.options["budget"],
-            max_trials=self.options["trials"],
-            num_workers=self.options["workers"],
+            study, options["oracle"], options["seed"], options["budget"], options["trials"], options["workers"]
         )
         num_train = self.draft.counts["train"]
         self.terms = setup.make_terms(self.space, self.draft.spec.shape, len(source.classes), num_train, self.request)
-        self.budget = setup.make_budget(self.terms, self.request)
+        self.num_epochs = stored.get("epochs")
+        self.budget = self.make_budget(0.0)
+
+    def make_budget(self, elapsed: float) -> Budget:
+        """Return how the time is divided when `elapsed` seconds are gone; a resumed study keeps its epochs."""
+        budget = setup.make_budget(self.terms, self.request, elapsed)
+        return budget if self.num_epochs is None else dataclasses.replace(budget, epochs=self.num_epochs)
 
     def study_name(self, dataset: str) -> str:
         """Return the name given, or the newest or next one of this data set; without --resume it must be new."""
-        dataset = safe_name(dataset)
+        folder = studies_folder(self.workspace)
         if self.is_resumed:
             name = self.name or setup.latest_study_name(self.workspace, dataset)
-            if not (studies_folder(self.workspace) / name / "study.db").is_file():
-                raise InvalidUsage(
-                    f"--resume: study {name} not found in {studies_folder(self.workspace)}; leave --resume out"
-                )
+            if not (folder / name / "study.db").is_file():
+                raise InvalidUsage(f"--resume: study {name} not found in {folder}; leave --resume out to begin it")
             return name
         name = self.name or setup.next_study_name(self.workspace, dataset)
-        if (studies_folder(self.workspace) / name / "study.db").is_file():
+        if (folder / name / "study.db").is_file():
             raise InvalidUsage(
-                f"study {name} exists already in {studies_folder(self.workspace)}; expected a new name; add "
-                "--resume to continue it, or choose another --name"
+                f"study {name} exists already in {folder}; expected a new name; add --resume to continue it, or choose "
+                "another --name"
             )
         return name
 
+    def stored_facts(self, study: str) -> dict[str, Any]:
+        """Return what a study remembers; nothing if it was killed while it was being created."""
+        store = StudyStore(studies_folder(self.workspace) / study / "study.db")
+        try:
+            return store.facts() if store.is_created() else {}
+        finally:
+            store.close()
+
     def resume_command(self) -> str:
-        """Return what to type to continue this search: every option that was given, and --resume."""
-        given = {
-            "name": self.request.study,
-            "space": None if self.space_name == "cnn" else quoted(self.space_name),
-            "oracle": None if self.request.oracle == "random" else self.request.oracle,
-            "trials": self.request.max_trials,
-            "budget": self.request.budget_seconds and f"{round(self.request.budget_seconds)}s",
-            "seed": self.request.seed or None,
-            "workers": None if self.request.num_workers == 1 else self.request.num_workers,
-            "image-size": self.image_size,
-            "source": self.idx_folder and quoted(self.idx_folder),
-        }
-        options = "".join(f" --{name} {value}" for name, value in given.items() if value is not None)
-        return f"pipeline search {quoted(self.data)}{options} --resume"
+        """Return what to type to continue this search; its options are remembered."""
+        return f"pipeline search {quoted(self.data)} --name {self.request.study} --resume"
+
+    def start_command(self) -> str:
+        """Return what to type to begin this search: every option that was given."""
+        flags = {key: f"--{key.replace('_', '-')}" for key in self.options} | {"idx_folder": "--source"}
+        values = {key: value for key, value in self.options.items() if key in self.given and value is not None}
+        if "budget" in values:
+            values["budget"] = f"{round(values['budget'])}s"
+        options = "".join(f" {flags[key]} {quoted(str(value))}" for key, value in values.items())
+        return f"pipeline search {quoted(self.data)} --name {self.request.study}{options}"
 
     def describe_plan(self) -> dict[str, Any]:
         """Return the plan as JSON-able facts."""
-        defaults = self.space.defaults()
+        defaults = setup.typical_params(self.terms)
         cost = self.terms.cost(defaults)
         size = self.space.size()
         seconds = self.terms.estimate(defaults, self.budget.epochs)
@@ -110,7 +123,7 @@ class Search:
                 "width": self.draft.spec.width,
                 "channels": self.draft.spec.channels,
             },
-            "space": self.space_name,
+            "space": self.options["space"],
             "params": self.space.names(),
             "space_size": None if size == float("inf") else size,
             "oracle": self.request.oracle,
@@ -120,7 +133,7 @@ class Search:
             "epochs": self.budget.epochs,
             "trial_seconds": round(seconds, 1),
             "default": {"params": defaults, "num_params": cost.num_params, "mflops": cost.mflops},
-            "command": self.resume_command().replace(" --resume", ""),
+            "command": self.start_command(),
         }
 
     def run(self) -> dict[str, Any]:
@@ -131,12 +144,14 @@ class Search:
 
     def run_locked(self, folder: Path) -> dict[str, Any]:
         """Search while holding the study's lock; whatever happens, the children end and MLflow shows the true state."""
+        check_backend()
         engine = LocalEngine(self.request.num_workers, self.terms.num_threads, folder / "trials.log")
         mirror: BackgroundMirror | None = None
         state = "FAILED"
         try:
             engine.start()
             dataset = self.prepare_dataset()
+            self.budget = self.make_budget(time.monotonic() - self.started)
             store = self.open_store(folder, dataset)
             if store.get("result") is not None:
                 say(f"study {self.request.study} is finished already; this is its result")
@@ -158,7 +173,7 @@ class Search:
         drafted = self.draft
         num_images, num_classes = sum(drafted.counts.values()), len(drafted.source.classes)
         say(f"study {self.request.study}: {num_images:,} images, {num_classes} classes")
-        dataset = prepare(drafted, self.workspace)
+        dataset = prepare(drafted, self.workspace, self.report_decoding)
         for item in dataset.bad[:5]:
             say(f"  not used: {item.path}: {item.code}, {item.detail}")
         if dataset.bad:
@@ -168,17 +183,22 @@ class Search:
         say(f"  {counts['train']:,} train, {counts['val']:,} val, {counts['test']:,} test; {pixels} pixels")
         return dataset
 
+    def report_decoding(self, done: int, total: int) -> None:
+        """Say every few seconds how many images are decoded."""
+        now = time.monotonic()
+        if now - self.reported > REPORT_SECONDS:
+            self.reported = now
+            say(f"  decoded {done:,} of {total:,}")
+
     def open_store(self, folder: Path, dataset: Dataset) -> StudyStore:
         """Create the study, or open it and check that nothing its scores depend on has changed."""
         facts = setup.study_facts(self.request, dataset, self.space)
-        is_new = not (folder / "study.db").is_file()
         store = StudyStore(folder / "study.db")
-        if is_new:
-            setup.create_study(store, facts, dataset, self.budget)
-        elif not store.connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'fact'").fetchone():
-            setup.create_study(store, facts, dataset, self.budget)  # killed while it was being created
-        else:
+        if store.is_created():
             setup.check_unchanged(store, facts, dataset)
+            store.put("options", self.options)
+        else:
+            setup.create_study(store, facts, self.options, dataset, self.budget)
         return store
 
     def start_mirror(self, folder: Path) -> BackgroundMirror:
@@ -189,7 +209,9 @@ class Search:
         """
         from pipeline.tracking.mirror import MlflowMirror
         from pipeline.tracking.registry import close_stale_runs
+        from pipeline.tracking.store import check_store
 
+        check_store(self.workspace)
         close_stale_runs(self.workspace, lambda study: is_alive(self.workspace, study))
         mirror = BackgroundMirror(MlflowMirror(StudyStore(folder / "study.db"), self.workspace), say)
         mirror.start()
@@ -282,12 +304,6 @@ class Search:
 
 
 def safe_name(name: str) -> str:
-    """Return a data set's name as it may stand in a study's name: other characters become dashes.
-
-    Raises:
-        DataError: nothing of it is left.
-    """
+    """Return a data set's name as it may stand in the name of a study: other characters become dashes."""
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name).strip("-._")[:48]
-    if not safe:
-        raise DataError(f"the name {name!r} holds no letter or digit; rename the folder, or choose a --name")
-    return safe
+    return safe or f"data-{sha256_json(os.fsencode(name).hex())[:8]}"

@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ PORTS_TO_TRY = 20
 LIGHT_ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
-@click.command()
+@click.command("ui")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Loopback name or address to listen on.")
 @click.option("--print", "is_dry", is_flag=True, help="Print address and command only.")
@@ -52,18 +54,19 @@ def command(port: int, host: str, is_dry: bool) -> None:
             f" passwords; to look from elsewhere, run `ssh -L {port}:127.0.0.1:{port} <this host>` there"
         )
     refuse_file_store(workspace)
-    arguments = server_arguments(workspace, uri, host, port)
+    arguments = server_arguments(workspace, host, port)
     result(server_address(host, port))
     if is_dry:
-        result(shlex.join([*(f"{name}={value}" for name, value in LIGHT_ENVIRONMENT.items()), *arguments]))
+        settings = (f"{name}={shlex.quote(redacted(value))}" for name, value in server_settings(uri).items())
+        result(" ".join([*settings, shlex.join(arguments)]))
     else:
         refuse_used_port(host, port)
         close_stale(workspace)
         say("It takes up to 20 s to answer; Ctrl-C ends it. `mlflow ui` in this folder shows the same runs.")
-        serve(arguments, workspace)
+        serve(arguments, server_settings(uri), workspace)
     next_steps(
         ("pipeline runs", "the leaderboard here"),
-        ("pipeline score champion IMAGES", "label images"),
+        ("pipeline score champion IMAGES -o scores/", "label images"),
     )
 
 
@@ -72,7 +75,22 @@ def server_address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def server_arguments(workspace: Path, uri: str, host: str, port: int) -> list[str]:
+def server_settings(uri: str) -> dict[str, str]:
+    """Return the environment of a light MLflow server that imports nothing of the workspace.
+
+    The URI is here because every user of the machine can read a command line, and the password in it.
+    """
+    # uvicorn puts the current folder before all others (its --app-dir), whatever PYTHONSAFEPATH says.
+    options = shlex.join(["--app-dir", sysconfig.get_path("stdlib")])
+    return {
+        **LIGHT_ENVIRONMENT,
+        "PYTHONSAFEPATH": "1",
+        "MLFLOW_UVICORN_OPTS": f"{os.environ.get('MLFLOW_UVICORN_OPTS', '')} {options}".strip(),
+        "MLFLOW_BACKEND_STORE_URI": uri,
+    }
+
+
+def server_arguments(workspace: Path, host: str, port: int) -> list[str]:
     """Return the command line of a light MLflow server.
 
     The artifact root is for experiments that are made in the user interface: without it, they would be out of reach
@@ -80,7 +98,6 @@ def server_arguments(workspace: Path, uri: str, host: str, port: int) -> list[st
     """
     names = ("localhost", "127.0.0.1", "[::1]")
     arguments = {
-        "--backend-store-uri": uri,
         "--default-artifact-root": (workspace / "mlruns").as_uri(),
         "--host": host,
         "--port": str(port),
@@ -130,7 +147,7 @@ def close_stale(workspace: Path) -> None:
         say(f"{num_closed} runs of ended searches were marked KILLED; resuming a study opens them again.")
 
 
-def serve(arguments: list[str], workspace: Path) -> None:
+def serve(arguments: list[str], settings: Mapping[str, str], workspace: Path) -> None:
     """Run the server until it ends or Ctrl-C or SIGTERM arrives; no process of it stays behind.
 
     Raises:
@@ -138,7 +155,7 @@ def serve(arguments: list[str], workspace: Path) -> None:
         TrackingError: the server ended by itself with an error.
     """
     received: list[int] = []
-    server = subprocess.Popen(arguments, cwd=workspace, env={**os.environ, **LIGHT_ENVIRONMENT}, start_new_session=True)
+    server = subprocess.Popen(arguments, cwd=workspace, env={**os.environ, **settings}, start_new_session=True)
 
     def stop(number: int, frame: Any) -> None:
         received.append(number)

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import urllib.error
 import urllib.request
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,13 @@ def read_fashion_mnist(folder: Path, source: str | None) -> tuple[NDArray[np.uin
             raise DataError(
                 f"{origin}: found {num_images} {kind} images and {num_labels} labels; expected as many of both"
             )
+    sides = {parts[f"{kind}-images-idx3-ubyte"].shape[1:] for kind in ("train", "t10k")}
+    largest = max(int(parts[f"{kind}-labels-idx1-ubyte"].max(initial=0)) for kind in ("train", "t10k"))
+    if len(sides) > 1 or largest >= len(FASHION_CLASSES):
+        raise DataError(
+            f"{origin}: found images of {len(sides)} size(s) and labels up to {largest}; expected one size and labels "
+            f"0 to {len(FASHION_CLASSES) - 1}; these are not Fashion-MNIST's files"
+        )
     images = np.concatenate([parts["train-images-idx3-ubyte"], parts["t10k-images-idx3-ubyte"]])
     numbers = np.concatenate([parts["train-labels-idx1-ubyte"], parts["t10k-labels-idx1-ubyte"]])
     splits = ["train"] * len(parts["train-labels-idx1-ubyte"]) + ["test"] * len(parts["t10k-labels-idx1-ubyte"])
@@ -109,7 +117,7 @@ def download_fashion_mnist(folder: Path) -> None:
                 ):
                     shutil.copyfileobj(response, file)
                 content = gzip.decompress(temporary.read_bytes())
-            except (OSError, urllib.error.URLError, EOFError) as error:
+            except (OSError, urllib.error.URLError, EOFError, zlib.error) as error:
                 raise DataError(
                     f"fashion-mnist: {address} cannot be downloaded ({error}); expected one of three ways: "
                     "a connection to that address; `--source FOLDER` with the four idx files; or Debian's package, "
@@ -127,7 +135,7 @@ def read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
     path = folder / name
     try:
         content = path.read_bytes() if path.is_file() else gzip.decompress((folder / f"{name}.gz").read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}[.gz]: cannot be read ({error}); fetch the file again") from error
     num_axes = 3 if "idx3" in name else 1
     header = 4 + 4 * num_axes

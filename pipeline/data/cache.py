@@ -15,15 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.decode import DECODER_VERSION, DecodeError, decode, is_colour, open_image, read_file
-from pipeline.data.sources import SPLITS, Example, Source
+from pipeline.data.sources import SPLITS, Example, Source, encodable
 from pipeline.data.split import RULES_VERSION, assign_splits
 from pipeline.errors import DataError
-from pipeline.files import sha256_json, sync_folder, write_json
+from pipeline.files import locked, sha256_json, sync_folder, write_json
+from pipeline.machine import num_cores
 from pipeline.records import ImageSpec
 
 NUM_PROBED = 256  # headers that are read to choose size and channels
 MAX_SIDE = 64  # longest side of images whose size the user did not choose; cost grows with its square
-CHUNK = 256  # images a thread decodes before it hands them over
+CHUNK = 32  # images a thread decodes before it hands them over
 MAX_BAD_FRACTION = 0.5
 
 Report = Callable[[int, int], None]
@@ -157,9 +158,11 @@ def build_cache(drafted: Draft, folder: Path, report: Report) -> None:
     temporary.mkdir(parents=True)
     try:
         write_cache(drafted, temporary, report)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-        sync_folder(folder.parent)
+        with locked(folder.with_name("lock"), "the image cache"):
+            if not (folder / "meta.json").is_file():  # else another process was quicker, and its children read it
+                shutil.rmtree(folder, ignore_errors=True)
+                temporary.rename(folder)
+                sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -170,6 +173,9 @@ def write_cache(drafted: Draft, folder: Path, report: Report) -> None:
     numbers = {name: index for index, name in enumerate(source.classes)}
     total = len(source.examples)
     images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (total, *spec.shape))
+    if hasattr(os, "posix_fallocate"):  # a full disk is an error here; a write into the map would be a SIGBUS
+        with (folder / "images.npy").open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     labels: list[int] = []
     splits: list[int] = []
     bad: list[BadFile] = []
@@ -198,7 +204,7 @@ def write_cache(drafted: Draft, folder: Path, report: Report) -> None:
         "std": std,
         "bad": [asdict(item) for item in bad],
     }
-    write_json(folder / "meta.json", json.loads(json.dumps(meta).encode("utf-8", "backslashreplace")))
+    write_json(folder / "meta.json", meta)
     report(total, total)
 
 
@@ -227,15 +233,18 @@ def decode_all(source: Source, spec: ImageSpec) -> Iterator[tuple[NDArray[np.uin
     def decode_chunk(start: int) -> list[tuple[NDArray[np.uint8], str] | BadFile]:
         return [decode_one(source, example, spec) for example in source.examples[start : start + CHUNK]]
 
-    num_threads = os.cpu_count() or 1
-    with ThreadPoolExecutor(num_threads) as pool:
-        running: deque[Future[list[tuple[NDArray[np.uint8], str] | BadFile]]] = deque()
+    num_threads = num_cores()
+    pool = ThreadPoolExecutor(num_threads)
+    running: deque[Future[list[tuple[NDArray[np.uint8], str] | BadFile]]] = deque()
+    try:
         for start in range(0, len(source.examples), CHUNK):
             running.append(pool.submit(decode_chunk, start))
             if len(running) > 2 * num_threads:
                 yield from running.popleft().result()
         while running:
             yield from running.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interruption waits for what is being decoded, not for all
 
 
 def decode_one(source: Source, example: Example, spec: ImageSpec) -> tuple[NDArray[np.uint8], str] | BadFile:
@@ -246,7 +255,7 @@ def decode_one(source: Source, example: Example, spec: ImageSpec) -> tuple[NDArr
         content = read_file(os.path.join(source.root, example.path))  # noqa: PTH118
         return decode(content, spec), hashlib.sha256(content).hexdigest()
     except DecodeError as error:
-        return BadFile(example.path, error.code, error.detail)
+        return BadFile(encodable(example.path), error.code, encodable(error.detail))
 
 
 def array_image(pixels: NDArray[np.uint8], spec: ImageSpec) -> tuple[NDArray[np.uint8], str]:

@@ -62,7 +62,7 @@ def open_source(data: str, workspace: Path, idx_folder: str | None = None) -> So
         DataError: nothing is there, or it does not hold labelled images; the message shows the layouts that do.
     """
     if data == "digits":
-        return from_folder(builtin.write_digits(workspace / "data"), "digits", f"built-in set {data}")
+        return from_folder(builtin.write_digits(workspace / "data"), data, f"built-in set {data}")
     if data == "fashion-mnist":
         images, labels, splits = builtin.read_fashion_mnist(workspace / "data" / data, idx_folder)
         examples = (
@@ -71,7 +71,7 @@ def open_source(data: str, workspace: Path, idx_folder: str | None = None) -> So
         return checked(Source(data, f"built-in set {data}", tuple(examples), arrays=images))
     path = Path(data)
     if path.is_dir():
-        return from_folder(path, path.resolve().name, str(path))
+        return from_folder(path, source_name(data), str(path))
     if path.is_file() and path.suffix.lower() in TABLES:
         return from_table(path)
     found = "a file of another kind" if path.is_file() else "nothing"
@@ -82,14 +82,20 @@ def open_source(data: str, workspace: Path, idx_folder: str | None = None) -> So
     )
 
 
+def source_name(data: str) -> str:
+    """Return the name of the data set that `data` names, without opening it."""
+    if data in builtin.NAMES:
+        return data
+    path = Path(os.path.abspath(data))  # noqa: PTH100  a link keeps its name
+    return encodable(path.stem if path.suffix.lower() in TABLES and not path.is_dir() else path.name)
+
+
 def from_folder(root: Path, name: str, origin: str) -> Source:
     """Read a folder with a sub-folder per class, or with train/ [val/] test/ of such folders."""
-    names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    names = sorted(entry.name for entry in os.scandir(root) if is_class_folder(entry))
     given = {folder: SPLIT_NAMES[folder.lower()] for folder in names if folder.lower() in SPLIT_NAMES}
-    if given and len(given) == len(names):
-        if "train" not in given.values():
-            raise DataError(f"{root}: found {', '.join(names)}; expected a train/ folder beside them; add it")
-        examples = [example for folder, split in given.items() for example in scan_classes(root / folder, root, split)]
+    if (given and len(given) == len(names)) or len(set(given.values())) > 1:  # one of them may be a class: bus, train
+        examples = from_splits(root, names, given)
     else:
         examples = list(scan_classes(root, root, ""))
     if not examples:
@@ -100,12 +106,47 @@ def from_folder(root: Path, name: str, origin: str) -> Source:
     return checked(Source(name, origin, tuple(examples), str(root)))
 
 
+def from_splits(root: Path, names: list[str], given: dict[str, str]) -> list[Example]:
+    """Read train/ [val/] test/ folders of class folders."""
+    others = [name for name in names if name not in given]
+    if "train" not in given.values() or others:
+        wrong = f"{', '.join(others)} beside {', '.join(given)}" if others else ", ".join(given)
+        raise DataError(
+            f"{root}: found {wrong}; expected train/, [val/] and test/ and no other folder; move what is not"
+        )
+    examples = []
+    for folder, split in given.items():
+        found = list(scan_classes(root / folder, root, split))
+        if not found:
+            raise DataError(
+                f"{root / folder}: found no files in sub-folders; expected a sub-folder per class; sort them, or take "
+                "the folder away"
+            )
+        examples += found
+    return examples
+
+
+def is_class_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell whether a folder may be a class: visible, and not where a search in this very folder keeps its studies."""
+    return entry.is_dir() and not entry.name.startswith(".") and entry.name != "mlruns"
+
+
+def encodable(text: str) -> str:
+    """Return a text that is valid UTF-8: bytes of a file name that are not become visible escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def class_name(text: str) -> str:
+    """Return a label in the one form that two equal-looking names share."""
+    return unicodedata.normalize("NFC", encodable(text))
+
+
 def scan_classes(folder: Path, root: Path, split: str) -> Iterator[Example]:
     """Yield the visible files below each visible sub-folder of `folder`, in a fixed order."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.is_dir() and not entry.name.startswith("."):
+        if is_class_folder(entry):
             for path in walk(entry.path):
-                yield Example(os.path.relpath(path, root), unicodedata.normalize("NFC", entry.name), split)
+                yield Example(os.path.relpath(path, root), class_name(entry.name), split)
 
 
 def walk(folder: str) -> Iterator[str]:
@@ -131,14 +172,13 @@ def from_table(path: Path) -> Source:
         missing = [key for key in ("path", "label") if row.get(key) in (None, "")]
         if missing:
             raise DataError(
-                f"{path}, row {number}: found {sorted(row)} with no {' and no '.join(missing)}; expected the columns "
-                "path,label[,split]"
+                f"{path}, row {number}: found {sorted(map(str, row))} with no {' and no '.join(missing)}; expected the "
+                "columns path,label[,split]"
             )
         split = str(row.get("split") or "").lower()
         if split and split not in SPLIT_NAMES:
             raise DataError(f"{path}, row {number}: split is {split!r}; expected one of {', '.join(SPLITS)} or nothing")
-        label = unicodedata.normalize("NFC", str(row["label"]))
-        examples.append(Example(str(row["path"]), label, SPLIT_NAMES.get(split, "")))
+        examples.append(Example(str(row["path"]), class_name(str(row["label"])), SPLIT_NAMES.get(split, "")))
     if not examples:
         raise DataError(f"{path}: found no rows; expected one row per image with the columns path,label[,split]")
     without = sum(not example.split for example in examples)
@@ -146,7 +186,7 @@ def from_table(path: Path) -> Source:
         raise DataError(
             f"{path}: {without} of {len(examples)} rows have no split; expected a split in every row or in none"
         )
-    return checked(Source(path.stem, str(path), tuple(examples), str(path.parent)))
+    return checked(Source(source_name(str(path)), str(path), tuple(examples), str(path.parent)))
 
 
 def read_table(path: Path) -> list[dict[str, object]]:
@@ -161,11 +201,11 @@ def read_table(path: Path) -> list[dict[str, object]]:
                 return [dict(row) for row in csv.DictReader(file)]
         if path.suffix.lower() == ".jsonl":
             with path.open(encoding="utf-8") as file:
-                return [json.loads(line) for line in file if line.strip()]
+                return [dict(json.loads(line)) for line in file if line.strip()]
         import pyarrow.parquet
 
         return list(pyarrow.parquet.read_table(path).to_pylist())
-    except (ValueError, OSError, csv.Error) as error:
+    except (ValueError, TypeError, OSError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as {path.suffix[1:]}: {error}; expected path,label[,split]") from error
 
 

@@ -6,34 +6,41 @@
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, InvalidUsage
+from pipeline.scoring.output import PLAN_FILE
 
 PATH_COLUMN = "path"
+# What a search leaves in the current folder.
+WORKSPACE_NAMES = (b"mlruns", b"mlflow.db", b"mlflow.db-wal", b"mlflow.db-shm", b"mlflow.db-journal")
+Identity = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """The paths to score, as the bytes that the system knows, and how many hidden names were skipped."""
+    """The paths to score, as the bytes that the system knows, and how many entries of folders were skipped."""
 
     paths: list[bytes]
-    num_hidden: int
+    num_skipped: int
 
 
-def find_inputs(inputs: Sequence[str], skipped_folder: Path | None = None) -> Inventory:
+def find_inputs(inputs: Sequence[str], out: Path | None = None, csv_path: Path | None = None) -> Inventory:
     """Return every file that the inputs name, in their order; a folder is read recursively, sorted by name.
 
-    A file that is named twice is there twice. `skipped_folder` (the output) is left out of every folder.
+    A file that is named twice is there twice. What this program wrote is left out of every folder: the output `out`,
+    earlier outputs, the file of --csv, and the MLflow store of the current folder.
 
     Raises:
         DataError: an input does not exist, or a manifest cannot be read.
+        InvalidUsage: an input lies inside `out`.
     """
+    own = own_names(csv_path)
     paths: list[bytes] = []
-    num_hidden = 0
+    num_skipped = 0
     for text in inputs:
         path = os.fsencode(text)
         if not os.path.exists(path):
@@ -41,27 +48,66 @@ def find_inputs(inputs: Sequence[str], skipped_folder: Path | None = None) -> In
                 f"{text}: no such file or folder; expected an image, a folder or a manifest; check the path"
             )
         if os.path.isdir(path):
-            inside, hidden = walk(path, skipped_folder)
+            inside, skipped = walk(path, out, own)
             paths += inside
-            num_hidden += hidden
+            num_skipped += skipped
         elif Path(text).suffix.lower() in READERS:
             paths += read_manifest(text)
         else:
             paths.append(path)
-    return Inventory(paths, num_hidden)
+    if out is not None:
+        given = [os.path.join(text, b"") if os.path.isdir(text) else text for text in map(os.fsencode, inputs)]
+        check_outside(out, given + paths)
+    return Inventory(paths, num_skipped)
 
 
-def walk(root: bytes, skipped_folder: Path | None) -> tuple[list[bytes], int]:
-    """Return all files below `root`, sorted, and the number of hidden files and folders that were skipped.
+def own_names(csv_path: Path | None) -> dict[Identity, set[bytes]]:
+    """Return the names that this program writes beside a user's files, by the identity of their folder."""
+    names = {identity(b"."): set(WORKSPACE_NAMES)}
+    if csv_path is not None and csv_path.parent.is_dir():
+        names.setdefault(identity(os.fsencode(csv_path.parent)), set()).add(os.fsencode(csv_path.name))
+    return names
 
+
+def check_outside(out: Path, paths: Sequence[bytes]) -> None:
+    """Make sure that no path lies in the output, which --overwrite moves away; links to folders are followed.
+
+    Raises:
+        InvalidUsage: one does.
+    """
+    home = real_folder(os.fsencode(out))
+    is_inside: dict[bytes, bool] = {}
+    for path in paths:
+        folder = os.path.dirname(path)
+        if folder not in is_inside:
+            is_inside[folder] = real_folder(folder).startswith(home)
+        if is_inside[folder]:
+            raise InvalidUsage(
+                f"{os.fsdecode(path)}: lies inside the output {out}; expected inputs outside of it;"
+                " choose another folder with -o"
+            )
+
+
+def real_folder(path: bytes) -> bytes:
+    """Return a folder's path without links and with a slash at its end."""
+    try:
+        return os.path.join(os.path.realpath(path), b"")
+    except ValueError:  # a NUL in the name: it gets a row that says so
+        return path
+
+
+def walk(root: bytes, out: Path | None, own: Mapping[Identity, set[bytes]]) -> tuple[list[bytes], int]:
+    """Return all files below `root`, sorted, and the number of entries that were skipped.
+
+    Skipped are hidden names, the names in `own`, and folders that hold the plan of an earlier output.
     Links to folders are followed; each folder is read once, so that a loop of links ends. Pipes, sockets and
     dangling links are among the files, and so is a folder that cannot be read: each gets a row that says why.
     """
     visited = set()
-    if skipped_folder is not None and skipped_folder.exists():
-        visited.add(identity(os.fsencode(skipped_folder)))
+    if out is not None and out.exists():
+        visited.add(identity(os.fsencode(out)))
     paths: list[bytes] = []
-    num_hidden = 0
+    num_skipped = 0
     waiting = [(root, True)]
     while waiting:
         path, is_folder = waiting.pop()
@@ -77,13 +123,19 @@ def walk(root: bytes, skipped_folder: Path | None) -> tuple[list[bytes], int]:
         except OSError:
             paths.append(path)
             continue
-        visible = [(os.path.join(path, name), inner) for name, inner in found if not name.startswith(b".")]
-        num_hidden += len(found) - len(visible)
-        waiting += sorted(visible, reverse=True)
-    return paths, num_hidden
+        names = {name for name, _ in found}
+        if os.fsencode(PLAN_FILE) in names:
+            num_skipped += 1
+            continue
+        skipped = own.get(key, set()) & names | {name for name in names if name.startswith(b".")}
+        num_skipped += len(skipped)
+        waiting += sorted(
+            ((os.path.join(path, name), inner) for name, inner in found if name not in skipped), reverse=True
+        )
+    return paths, num_skipped
 
 
-def identity(path: bytes) -> tuple[int, int]:
+def identity(path: bytes) -> Identity:
     """Return what names a folder whatever links lead to it."""
     status = os.stat(path)
     return (status.st_dev, status.st_ino)

@@ -6,7 +6,7 @@
     MANIFEST.json          model, classes, parts and counts
     _SUCCESS               written last; without it the output is not complete
 
-Names with an underscore are left out by readers of Parquet folders (pandas, pyarrow, Spark, DuckDB).
+Read the parts by their names, part-*.parquet: a reader that is given the folder also tries MANIFEST.json.
 """
 
 import csv
@@ -35,12 +35,13 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # OWASP, "CSV Injection"
 
 @dataclass(frozen=True)
 class Plan:
-    """All that the rows depend on; the same plan gives the same rows."""
+    """All that the rows depend on; the same plan gives the same rows. A changed file is another plan."""
 
     paths_sha256: str
     num_paths: int
     shard_size: int
     model_sha256: str
+    classes_sha256: str
     decoder_version: int
     top_k: int
 
@@ -94,13 +95,25 @@ class ScoreFacts:
 
 
 def hash_paths(paths: Sequence[bytes]) -> str:
-    """Return the SHA-256 of the ordered paths; relative ones count with the folder that they start at."""
+    """Return the SHA-256 of the ordered paths with the size and time of change of what is there now.
+
+    Relative paths count with the folder that they start at.
+    """
     digest = hashlib.sha256()
     if not all(path.startswith(b"/") for path in paths):
         digest.update(os.fsencode(Path.cwd()))
     for path in paths:
-        digest.update(b"%d:" % len(path) + path)
+        digest.update(b"%d:" % len(path) + path + state_of(path))
     return digest.hexdigest()
+
+
+def state_of(path: bytes) -> bytes:
+    """Return what changes when a file does: size and time of change (ns)."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - pathlib takes no bytes
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return b"missing"
+    return b"%d,%d;" % (status.st_size, status.st_mtime_ns)
 
 
 def check_folder(out: Path, plan: Plan) -> None:
@@ -144,10 +157,16 @@ def move_aside(out: Path) -> Path | None:
     """Rename an existing output to OUT.old-<time>, and return that name; None when there is nothing to keep.
 
     Raises:
+        InvalidUsage: it is no output of scoring.
         StoppedEarly: a process is scoring into it.
     """
-    if not out.is_dir() or not foreign_names(out):
+    if not out.is_dir() or not (names := foreign_names(out)):
         return None
+    if not (out / PLAN_FILE).is_file():
+        raise InvalidUsage(
+            f"{out}: holds {', '.join(names[:3])} and no {PLAN_FILE}; expected an output of `pipeline score`;"
+            " choose another folder with -o"
+        )
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     aside = out.resolve().with_name(f"{out.resolve().name}.old-{stamp}")
     with locked(out / ".lock", f"{out}"):
@@ -159,14 +178,14 @@ def move_aside(out: Path) -> Path | None:
 
 
 def prepare(out: Path, plan: Plan) -> None:
-    """Remove what a killed run left half-written and put the plan in place; the caller holds the lock."""
-    (out / "_parts").mkdir(exist_ok=True)
+    """Put the plan in place and remove what a killed run left half-written; the caller holds the lock."""
+    (out / SUCCESS_FILE).unlink(missing_ok=True)
+    write_json(out / PLAN_FILE, {"schema": SCHEMA, "plan_id": plan.plan_id, **asdict(plan)})
+    (out / "_parts").mkdir(exist_ok=True)  # after the plan, without which the folder would be foreign
     for folder in (out, out / "_parts"):
         for entry in folder.iterdir():
             if is_temporary(entry):
                 entry.unlink()
-    (out / SUCCESS_FILE).unlink(missing_ok=True)
-    write_json(out / PLAN_FILE, {"schema": SCHEMA, "plan_id": plan.plan_id, **asdict(plan)})
 
 
 def part_path(out: Path, index: int) -> Path:
@@ -335,4 +354,14 @@ def csv_cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.7g}"
-    return f"'{value}" if str(value).startswith(FORMULA_STARTS) else str(value)
+    text = str(value)
+    return f"'{text}" if text.startswith(FORMULA_STARTS) and not is_number(text) else text
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a text, such as -1, is a number, which a spreadsheet computes nothing from."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

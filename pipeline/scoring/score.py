@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.bundle import Bundle
 from pipeline.data.decode import DecodeError, decode, read_file
-from pipeline.files import locked
+from pipeline.files import locked, sha256_json
+from pipeline.machine import num_cores
 from pipeline.models.predict import softmax
 from pipeline.records import ImageSpec
 from pipeline.scoring import output
@@ -31,7 +32,10 @@ Decoded = NDArray[np.uint8] | DecodeError
 
 @dataclass(frozen=True)
 class ScoreJob:
-    """Everything that one scoring run is: which model labels which files, and where the rows go."""
+    """Everything that one scoring run is: which model labels which files, and where the rows go.
+
+    `num_skipped` counts the entries of folders that are not among the paths.
+    """
 
     bundle: Bundle
     model_uri: str
@@ -40,6 +44,7 @@ class ScoreJob:
     top_k: int = 3
     batch_size: int = 256
     shard_size: int = SHARD_SIZE
+    num_skipped: int = 0
 
     def plan(self) -> Plan:
         """Return what the output depends on; the batch size is not part of it."""
@@ -48,6 +53,7 @@ class ScoreJob:
             num_paths=len(self.paths),
             shard_size=self.shard_size,
             model_sha256=self.bundle.sha256,
+            classes_sha256=sha256_json(self.bundle.classes),
             decoder_version=self.bundle.image.decoder_version,
             top_k=min(self.top_k, len(self.bundle.classes)),
         )
@@ -86,6 +92,7 @@ def score(job: ScoreJob, predict: Predict, report: Report) -> ScoreFacts:
         about = {
             "model": {"uri": job.model_uri, "sha256": job.bundle.sha256},
             "classes": list(job.bundle.classes),
+            "skipped": job.num_skipped,
             "seconds": round(seconds, 3),
             "images_per_second": round(num_scored / seconds, 1),
         }
@@ -99,7 +106,7 @@ def score_missing_parts(job: ScoreJob, plan: Plan, predict: Predict, report: Rep
     num_kept = done
     errors = sum(facts.errors for facts in kept.values())
     report(done, plan.num_paths, errors)
-    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(num_cores(), thread_name_prefix="decode")
     try:
         for index in range(plan.num_parts):
             if index in kept:

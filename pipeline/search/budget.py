@@ -1,7 +1,6 @@
 """How a budget becomes epochs, finalists and deadlines; and how long a trial will take, by arithmetic."""
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
@@ -16,6 +15,7 @@ TRAIN_FORWARD_RATIO = 3.0  # a training step costs about three forward passes
 SECONDS_PER_STEP = 0.004  # dispatch, whatever the network
 SECONDS_PER_TRIAL = 1.5  # build, trace and the first step
 STARTUP_SECONDS = 12.0  # imports of the children and of the parent, which overlap
+IMPORT_SECONDS = 6.0  # of those, what is left when the images are decoded
 CLOSING_SECONDS = 12.0  # test, model files, MLflow, registry
 
 DEFAULT_BUDGET = 15 * 60.0
@@ -72,9 +72,14 @@ def estimate_seconds(cost: Cost, params: Mapping[str, Any], num_images: int, epo
 
 
 def plan_budget(
-    seconds: float | None, max_trials: int | None, epoch_seconds: float, num_images: int, num_workers: int
+    seconds: float | None,
+    max_trials: int | None,
+    epoch_seconds: float,
+    num_images: int,
+    num_workers: int,
+    start: float = STARTUP_SECONDS,
 ) -> Budget:
-    """Divide a budget. `epoch_seconds` is the estimate for one epoch of the space's default network.
+    """Divide a budget. `epoch_seconds` is the estimate for one epoch of a typical network; trials begin at `start`.
 
     With `max_trials` and no seconds the time is not limited and every trial sees SAMPLES_WITHOUT_BUDGET images.
     """
@@ -83,14 +88,13 @@ def plan_budget(
         return Budget(math.inf, max_trials, epochs, math.inf, math.inf, math.inf)
     total = seconds or DEFAULT_BUDGET
     end = max(total - CLOSING_SECONDS, 0.5 * total)
-    start = min(STARTUP_SECONDS, 0.3 * total)
-    screening = SCREENING_SHARE * (end - start)
+    screening = SCREENING_SHARE * max(end - start, 0.5 * end)
     trial_seconds = max(screening * num_workers / min(NUM_SCREENED, max_trials or NUM_SCREENED), SECONDS_PER_TRIAL)
     return Budget(
         total=total,
         max_trials=max_trials,
         epochs=clamp(round((trial_seconds - SECONDS_PER_TRIAL) / epoch_seconds), 1, MAX_EPOCHS // 2),
-        screening_until=start + screening,
+        screening_until=min(start + screening, 0.9 * end),
         end=end,
         trial_seconds=trial_seconds,
     )
@@ -105,8 +109,3 @@ def correction(estimated: list[float], measured: list[float]) -> float:
 def clamp(value: int, low: int, high: int) -> int:
     """Return the value, or the bound that it is beyond."""
     return max(low, min(high, value))
-
-
-def num_cores() -> int:
-    """Return the processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

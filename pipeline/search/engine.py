@@ -4,11 +4,11 @@ import concurrent.futures
 import math
 import multiprocessing
 import os
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, Future
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import InvalidUsage
+from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.records import CRASHED, FAILED, TIMEOUT, TrialOutcome, TrialTask
 from pipeline.search.worker import CHILD_ENVIRONMENT, prepare, run_task, warm_up
 
@@ -23,34 +23,42 @@ class LocalEngine:
         self.num_workers = num_workers
         self.num_threads = num_threads
         self.log_path = log_path
+        self.environment: dict[str, str] = {}
         self.pool: Any = None
         self.running: dict[Future[TrialOutcome], TrialTask] = {}
         self.warming: list[Future[bool]] = []
 
     def start(self) -> None:
         """Start the children, which begin to import; then hide the GPUs from this process, which never uses one."""
-        from pebble import ProcessPool
-
-        environment = dict(CHILD_ENVIRONMENT)
+        self.environment = dict(CHILD_ENVIRONMENT)
         if "CUDA_VISIBLE_DEVICES" in os.environ:
-            environment["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"]
-        self.pool = ProcessPool(
-            max_workers=self.num_workers,
-            max_tasks=TASKS_PER_CHILD,
-            initializer=prepare,
-            initargs=(environment, self.num_threads, str(self.log_path)),
-            context=multiprocessing.get_context("spawn"),
-        )
+            self.environment["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"]
+        self.pool = self.make_pool()
         self.warming = [self.pool.schedule(warm_up) for _ in range(self.num_workers)]
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+    def make_pool(self) -> Any:
+        """Return a new pool of children."""
+        from pebble import ProcessPool
+
+        return ProcessPool(
+            max_workers=self.num_workers,
+            max_tasks=TASKS_PER_CHILD,
+            initializer=prepare,
+            initargs=(self.environment, self.num_threads, str(self.log_path)),
+            context=multiprocessing.get_context("spawn"),
+        )
 
     def check(self) -> None:
         """Wait until the children can train.
 
         Raises:
             InvalidUsage: the Keras backend cannot be imported; the message says what to install.
+            StoppedEarly: a child died on the way; the message says where it wrote why.
         """
+        from pebble import ProcessExpired
+
         try:
             for future in self.warming:
                 future.result()
@@ -59,15 +67,26 @@ class LocalEngine:
                 f"the Keras backend cannot be imported: {error}; expected TensorFlow or JAX beside Keras; "
                 "install one: pip install tensorflow-cpu (or: pip install jax, and set KERAS_BACKEND=jax)"
             ) from error
+        except (ProcessExpired, BrokenExecutor) as error:
+            raise StoppedEarly(
+                f"a training process died while it started ({error}); expected it to import Keras; what it wrote is in "
+                f"{self.log_path}; free memory, or see `pipeline doctor`, and run the same command with --resume"
+            ) from error
 
     def has_room(self) -> bool:
         """Tell whether a child is free."""
         return len(self.running) < self.num_workers
 
     def submit(self, task: TrialTask) -> None:
-        """Hand a task to a free child."""
+        """Hand a task to a free child; a pool that broke when an idle child died is replaced."""
         timeout = None if math.isinf(task.seconds_limit) else max(task.seconds_limit, 0) + GRACE_SECONDS
-        self.running[self.pool.schedule(run_task, args=(task,), timeout=timeout)] = task
+        try:
+            future = self.pool.schedule(run_task, args=(task,), timeout=timeout)
+        except RuntimeError:
+            self.stop()
+            self.pool = self.make_pool()
+            future = self.pool.schedule(run_task, args=(task,), timeout=timeout)
+        self.running[future] = task
 
     def wait(self, seconds: float) -> list[TrialOutcome]:
         """Return what ended, after at most `seconds`."""
@@ -90,6 +109,8 @@ def collect(task: TrialTask, future: Future[TrialOutcome]) -> TrialOutcome:
         return future.result()
     except ProcessExpired as error:
         state, reason = CRASHED, f"its process died ({describe_exit(error.exitcode)})"
+    except BrokenExecutor as error:
+        state, reason = CRASHED, f"its process died ({error})"
     except TimeoutError:
         state, reason = (
             TIMEOUT,

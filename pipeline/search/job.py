@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle import write_bundle
+from pipeline.bundle import read_bundle, write_bundle
 from pipeline.data.cache import Dataset
 from pipeline.errors import StoppedEarly
 from pipeline.intervals import wilson_interval
@@ -54,20 +54,24 @@ def finish(study: Study, engine: LocalEngine, dataset: Dataset) -> Finished:
     Raises:
         StoppedEarly: no trial finished, or the winner's last training failed; the message names the reason.
     """
+    folder = study.store.path.parent / "model"
+    if study.store.has_final_model():  # a process before this one got as far, and was stopped before MLflow had it
+        return finished_model(study.store, folder)
     best = winner(study.store.trials())
     if best is None:
         raise StoppedEarly(no_winner(study.store))
     task = study.final_task(best)
     engine.submit(task)
     outcome = wait_for(engine)
-    is_done = outcome.state == COMPLETED
-    study.store.end_attempt(outcome, DONE if is_done else DIED, outcome.state, outcome.reason)
-    if not is_done:
+    if outcome.state != COMPLETED:
+        study.store.end_attempt(outcome, DIED, outcome.state, outcome.reason)
         raise StoppedEarly(
             f"study {study.store.get('study')}: the last training of trial {best.number} ended as {outcome.state}: "
             f"{outcome.reason}; all trials are kept; run the same command with --resume to train it again"
         )
-    return describe(study, dataset, best, task.epochs, outcome.facts)
+    write_model_facts(folder, study.store, dataset, best, task.epochs, outcome.facts)
+    study.store.end_attempt(outcome, DONE, COMPLETED, "")
+    return finished_model(study.store, folder)
 
 
 def wait_for(engine: LocalEngine) -> TrialOutcome:
@@ -77,34 +81,42 @@ def wait_for(engine: LocalEngine) -> TrialOutcome:
             return outcome
 
 
-def describe(study: Study, dataset: Dataset, best: TrialRow, epochs: int, test: dict[str, Any]) -> Finished:
-    """Write model.json beside the saved model and return what the search ends with."""
-    low, high = wilson_interval(test["num_correct"], test["num_images"])
-    accuracy = test["num_correct"] / test["num_images"]
-    folder = study.store.path.parent / "model"
-    write_bundle(
-        folder,
-        {
-            "classes": list(dataset.classes),
-            "image": {
-                "height": dataset.spec.height,
-                "width": dataset.spec.width,
-                "channels": dataset.spec.channels,
-                "decoder_version": dataset.spec.decoder_version,
-            },
-            "params": best.params,
-            "num_params": best.num_params,
-            "mflops": best.mflops,
-            "epochs": epochs,
-            "study": study.store.get("study"),
-            "trial": best.number,
-            "data_fingerprint": dataset.fingerprint,
-            "val_accuracy": best.score,
-            "test": {"accuracy": accuracy, "ci95": [low, high], "num_images": test["num_images"]},
-            "versions": test["versions"],
+def write_model_facts(
+    folder: Path, store: StudyStore, dataset: Dataset, best: TrialRow, epochs: int, test: dict[str, Any]
+) -> None:
+    """Write model.json beside the saved model."""
+    interval = wilson_interval(test["num_correct"], test["num_images"])
+    facts = {
+        "classes": list(dataset.classes),
+        "image": asdict(dataset.spec),
+        "params": best.params,
+        "num_params": best.num_params,
+        "mflops": best.mflops,
+        "epochs": epochs,
+        "study": store.get("study"),
+        "trial": best.number,
+        "data_fingerprint": dataset.fingerprint,
+        "val_accuracy": best.score,
+        "test": {
+            "accuracy": test["num_correct"] / test["num_images"],
+            "ci95": list(interval),
+            "num_images": test["num_images"],
         },
-    )
-    return Finished(best, epochs, accuracy, (low, high), test["num_images"], folder)
+        "versions": test["versions"],
+    }
+    write_bundle(folder, facts)
+
+
+def finished_model(store: StudyStore, folder: Path) -> Finished:
+    """Return what the search ended with, from the model's folder.
+
+    Raises:
+        ModelRefused: the folder was damaged since.
+    """
+    facts = read_bundle(folder).facts
+    best = next(row for row in store.trials() if row.number == facts["trial"])
+    test = facts["test"]
+    return Finished(best, facts["epochs"], test["accuracy"], tuple(test["ci95"]), test["num_images"], folder)
 
 
 def count_states(trials: list[TrialRow]) -> dict[str, int]:

@@ -29,9 +29,9 @@ class BackgroundMirror:
             try:
                 self.mirror.push()
                 is_down = False
-            except TrackingError as error:
+            except Exception as error:  # noqa: BLE001  border: nothing that befalls the mirror may stop the search
                 if not is_down:
-                    self.warn(f"MLflow is behind and will be caught up: {error}")
+                    self.warn(f"MLflow is behind and will be caught up: {describe(error)}")
                 is_down = True
 
     def finish(self, state: str) -> str | None:
@@ -41,6 +41,11 @@ class BackgroundMirror:
             self.thread.join()
         try:
             return self.mirror.close(state)
-        except TrackingError as error:
-            self.warn(f"MLflow does not hold the whole study: {error}")
+        except Exception as error:  # noqa: BLE001  border: it must not hide why the search ended
+            self.warn(f"MLflow does not hold the whole study: {describe(error)}")
             return None
+
+
+def describe(error: Exception) -> str:
+    """Return an error as text; one that is not meant for users with its kind."""
+    return str(error) if isinstance(error, TrackingError) else f"{type(error).__name__}: {error}"

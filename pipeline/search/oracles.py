@@ -1,6 +1,7 @@
 """KerasTuner's oracles, told and asked one trial at a time; the only home of keras_tuner."""
 
 import contextlib
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from pipeline.errors import SpaceError
 from pipeline.space import Param, SearchSpace
 
 OBJECTIVE = "val_accuracy"
-NUM_REJECTIONS = 200  # proposals refused in a row before the caller gets what there is
+PROPOSING_SECONDS = 10.0  # for refused proposals in a row; a random one takes a millisecond, a Bayesian one seconds
 SEED_STRIDE = 1_000_003  # KerasTuner's seeds s and s + #params give shifted copies of one sequence: keep ours far apart
 SLOT = "pipeline"
 
@@ -29,6 +30,10 @@ class InMemory:
     def _check_consecutive_failures(self) -> None:
         pass
 
+    def _compute_values_hash(self, values: Mapping[str, Any]) -> str:
+        rounded = {name: rounded_float(value) for name, value in values.items()}
+        return super()._compute_values_hash(rounded)  # type: ignore[misc]
+
 
 class RandomOracle(InMemory, kt.oracles.RandomSearchOracle):
     """KerasTuner's random search."""
@@ -40,6 +45,13 @@ class BayesianOracle(InMemory, kt.oracles.BayesianOptimizationOracle):
 
 class GridOracle(InMemory, kt.oracles.GridSearchOracle):
     """KerasTuner's grid: all combinations; continuous ranges are cut into ten steps."""
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        """Return the next combination; KerasTuner's own waits for a trial to end before it goes on from there."""
+        response: dict[str, Any] = super().populate_space(trial_id)
+        if response["status"] == TrialStatus.RUNNING:
+            self._populate_next.append(trial_id)
+        return response
 
 
 ORACLES: dict[str, type] = {"random": RandomOracle, "bayesian": BayesianOracle, "grid": GridOracle}
@@ -95,8 +107,13 @@ def from_tuner(space: SearchSpace, values: Mapping[str, Any]) -> dict[str, Any]:
     for param in space.params:
         name = tuner_name(space, param)
         if name in values and (param.when is None or params.get(param.when[0]) in param.when[1]):
-            params[param.name] = float(f"{values[name]:.6g}") if param.kind == "float" else values[name]
+            params[param.name] = rounded_float(values[name])
     return params
+
+
+def rounded_float(value: Any) -> Any:
+    """Return a float with six significant digits, as it is kept; anything else unchanged."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def to_tuner(space: SearchSpace, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,10 +144,11 @@ class Proposer:
     def propose(self, number: int, is_acceptable: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any] | None:
         """Return the next acceptable configuration, or None when the space is exhausted or the oracle has to wait.
 
-        Refused proposals are ended as failed, so that no oracle repeats them; after NUM_REJECTIONS of them in a row
-        None is returned.
+        Refused proposals are ended as failed, so that no oracle repeats them; after PROPOSING_SECONDS of them None is
+        returned.
         """
-        for _ in range(NUM_REJECTIONS):
+        end = time.monotonic() + PROPOSING_SECONDS
+        while time.monotonic() < end:
             with quiet():
                 trial = self.oracle.create_trial(f"{SLOT}-{number}")
             if trial.status != TrialStatus.RUNNING:

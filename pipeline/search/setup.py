@@ -1,5 +1,6 @@
 """A study's beginning: its name, its facts, what must not change when it is resumed, and the objects that run it."""
 
+import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,15 +9,17 @@ from typing import Any
 import pipeline
 from pipeline.bundle import native_chatter_hidden
 from pipeline.data.cache import Dataset
-from pipeline.errors import InvalidUsage
+from pipeline.errors import InvalidUsage, SpaceError
 from pipeline.files import write_json
+from pipeline.machine import num_cores
 from pipeline.models.cost import ImpossibleNetwork
-from pipeline.search.budget import Budget, num_cores, plan_budget
+from pipeline.search.budget import IMPORT_SECONDS, STARTUP_SECONDS, Budget, plan_budget
 from pipeline.search.store import StudyStore, list_studies, studies_folder
 from pipeline.search.study import Study, Terms
 from pipeline.space import SearchSpace
 
 OBJECTIVE = "val_accuracy"
+NUM_TRIED = 300  # random configurations, before a space is said to hold no possible network
 FIXED_FACTS = ("fingerprint", "classes", "space", "objective", "seed", "oracle")
 """Facts that make scores comparable: a study whose data, space, objective, seed or oracle changed is another study."""
 
@@ -79,9 +82,11 @@ def study_facts(request: Request, dataset: Dataset, space: SearchSpace) -> dict[
     }
 
 
-def create_study(store: StudyStore, facts: dict[str, Any], dataset: Dataset, budget: Budget) -> None:
-    """Write a new study's facts, its budget and the files that no trial could use."""
-    store.create({**facts, "epochs": budget.epochs, "elapsed": 0.0})
+def create_study(
+    store: StudyStore, facts: dict[str, Any], options: dict[str, Any], dataset: Dataset, budget: Budget
+) -> None:
+    """Write a new study's facts, the options it was called with and the files that no trial could use."""
+    store.create({**facts, "options": options, "epochs": budget.epochs, "elapsed": 0.0})
     if dataset.bad:
         write_json(store.path.parent / "bad_files.json", [asdict(item) for item in dataset.bad])
 
@@ -126,17 +131,36 @@ def make_terms(
     )
 
 
-def make_budget(terms: Terms, request: Request) -> Budget:
-    """Return how the budget is divided, measured by the space's default network, or a smaller one if that cannot be."""
-    params = terms.space.defaults()
-    try:
-        overhead = terms.estimate(params, 0)
-        epoch_seconds = terms.estimate(params, 1) - overhead
-    except ImpossibleNetwork:
-        params = {**params, "depth": 1}
-        overhead = terms.estimate(params, 0)
-        epoch_seconds = terms.estimate(params, 1) - overhead
-    return plan_budget(request.budget_seconds, request.max_trials, epoch_seconds, terms.num_images, request.num_workers)
+def typical_params(terms: Terms) -> dict[str, Any]:
+    """Return the default configuration if it can be built for these images, else one of the space that can.
+
+    Raises:
+        SpaceError: none of NUM_TRIED configurations can.
+    """
+    rng = random.Random(0)
+    tried = [terms.space.defaults(), *(terms.space.sample(rng) for _ in range(NUM_TRIED))]
+    for params in tried:
+        try:
+            terms.cost(params)
+        except ImpossibleNetwork as error:
+            reason = str(error)
+        else:
+            return params
+    height, width, _ = terms.image_shape
+    raise SpaceError(
+        f"{terms.space.source}: no network of this space fits images of {height} x {width} pixels ({reason}); expected "
+        "at least one; allow a smaller depth, or larger images with --image-size"
+    )
+
+
+def make_budget(terms: Terms, request: Request, elapsed: float = 0.0) -> Budget:
+    """Return how the budget is divided when `elapsed` seconds of it are gone."""
+    params = typical_params(terms)
+    epoch_seconds = terms.estimate(params, 1) - terms.estimate(params, 0)
+    start = max(STARTUP_SECONDS, elapsed + IMPORT_SECONDS)
+    return plan_budget(
+        request.budget_seconds, request.max_trials, epoch_seconds, terms.num_images, request.num_workers, start
+    )
 
 
 def make_study(

@@ -79,6 +79,11 @@ class StudyStore:
             for name, value in {**facts, "schema": SCHEMA_VERSION, "created": time.time()}.items():
                 self.put(name, value)
 
+    def is_created(self) -> bool:
+        """Tell whether the study's facts are there; a kill may have come before."""
+        tables = self.connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'fact'").fetchall()
+        return bool(tables) and self.get("created") is not None
+
     def put(self, name: str, value: Any) -> None:
         """Write one fact, inside a transaction or as one of its own."""
         self.connection.execute(
@@ -160,6 +165,11 @@ class StudyStore:
         """Return the attempts that were started and never ended: what a killed search leaves."""
         return self.connection.execute("SELECT * FROM attempt WHERE state = ? ORDER BY id", (STARTED,)).fetchall()
 
+    def has_final_model(self) -> bool:
+        """Tell whether the winner's last training is done and its model was tested."""
+        query = "SELECT 1 FROM attempt WHERE trial = ? AND state = ?"
+        return self.connection.execute(query, (FINAL_TRIAL, DONE)).fetchone() is not None
+
     def scores(self, rung: int) -> dict[int, float]:
         """Return the score that each trial reached at the end of a rung."""
         rows = self.connection.execute(
@@ -174,6 +184,11 @@ class StudyStore:
             "SELECT trial, epochs, seconds FROM attempt WHERE state = ? ORDER BY id", (DONE,)
         )
         return [(row["trial"], row["epochs"], row["seconds"]) for row in rows]
+
+    def epoch_seconds(self, number: int) -> float:
+        """Return the seconds that an epoch of a trial took, start-up shared out, over its finished rungs."""
+        done = [(epochs, seconds) for trial, epochs, seconds in self.timings() if trial == number]
+        return max(sum(seconds for _, seconds in done) / max(sum(epochs for epochs, _ in done), 1), 1e-6)
 
     def trials(self) -> list[TrialRow]:
         """Return all trials, by number."""
@@ -216,7 +231,8 @@ EPOCH_COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"
 def trial_row(row: sqlite3.Row, attempts: list[sqlite3.Row]) -> TrialRow:
     """Return a line of the leaderboard from a trial and its attempts."""
     done = [attempt for attempt in attempts if attempt["state"] == DONE]
-    best = max(done, key=lambda attempt: attempt["score"], default=None)
+    # Of equal scores the longer training: on few validation images ties are common, and its loss is mostly lower.
+    best = max(done, key=lambda attempt: (attempt["score"], attempt["rung"]), default=None)
     return TrialRow(
         number=row["number"],
         state=row["state"],
@@ -262,7 +278,13 @@ def open_study(workspace: Path, name: str) -> StudyStore:
         raise DataError(
             f"study {name}: not found in {studies_folder(workspace)}; found {known}; check the name or the folder"
         )
-    return StudyStore(path)
+    try:
+        store = StudyStore(path)
+        if store.is_created():
+            return store
+    except sqlite3.DatabaseError as error:
+        raise DataError(f"{path}: {error}; expected a study; restore it from a copy, or delete its folder") from error
+    raise DataError(f"study {name} was stopped before it began; expected trials; begin it again with --resume")
 
 
 def is_alive(workspace: Path, name: str) -> bool:
@@ -272,5 +294,17 @@ def is_alive(workspace: Path, name: str) -> bool:
 
 def list_studies(workspace: Path) -> list[str]:
     """Return the names of the studies of a workspace, the newest last."""
-    paths = sorted(studies_folder(workspace).glob("*/study.db"), key=lambda path: path.stat().st_mtime_ns)
-    return [path.parent.name for path in paths]
+    created = {path.parent.name: creation_time(path) for path in studies_folder(workspace).glob("*/study.db")}
+    return sorted(created, key=lambda name: (created[name], name))
+
+
+def creation_time(path: Path) -> float:
+    """Return when a study was created, in seconds since 1970; 0 for one whose creation did not finish."""
+    try:
+        store = StudyStore(path)
+        try:
+            return float(store.get("created")) if store.is_created() else 0.0
+        finally:
+            store.close()
+    except sqlite3.DatabaseError:  # a damaged study must not hide the others
+        return 0.0

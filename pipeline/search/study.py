@@ -121,6 +121,9 @@ class Study:
         if number and remaining < 0.5 * self.budget.trial_seconds:
             return None
         params = self.first_params(number) or self.proposer.propose(number, self.acceptance(rows, remaining))
+        if params is None and number == 0:  # too short a budget for many trials: then one that fits
+            whole = 0.4 * (self.budget.end - self.elapsed())
+            params = self.proposer.propose(number, lambda params: self.is_affordable(params, 1.0, whole))
         if params is None:
             return None
         cost = self.terms.cost(params)
@@ -130,7 +133,11 @@ class Study:
     def first_params(self, number: int) -> dict[str, Any] | None:
         """Return the space's default configuration for the first trial, if it can be built and the oracle allows it."""
         params = self.terms.space.defaults()
-        if number != 0 or not self.terms.starts_with_default or not self.is_affordable(params, 1.0, math.inf):
+        if (
+            number != 0
+            or not self.terms.starts_with_default
+            or not self.is_affordable(params, 1.0, self.budget.slowest_trial)
+        ):
             return None
         self.proposer.replay(number, params)
         return params
@@ -143,15 +150,16 @@ class Study:
             [self.terms.estimate(row.params, epochs) for row, epochs, _ in done],
             [seconds for _, _, seconds in done],
         )
-        return lambda params: self.is_affordable(params, factor, remaining if rows else math.inf)
+        limit = min(self.budget.slowest_trial, remaining if rows else math.inf)
+        return lambda params: self.is_affordable(params, factor, limit)
 
-    def is_affordable(self, params: Mapping[str, Any], factor: float, remaining: float) -> bool:
-        """Tell whether a configuration is a possible network that trains within the limits of the budget."""
+    def is_affordable(self, params: Mapping[str, Any], factor: float, limit: float) -> bool:
+        """Tell whether a configuration is a possible network that trains in at most `limit` seconds."""
         try:
             seconds = factor * self.terms.estimate(params, self.budget.epochs)
         except ImpossibleNetwork:
             return False
-        return seconds <= min(self.budget.slowest_trial, remaining)
+        return seconds <= limit
 
     def end_screening(self) -> None:
         """Queue the finalists for a longer training, if there is time, and complete the others."""
@@ -162,6 +170,8 @@ class Study:
             stretch = self.budget.stretch(self.elapsed(), [row.seconds for row in finalists])
             if not stretch:
                 finalists.pop()
+        if not paused:
+            return  # nothing to decide: a resumed study screens again
         with self.store.transaction():
             self.store.put("finalists", [row.number for row in finalists])
             self.store.put("finalist_epochs", round(self.budget.epochs * stretch))
@@ -175,6 +185,8 @@ class Study:
         limit = self.budget.end - self.elapsed()
         if rung == SCREENING:
             limit = min(limit, 2 * self.budget.slowest_trial)
+        else:  # leave the winner its time
+            limit -= FINAL_IMAGES * epochs * self.store.epoch_seconds(number)
         row = next(row for row in self.store.trials() if row.number == number)
         self.running.add(number)
         return self.begin(number, rung, epochs, row.params, limit)
@@ -197,9 +209,9 @@ class Study:
 
     def final_task(self, row: TrialRow) -> TrialTask:
         """Return the winner's last training: on train + validation, for the epochs that won, or what time allows."""
-        epoch_seconds = max(row.seconds / max(row.best_epoch, 1), 1e-6) * FINAL_IMAGES
-        affordable = (self.budget.end - self.elapsed()) / epoch_seconds
-        epochs = row.epochs if math.isinf(affordable) else max(1, min(row.epochs, int(affordable)))
+        least = min(row.epochs, self.budget.epochs)
+        affordable = (self.budget.end - self.elapsed()) / (FINAL_IMAGES * self.store.epoch_seconds(row.number))
+        epochs = row.epochs if math.isinf(affordable) else max(least, min(row.epochs, int(affordable)))
         return self.begin(FINAL_TRIAL, FINALISTS, epochs, row.params, math.inf)
 
     def tell(self, outcome: TrialOutcome) -> None:

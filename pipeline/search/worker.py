@@ -45,6 +45,7 @@ def warm_up() -> bool:
 
 def run_task(task: TrialTask) -> TrialOutcome:
     """Train and return the outcome; every exception of the training becomes one, with its reason."""
+    warm_up()  # a new child imports first, and that is not the trial's time
     started = time.monotonic()
     try:
         score, facts = train_final(task) if task.is_final else train_rung(task)
@@ -102,6 +103,7 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
     try:
         facts = store.facts()
         folder = Path(facts["cache"])
+        load_split.cache_clear()  # not twice in memory
         training = load_split(folder, ("train", "val"))
         model, _ = train(task.params, training, None, setting(task, facts), reporter(store, task))
         target = Path(task.study_path) / "model" / "model.keras"

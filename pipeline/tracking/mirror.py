@@ -14,9 +14,9 @@ from pipeline.records import (
     COMPLETED,
     FINAL_STATES,
     PARENT,
+    PAUSED,
     PLANNED,
     PRUNED,
-    RUNNING,
     EpochRow,
     MirrorMark,
     StudyView,
@@ -88,18 +88,18 @@ class MlflowMirror:
     def close(self, state: str) -> str:
         """Send the rest, end the parent run as `state` (FINISHED, FAILED or KILLED) and return its run id.
 
-        Runs of trials that are not final end as KILLED, or as FINISHED when they wait at a rung of a finished
-        study; a later push opens them again.
+        Runs of trials that are not final end as KILLED (also those that wait to start again after a kill), or as
+        FINISHED when they wait at a rung of a finished study; a later push opens them again.
         """
         self.push()
         with tracking_errors("ending the runs"):
             trials = self._view.trials()
-            for trial in trials:
-                if trial.state in (PLANNED, *FINAL_STATES):
-                    continue
-                is_killed = state == "KILLED" or trial.state == RUNNING
-                run_id = self._children[trial.number].run_id
-                self._client.set_terminated(run_id, "KILLED" if is_killed else "FINISHED")
+            states = {trial.number: trial.state for trial in trials}
+            for number, info in self._children.items():
+                trial_state = states.get(number, PLANNED)
+                if trial_state not in FINAL_STATES:
+                    is_waiting = trial_state == PAUSED and state != "KILLED"
+                    self._client.set_terminated(info.run_id, "FINISHED" if is_waiting else "KILLED")
             self._end_parent(trials, state)
         self._client = None
         return str(self.run_id)

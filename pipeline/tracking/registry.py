@@ -33,8 +33,9 @@ CHAMPION = "champion"
 MODEL_NAME = "model"
 KIND_TAG = "pipeline.kind"
 KIND = "image-classifier"
+LOGGED_URI = re.compile(r"models:/(m-[0-9a-f]+)")
 FORMS = (
-    "champion, models:/NAME@ALIAS, models:/NAME/VERSION, a run's id (32 hexadecimal digits),"
+    "champion, models:/NAME@ALIAS, models:/NAME/VERSION, models:/m-ID, a run's id (32 hexadecimal digits),"
     " or a folder with model.json"
 )
 
@@ -125,7 +126,7 @@ def default_store(uri: str) -> Iterator[None]:
 
 def logged_model_id(version: Any) -> str | None:
     """Return the id of the logged model that a version was made of; MLflow keeps it in `source` only."""
-    match = re.fullmatch(r"models:/(m-[0-9a-f]+)", version.source or "")
+    match = LOGGED_URI.fullmatch(version.source or "")
     return match[1] if match else None
 
 
@@ -208,7 +209,7 @@ def resolve_model(workspace: Path, model: str) -> ResolvedModel:
 
 
 def resolve_champion(client: "MlflowClient", workspace: Path) -> ResolvedModel:
-    """Return the champion; of several registered models the one whose champion is the newest."""
+    """Return the newest champion of all registered models; those made in this workspace come first."""
     versions = []
     token = None
     while True:
@@ -221,18 +222,23 @@ def resolve_champion(client: "MlflowClient", workspace: Path) -> ResolvedModel:
             break
     if not versions:
         raise ModelRefused("there is no champion yet; expected a registered model; run `pipeline search` first")
+    here = workspace_tag(workspace)
     versions.sort(key=lambda version: (version.creation_timestamp, int(version.version)), reverse=True)
+    versions.sort(key=lambda version: version.tags.get(WORKSPACE_TAG) != here)  # stable: the newest stay first
     note = ""
     if len(versions) > 1:
-        others = ", ".join(f"models:/{version.name}@{CHAMPION}" for version in versions[1:])
-        note = f"champion is the newest one, models:/{versions[0].name}@{CHAMPION}; others: {others}"
+        chosen, *others = (f"models:/{version.name}@{CHAMPION}" for version in versions)
+        kind = "of this workspace" if versions[0].tags.get(WORKSPACE_TAG) == here else "of the store"
+        note = f"champion is the newest one {kind}, {chosen}; others: {', '.join(others)}"
     return fetch_version(client, workspace, versions[0], note)
 
 
 def resolve_uri(client: "MlflowClient", workspace: Path, uri: str) -> ResolvedModel:
-    """Return the model of models:/NAME@ALIAS or models:/NAME/VERSION."""
+    """Return the model of models:/NAME@ALIAS, models:/NAME/VERSION or models:/m-ID."""
     from mlflow.exceptions import MlflowException
 
+    if logged := LOGGED_URI.fullmatch(uri):
+        return resolve_logged(client, workspace, logged[1])
     match = re.fullmatch(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))", uri)
     if match is None:
         raise ModelRefused(f"model {uri!r}: not of a known form; expected {FORMS}")
@@ -264,9 +270,28 @@ def resolve_run(client: "MlflowClient", workspace: Path, run_id: str) -> Resolve
             f"model {run_id!r}: this run logged no model; expected the run of a chosen model; use champion"
         )
     models = [client.get_logged_model(output.model_id) for output in outputs]
-    newest = max(models, key=lambda logged: logged.creation_timestamp)
-    folder = fetch(workspace, client.tracking_uri, newest.artifact_location, newest.model_id)
-    return ResolvedModel(folder, f"models:/{newest.model_id}")
+    return fetch_logged(client, workspace, max(models, key=lambda logged: logged.creation_timestamp))
+
+
+def resolve_logged(client: "MlflowClient", workspace: Path, model_id: str) -> ResolvedModel:
+    """Return a logged model, registered or not."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        logged = client.get_logged_model(model_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise ModelRefused(
+            f"model 'models:/{model_id}': no such logged model; expected {FORMS}; `pipeline runs` lists them"
+        ) from error
+    return fetch_logged(client, workspace, logged)
+
+
+def fetch_logged(client: "MlflowClient", workspace: Path, logged: Any) -> ResolvedModel:
+    """Bring the files of a logged model to this machine."""
+    folder = fetch(workspace, client.tracking_uri, logged.artifact_location, logged.model_id)
+    return ResolvedModel(folder, f"models:/{logged.model_id}")
 
 
 def fetch_version(client: "MlflowClient", workspace: Path, version: Any, note: str = "") -> ResolvedModel:

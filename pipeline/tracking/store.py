@@ -108,18 +108,29 @@ def tracking_errors(action: str) -> Iterator[None]:
         ) from error
 
 
+def check_store(workspace: Path) -> str:
+    """Return the tracking URI after all checks that need no mlflow; they take no time.
+
+    Raises:
+        TrackingError: an old file store is in the way, or a server does not answer.
+    """
+    uri = tracking_uri(workspace)
+    if not os.environ.get("MLFLOW_TRACKING_URI", "").strip():
+        refuse_file_store(workspace)
+    if is_remote(uri):
+        check_server(uri)
+    return uri
+
+
 def open_client(workspace: Path) -> "MlflowClient":
     """Return a client on the workspace's store, which is created when it is a local file that does not exist.
 
     Raises:
         TrackingError: an old file store is in the way, a server does not answer, or a file is no database.
     """
-    uri = tracking_uri(workspace)
+    uri = check_store(workspace)
     prepare_environment()
-    if not os.environ.get("MLFLOW_TRACKING_URI", "").strip():
-        refuse_file_store(workspace)
     if is_remote(uri):
-        check_server(uri)
         with tracking_errors(f"opening {redacted(uri)}"):
             return make_client(uri)
     with first_use_lock(workspace):

@@ -40,6 +40,36 @@ def test_package_for_another_system_or_of_an_extra_is_not_asked_for() -> None:
     assert doctor.mismatches(['pywin32==311 ; sys_platform == "win32"', 'no-such==1 ; extra == "ray"']) == []
 
 
+@pytest.mark.parametrize(
+    ("installed", "machine", "name"),
+    [
+        ({"tensorflow-cpu"}, "x86_64", "requirements.lock"),
+        ({"tensorflow-cpu", "tensorflow"}, "x86_64", "requirements.lock"),
+        ({"tensorflow"}, "x86_64", "requirements-gpu.lock"),
+        ({"tensorflow"}, "arm64", "requirements.lock"),
+        (set(), "x86_64", "requirements.lock"),
+    ],
+)
+def test_lock_is_that_of_the_installed_tensorflow(installed: set[str], machine: str, name: str) -> None:
+    assert doctor.lock_name(installed, machine) == name
+    assert (doctor.SOURCE / name).is_file()
+
+
+@pytest.mark.parametrize(
+    ("version", "state"),
+    [("3.10.14", "failed"), ("3.11.0", "ok"), ("3.13.5+", "ok"), ("3.14.0rc1", "failed"), ("4.0.0", "failed")],
+)
+def test_python_has_to_be_one_that_tensorflow_supports(version: str, state: str) -> None:
+    check = doctor.check_python(version)
+    assert check.state == state
+    assert (check.advice == "install Python 3.11 or newer, but older than 3.14") == (state == "failed")
+
+
+def test_child_imports_nothing_of_the_workspace(workspace: Path) -> None:
+    (workspace / "json.py").write_text("raise SystemExit('a file of the workspace was imported')")
+    assert doctor.ask_child("import json; print(json.dumps({'ok': 1}))", workspace) == {"ok": 1}
+
+
 def test_child_that_fails_is_a_finding(workspace: Path) -> None:
     assert doctor.ask_child("raise ValueError('no such backend')", workspace) == {
         "error": "ValueError: no such backend"
@@ -76,6 +106,7 @@ def test_healthy_machine_passes_and_a_missing_gpu_is_an_information(workspace: P
     assert checks["mlflow"]["found"].endswith(f"at sqlite:///{workspace}/mlflow.db")
     assert report["ok"] == (result.exit_code == 0)
     assert not list(workspace.glob(".pipeline-doctor-*"))
+    assert "pipeline spaces" not in result.stderr
 
 
 @pytest.mark.heavy

@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline.bundle import load_model, read_bundle, write_bundle
 from pipeline.cli.main import cli
 from pipeline.errors import ModelRefused
+from tests.scoring.colours import parts_table
 
 pytestmark = pytest.mark.heavy
 
@@ -59,6 +60,7 @@ def test_command_writes_rows_and_csv_and_repeats_nothing(tmp_path, bundle):
     for index, colour in enumerate(["red", "lime", "blue", "red", "red"]):
         Image.new("RGB", (20, 10), colour).save(tmp_path / "in" / f"{index}.png")
     (tmp_path / "in" / "5.png").write_text("text")
+    (tmp_path / "in" / ".hidden").touch()
     arguments = (bundle.folder, tmp_path / "in", "-o", tmp_path / "out", "--csv", tmp_path / "rows.csv")
     result = run(*arguments, "--batch-size", 2)
     assert result.exit_code == 0, result.stderr
@@ -66,15 +68,17 @@ def test_command_writes_rows_and_csv_and_repeats_nothing(tmp_path, bundle):
     assert f"6 rows in {tmp_path / 'out'}: 5 ok, 1 errors" in result.stdout
     assert f"{tmp_path / 'in' / '5.png'}: unsupported: the first bytes are b'text'" in result.stderr
     assert "3 classes, 8 x 8 RGB images" in result.stderr
-    table = pd.read_parquet(tmp_path / "out")
+    table = parts_table(tmp_path / "out")
     assert table.label.tolist()[:5] == ["red", "green", "blue", "red", "red"]
     np.testing.assert_allclose(table.probability[:5], np.exp(10) / (np.exp(10) + 2), rtol=1e-4)
     assert len(pd.read_csv(tmp_path / "rows.csv")) == 6
+    assert json.loads((tmp_path / "out" / "MANIFEST.json").read_text())["skipped"] == 1
     again = run(*arguments, "--json")
     assert "already complete" in again.stderr
     document = json.loads(again.stdout)
     assert (document["rows"], document["ok"], document["errors"]) == (6, 5, 1)
     assert document["errors_by_code"] == {"unsupported": 1}
+    assert document["skipped"] == 1
     assert document["model_sha256"] == bundle.sha256
     refused = run(*arguments, "--top-k", 1)
     assert refused.exit_code == 2
@@ -88,7 +92,7 @@ def test_no_readable_file_ends_with_3(tmp_path, bundle):
     (tmp_path / "a.png").touch()
     result = run(bundle.folder, tmp_path / "a.png", "-o", tmp_path / "out")
     assert result.exit_code == 3
-    assert pd.read_parquet(tmp_path / "out").error_code.tolist() == ["empty"]
+    assert parts_table(tmp_path / "out").error_code.tolist() == ["empty"]
 
 
 def test_lambda_layer_is_refused(tmp_path):

@@ -235,7 +235,7 @@ def test_a_search_killed_with_its_children_is_resumed_where_it_was(tmp_path):
         os.kill(pid, signal.SIGKILL)
     process.communicate()
     before = study_rows(tmp_path, query="SELECT trial, rung, score FROM attempt WHERE state = 'DONE' ORDER BY id")
-    resumed = pipeline(tmp_path, "search", "photos", "--trials", "4", "--resume", *OPTIONS)
+    resumed = pipeline(tmp_path, "search", "photos", "--resume", "--json")  # with its own options
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["trials"]["completed"] == 4
     after = study_rows(tmp_path, query="SELECT trial, rung, score FROM attempt WHERE state = 'DONE' ORDER BY id")
@@ -259,7 +259,7 @@ def test_a_signal_ends_the_search_resumably(tmp_path, number, code):
     _, stderr = process.communicate(timeout=60)
     assert time.monotonic() - begun < 10
     assert process.returncode == code, stderr
-    assert "continue with: pipeline search photos --name photos-1 --space ./tiny.yaml --trials 50 --resume" in stderr
+    assert "continue with: pipeline search photos --name photos-1 --resume" in stderr
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
@@ -292,9 +292,34 @@ def test_other_oracles_and_two_workers(tmp_path, oracle, workers):
     space = tmp_path / "tiny.yaml"
     space.write_text(
         space.read_text().replace(
-            "{type: float, min_value: 0.002, max_value: 0.02, sampling: log", "{type: choice, values: [0.01, 0.02]"
+            "{type: float, min_value: 0.01, max_value: 0.03, sampling: log", "{type: choice, values: [0.01, 0.02, 0.03]"
         )
     )
     done = pipeline(tmp_path, "search", "photos", "--trials", "3", "--oracle", oracle, "--workers", workers, *OPTIONS)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trials"]["completed"] == 3
+
+
+def test_a_search_is_tracked_by_a_server_and_scored_from_it(tmp_path, server):
+    from mlflow import MlflowClient
+
+    write_photos(tmp_path)
+    arguments = ("search", "photos", "--trials", "2", "--name", "remote", *OPTIONS)
+    done = pipeline(tmp_path, *arguments, MLFLOW_TRACKING_URI=server)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert not (tmp_path / "mlflow.db").exists()
+    client = MlflowClient(server)
+    runs = client.search_runs([client.get_run(facts["run_id"]).info.experiment_id])
+    assert sorted(run.info.status for run in runs) == ["FINISHED"] * 3
+    out = pipeline(tmp_path, "score", "champion", "photos/dark", "-o", "out", "--json", MLFLOW_TRACKING_URI=server)
+    assert out.returncode == 0, out.stderr
+    assert json.loads(out.stdout)["ok"] == 24
+
+
+def test_a_server_that_is_down_is_said_before_any_training(tmp_path):
+    write_photos(tmp_path)
+    done = pipeline(tmp_path, "search", "photos", "--trials", "2", *OPTIONS, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert done.returncode == 7
+    assert "http://127.0.0.1:9" in done.stderr
+    assert "val_accuracy" not in done.stderr

@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipeline.cli.main import cli
+from tests.cli.workspace import command
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +41,20 @@ def test_print_shows_address_and_command_and_creates_nothing(workspace: Path) ->
     assert result.exit_code == 0, result.output
     address, line = result.stdout.splitlines()
     assert address == "http://127.0.0.1:5007"
-    assert f"--backend-store-uri sqlite:///{workspace}/mlflow.db" in line
+    assert f"MLFLOW_BACKEND_STORE_URI=sqlite:///{workspace}/mlflow.db" in line
+    assert "PYTHONSAFEPATH=1" in line
+    assert "--app-dir" in line
     assert "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false" in line
     assert "--workers 1" in line
     assert list(workspace.iterdir()) == []
+
+
+def test_print_shows_a_database_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ada:secret@db/mlflow")
+    result = run("--print")
+    assert result.exit_code == 0, result.output
+    assert "MLFLOW_BACKEND_STORE_URI='postgresql://***@db/mlflow'" in result.stdout
+    assert "secret" not in result.output
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "example.org"])
@@ -81,12 +91,16 @@ def test_old_file_store_is_refused(workspace: Path) -> None:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
-def test_signal_ends_the_server_and_all_its_processes(number: signal.Signals, code: int, workspace: Path) -> None:
+def test_signal_ends_the_server_and_all_its_processes(
+    number: signal.Signals, code: int, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
+    (workspace / "mlflow.py").write_text("raise SystemExit('a file of the workspace was imported')")
     port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline", "ui", "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = subprocess.Popen(command("ui", "--port", str(port)), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert answers(f"http://127.0.0.1:{port}/health", process)
+    assert (workspace / "other.db").exists()
+    assert not (workspace / "mlflow.db").exists()
     foreign = urllib.request.Request(f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/list")
     foreign.add_header("Host", "example.org")
     with pytest.raises(urllib.error.HTTPError, match="403"):

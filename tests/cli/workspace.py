@@ -11,9 +11,9 @@ TINY = """
 schema: 1
 params:
   depth: {type: int, min_value: 1, max_value: 2, default: 1}
-  filters: {type: choice, values: [8, 16]}
+  filters: {type: choice, values: [16, 32]}
   pooling: {type: choice, values: [max, avg]}
-  learning_rate: {type: float, min_value: 0.002, max_value: 0.02, sampling: log, default: 0.01}
+  learning_rate: {type: float, min_value: 0.01, max_value: 0.03, sampling: log, default: 0.02}
   batch_size: {type: fixed, value: 16}
 """
 

@@ -110,7 +110,7 @@ def test_names_that_are_not_utf8_are_no_problem(tmp_path):
     root = write_classes(tmp_path / "set", {"a": 6, "b": 6})
     (root / "a" / "000.png").rename(os.fsdecode(os.fsencode(root / "a") + b"/\xff.png"))
     (root / "b" / "000.png").write_bytes(b"")
-    os.rename(root / "b" / "000.png", os.fsencode(root / "b") + b"/\xfe.png")
+    (root / "b" / "000.png").rename(os.fsdecode(os.fsencode(root / "b") + b"/\xfe.png"))
     dataset = prepared(root, tmp_path)
     assert sum(dataset.counts.values()) == 11
     assert [item.code for item in dataset.bad] == ["empty"]

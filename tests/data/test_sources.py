@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 
 import numpy as np
 import pandas
@@ -61,6 +62,7 @@ def test_a_table_of_paths_and_labels(tmp_path, kind):
         ("path,label\n", "found no rows"),
         ("file,label\na.png,x\n", "row 1: found ['file', 'label'] with no path"),
         ("path,label\na.png,\n", "with no label"),
+        ("file,label\na,b.png,x\n", "with no path"),
         ("path,label,split\na.png,x,tset\n", "split is 'tset'; expected one of train, val, test"),
         ("path,label,split\na.png,x,train\nb.png,y,\n", "1 of 2 rows have no split"),
         ("path,label\na.png,x\nb.png,x\n", "found 1 class (x); expected at least 2"),
@@ -74,8 +76,9 @@ def test_a_bad_table_is_refused_with_its_row(tmp_path, text, message):
     assert message in str(caught.value)
 
 
-def test_a_table_that_is_no_table_is_refused(tmp_path):
-    (tmp_path / "set.jsonl").write_text("{broken")
+@pytest.mark.parametrize("text", ["{broken", "[1, 2]", "3"])
+def test_a_table_that_is_no_table_is_refused(tmp_path, text):
+    (tmp_path / "set.jsonl").write_text(text)
     with pytest.raises(DataError, match="cannot be read as jsonl"):
         open_source(str(tmp_path / "set.jsonl"), tmp_path)
 
@@ -87,7 +90,7 @@ def test_a_table_that_is_no_table_is_refused(tmp_path):
         (lambda root: root.mkdir(), "found no files in sub-folders"),
         (lambda root: write_picture(root / "a.png", 9), "found no files in sub-folders"),
         (lambda root: write_classes(root, {"only": 3}), "found 1 class (only)"),
-        (lambda root: write_classes(root / "test", {"a": 3, "b": 3}), "expected a train/ folder"),
+        (lambda root: write_classes(root / "test", {"a": 3, "b": 3}), "found test; expected train/, [val/] and test/"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_refused(tmp_path, make, message):
@@ -95,6 +98,32 @@ def test_a_folder_that_cannot_be_used_is_refused(tmp_path, make, message):
     with pytest.raises(DataError) as caught:
         open_source(str(tmp_path / "set"), tmp_path)
     assert message in str(caught.value)
+
+
+def test_a_folder_beside_the_splits_is_refused_by_name(tmp_path):
+    for split in ("train", "test"):
+        write_classes(tmp_path / "set" / split, {"a": 3, "b": 3})
+    (tmp_path / "set" / "unlabelled").mkdir()
+    with pytest.raises(DataError, match="found unlabelled beside test, train; expected train/"):
+        open_source(str(tmp_path / "set"), tmp_path)
+
+
+def test_a_split_without_class_folders_is_refused(tmp_path):
+    write_classes(tmp_path / "set" / "train", {"a": 3, "b": 3})
+    write_picture(tmp_path / "set" / "test" / "1.png", 50)
+    with pytest.raises(DataError, match="test: found no files in sub-folders; expected a sub-folder per class"):
+        open_source(str(tmp_path / "set"), tmp_path)
+
+
+def test_the_studies_of_the_workspace_are_no_class(tmp_path):
+    write_classes(tmp_path, {"a": 3, "b": 3, "mlruns": 3})
+    assert open_source(str(tmp_path), tmp_path).classes == ("a", "b")
+
+
+def test_a_class_name_that_is_not_utf8_becomes_visible(tmp_path):
+    write_classes(tmp_path / "set", {"a": 3, "b": 3})
+    (tmp_path / "set" / "b").rename(os.fsdecode(os.fsencode(tmp_path / "set") + b"/caf\xe9"))
+    assert open_source(str(tmp_path / "set"), tmp_path).classes == ("a", "caf\\udce9")
 
 
 def test_a_loop_of_links_ends(tmp_path):
@@ -154,5 +183,5 @@ def test_a_truncated_idx_file_is_refused(tmp_path, idx_folder):
 
 
 def test_a_download_with_the_wrong_bytes_is_refused():
-    with pytest.raises(DataError, match="expected 0{64}; fetch the file again"):
+    with pytest.raises(DataError, match=r"expected 0{64}; fetch the file again"):
         builtin.check_sha256(b"x", "0" * 64, "here")

@@ -1,12 +1,13 @@
 """What becomes of files, folders and manifests that are handed to scoring."""
 
 import os
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, InvalidUsage
 from pipeline.scoring.inputs import find_inputs
 
 
@@ -35,7 +36,7 @@ def test_hidden_names_are_skipped_and_counted(tmp_path):
     touch(tmp_path / "a.png", tmp_path / "._a.png", tmp_path / ".cache" / "b.png", tmp_path / "d" / ".c.png")
     found = find_inputs([str(tmp_path)])
     assert names(found, tmp_path) == [b"a.png"]
-    assert found.num_hidden == 3
+    assert found.num_skipped == 3
 
 
 def test_hidden_file_that_is_named_is_kept(tmp_path):
@@ -73,7 +74,49 @@ def test_names_that_are_not_utf8_survive(tmp_path):
 
 def test_output_folder_is_left_out(tmp_path):
     touch(tmp_path / "a.png", tmp_path / "scores" / "part-00000.parquet")
-    assert names(find_inputs([str(tmp_path)], tmp_path / "scores"), tmp_path) == [b"a.png"]
+    found = find_inputs([str(tmp_path)], tmp_path / "scores")
+    assert (names(found, tmp_path), found.num_skipped) == ([b"a.png"], 0)
+
+
+def test_earlier_outputs_are_skipped_and_counted(tmp_path):
+    touch(tmp_path / "a.png", tmp_path / "out.old-1" / "_PLAN.json", tmp_path / "out.old-1" / "part-00000.parquet")
+    touch(tmp_path / "deep" / "scores" / "_PLAN.json", tmp_path / "deep" / "scores" / "_parts" / "part-00000.json")
+    found = find_inputs([str(tmp_path)], tmp_path / "out")
+    assert (names(found, tmp_path), found.num_skipped) == ([b"a.png"], 2)
+    assert find_inputs([str(tmp_path / "out.old-1")]).paths == []
+
+
+def test_csv_file_and_mlflow_store_of_the_current_folder_are_skipped_and_counted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = ("mlflow.db", "mlflow.db-wal", "mlflow.db-shm", "mlflow.db-journal", "mlruns/1/model.keras")
+    touch(tmp_path / "a.png", tmp_path / "rows.csv", *(tmp_path / name for name in store))
+    touch(tmp_path / "sub" / "rows.csv", tmp_path / "sub" / "mlruns" / "b.png", tmp_path / "sub" / "mlflow.db")
+    found = find_inputs(["."], csv_path=tmp_path / "rows.csv")
+    assert names(found, tmp_path) == [b"a.png", b"sub/mlflow.db", b"sub/mlruns/b.png", b"sub/rows.csv"]
+    assert found.num_skipped == 6
+    named = find_inputs(["sub"], csv_path=tmp_path / "sub" / "rows.csv")
+    assert (names(named, tmp_path), named.num_skipped) == ([b"sub/mlflow.db", b"sub/mlruns/b.png"], 1)
+
+
+@pytest.mark.parametrize("given", ["out", "out/a.png", "out/sub", "list.csv", "link"])
+def test_input_inside_the_output_is_refused(tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path / "out" / "a.png", tmp_path / "out" / "sub" / "b.png")
+    (tmp_path / "list.csv").write_text("path\nb.png\nout/a.png\n")
+    (tmp_path / "link").symlink_to(tmp_path / "out" / "sub")
+    with pytest.raises(InvalidUsage, match="lies inside the output out; expected inputs outside of it"):
+        find_inputs([given], Path("out"))
+
+
+def test_folder_whose_name_begins_like_the_output_is_outside_of_it(tmp_path):
+    touch(tmp_path / "out2" / "a.png", tmp_path / "out" / "_PLAN.json")
+    assert names(find_inputs([str(tmp_path / "out2")], tmp_path / "out"), tmp_path) == [b"out2/a.png"]
+
+
+def test_name_with_a_nul_is_kept_for_its_row(tmp_path):
+    (tmp_path / "m.jsonl").write_text('{"path": "a\\u0000b/c.png"}')
+    found = find_inputs([str(tmp_path / "m.jsonl")], tmp_path / "out")
+    assert names(found, tmp_path) == [b"a\0b/c.png"]
 
 
 def test_input_that_does_not_exist_is_an_error(tmp_path):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from pipeline.files import locked
 from pipeline.scoring.inputs import find_inputs
 from pipeline.scoring.output import MANIFEST_FILE, SUCCESS_FILE, export_csv, move_aside
 from pipeline.scoring.score import already_scored, score
-from tests.scoring.colours import COLOURS, mean_colour, silent, write_colours
+from tests.scoring.colours import COLOURS, mean_colour, parts_table, silent, write_colours
 
 PEAK = float(np.exp(1) / (np.exp(1) + 2))  # softmax of (1, 0, 0)
 
@@ -76,7 +77,7 @@ def write_odd_files(folder: Path) -> dict[str, str]:
 def test_every_file_has_one_row_with_its_label_or_its_reason(tmp_path, make_job):
     expected = write_odd_files(tmp_path / "in")
     facts = score(make_job(find_inputs([str(tmp_path / "in")]).paths, batch_size=4), mean_colour, silent)
-    table = pd.read_parquet(tmp_path / "out")
+    table = parts_table(tmp_path / "out")
     found = {Path(row.path).name: row.error_code if pd.isna(row.label) else row.label for row in table.itertuples()}
     assert found == expected
     assert (facts.rows, facts.ok, facts.errors) == (15, 9, 6)
@@ -94,7 +95,7 @@ def test_every_file_has_one_row_with_its_label_or_its_reason(tmp_path, make_job)
 def test_row_holds_the_best_classes_in_order(tmp_path, make_job):
     paths = write_colours(tmp_path / "in", 3)
     score(make_job(paths, top_k=2), mean_colour, silent)
-    table = pd.read_parquet(tmp_path / "out")
+    table = parts_table(tmp_path / "out")
     ranked = ["top1_label", "top1_probability", "top2_label", "top2_probability"]
     assert list(table) == ["path", "label", "probability", "status", "error_code", "error_detail", *ranked]
     assert table.label.tolist() == ["red", "green", "blue"]
@@ -107,7 +108,7 @@ def test_row_holds_the_best_classes_in_order(tmp_path, make_job):
 
 def test_top_k_is_at_most_the_number_of_classes(tmp_path, make_job):
     score(make_job(write_colours(tmp_path / "in", 1), top_k=99), mean_colour, silent)
-    assert list(pd.read_parquet(tmp_path / "out"))[-1] == "top3_probability"
+    assert list(parts_table(tmp_path / "out"))[-1] == "top3_probability"
 
 
 def test_every_batch_has_the_same_shape(tmp_path, make_job):
@@ -124,13 +125,14 @@ def test_every_batch_has_the_same_shape(tmp_path, make_job):
 
 
 def test_manifest_adds_up(tmp_path, make_job):
-    score(make_job(write_colours(tmp_path / "in", 10), shard_size=4), mean_colour, silent)
+    score(make_job(write_colours(tmp_path / "in", 10), shard_size=4, num_skipped=7), mean_colour, silent)
     manifest = json.loads((tmp_path / "out" / MANIFEST_FILE).read_text())
     assert [part["rows"] for part in manifest["parts"]] == [4, 4, 2]
     assert (manifest["rows"], manifest["ok"], manifest["errors"]) == (10, 10, 0)
     assert manifest["model"] == {"uri": "models:/colours/1", "sha256": "0" * 64}
     assert manifest["classes"] == ["red", "green", "blue"]
     assert manifest["labels"] == {"red": 4, "green": 3, "blue": 3}
+    assert manifest["skipped"] == 7
 
 
 def test_progress_ends_at_the_total(tmp_path, make_job):
@@ -149,7 +151,7 @@ def test_logits_that_are_not_finite_make_a_row_without_a_label(tmp_path, make_jo
 
     facts = score(make_job(write_colours(tmp_path / "in", 3)), broken, silent)
     assert facts.errors_by_code == {"not_finite": 1}
-    assert pd.read_parquet(tmp_path / "out").label.tolist()[::2] == ["red", "blue"]
+    assert parts_table(tmp_path / "out").label.tolist()[::2] == ["red", "blue"]
 
 
 def test_complete_output_is_not_scored_again(tmp_path, make_job):
@@ -220,6 +222,36 @@ def test_rows_of_another_run_are_refused(tmp_path, make_job, change, field):
     assert contents(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize("change", ["size", "time", "gone"])
+def test_changed_file_is_another_run(tmp_path, make_job, change):
+    job = make_job(write_colours(tmp_path / "in", 3))
+    score(job, mean_colour, silent)
+    path = tmp_path / "in" / "0001.png"
+    status = path.stat()
+    if change == "size":
+        path.write_bytes(path.read_bytes() + b"\0")
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    elif change == "time":
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1000))
+    else:
+        path.unlink()
+    with pytest.raises(InvalidUsage, match=r"paths_sha256 .*choose another folder with -o, or .*--overwrite"):
+        already_scored(job)
+
+
+def test_other_class_names_are_another_run(tmp_path, make_job):
+    job = make_job(write_colours(tmp_path / "in", 1))
+    score(job, mean_colour, silent)
+    renamed = replace(job, bundle=replace(job.bundle, classes=("rot", "gruen", "blau")))
+    with pytest.raises(InvalidUsage, match="classes_sha256"):
+        already_scored(renamed)
+
+
+def test_scoring_needs_no_call_that_macos_lacks(tmp_path, make_job, monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert score(make_job(write_colours(tmp_path / "in", 1)), mean_colour, silent).ok == 1
+
+
 def test_same_relative_names_in_another_folder_are_another_run(tmp_path, make_job, monkeypatch):
     for site in ("north", "south"):
         write_colours(tmp_path / site, 1)
@@ -255,6 +287,30 @@ def test_moving_aside_keeps_the_old_rows(tmp_path, make_job):
     assert not job.out.exists()
 
 
+def test_folder_that_is_no_output_is_not_moved_aside(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InvalidUsage, match=r"out: holds thesis.tex and no _PLAN.json; expected an output"):
+        move_aside(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_output_that_cannot_be_made_is_the_systems_error(tmp_path, make_job):
+    job = make_job(write_colours(tmp_path / "in", 1), "closed/out")
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(PermissionError):
+        score(job, refuse, silent)
+
+
+def test_output_below_a_file_is_the_systems_error(tmp_path, make_job):
+    job = make_job(write_colours(tmp_path / "in", 1), "file/out")
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError) as raised:
+        score(job, refuse, silent)
+    assert isinstance(raised.value, (NotADirectoryError, FileExistsError))
+
+
 def test_second_process_is_told_to_wait(tmp_path, make_job):
     job = make_job(write_colours(tmp_path / "in", 1))
     with (
@@ -265,20 +321,20 @@ def test_second_process_is_told_to_wait(tmp_path, make_job):
     assert raised.value.exit_code == 5
 
 
-def test_csv_export_disarms_formulas(tmp_path, make_job, monkeypatch):
+def test_csv_export_disarms_formulas_and_keeps_numbers(tmp_path, make_job, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("=cmd|'x'!A0", "@sum", "-1", "a,b", 'q"q'):
+    for name in ("=cmd|'x'!A0", "@sum", "-1", "-1+cmd", "a,b", 'q"q'):
         Image.new("RGB", (4, 4), COLOURS["blue"]).save(name, "PNG")
     Path("zero").touch()
-    paths = [b"=cmd|'x'!A0", b"@sum", b"-1", b"a,b", b'q"q', b"zero"]
+    paths = [b"=cmd|'x'!A0", b"@sum", b"-1", b"-1+cmd", b"a,b", b'q"q', b"zero"]
     score(make_job(paths, shard_size=4), mean_colour, silent)
-    assert export_csv(tmp_path / "out", tmp_path / "rows.csv") == 6
+    assert export_csv(tmp_path / "out", tmp_path / "rows.csv") == 7
     table = pd.read_csv(tmp_path / "rows.csv")
-    assert table.path.tolist() == ["'=cmd|'x'!A0", "'@sum", "'-1", "a,b", 'q"q', "zero"]
-    assert table.label.tolist()[:5] == ["blue"] * 5
-    np.testing.assert_allclose(table.probability[:5], PEAK, rtol=1e-6)
-    assert table.error_code.tolist()[5] == "empty"
-    assert (tmp_path / "rows.csv").read_text().splitlines()[6] == "zero,,,error,empty,zero bytes,,,,,,"
+    assert table.path.tolist() == ["'=cmd|'x'!A0", "'@sum", "-1", "'-1+cmd", "a,b", 'q"q', "zero"]
+    assert table.label.tolist()[:6] == ["blue"] * 6
+    np.testing.assert_allclose(table.probability[:6], PEAK, rtol=1e-6)
+    assert table.error_code.tolist()[6] == "empty"
+    assert (tmp_path / "rows.csv").read_text().splitlines()[7] == "zero,,,error,empty,zero bytes,,,,,,"
 
 
 CHILD = """
@@ -306,6 +362,7 @@ def start_child(source: Path, out: Path) -> subprocess.Popen:
     return subprocess.Popen(arguments, stdin=pipe, stdout=pipe, text=True, cwd=Path(__file__).parents[2])
 
 
+@pytest.mark.heavy
 def test_killed_runs_give_the_bytes_of_an_unkilled_one(tmp_path):
     paths = write_colours(tmp_path / "in", 150)
     (tmp_path / "in" / "0077.png").write_bytes(b"")
@@ -323,7 +380,7 @@ def test_killed_runs_give_the_bytes_of_an_unkilled_one(tmp_path):
         child.communicate()
     assert child.returncode == 0
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
-    table = pd.read_parquet(tmp_path / "killed")
+    table = parts_table(tmp_path / "killed")
     assert table.path.tolist() == [path.decode() for path in paths]
     assert (table.status == "error").sum() == 1
     assert not list((tmp_path / "killed").glob(".*.tmp-*"))

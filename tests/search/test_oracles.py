@@ -108,6 +108,23 @@ def test_a_replayed_oracle_goes_on_where_the_first_one_was(name, small):
         assert rest == whole[6:]
 
 
+@pytest.mark.parametrize("name", ["random", "bayesian"])
+def test_a_replayed_oracle_repeats_nothing_of_a_continuous_space_either(name):
+    space = load_space("cnn")
+    whole = ask_and_tell(proposer(name, space), 8)
+    resumed = proposer(name, space)
+    for number, params in enumerate(whole[:5]):
+        resumed.replay(number, params)
+        resumed.tell(number, 0.5)
+    assert ask_and_tell(resumed, 3, first=5) == whole[5:]
+
+
+def test_a_grid_keeps_all_workers_busy(small):
+    oracle = proposer("grid", small)
+    proposed = [oracle.propose(number, lambda params: True) for number in range(6)]
+    assert len({tuple(sorted(params.items())) for params in proposed}) == 6
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_several_trials_may_run_at_once(name, small):
     oracle = proposer(name, small)

@@ -93,7 +93,7 @@ def test_no_finalists_before_every_screening_is_told(tmp_path):
     assert study.ask().rung == 1
 
 
-@pytest.mark.parametrize("num_done", range(10))
+@pytest.mark.parametrize("num_done", [0, 3, 5, 8])
 def test_a_study_killed_at_any_task_ends_with_the_same_trials_and_winner(tmp_path, num_done):
     whole = make_study(tmp_path / "whole" if (tmp_path / "whole").mkdir() is None else tmp_path)
     run_all(whole)
@@ -149,17 +149,40 @@ def test_a_budget_is_divided_into_screening_and_finalists_and_not_exceeded(tmp_p
 def test_configurations_that_are_too_slow_for_the_budget_are_not_proposed(tmp_path):
     tight = Budget(100.0, None, 5, 50.0, 90.0, trial_seconds=0.2)  # nothing trains in 0.6 s
     study = make_study(tmp_path, tight)
+    first = study.ask()  # but one is tried, if it fits at all
+    study.tell(train(study, first))
     assert study.propose() is None
+
+
+def test_a_study_without_a_score_screens_again_when_it_is_resumed(tmp_path):
+    study = make_study(tmp_path, plan_budget(None, 1, 1.0, 1000, 1))
+    study.tell(train(study, study.ask(), state=FAILED, score=None, reason="x"))
+    assert study.ask() is None
+    again = make_study(tmp_path, plan_budget(None, 2, 1.0, 1000, 1))
+    again.recover()
+    assert again.ask().number == 1
+
+
+def test_the_finalists_leave_the_winner_its_time(tmp_path):
+    clock = Clock()
+    study = make_study(tmp_path, Budget(1000.0, 2, 10, 500.0, 990.0, 100.0), clock)
+    while (task := study.ask()).rung == 0:
+        clock.now += 100.0
+        study.tell(train(study, task, seconds=100.0))
+    assert task.seconds_limit == pytest.approx(990.0 - clock.now - 1.25 * task.epochs * 100.0 / 10)
 
 
 def test_the_last_training_is_cut_to_the_time_that_is_left(tmp_path):
     clock = Clock()
     study = make_study(tmp_path, Budget(1000.0, 2, 10, 500.0, 990.0, 100.0), clock)
-    run_all(study, seconds=20.0)
+    run_all(study, seconds=20.0)  # 10 epochs, then 40
     best = winner(study.store.trials())
     clock.now = 990.0 - 5.0
     seconds_per_epoch = best.seconds / best.best_epoch * 1.25
-    assert study.final_task(best).epochs == max(1, int(5.0 / seconds_per_epoch))
+    assert int(5.0 / seconds_per_epoch) < 10
+    assert study.final_task(best).epochs == 10  # never less than what the screening chose it by
+    clock.now = 990.0 - 15.5 * seconds_per_epoch
+    assert study.final_task(best).epochs == 15
 
 
 def test_rows_without_a_score_come_last_and_the_cheaper_of_equals_first(tmp_path):

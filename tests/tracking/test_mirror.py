@@ -126,6 +126,20 @@ def test_killed_study_is_opened_again_and_finished(workspace: Path) -> None:
     assert (metrics["trials_completed"], metrics["trials_failed"], metrics["best_val_accuracy"]) == (3.0, 1.0, 0.95)
 
 
+def test_run_of_a_trial_that_waits_to_start_again_is_ended(workspace: Path) -> None:
+    view = view_of("waits")
+    MlflowMirror(view, workspace).push()  # killed -9 here: the run of trial 2 stays RUNNING
+    view.trial_rows[2] = trial(2, "PLANNED")
+    mirror = MlflowMirror(view, workspace)
+    mirror.close("FINISHED")
+    runs = shown(workspace, mirror)
+    assert {name: runs[name][0] for name in ("waits-study", "t002", "t003")} == {
+        "waits-study": "FINISHED",
+        "t002": "KILLED",
+        "t003": "FINISHED",
+    }
+
+
 def test_trial_that_ends_while_its_run_is_killed_keeps_its_summary(workspace: Path) -> None:
     view = view_of("late")
     MlflowMirror(view, workspace).close("KILLED")

@@ -170,12 +170,14 @@ def test_model_is_found_by_alias_version_run_and_folder(
     assert resolve_model(workspace, "models:/digits@champion") == by_version
     by_run = resolve_model(workspace, run_id)
     assert (by_run.folder, by_run.uri) == (by_version.folder, f"models:/{model.model_id}")
+    assert resolve_model(workspace, by_run.uri) == by_run
     assert resolve_model(workspace, str(bundle)).folder == bundle
     assert resolve_model(workspace, str(by_version.folder.parent)).folder == by_version.folder
 
 
 @pytest.mark.parametrize(
-    "name", ["nothing", "models:/none/1", "models:/digits/99", "models:/digits@x", "models:/a/b", "0" * 32]
+    "name",
+    ["nothing", "models:/none/1", "models:/digits/99", "models:/digits@x", "models:/a/b", "models:/m-0", "0" * 32],
 )
 def test_unknown_model_is_refused(name: str, workspace: Path, registered: tuple[str, RegisteredModel]) -> None:
     with pytest.raises(ModelRefused):
@@ -193,7 +195,25 @@ def test_newest_of_two_champions_wins_and_the_other_is_named(tmp_path: Path, bun
     register(tmp_path, tiny_bundle(tmp_path / "second", seed=1), "two", "two")
     found = resolve_model(tmp_path, "champion")
     assert found.uri == "models:/two/1"
-    assert found.note == "champion is the newest one, models:/two@champion; others: models:/one@champion"
+    assert found.note == (
+        "champion is the newest one of this workspace, models:/two@champion; others: models:/one@champion"
+    )
+
+
+def test_champion_of_this_workspace_comes_before_newer_ones_of_the_store(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/shared.db")
+    for name in ("here", "there", "elsewhere"):
+        (tmp_path / name).mkdir()
+    register(tmp_path / "here", bundle, "one", "one")
+    register(tmp_path / "there", bundle, "two", "two")
+    found = resolve_model(tmp_path / "here", "champion")
+    assert found.uri == "models:/one/1"
+    assert found.note.endswith("one of this workspace, models:/one@champion; others: models:/two@champion")
+    found = resolve_model(tmp_path / "elsewhere", "champion")
+    assert found.uri == "models:/two/1"
+    assert found.note.endswith("one of the store, models:/two@champion; others: models:/one@champion")
 
 
 def test_new_version_becomes_champion_and_knows_the_one_before(tmp_path: Path, bundle: Path) -> None:

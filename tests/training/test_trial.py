@@ -9,7 +9,7 @@ from pipeline.errors import TrialFailed
 
 pytestmark = pytest.mark.heavy
 
-SMALL = {"depth": 1, "filters": 8, "batch_size": 16, "dropout": 0.0}
+SMALL = {"depth": 1, "filters": 8, "batch_size": 16, "dropout": 0.0, "learning_rate": 0.03}
 
 
 def stripes(count, seed=0):
