@@ -94,6 +94,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run the console script."""
-    # Keras writes and obeys a settings file; let it be the workspace's, not the home folder's.
-    os.environ["KERAS_HOME"] = str(Path.cwd() / "mlruns" / "cache" / "keras")
+    # Keras obeys a settings file and Matplotlib writes a list of fonts: in the workspace, not in the home folder.
+    cache = Path.cwd() / "mlruns" / "cache"
+    os.environ["KERAS_HOME"] = str(cache / "keras")
+    os.environ["MPLCONFIGDIR"] = str(cache / "matplotlib")
     cli(prog_name="pipeline")
