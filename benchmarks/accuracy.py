@@ -50,7 +50,11 @@ def main(arguments: list[str]) -> None:
 def describe_machine() -> dict[str, object]:
     """Return processor, cores and Python."""
     model = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.machine(),
     )
     return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}

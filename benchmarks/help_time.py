@@ -1,6 +1,6 @@
 """How long `pipeline --help` and every `pipeline COMMAND --help` take, beside a bare interpreter; bar: 0.3 s once warm.
 
-    python benchmarks/help_time.py
+python benchmarks/help_time.py
 """
 
 import json

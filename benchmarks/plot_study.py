@@ -1,6 +1,6 @@
 """Draw a study: every trial's validation accuracy against its parameters, and every learning curve.
 
-    python benchmarks/plot_study.py fashion-mnist-1 docs/search.png     # in the workspace of the study
+python benchmarks/plot_study.py fashion-mnist-1 docs/search.png     # in the workspace of the study
 """
 
 import sys
@@ -38,7 +38,9 @@ def draw_trials(store: StudyStore, axes: plt.Axes) -> None:
     markers = {"max": "o", "avg": "s", "stride": "^"}
     for pooling, marker in markers.items():
         chosen = [row for row in rows if row.params.get("pooling", "max") == pooling]
-        axes.scatter([r.num_params for r in chosen], [r.score for r in chosen], marker=marker, label=f"pooling {pooling}")
+        axes.scatter(
+            [r.num_params for r in chosen], [r.score for r in chosen], marker=marker, label=f"pooling {pooling}"
+        )
     if best:
         axes.scatter([best.num_params], [best.score], s=220, facecolors="none", edgecolors="black", label="winner")
     axes.set(xscale="log")

@@ -19,7 +19,7 @@ def check_backend() -> None:
     Raises:
         InvalidUsage: KERAS_BACKEND is unknown, or names a package that is not there; the message says what to install.
     """
-    name = os.environ.get("KERAS_BACKEND", "tensorflow")
+    name = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if name not in BACKENDS:
         raise InvalidUsage(f"KERAS_BACKEND is {name!r}; expected one of {', '.join(BACKENDS)}; change or unset it")
     if importlib.util.find_spec(name) is None:

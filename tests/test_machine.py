@@ -54,7 +54,18 @@ def test_a_full_disk_can_be_resumed_and_an_unwritable_place_is_usage(error, code
 @pytest.mark.heavy
 def test_an_installed_wheel_finds_its_spaces_in_any_folder(tmp_path):
     root = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120
-    build = [sys.executable, "-m", "pip", "wheel", root, "--no-deps", "--no-build-isolation", "--quiet", "-w", str(tmp_path)]
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        root,
+        "--no-deps",
+        "--no-build-isolation",
+        "--quiet",
+        "-w",
+        str(tmp_path),
+    ]
     subprocess.run(build, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:

@@ -73,7 +73,7 @@ def exit_code_of(error: OSError | sqlite3.OperationalError) -> int | None:
         return InvalidUsage.exit_code if "readonly" in str(error) or "unable to open" in str(error) else None
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoppedEarly.exit_code
-    is_place = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+    is_place = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
     return InvalidUsage.exit_code if is_place and error.filename is not None else None
 
 
