@@ -22,7 +22,9 @@ def test_pooling_from_yaml_to_model_json_and_mlflow(tmp_path):
     path.write_text(
         path.read_text().replace("pooling: {type: choice, values: [max, avg]}", "pooling: {type: fixed, value: avg}")
     )
-    path.write_text(path.read_text().replace("min_value: 1, max_value: 2, default: 1", "min_value: 2, max_value: 2"))
+    path.write_text(
+        path.read_text().replace("{type: int, min_value: 1, max_value: 2, default: 1}", "{type: fixed, value: 2}")
+    )
     space = load_space(str(path))
     assert [param.default for param in space.params if param.name == "pooling"] == ["avg"]
     proposed = Proposer("random", space, 0).propose(0, lambda params: True)
