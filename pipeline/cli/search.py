@@ -71,7 +71,7 @@ ORACLES = ("random", "bayesian", "grid")
 @click.option(
     "--resume",
     is_flag=True,
-    help="Continue a study with its own options: the one given by --name, else the newest of DATA.",
+    help="Continue a study with its own options: the one given by --name, else the newest DATA-N.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @json_option

@@ -57,8 +57,7 @@ class Search:
         self.request = setup.Request(
             study, options["oracle"], options["seed"], options["budget"], options["trials"], options["workers"]
         )
-        num_train = self.draft.counts["train"]
-        self.terms = setup.make_terms(self.space, self.draft.spec.shape, len(source.classes), num_train, self.request)
+        self.terms = setup.make_terms(self.space, self.draft, self.request)
         self.num_epochs = stored.get("epochs")
         self.budget = self.make_budget(0.0)
 

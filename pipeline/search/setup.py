@@ -8,7 +8,7 @@ from typing import Any
 
 import pipeline
 from pipeline.bundle import native_chatter_hidden
-from pipeline.data.cache import Dataset
+from pipeline.data.cache import Dataset, Draft
 from pipeline.errors import InvalidUsage, SpaceError
 from pipeline.files import write_json
 from pipeline.machine import num_cores
@@ -54,7 +54,7 @@ def latest_study_name(workspace: Path, dataset: str) -> str:
     names = [name for name in list_studies(workspace) if name.rpartition("-")[0] == dataset]
     if not names:
         raise InvalidUsage(
-            f"--resume: found no study of {dataset} in {studies_folder(workspace)}; expected one; name it with --name, "
+            f"--resume: found no study {dataset}-N in {studies_folder(workspace)}; expected one; name it with --name, "
             "or leave --resume out to begin one"
         )
     return names[-1]
@@ -116,15 +116,14 @@ def shorten(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def make_terms(
-    space: SearchSpace, image_shape: tuple[int, int, int], num_classes: int, num_images: int, request: Request
-) -> Terms:
+def make_terms(space: SearchSpace, drafted: Draft, request: Request) -> Terms:
     """Return what is fixed for a study; a grid begins where its order does, not with the defaults."""
     return Terms(
         space=space,
-        image_shape=image_shape,
-        num_classes=num_classes,
-        num_images=num_images,
+        image_shape=drafted.spec.shape,
+        num_classes=len(drafted.source.classes),
+        num_images=drafted.counts["train"],
+        num_final_images=drafted.counts["train"] + drafted.counts["val"],
         seed=request.seed,
         num_threads=max(1, num_cores() // request.num_workers),
         starts_with_default=request.oracle != "grid",

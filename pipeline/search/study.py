@@ -32,12 +32,16 @@ class Proposes(Protocol):
 
 @dataclass(frozen=True)
 class Terms:
-    """What is fixed for a study: space, images, seed and machine."""
+    """What is fixed for a study: space, images, seed and machine.
+
+    `num_images` are those that trials train on, `num_final_images` those of the winner's last training.
+    """
 
     space: SearchSpace
     image_shape: tuple[int, int, int]
     num_classes: int
     num_images: int
+    num_final_images: int
     seed: int
     num_threads: int
     starts_with_default: bool = True
@@ -210,8 +214,9 @@ class Study:
     def final_task(self, row: TrialRow) -> TrialTask:
         """Return the winner's last training: on train + validation, for the epochs that won, or what time allows."""
         least = min(row.epochs, self.budget.epochs)
-        affordable = (self.budget.end - self.elapsed()) / (FINAL_IMAGES * self.store.epoch_seconds(row.number))
-        epochs = row.epochs if math.isinf(affordable) else max(least, min(row.epochs, int(affordable)))
+        growth = self.terms.num_final_images / self.terms.num_images
+        affordable = (self.budget.end - self.elapsed()) / (growth * self.store.epoch_seconds(row.number))
+        epochs = row.epochs if math.isinf(affordable) else max(least, min(row.epochs, round(affordable)))
         return self.begin(FINAL_TRIAL, FINALISTS, epochs, row.params, math.inf)
 
     def tell(self, outcome: TrialOutcome) -> None:

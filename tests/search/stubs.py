@@ -50,7 +50,7 @@ def make_study(folder, budget: Budget | None = None, clock: Clock | None = None,
     store = StudyStore(path)
     if is_new:
         store.create(FACTS)
-    terms = Terms(load_space("tiny"), (8, 8, 1), 10, num_images=1000, seed=3, num_threads=1)
+    terms = Terms(load_space("tiny"), (8, 8, 1), 10, num_images=1000, num_final_images=1250, seed=3, num_threads=1)
     budget = budget or plan_budget(None, 6, 1.0, 1000, 1)
     return Study(store, proposals or SampledProposals(), terms, budget, clock or Clock())
 

@@ -181,7 +181,7 @@ def test_the_last_training_is_cut_to_the_time_that_is_left(tmp_path):
     seconds_per_epoch = best.seconds / best.best_epoch * 1.25
     assert int(5.0 / seconds_per_epoch) < 10
     assert study.final_task(best).epochs == 10  # never less than what the screening chose it by
-    clock.now = 990.0 - 15.5 * seconds_per_epoch
+    clock.now = 990.0 - 15.2 * seconds_per_epoch
     assert study.final_task(best).epochs == 15
 
 
