@@ -185,11 +185,6 @@ class StudyStore:
         )
         return [(row["trial"], row["epochs"], row["seconds"]) for row in rows]
 
-    def epoch_seconds(self, number: int) -> float:
-        """Return the seconds that an epoch of a trial took, start-up shared out, over its finished rungs."""
-        done = [(epochs, seconds) for trial, epochs, seconds in self.timings() if trial == number]
-        return max(sum(seconds for _, seconds in done) / max(sum(epochs for epochs, _ in done), 1), 1e-6)
-
     def trials(self) -> list[TrialRow]:
         """Return all trials, by number."""
         attempts: dict[int, list[sqlite3.Row]] = {}

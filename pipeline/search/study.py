@@ -9,7 +9,14 @@ from typing import Any, Protocol
 
 from pipeline.models.cost import Cost, ImpossibleNetwork, measure
 from pipeline.records import COMPLETED, CRASHED, PAUSED, PLANNED, TrialOutcome, TrialRow, TrialTask
-from pipeline.search.budget import FINAL_IMAGES, NUM_FINALISTS, Budget, correction, estimate_seconds
+from pipeline.search.budget import (
+    MIN_STRETCH,
+    NUM_FINALISTS,
+    SECONDS_PER_TRIAL,
+    Budget,
+    correction,
+    estimate_seconds,
+)
 from pipeline.search.store import DIED, DONE, FINAL_TRIAL, STOPPED, StudyStore, ranked
 from pipeline.space import SearchSpace
 
@@ -102,17 +109,18 @@ class Study:
 
     def ask(self) -> TrialTask | None:
         """Return the next task; None if the end of a running one must be waited for, or if all is done."""
-        if self.waiting:
-            return self.start(*self.waiting.popleft())
-        if self.is_screening:
+        if self.is_screening and not self.waiting:
             number = self.propose()
             if number is not None:
                 return self.start(number, SCREENING)
             if self.running:
                 return None
             self.end_screening()
-            if self.waiting:
-                return self.start(*self.waiting.popleft())
+        while self.waiting:
+            number, rung = self.waiting.popleft()
+            if rung == SCREENING or self.leaves_time_for_winner(number):
+                return self.start(number, rung)
+            self.store.set_state(number, COMPLETED)  # it keeps the score of its screening
         return None
 
     def propose(self) -> int | None:
@@ -172,13 +180,14 @@ class Study:
         finalists, stretch = paused[:NUM_FINALISTS], 0.0
         while finalists and not stretch:
             stretch = self.budget.stretch(self.elapsed(), [row.seconds for row in finalists])
-            if not stretch:
+            if int(self.budget.epochs * stretch) < MIN_STRETCH * self.budget.epochs:
                 finalists.pop()
+                stretch = 0.0
         if not paused:
             return  # nothing to decide: a resumed study screens again
         with self.store.transaction():
             self.store.put("finalists", [row.number for row in finalists])
-            self.store.put("finalist_epochs", round(self.budget.epochs * stretch))
+            self.store.put("finalist_epochs", int(self.budget.epochs * stretch))
             for row in paused[len(finalists) :]:
                 self.store.set_state(row.number, COMPLETED)
         self.waiting.extend((row.number, FINALISTS) for row in finalists)
@@ -189,8 +198,8 @@ class Study:
         limit = self.budget.end - self.elapsed()
         if rung == SCREENING:
             limit = min(limit, 2 * self.budget.slowest_trial)
-        else:  # leave the winner its time
-            limit -= FINAL_IMAGES * epochs * self.store.epoch_seconds(number)
+        else:
+            limit -= self.final_seconds(number, epochs)
         row = next(row for row in self.store.trials() if row.number == number)
         self.running.add(number)
         return self.begin(number, rung, epochs, row.params, limit)
@@ -211,11 +220,27 @@ class Study:
             is_final=number == FINAL_TRIAL,
         )
 
+    def epoch_seconds(self, number: int) -> float:
+        """Return the seconds that an epoch of a trial took, over its finished rungs, without their start-up."""
+        done = [(epochs, seconds) for trial, epochs, seconds in self.store.timings() if trial == number]
+        training = sum(max(seconds - SECONDS_PER_TRIAL, 0.0) for _, seconds in done)
+        return max(training / max(sum(epochs for epochs, _ in done), 1), 1e-6)
+
+    def final_seconds(self, number: int, epochs: int) -> float:
+        """Return the seconds that a trial will take on train + validation."""
+        return epochs * self.epoch_seconds(number) * self.terms.num_final_images / self.terms.num_images
+
+    def leaves_time_for_winner(self, number: int) -> bool:
+        """Tell whether a finalist can train and the slowest of the finalists after it, on train + validation."""
+        epochs = self.store.get("finalist_epochs")
+        slowest = max(self.final_seconds(finalist, epochs) for finalist in self.store.get("finalists"))
+        needed = epochs * self.epoch_seconds(number) + slowest + 2 * SECONDS_PER_TRIAL
+        return self.elapsed() + needed <= self.budget.end
+
     def final_task(self, row: TrialRow) -> TrialTask:
         """Return the winner's last training: on train + validation, for the epochs that won, or what time allows."""
         least = min(row.epochs, self.budget.epochs)
-        growth = self.terms.num_final_images / self.terms.num_images
-        affordable = (self.budget.end - self.elapsed()) / (growth * self.store.epoch_seconds(row.number))
+        affordable = (self.budget.end - self.elapsed()) / self.final_seconds(row.number, 1)
         epochs = row.epochs if math.isinf(affordable) else max(least, min(row.epochs, round(affordable)))
         return self.begin(FINAL_TRIAL, FINALISTS, epochs, row.params, math.inf)
 

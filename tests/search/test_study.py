@@ -169,7 +169,7 @@ def test_the_finalists_leave_the_winner_its_time(tmp_path):
     while (task := study.ask()).rung == 0:
         clock.now += 100.0
         study.tell(train(study, task, seconds=100.0))
-    assert task.seconds_limit == pytest.approx(990.0 - clock.now - 1.25 * task.epochs * 100.0 / 10)
+    assert task.seconds_limit == pytest.approx(990.0 - clock.now - 1.25 * task.epochs * (100.0 - 1.5) / 10)
 
 
 def test_the_last_training_is_cut_to_the_time_that_is_left(tmp_path):
@@ -178,11 +178,26 @@ def test_the_last_training_is_cut_to_the_time_that_is_left(tmp_path):
     run_all(study, seconds=20.0)  # 10 epochs, then 40
     best = winner(study.store.trials())
     clock.now = 990.0 - 5.0
-    seconds_per_epoch = best.seconds / best.best_epoch * 1.25
+    seconds_per_epoch = (best.seconds - 2 * 1.5) / best.best_epoch * 1.25
     assert int(5.0 / seconds_per_epoch) < 10
     assert study.final_task(best).epochs == 10  # never less than what the screening chose it by
     clock.now = 990.0 - 15.2 * seconds_per_epoch
     assert study.final_task(best).epochs == 15
+
+
+def test_a_finalist_that_would_take_the_winner_s_time_keeps_its_first_score(tmp_path):
+    clock = Clock()
+    study = make_study(tmp_path, Budget(1000.0, 3, 1, 300.0, 990.0, 100.0), clock)
+    while (task := study.ask()).rung == 0:
+        clock.now += 100.0
+        study.tell(train(study, task, seconds=100.0))
+    assert task.epochs == 2  # (990 - 300 s) for one or two finalists and the winner at 98.5 s an epoch
+    clock.now += 400.0  # twice as slow as before
+    study.tell(train(study, task, seconds=400.0))
+    assert study.ask() is None
+    assert {row.state for row in study.store.trials()} == {COMPLETED}
+    best = winner(study.store.trials())
+    assert study.final_task(best).epochs >= 1
 
 
 def test_rows_without_a_score_come_last_and_the_cheaper_of_equals_first(tmp_path):
