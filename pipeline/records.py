@@ -22,15 +22,22 @@ FINAL_STATES = (COMPLETED, PRUNED, FAILED, INFEASIBLE, CRASHED, TIMEOUT)
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """How the bytes of a file become the uint8 array (height, width, channels) that a model is fed with.
+    """How the bytes of a file become the array (height, width, channels) that a model is fed with.
 
-    `channels` is 1 (grey) or 3 (RGB). `decoder_version` names the rules of `pipeline.data.decode`.
+    `channels` is 1 (grey), 3 (RGB) or the number of bands. `dtype` is uint8, uint16 (16-bit grey or bands, whole range)
+    or float32 (values as they are). `background` is the colour (#rrggbb) under transparent pixels. Files of more than
+    `max_megapixels` or `max_megabytes` are refused before they are decoded. `decoder_version` names the rules of
+    `pipeline.data.decode`.
     """
 
     height: int
     width: int
     channels: int
-    decoder_version: int = 1
+    dtype: str = "uint8"
+    background: str = "#000000"
+    max_megapixels: int = 50
+    max_megabytes: int = 64
+    decoder_version: int = 2
 
     @property
     def shape(self) -> tuple[int, int, int]:

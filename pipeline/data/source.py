@@ -1,0 +1,139 @@
+"""What labelled images are before anything is decoded: columns, and where each image lies. The readers fill it."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+SPLITS = ("train", "val", "test")
+NOT_GIVEN = 255
+"""The number that stands in a column of splits (indices into SPLITS) where no split was given."""
+
+
+class Location(NamedTuple):
+    """Where one image lies: a file or URL, `size` bytes at `offset` of a file, or row `row` of a .npy file."""
+
+    path: str
+    offset: int = -1
+    size: int = -1
+    row: int = -1
+
+
+class Storage(Protocol):
+    """Where the images of a source lie."""
+
+    def location(self, index: int) -> Location:
+        """Return where image `index` lies."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Each image is a file below `root`, or has an absolute path or a URL (scheme://...) of its own."""
+
+    root: str
+    paths: Sequence[str]
+
+    def location(self, index: int) -> Location:
+        """Return the file of image `index`."""
+        path = self.paths[index]
+        return Location(path if "://" in path else os.path.join(self.root, path))  # noqa: PTH118
+
+
+@dataclass(frozen=True)
+class Members:
+    """Each image is a member of an uncompressed tar: `sizes` bytes at `offsets` of shards[shard_of]."""
+
+    shards: tuple[str, ...]
+    shard_of: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    def location(self, index: int) -> Location:
+        """Return shard, offset and size of image `index`."""
+        return Location(self.shards[self.shard_of[index]], int(self.offsets[index]), int(self.sizes[index]))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Each image is a row of a .npy file (num_images, height, width[, bands]) of uint8, uint16 or float32."""
+
+    array_path: str
+
+    def location(self, index: int) -> Location:
+        """Return the row of image `index`."""
+        return Location(self.array_path, row=index)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about one file that its owner should know; `used` tells whether the file serves nevertheless.
+
+    `code` is a key of `decode.ERROR_CODES`, or "hidden", "no_label", "link_loop", or (with `used`) "wrong_extension",
+    "animated", "odd_name".
+    """
+
+    path: str
+    code: str
+    detail: str
+    used: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labelled images that are not decoded yet, as columns of one length.
+
+    `paths` is what each image is called, relative to where the source lies; names that are not UTF-8 hold surrogate
+    escapes. `labels` is int32 (num_images,), an index into `classes`, or uint8 (num_images, num_classes) of 0 and 1 when
+    an image has several labels. `splits` is uint8 (num_images,), an index into SPLITS or NOT_GIVEN. `slices` are a
+    table's other columns. `left_out` are files that are no labelled image; `empty_classes` are folders without a file.
+    `is_official` marks a published set, whose split is kept though it may leak.
+    """
+
+    name: str
+    origin: str
+    classes: tuple[str, ...]
+    paths: Sequence[str]
+    labels: NDArray[np.int32] | NDArray[np.uint8]
+    splits: NDArray[np.uint8]
+    storage: Storage
+    groups: Sequence[str] | None = None
+    weights: NDArray[np.float32] | None = None
+    slices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    left_out: tuple[Finding, ...] = ()
+    empty_classes: tuple[str, ...] = ()
+    is_official: bool = False
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image may have several labels."""
+        return self.labels.ndim == 2
+
+    def class_counts(self) -> dict[str, int]:
+        """Images by class; an image of several labels counts for each, an empty class counts 0."""
+        numbers = self.labels.sum(axis=0) if self.is_multi_label else np.bincount(self.labels, minlength=len(self.classes))
+        counts = dict.fromkeys(self.empty_classes, 0)
+        return counts | {name: int(number) for name, number in zip(self.classes, numbers, strict=True)}
+
+    def label_text(self, index: int) -> str:
+        """Return the label of image `index`; several are joined by |."""
+        if not self.is_multi_label:
+            return self.classes[self.labels[index]]
+        return "|".join(self.classes[number] for number in np.flatnonzero(self.labels[index]))
+
+    def strata(self) -> NDArray[np.int32]:
+        """Return int32 (num_images,): the class that an image is stratified by, of several labels the rarest."""
+        if not self.is_multi_label:
+            return np.asarray(self.labels, np.int32)
+        rarity = np.where(self.labels > 0, self.labels.sum(axis=0), np.iinfo(np.int64).max)
+        return np.where(self.labels.any(axis=1), rarity.argmin(axis=1), len(self.classes)).astype(np.int32)
+
+
+def encodable(text: str) -> str:
+    """Return a text that is valid UTF-8: bytes of a file name that are not become visible escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
