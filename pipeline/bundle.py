@@ -8,7 +8,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ MODEL_FILE = "model.keras"
 FACTS_FILE = "model.json"
 # Written before TF_CPP_MIN_LOG_LEVEL is obeyed (tensorflow 2.21, port.cc).
 NATIVE_CHATTER = re.compile(rb"WARNING: All log messages before absl|[IW]\d{4} \d\d:\d\d|[IW]0000 00:00:")
+COLOUR = re.compile("#[0-9a-fA-F]{6}")
 MAX_CONFIG_BYTES = 16 * 2**20  # an honest config takes ~1 KB a layer
 
 # Keras' safe_mode has had a dozen bypasses in two years, each through a class that no image classifier needs.
@@ -164,23 +165,28 @@ def parse_image(path: Path, image: Any) -> ImageSpec:
     Raises:
         ModelRefused: a field is missing or no positive integer, or the model needs another decoder.
     """
-    names = ("height", "width", "channels", "decoder_version")
-    values = [image.get(name) if isinstance(image, dict) else None for name in names]
-    if not all(isinstance(value, int) and value > 0 for value in values) or values[2] not in (1, 3):
+    names = [field.name for field in fields(ImageSpec)]
+    values: dict[str, Any] = {name: image.get(name) if isinstance(image, dict) else None for name in names}
+    numbers = [value for name, value in values.items() if name not in ("dtype", "background")]
+    is_right = (
+        all(isinstance(value, int) and value > 0 for value in numbers)
+        and values["dtype"] in ("uint8", "uint16", "float32")
+        and COLOUR.fullmatch(str(values["background"]))
+    )
+    if not is_right and values["decoder_version"] in (None, DECODER_VERSION):
         raise ModelRefused(
-            f"{path}: image is {image!r:.120}; expected height, width, channels (1 or 3) and decoder_version;"
-            " restore the file from a copy"
+            f"{path}: image is {image!r:.200}; expected {', '.join(names)}; restore the file from a copy"
         )
-    if values[3] != DECODER_VERSION:
+    if values["decoder_version"] != DECODER_VERSION:
         raise ModelRefused(
-            f"{path}: image.decoder_version is {values[3]}; expected {DECODER_VERSION}, the rules of this"
-            " program; use the version of this program that trained the model, or train it again"
+            f"{path}: image.decoder_version is {values['decoder_version']}; expected {DECODER_VERSION}, the rules of "
+            "this program; use the version of this program that trained the model, or train it again"
         )
-    return ImageSpec(*values)  # type: ignore[arg-type]
+    return ImageSpec(**values)
 
 
 def load_model(bundle: Bundle) -> Any:
-    """Return the keras.Model: uint8 (batch, height, width, channels) to float32 logits (batch, num_classes).
+    """Return the keras.Model: pixels (batch, height, width, channels) to float32 logits (batch, num_classes).
 
     Raises:
         InvalidUsage: the Keras backend of this process is not installed.

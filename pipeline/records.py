@@ -44,6 +44,11 @@ class ImageSpec:
         """(height, width, channels)."""
         return (self.height, self.width, self.channels)
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of one decoded image."""
+        return self.height * self.width * self.channels * {"uint8": 1, "uint16": 2, "float32": 4}[self.dtype]
+
 
 @dataclass(frozen=True)
 class TrialTask:
@@ -134,7 +139,7 @@ class StudyView(Protocol):
 
         Keys: study, dataset, fingerprint (of the data), source, space (the whole space as JSON-able dict), param_names
         (every hyperparameter of the space), oracle, seed, objective, image (fields of ImageSpec), classes, num_images
-        ({"train", "val", "test"}), versions.
+        ({"train", "val", "test"}), split_manifest (path of a table of every image with its split), versions.
         """
 
     def trials(self) -> list[TrialRow]:

@@ -15,6 +15,7 @@ from pipeline.cli.output import printable
 from pipeline.errors import InvalidUsage, PipelineError, StoppedEarly
 
 COMMANDS = {
+    "data": ("pipeline.cli.data", "List built-in sets, check images, find wrong labels."),
     "search": ("pipeline.cli.search", "Search the best CNN for labelled images."),
     "runs": ("pipeline.cli.runs", "Show the leaderboard of a study."),
     "score": ("pipeline.cli.score", "Label image files with a model."),

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from pipeline.cli.data_options import data_options
 from pipeline.cli.interruptions import interruptions
 from pipeline.cli.output import (
     SCHEMA,
@@ -56,18 +57,13 @@ ORACLES = ("random", "bayesian", "grid")
     help="Processes that train at once; they share the cores.",
 )
 @click.option(
-    "--image-size",
-    type=click.IntRange(8, 1024),
-    metavar="PIXELS",
-    help="Longest side that images are resized to. [default: their own, at most 64]",
+    "--folds",
+    type=click.IntRange(2, 20),
+    metavar="K",
+    help="Validate by K-fold cross-validation, for small sets; a trial takes about K times longer.",
 )
-@click.option(
-    "--source",
-    "idx_folder",
-    type=click.Path(file_okay=False),
-    metavar="FOLDER",
-    help="Where the idx files of a built-in set lie.",
-)
+@click.option("--allow-leak", is_flag=True, help="Search though the given split leaks; the score is shown without leaks.")
+@data_options
 @click.option(
     "--resume",
     is_flag=True,
@@ -82,9 +78,10 @@ def command(
 ) -> None:
     """Search the best CNN for labelled images.
 
-    DATA is a built-in set (digits, fashion-mnist), a folder with a sub-folder per class, a folder with
-    train/ [val/] test/ of such folders, or a .csv/.parquet/.jsonl table with the columns path,label[,split].
-    What is not split is split: 20 % test, and 15 % of the rest to validate.
+    DATA is a built-in set (see `pipeline data list`), a folder with a sub-folder per class, a folder with
+    train/ [val/] test/ of such folders, a .csv/.parquet/.jsonl table with the columns path,label[,split,group,weight],
+    an .npz, .tar shards or idx files; docs/data.md shows each. What is not split is split: 20 % test, and 15 % of the
+    rest to validate; near-duplicates and groups never straddle a split.
 
     Every trial goes to MLflow. The validation images choose the winner, which is trained again on train + validation,
     judged once on the test images, and registered with the alias "champion".
@@ -135,7 +132,7 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
                 "data": plan["source"],
                 "images": f"{sum(images.values()):,}: " + ", ".join(f"{n:,} {split}" for split, n in images.items()),
                 "classes": f"{len(classes)}: {', '.join(classes[:12])}{', ...' if len(classes) > 12 else ''}",
-                "pixels": f"{pixels['height']} x {pixels['width']} x {pixels['channels']}",
+                "pixels": f"{pixels['height']} x {pixels['width']} x {pixels['channels']}, {pixels['dtype']}",
                 "space": f"{plan['space']}: {', '.join(plan['params'])}",
                 "configurations": size,
                 "oracle": f"{plan['oracle']}, seed {plan['seed']}",
@@ -154,15 +151,26 @@ def print_result(facts: dict[str, Any]) -> None:
     others = "".join(f", {count} {name}" for name, count in trials.items() if count and name != "completed")
     interval = f"95 % interval {low:.2%} to {high:.2%}, {test['num_images']:,} images, opened once"
     cost = f"{best['num_params']:,} params, {best['mflops']:,} MFLOPs"
+    leaked = test.get("leaked")
     print_facts(
         {
             "test accuracy": f"{test['accuracy']:.2%}  ({interval})",
+            **({"with leaks": inflated(test)} if leaked else {}),
             "winner": f"trial {best['trial']}: validation accuracy {best['val_accuracy']:.2%}, {cost}",
             "network": ", ".join(f"{name} {format_value(value)}" for name, value in best["params"].items()),
             "trials": f"{trials['completed']} completed{others}",
             "model": facts["model_uri"],
             "study": f"{facts['study']}, {format_seconds(facts['seconds'])}",
         }
+    )
+
+
+def inflated(test: dict[str, Any]) -> str:
+    """Return the score that the leaking test images would have made, beside what they are."""
+    leaked = test["leaked"]
+    return (
+        f"{leaked['accuracy_with']:.2%}  (if {leaked['num_images']:,} test images counted that have a copy in train or "
+        "val; do not quote this one)"
     )
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from pipeline.cli.output import quoted, say
 from pipeline.cli.values import format_seconds
-from pipeline.data.cache import Dataset, draft, prepare
+from pipeline.data.cache import SpecOptions, choose_spec, open_cache
+from pipeline.data.dataset import Dataset, split_dataset
+from pipeline.data.source import encodable
 from pipeline.data.sources import open_source, source_name
-from pipeline.errors import InvalidUsage, TrackingError
+from pipeline.errors import DataError, InvalidUsage, TrackingError
 from pipeline.files import locked, sha256_json
 from pipeline.machine import check_backend
 from pipeline.records import TrialOutcome, TrialRow
@@ -20,6 +22,7 @@ from pipeline.search.engine import LocalEngine
 from pipeline.search.job import Finished, count_states, finish, run_trials
 from pipeline.search.mirroring import BackgroundMirror
 from pipeline.search.store import StudyStore, is_alive, studies_folder
+from pipeline.search.study import Terms
 from pipeline.space import load_space
 
 REPORT_SECONDS = 5.0
@@ -52,14 +55,26 @@ class Search:
         self.options |= {key: value for key, value in stored.get("options", {}).items() if key not in self.given}
         options = self.options
         self.space = load_space(options["space"])
-        source = open_source(self.data, self.workspace, options["idx_folder"])
-        self.draft = draft(source, options["image_size"])
+        self.source = open_source(self.data, self.workspace, options["source"])
+        if self.source.is_multi_label:
+            raise DataError(
+                f"{self.source.origin}: an image has several labels; expected one, since a search cannot train on "
+                "several yet; `pipeline data check` can look at such a set"
+            )
+        names = ("image_size", "background", "max_megapixels", "max_megabytes")
+        self.spec = choose_spec(self.source, SpecOptions(**{name: options[name] for name in names}))
         self.request = setup.Request(
-            study, options["oracle"], options["seed"], options["budget"], options["trials"], options["workers"]
-        )
-        self.terms = setup.make_terms(self.space, self.draft, self.request)
+            study, options["oracle"], options["seed"], options["budget"], options["trials"], options["workers"],
+            options["folds"],
+        )  # fmt: skip
+        self.counts = setup.expected_counts(self.source)
+        self.terms = self.make_terms()
         self.num_epochs = stored.get("epochs")
         self.budget = self.make_budget(0.0)
+
+    def make_terms(self) -> Terms:
+        """Return what is fixed for the study, by what is known of the images so far."""
+        return setup.make_terms(self.space, self.spec, len(self.source.classes), self.counts, self.request)
 
     def make_budget(self, elapsed: float) -> Budget:
         """Return how the time is divided when `elapsed` seconds are gone; a resumed study keeps its epochs."""
@@ -96,11 +111,13 @@ class Search:
 
     def start_command(self) -> str:
         """Return what to type to begin this search: every option that was given."""
-        flags = {key: f"--{key.replace('_', '-')}" for key in self.options} | {"idx_folder": "--source"}
+        flags = {key: f"--{key.replace('_', '-')}" for key in self.options} 
         values = {key: value for key, value in self.options.items() if key in self.given and value is not None}
         if "budget" in values:
             values["budget"] = f"{round(values['budget'])}s"
-        options = "".join(f" {flags[key]} {quoted(str(value))}" for key, value in values.items())
+        options = "".join(
+            f" {flags[key]}" if value is True else f" {flags[key]} {quoted(str(value))}" for key, value in values.items()
+        )
         return f"pipeline search {quoted(self.data)} --name {self.request.study}{options}"
 
     def describe_plan(self) -> dict[str, Any]:
@@ -114,14 +131,10 @@ class Search:
         limits = [limit for limit in (room, self.request.max_trials) if limit]
         return {
             "study": self.request.study,
-            "source": self.draft.source.origin,
-            "images": self.draft.counts,
-            "classes": list(self.draft.source.classes),
-            "image": {
-                "height": self.draft.spec.height,
-                "width": self.draft.spec.width,
-                "channels": self.draft.spec.channels,
-            },
+            "source": self.source.origin,
+            "images": self.counts,
+            "classes": list(self.source.classes),
+            "image": dataclasses.asdict(self.spec),
             "space": self.options["space"],
             "params": self.space.names(),
             "space_size": None if size == float("inf") else size,
@@ -150,6 +163,7 @@ class Search:
         try:
             engine.start()
             dataset = self.prepare_dataset()
+            self.counts, self.terms = dataset.counts, self.make_terms()
             self.budget = self.make_budget(time.monotonic() - self.started)
             store = self.open_store(folder, dataset)
             if store.get("result") is not None:
@@ -168,18 +182,28 @@ class Search:
         return self.publish(store, finished, run_id)
 
     def prepare_dataset(self) -> Dataset:
-        """Decode the images, or find them decoded, and say what cannot be used."""
-        drafted = self.draft
-        num_images, num_classes = sum(drafted.counts.values()), len(drafted.source.classes)
-        say(f"study {self.request.study}: {num_images:,} images, {num_classes} classes")
-        dataset = prepare(drafted, self.workspace, self.report_decoding)
-        for item in dataset.bad[:5]:
-            say(f"  not used: {item.path}: {item.code}, {item.detail}")
-        if dataset.bad:
-            say(f"  {len(dataset.bad)} unusable file(s) in all; they are listed in the study's bad_files.json")
-        counts = dataset.counts
+        """Decode the images, or find them decoded; split them; say what cannot be used and what leaks."""
+        source, options = self.source, self.options
+        say(f"study {self.request.study}: {len(source):,} images, {len(source.classes)} classes")
+        cache = open_cache(source, self.spec, self.workspace, options["cache_limit"], self.report_decoding)
+        for item in cache.bad[:5]:
+            say(f"  not used: {encodable(item.path)}: {item.code}, {item.detail}")
+        if cache.bad:
+            say(f"  {len(cache.bad)} unusable file(s) in all; they are listed in the study's bad_files.json")
+        if source.empty_classes:
+            say(f"  no images in {len(source.empty_classes)} class folder(s): {', '.join(source.empty_classes[:5])}")
+        if cache.is_streamed:
+            say("  too large for --cache-limit or the disk: images are decoded anew in every epoch, which is slower")
+        dataset = split_dataset(source, cache, self.workspace, options["folds"], options["allow_leak"])
         pixels = " x ".join(map(str, dataset.spec.shape))
-        say(f"  {counts['train']:,} train, {counts['val']:,} val, {counts['test']:,} test; {pixels} pixels")
+        counts = ", ".join(f"{number:,} {name}" for name, number in dataset.counts.items())
+        folds = f", {options['folds']} folds of train + val" if options["folds"] else ""
+        say(f"  {counts}{folds}; {pixels} pixels, {dataset.spec.dtype}")
+        if num_leaked := int(dataset.leaked.sum()):
+            say(f"  the given split leaks: {num_leaked:,} test image(s) have a copy in train or val; they are left out of")
+            say("  the test accuracy, and the accuracy with them is shown beside it")
+        if dataset.num_moved:
+            say(f"  {dataset.num_moved} image(s) moved to train: new pictures show them to be near-duplicates")
         return dataset
 
     def report_decoding(self, done: int, total: int) -> None:
@@ -255,7 +279,7 @@ class Search:
                 f"study {self.request.study} is done and its model is in {finished.model_folder}, but MLflow cannot be "
                 f"reached; when it can, run: {self.resume_command()}"
             )
-        low, high = finished.ci95
+        low, high = finished.test["ci95"]
         registered = log_and_register(
             open_client(self.workspace),
             self.workspace,
@@ -263,9 +287,10 @@ class Search:
             finished.model_folder,
             safe_name(store.get("dataset")),
             metrics={
-                "test/accuracy": finished.accuracy,
+                "test/accuracy": finished.test["accuracy"],
                 "test/ci95_low": low,
                 "test/ci95_high": high,
+                **leak_metrics(finished.test),
                 "val_accuracy": finished.winner.score or 0.0,
                 "model/params": finished.winner.num_params,
                 "model/mflops": finished.winner.mflops,
@@ -292,14 +317,18 @@ class Search:
                 "mflops": best.mflops,
                 "epochs": finished.epochs,
             },
-            "test": {
-                "accuracy": finished.accuracy,
-                "ci95": list(finished.ci95),
-                "num_images": finished.num_images,
-            },
+            "test": finished.test,
             "trials": count_states(store.trials()),
             "seconds": round(time.monotonic() - self.started, 1),
         }
+
+
+def leak_metrics(test: dict[str, Any]) -> dict[str, float]:
+    """Return what a leaking split adds to the metrics of the final run."""
+    leaked = test.get("leaked")
+    if leaked is None:
+        return {}
+    return {"test/accuracy_with_leaked": leaked["accuracy_with"], "test/num_leaked": leaked["num_images"]}
 
 
 def safe_name(name: str) -> str:

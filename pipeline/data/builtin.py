@@ -1,35 +1,200 @@
-"""The built-in sets: handwritten digits that ship with scikit-learn, and Fashion-MNIST from idx files or a download."""
+"""The built-in sets: what they are, and where their files are found or downloaded from; others read them."""
 
-import gzip
-import hashlib
-import shutil
 import tempfile
-import urllib.error
-import urllib.request
-import zlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.errors import DataError
-from pipeline.files import replacing
+from pipeline.data import arrays, cifar, download
+from pipeline.data.folders import from_folder
+from pipeline.data.source import Source
+from pipeline.errors import DataError, InvalidUsage
 
-NAMES = ("digits", "fashion-mnist")
 
-FASHION_CLASSES = (
-    "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot",
-)  # fmt: skip
-# SHA-256 of the idx data after gunzip: the same whoever compressed it.
-FASHION_SHA256 = {
-    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-}
+@dataclass(frozen=True)
+class BuiltinSet:
+    """A set that can be named: `image` is the size and kind, `megabytes` the download below `url`.
+
+    `where` is where it would come from now.
+    """
+
+    name: str
+    title: str
+    num_images: int
+    image: str
+    num_classes: int
+    licence: str
+    megabytes: float
+    url: str
+    where: str = ""
+
+
+GREY = "28 x 28 grey"
+COLOUR = "32 x 32 colour"
+MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist"  # the mirror that TensorFlow Datasets uses
 FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"  # the address in its README
+KMNIST_URL = "http://codh.rois.ac.jp/kmnist/dataset/kmnist"
+CIFAR_URL = "https://www.cs.toronto.edu/~kriz"
+# Licences: MNIST as keras.io/api/datasets/mnist states it, the others from their own pages; CIFAR's page states none.
+SETS = {
+    one.name: one
+    for one in (
+        BuiltinSet(
+            "digits", "Handwritten digits of UCI", 1797, "8 x 8 grey", 10, "CC BY 4.0", 0.0,
+            "https://archive.ics.uci.edu/dataset/80",
+        ),
+        BuiltinSet("mnist", "Handwritten digits", 70_000, GREY, 10, "CC BY-SA 3.0", 11.6, MNIST_URL),
+        BuiltinSet("fashion-mnist", "Clothes", 70_000, GREY, 10, "MIT", 30.9, FASHION_URL),
+        BuiltinSet("kmnist", "Cursive Japanese characters", 70_000, GREY, 10, "CC BY-SA 4.0", 21.2, KMNIST_URL),
+        BuiltinSet("cifar10", "Animals and vehicles", 60_000, COLOUR, 10, "none stated", 170.1, CIFAR_URL),
+        BuiltinSet("cifar100", "Things, fine labels", 60_000, COLOUR, 100, "none stated", 168.5, CIFAR_URL),
+    )
+}  # fmt: skip
+NAMES = tuple(SETS)
+
+# SHA-256 of the files as they are downloaded: the same in tensorflow/datasets (url_checksums/) and in
+# ankane/torchvision-ruby (lib/torchvision/datasets/).
+DIGESTS = {
+    "mnist": {
+        "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+    },
+    "fashion-mnist": {
+        "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+    },
+    "kmnist": {
+        "train-images-idx3-ubyte.gz": "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+        "train-labels-idx1-ubyte.gz": "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+        "t10k-images-idx3-ubyte.gz": "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
+        "t10k-labels-idx1-ubyte.gz": "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
+    },
+    "cifar10": {"cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"},
+    "cifar100": {"cifar-100-binary.tar.gz": "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"},
+}
 FASHION_DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # where the package dataset-fashion-mnist puts them
-DOWNLOAD_SECONDS = 30.0
+
+# The classes by number, as published.
+CLASSES = {
+    "mnist": tuple("0123456789"),
+    "fashion-mnist": (
+        "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot",
+    ),
+    "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "cifar100": (
+        "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy",
+        "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock",
+        "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish",
+        "forest", "fox", "girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion",
+        "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom", "oak_tree", "orange",
+        "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy", "porcupine",
+        "possum", "rabbit", "raccoon", "ray", "road", "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk",
+        "skyscraper", "snail", "snake", "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank",
+        "telephone", "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale",
+        "willow_tree", "wolf", "woman", "worm",
+    ),
+}  # fmt: skip
+
+
+def catalogue(workspace: Path) -> list[BuiltinSet]:
+    """Return the built-in sets with where each would come from in this workspace."""
+    return [replace(one, where=where_from(one, workspace)) for one in SETS.values()]
+
+
+def where_from(one: BuiltinSet, workspace: Path) -> str:
+    """Tell where a built-in set would come from now."""
+    if one.name == "digits":
+        return "ships with scikit-learn"
+    place = find_local(one.name, workspace)
+    if place is None:
+        return f"download from {one.url}"
+    return f"local: {place}" if place == FASHION_DEBIAN else f"downloaded: {Path('data', one.name)}"
+
+
+def open_builtin(name: str, workspace: Path, source_folder: str | None) -> Source:
+    """Return a built-in set, split as published.
+
+    Its files are taken from `source_folder`, else from an earlier download in workspace/data, else from Debian's
+    package, else they are downloaded to workspace/data and checked. A user's own copy may differ (a subset, say).
+
+    Raises:
+        DataError: nowhere to be had (all ways are named), or not the files of this set.
+        InvalidUsage: a source folder for digits, which needs none.
+    """
+    if name == "digits":
+        if source_folder is not None:
+            raise InvalidUsage("--source: digits ships with scikit-learn; expected no folder; leave --source out")
+        source = from_folder(write_digits(workspace / "data"), name, name)
+    else:
+        place = find_place(name, workspace, source_folder)
+        layout = cifar.LAYOUTS.get(name)
+        if layout is None:
+            source = arrays.from_idx_folder(place, workspace, CLASSES[name])
+        else:
+            source = cifar.from_cifar(layout, place, workspace, CLASSES[name])
+    return replace(source, name=name, origin=f"built-in set {name}", is_official=True)
+
+
+def find_place(name: str, workspace: Path, source_folder: str | None) -> Path:
+    """Return where the files of a set lie, after a download if need be."""
+    if source_folder is not None:
+        place = find_files(name, Path(source_folder))
+        if place is None:
+            raise DataError(f"--source {source_folder}: {missing(name, Path(source_folder))}")
+        return place
+    place = find_local(name, workspace)
+    if place is None:
+        download_files(name, workspace / "data" / name)
+        place = find_local(name, workspace)
+    return place or workspace / "data" / name
+
+
+def find_local(name: str, workspace: Path) -> Path | None:
+    """Return where the files of a set lie on this machine: an earlier download, or Debian's package."""
+    place = find_files(name, workspace / "data" / name)
+    return find_files(name, FASHION_DEBIAN) if place is None and name == "fashion-mnist" else place
+
+
+def find_files(name: str, folder: Path) -> Path | None:
+    """Return where in `folder` the files of a set lie: the folder itself, or one or an archive in it."""
+    if name in cifar.LAYOUTS:
+        return cifar.find_files(cifar.LAYOUTS[name], folder)
+    return folder if arrays.is_idx_folder(folder) else None
+
+
+def missing(name: str, folder: Path) -> str:
+    """Say what was not found in a folder, and what is expected there."""
+    if name in cifar.LAYOUTS:
+        layout = cifar.LAYOUTS[name]
+        return f"found no {layout.archive}; expected {layout.expected}"
+    return f"found no {arrays.missing_idx(folder)}[.gz]; expected {arrays.IDX_EXPECTED}"
+
+
+def download_files(name: str, folder: Path) -> None:
+    """Download the files of a set into `folder`; those that are there already were checked when they came.
+
+    Raises:
+        DataError: one cannot be had, or is not as published; the message names the other ways.
+    """
+    one = SETS[name]
+    expected = cifar.LAYOUTS[name].expected if name in cifar.LAYOUTS else arrays.IDX_EXPECTED
+    for file_name, digest in DIGESTS[name].items():
+        if (folder / file_name).is_file():
+            continue
+        try:
+            download.fetch(f"{one.url}/{file_name}", folder / file_name, digest)
+        except DataError as error:
+            debian = "; or Debian's package, `apt-get install dataset-fashion-mnist`" if name == "fashion-mnist" else ""
+            raise DataError(
+                f"{name}: {error}. Expected one of these ways: a connection to that address; `--source FOLDER` with "
+                f"{expected}; the same in {folder}{debian}"
+            ) from error
 
 
 def write_digits(folder: Path) -> Path:
@@ -53,103 +218,3 @@ def write_digits(folder: Path) -> Path:
             Image.fromarray((image * 255 / 16).round().astype(np.uint8)).save(path)
         Path(temporary, "digits").rename(target)
     return target
-
-
-def read_fashion_mnist(folder: Path, source: str | None) -> tuple[NDArray[np.uint8], list[str], list[str]]:
-    """Return images uint8 (70000, 28, 28), class names and splits ("train" or "test") of Fashion-MNIST.
-
-    The idx files are taken from `source`, else from `folder` (an earlier download), else from Debian's package, else
-    they are downloaded into `folder`, where their SHA-256 is checked. A user's own copy may differ (a subset, say).
-
-    Raises:
-        DataError: nowhere to be had (all ways are named), or not idx files of one image size.
-    """
-    origin = find_idx_folder(folder, source)
-    if origin is None:
-        download_fashion_mnist(folder)
-        origin = folder
-    parts = {name: read_idx(origin, name) for name in FASHION_SHA256}
-    for kind in ("train", "t10k"):
-        num_images, num_labels = (len(parts[f"{kind}-{what}-ubyte"]) for what in ("images-idx3", "labels-idx1"))
-        if num_images != num_labels:
-            raise DataError(
-                f"{origin}: found {num_images} {kind} images and {num_labels} labels; expected as many of both"
-            )
-    sides = {parts[f"{kind}-images-idx3-ubyte"].shape[1:] for kind in ("train", "t10k")}
-    largest = max(int(parts[f"{kind}-labels-idx1-ubyte"].max(initial=0)) for kind in ("train", "t10k"))
-    if len(sides) > 1 or largest >= len(FASHION_CLASSES):
-        raise DataError(
-            f"{origin}: found images of {len(sides)} size(s) and labels up to {largest}; expected one size and labels "
-            f"0 to {len(FASHION_CLASSES) - 1}; these are not Fashion-MNIST's files"
-        )
-    images = np.concatenate([parts["train-images-idx3-ubyte"], parts["t10k-images-idx3-ubyte"]])
-    numbers = np.concatenate([parts["train-labels-idx1-ubyte"], parts["t10k-labels-idx1-ubyte"]])
-    splits = ["train"] * len(parts["train-labels-idx1-ubyte"]) + ["test"] * len(parts["t10k-labels-idx1-ubyte"])
-    return images, [FASHION_CLASSES[number] for number in numbers], splits
-
-
-def find_idx_folder(folder: Path, source: str | None) -> Path | None:
-    """Return the first folder that holds all idx files; a `source` that does not is an error."""
-    if source is not None:
-        if not holds_idx(Path(source)):
-            raise DataError(
-                f"--source {source}: found no {next(iter(FASHION_SHA256))}[.gz]; expected the four idx files "
-                f"{', '.join(FASHION_SHA256)}, each with or without .gz"
-            )
-        return Path(source)
-    return next((place for place in (folder, FASHION_DEBIAN) if holds_idx(place)), None)
-
-
-def holds_idx(folder: Path) -> bool:
-    """Tell whether all idx files are in a folder, compressed or not."""
-    return all((folder / name).is_file() or (folder / f"{name}.gz").is_file() for name in FASHION_SHA256)
-
-
-def download_fashion_mnist(folder: Path) -> None:
-    """Download the four files into `folder`, each by rename after its SHA-256 was checked."""
-    for name, digest in FASHION_SHA256.items():
-        with replacing(folder / f"{name}.gz") as temporary:
-            address = f"{FASHION_URL}/{name}.gz"
-            try:
-                with (
-                    urllib.request.urlopen(address, timeout=DOWNLOAD_SECONDS) as response,
-                    temporary.open("wb") as file,
-                ):
-                    shutil.copyfileobj(response, file)
-                content = gzip.decompress(temporary.read_bytes())
-            except (OSError, urllib.error.URLError, EOFError, zlib.error) as error:
-                raise DataError(
-                    f"fashion-mnist: {address} cannot be downloaded ({error}); expected one of three ways: "
-                    "a connection to that address; `--source FOLDER` with the four idx files; or Debian's package, "
-                    "`apt-get install dataset-fashion-mnist`"
-                ) from error
-            check_sha256(content, digest, f"{FASHION_URL}/{name}.gz")
-
-
-def read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
-    """Return the array of an idx file (magic 0x0000 08 ndim, big-endian sides, uint8 values), with or without .gz.
-
-    Raises:
-        DataError: unreadable, or not as long as its header says.
-    """
-    path = folder / name
-    try:
-        content = path.read_bytes() if path.is_file() else gzip.decompress((folder / f"{name}.gz").read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}[.gz]: cannot be read ({error}); fetch the file again") from error
-    num_axes = 3 if "idx3" in name else 1
-    header = 4 + 4 * num_axes
-    shape = np.frombuffer(content[4:header].ljust(4 * num_axes, b"\0"), ">u4").astype(int)
-    if content[:4] != bytes((0, 0, 8, num_axes)) or len(content) != header + shape.prod():
-        raise DataError(
-            f"{path}[.gz]: found {len(content)} bytes that start with {content[:4]!r}; expected an idx file of uint8 "
-            f"with {num_axes} axes; fetch the file again"
-        )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
-
-
-def check_sha256(content: bytes, expected: str, where: str) -> None:
-    """Raise DataError unless the bytes have the expected SHA-256."""
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise DataError(f"{where}: sha256 of the data is {found}; expected {expected}; fetch the file again")

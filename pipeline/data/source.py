@@ -1,6 +1,7 @@
 """What labelled images are before anything is decoded: columns, and where each image lies. The readers fill it."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SPLITS = ("train", "val", "test")
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 NOT_GIVEN = 255
 """The number that stands in a column of splits (indices into SPLITS) where no split was given."""
 
@@ -39,7 +41,7 @@ class Files:
     def location(self, index: int) -> Location:
         """Return the file of image `index`."""
         path = self.paths[index]
-        return Location(path if "://" in path else os.path.join(self.root, path))  # noqa: PTH118
+        return Location(path if URL.match(path) else os.path.join(self.root, path))  # noqa: PTH118
 
 
 @dataclass(frozen=True)

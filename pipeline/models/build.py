@@ -1,6 +1,7 @@
-"""The plan of a network as a `keras.Model`: uint8 images in, normalisation inside, logits out."""
+"""The plan of a network as a `keras.Model`: pixels in, normalisation inside, logits out."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -33,20 +34,26 @@ BUILDERS: dict[str, Callable[[Layer], Any]] = {
 }
 
 
-def build(
-    params: Mapping[str, Any],
-    image_shape: tuple[int, int, int],
-    num_classes: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> keras.Model:
-    """Return an untrained model: uint8 (batch, height, width, channels) to float32 logits (batch, num_classes).
+@dataclass(frozen=True)
+class Pixels:
+    """What goes in: shape (height, width, channels), dtype, and mean and standard deviation of each channel."""
 
-    `mean` and `std` are those of the training pixels, one number a channel, on the scale 0 to 255.
-    """
-    inputs = keras.Input(image_shape, dtype="uint8", name="image")
-    scale = [1.0 / max(value, 1.0) for value in std]  # a constant channel must not be divided by zero
-    offset = [-value * factor for value, factor in zip(mean, scale, strict=True)]
+    shape: tuple[int, int, int]
+    dtype: str
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def scale(self) -> list[float]:
+        """Return the factor of each channel; a constant channel must not be divided by zero, nor its noise blown up."""
+        smallest = 1e-12 if self.dtype == "float32" else 1.0
+        return [1.0 / max(value, smallest) for value in self.std]
+
+
+def build(params: Mapping[str, Any], pixels: Pixels, num_classes: int) -> keras.Model:
+    """Return an untrained model: pixels (batch, height, width, channels) to float32 logits (batch, num_classes)."""
+    inputs = keras.Input(pixels.shape, dtype=pixels.dtype, name="image")
+    scale = pixels.scale()
+    offset = [-value * factor for value, factor in zip(pixels.mean, scale, strict=True)]
     if len(scale) == 1:
         outputs = keras.layers.Rescaling(scale[0], offset[0], name="normalise")(inputs)
     else:

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def predict_logits(model: Any, images: NDArray[np.uint8], batch_size: int = 256) -> NDArray[np.float32]:
-    """Return class logits, float32 (num_images, num_classes), for uint8 images (num_images, height, width, channels).
+def predict_logits(model: Any, images: Any, batch_size: int = 256) -> NDArray[np.float32]:
+    """Return class logits, float32 (num_images, num_classes), for images (num_images, height, width, channels).
 
     Every batch has the same shape (the last one is padded with its own first image), so that one program is compiled.
     """

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.data.remote import is_url
 from pipeline.errors import DataError, InvalidUsage
 from pipeline.scoring.output import PLAN_FILE
 
@@ -161,7 +162,7 @@ def read_manifest(text: str) -> list[bytes]:
         for number, value in enumerate(READERS[Path(text).suffix.lower()](text), start=1):
             if not isinstance(value, str | bytes) or not value:
                 raise DataError(f"{text}: row {number}: path is {value!r:.80}; expected a path; correct the row")
-            paths.append(os.path.join(folder, os.fsencode(value)))
+            paths.append(os.fsencode(value) if is_url(os.fsdecode(value)) else os.path.join(folder, os.fsencode(value)))
     except (OSError, ValueError, csv.Error) as error:  # ValueError: json, pyarrow and the codecs
         raise DataError(
             f"{text}: {str(error)[:200]}; expected a .csv, .parquet or .jsonl table with a"

@@ -3,8 +3,8 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.bundle import Bundle
-from pipeline.data.decode import DecodeError, decode, read_file
+from pipeline.data.chunks import decode_chunk
+from pipeline.data.decode import DecodeError
+from pipeline.data.decoders import Decoders, Killed, chunks_of
+from pipeline.data.source import Location
 from pipeline.files import locked, sha256_json
-from pipeline.machine import num_cores
 from pipeline.models.predict import softmax
 from pipeline.records import ImageSpec
 from pipeline.scoring import output
 from pipeline.scoring.output import Plan, Row, ScoreFacts
 
 SHARD_SIZE = 4096  # rows that a kill can cost; a part of it takes ~100 KB
-FILES_A_TASK = 16  # a task of one small file is mostly overhead
 
-Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""uint8 (batch, height, width, channels) to logits, float32 (batch, num_classes)."""
+Predict = Callable[[NDArray[Any]], NDArray[np.float32]]
+"""Pixels (batch, height, width, channels) to logits, float32 (batch, num_classes)."""
 Report = Callable[[int, int, int], None]
 """Called with (files done, files in all, files without a label) after every batch."""
-Decoded = NDArray[np.uint8] | DecodeError
+Decoded = NDArray[Any] | DecodeError
 
 
 @dataclass(frozen=True)
@@ -106,24 +107,21 @@ def score_missing_parts(job: ScoreJob, plan: Plan, predict: Predict, report: Rep
     num_kept = done
     errors = sum(facts.errors for facts in kept.values())
     report(done, plan.num_paths, errors)
-    pool = ThreadPoolExecutor(num_cores(), thread_name_prefix="decode")
-    try:
+    with Decoders() as decoders:
         for index in range(plan.num_parts):
             if index in kept:
                 continue
             rows: list[Row] = []
-            for batch in score_shard(job, pool, index, predict):
+            for batch in score_shard(job, decoders, index, predict):
                 rows += batch
                 done += len(batch)
                 errors += sum(row.error is not None for row in batch)
                 report(done, plan.num_paths, errors)
             output.write_part(job.out, plan, index, rows)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
     return done - num_kept
 
 
-def score_shard(job: ScoreJob, pool: ThreadPoolExecutor, index: int, predict: Predict) -> Iterator[list[Row]]:
+def score_shard(job: ScoreJob, decoders: Decoders, index: int, predict: Predict) -> Iterator[list[Row]]:
     """Yield the rows of one shard, batch by batch.
 
     An image always takes the same place in the same batch and an unreadable one leaves zeros there: one
@@ -133,8 +131,8 @@ def score_shard(job: ScoreJob, pool: ThreadPoolExecutor, index: int, predict: Pr
     top_k = min(job.top_k, len(classes))
     shard = job.paths[index * job.shard_size : (index + 1) * job.shard_size]
     batch_size = min(job.batch_size, job.shard_size, len(job.paths))
-    for paths, decoded in decoded_batches(pool, shard, batch_size, spec):
-        images = np.zeros((batch_size, *spec.shape), np.uint8)
+    for paths, decoded in decoded_batches(decoders, shard, batch_size, spec):
+        images = np.zeros((batch_size, *spec.shape), spec.dtype)
         for place, pixels in enumerate(decoded):
             if not isinstance(pixels, DecodeError):
                 images[place] = pixels
@@ -145,32 +143,18 @@ def score_shard(job: ScoreJob, pool: ThreadPoolExecutor, index: int, predict: Pr
 
 
 def decoded_batches(
-    pool: ThreadPoolExecutor, paths: Sequence[bytes], batch_size: int, spec: ImageSpec
+    decoders: Decoders, paths: Sequence[bytes], batch_size: int, spec: ImageSpec
 ) -> Iterator[tuple[Sequence[bytes], list[Decoded]]]:
-    """Yield batches of paths with their pixels, in order; the next is decoded while the caller uses one."""
-    previous: tuple[Sequence[bytes], list[Future[list[Decoded]]]] | None = None
-    for start in range(0, len(paths), batch_size):
-        batch = paths[start : start + batch_size]
-        tasks = [
-            pool.submit(decode_files, batch[first : first + FILES_A_TASK], spec)
-            for first in range(0, len(batch), FILES_A_TASK)
-        ]
-        if previous:
-            yield previous[0], [pixels for task in previous[1] for pixels in task.result()]
-        previous = (batch, tasks)
-    if previous:
-        yield previous[0], [pixels for task in previous[1] for pixels in task.result()]
-
-
-def decode_files(paths: Sequence[bytes], spec: ImageSpec) -> list[Decoded]:
-    """Return the pixels of each file, or why there are none."""
-    decoded: list[Decoded] = []
-    for path in paths:
-        try:
-            decoded.append(decode(read_file(os.fsdecode(path)), spec))
-        except DecodeError as error:
-            decoded.append(error)
-    return decoded
+    """Yield batches of paths with their pixels, in order; children decode the next while the caller uses one."""
+    chunks = chunks_of(lambda row: Location(os.fsdecode(paths[row])), range(len(paths)), spec.num_bytes)
+    done = 0
+    waiting: list[Decoded] = []
+    for _, outcome in decoders.map(partial(decode_chunk, spec=spec), chunks):
+        waiting += [DecodeError("killed", outcome)] if isinstance(outcome, Killed) else outcome
+        while len(waiting) >= batch_size or (waiting and done + len(waiting) == len(paths)):
+            batch, waiting = waiting[:batch_size], waiting[batch_size:]
+            yield paths[done : done + len(batch)], batch
+            done += len(batch)
 
 
 def label_rows(

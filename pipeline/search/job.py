@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle import read_bundle, write_bundle
-from pipeline.data.cache import Dataset
+from pipeline.data.dataset import Dataset
 from pipeline.errors import StoppedEarly
 from pipeline.intervals import wilson_interval
 from pipeline.records import COMPLETED, CRASHED, FAILED, INFEASIBLE, PRUNED, TIMEOUT, TrialOutcome, TrialRow
@@ -26,13 +26,14 @@ Tell = Callable[[TrialOutcome, TrialRow], None]
 
 @dataclass(frozen=True)
 class Finished:
-    """What a search ends with: the winning trial, the outcome of its last training and the folder of the model."""
+    """What a search ends with: the winning trial, the outcome of its last training and the folder of the model.
+
+    `test` is as in model.json: accuracy, ci95, num_images; and, if the given split leaks, `leaked`.
+    """
 
     winner: TrialRow
     epochs: int
-    accuracy: float
-    ci95: tuple[float, float]
-    num_images: int
+    test: dict[str, Any]
     model_folder: Path
 
 
@@ -85,9 +86,8 @@ def write_model_facts(
     folder: Path, store: StudyStore, dataset: Dataset, best: TrialRow, epochs: int, test: dict[str, Any]
 ) -> None:
     """Write model.json beside the saved model."""
-    interval = wilson_interval(test["num_correct"], test["num_images"])
     facts = {
-        "classes": list(dataset.classes),
+        "classes": list(dataset.source.classes),
         "image": asdict(dataset.spec),
         "params": best.params,
         "num_params": best.num_params,
@@ -95,16 +95,26 @@ def write_model_facts(
         "epochs": epochs,
         "study": store.get("study"),
         "trial": best.number,
-        "data_fingerprint": dataset.fingerprint,
+        "data_fingerprint": store.get("fingerprint"),
         "val_accuracy": best.score,
-        "test": {
-            "accuracy": test["num_correct"] / test["num_images"],
-            "ci95": list(interval),
-            "num_images": test["num_images"],
-        },
+        "test": test_score(test),
         "versions": test["versions"],
     }
     write_bundle(folder, facts)
+
+
+def test_score(test: dict[str, Any]) -> dict[str, Any]:
+    """Return the score on the test images; if some have a copy in train or val, the score is that of the others.
+
+    `leaked` then holds their number and the inflated accuracy over all test images.
+    """
+    num_correct, num_images = test["num_correct"], test["num_images"]
+    num_leaked = num_images - test["num_clean"]
+    score = {} if not num_leaked else {"leaked": {"num_images": num_leaked, "accuracy_with": num_correct / num_images}}
+    if test["num_clean"]:
+        num_correct, num_images = test["num_clean_correct"], test["num_clean"]
+    interval = wilson_interval(num_correct, num_images)
+    return {"accuracy": num_correct / num_images, "ci95": list(interval), "num_images": num_images, **score}
 
 
 def finished_model(store: StudyStore, folder: Path) -> Finished:
@@ -115,8 +125,7 @@ def finished_model(store: StudyStore, folder: Path) -> Finished:
     """
     facts = read_bundle(folder).facts
     best = next(row for row in store.trials() if row.number == facts["trial"])
-    test = facts["test"]
-    return Finished(best, facts["epochs"], test["accuracy"], tuple(test["ci95"]), test["num_images"], folder)
+    return Finished(best, facts["epochs"], facts["test"], folder)
 
 
 def count_states(trials: list[TrialRow]) -> dict[str, int]:

@@ -8,11 +8,14 @@ from typing import Any
 
 import pipeline
 from pipeline.bundle import native_chatter_hidden
-from pipeline.data.cache import Dataset, Draft
+from pipeline.data.dataset import Dataset, write_dataset
+from pipeline.data.source import SPLITS, Source, encodable
+from pipeline.data.split import MAX_VAL_IMAGES, TEST_FRACTION, VAL_FRACTION
 from pipeline.errors import InvalidUsage, SpaceError
 from pipeline.files import write_json
 from pipeline.machine import num_cores
 from pipeline.models.cost import ImpossibleNetwork
+from pipeline.records import ImageSpec
 from pipeline.search.budget import IMPORT_SECONDS, STARTUP_SECONDS, Budget, plan_budget
 from pipeline.search.store import StudyStore, list_studies, studies_folder
 from pipeline.search.study import Study, Terms
@@ -20,7 +23,7 @@ from pipeline.space import SearchSpace
 
 OBJECTIVE = "val_accuracy"
 NUM_TRIED = 300  # random configurations, before a space is said to hold no possible network
-FIXED_FACTS = ("fingerprint", "classes", "space", "objective", "seed", "oracle")
+FIXED_FACTS = ("fingerprint", "classes", "folds", "space", "objective", "seed", "oracle")
 """Facts that make scores comparable: a study whose data, space, objective, seed or oracle changed is another study."""
 
 
@@ -34,6 +37,7 @@ class Request:
     budget_seconds: float | None
     max_trials: int | None
     num_workers: int
+    num_folds: int | None = None
 
 
 def next_study_name(workspace: Path, dataset: str) -> str:
@@ -62,17 +66,19 @@ def latest_study_name(workspace: Path, dataset: str) -> str:
 
 def study_facts(request: Request, dataset: Dataset, space: SearchSpace) -> dict[str, Any]:
     """Return the facts that are written once, when a study begins."""
+    mean, std = dataset.pixel_statistics()
     return {
         "study": request.study,
-        "dataset": dataset.name,
-        "source": dataset.origin,
-        "fingerprint": dataset.fingerprint,
-        "cache": str(dataset.folder),
-        "classes": list(dataset.classes),
+        "dataset": dataset.source.name,
+        "source": dataset.source.origin,
+        "fingerprint": dataset.fingerprint(),
+        "cache": str(dataset.cache.folder),
+        "folds": dataset.num_folds,
+        "classes": list(dataset.source.classes),
         "image": asdict(dataset.spec),
         "num_images": dataset.counts,
-        "mean": list(dataset.mean),
-        "std": list(dataset.std),
+        "mean": mean,
+        "std": std,
         "space": space.to_json(),
         "param_names": space.names(),
         "oracle": request.oracle,
@@ -85,10 +91,15 @@ def study_facts(request: Request, dataset: Dataset, space: SearchSpace) -> dict[
 def create_study(
     store: StudyStore, facts: dict[str, Any], options: dict[str, Any], dataset: Dataset, budget: Budget
 ) -> None:
-    """Write a new study's facts, the options it was called with and the files that no trial could use."""
-    store.create({**facts, "options": options, "epochs": budget.epochs, "elapsed": 0.0})
-    if dataset.bad:
-        write_json(store.path.parent / "bad_files.json", [asdict(item) for item in dataset.bad])
+    """Write a new study's images, facts and options, and the files that no trial could use."""
+    folder = store.path.parent
+    write_dataset(folder / "data", dataset)
+    if bad := dataset.cache.bad:
+        write_json(folder / "bad_files.json", [asdict(item) | {"path": encodable(item.path)} for item in bad])
+    manifest = str(folder / "data" / "split.parquet")
+    store.create(
+        {**facts, "split_manifest": manifest, "options": options, "epochs": budget.epochs, "elapsed": 0.0}
+    )
 
 
 def check_unchanged(store: StudyStore, facts: dict[str, Any], dataset: Dataset) -> None:
@@ -107,7 +118,8 @@ def check_unchanged(store: StudyStore, facts: dict[str, Any], dataset: Dataset) 
             f"study {facts['study']} cannot be resumed: {'; '.join(differences)}; expected what it began with; restore "
             "that, or begin another study with --name"
         )
-    store.put("cache", str(dataset.folder))
+    write_dataset(store.path.parent / "data", dataset)
+    store.put("cache", str(dataset.cache.folder))
 
 
 def shorten(value: Any) -> str:
@@ -116,14 +128,32 @@ def shorten(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def make_terms(space: SearchSpace, drafted: Draft, request: Request) -> Terms:
-    """Return what is fixed for a study; a grid begins where its order does, not with the defaults."""
+def expected_counts(source: Source) -> dict[str, int]:
+    """Return how many images each split will have, give or take bad files and groups: nothing is decoded yet."""
+    counts = {name: int((source.splits == number).sum()) for number, name in enumerate(SPLITS)}
+    if not counts["train"]:
+        counts["train"] = len(source)
+    for name, fraction in (("test", TEST_FRACTION), ("val", VAL_FRACTION)):
+        if not counts[name]:
+            counts[name] = min(round(fraction * counts["train"]), MAX_VAL_IMAGES if name == "val" else len(source))
+            counts["train"] -= counts[name]
+    return counts
+
+
+def make_terms(
+    space: SearchSpace, spec: ImageSpec, num_classes: int, counts: dict[str, int], request: Request
+) -> Terms:
+    """Return what is fixed for a study; a grid begins where its order does, not with the defaults.
+
+    With folds, an epoch of a trial is one pass for each fold over the images that do not test in it.
+    """
+    num_final_images = counts["train"] + counts["val"]
     return Terms(
         space=space,
-        image_shape=drafted.spec.shape,
-        num_classes=len(drafted.source.classes),
-        num_images=drafted.counts["train"],
-        num_final_images=drafted.counts["train"] + drafted.counts["val"],
+        image_shape=spec.shape,
+        num_classes=num_classes,
+        num_images=num_final_images * (request.num_folds - 1) if request.num_folds else counts["train"],
+        num_final_images=num_final_images,
         seed=request.seed,
         num_threads=max(1, num_cores() // request.num_workers),
         starts_with_default=request.oracle != "grid",

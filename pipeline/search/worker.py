@@ -3,16 +3,20 @@
 import os
 import signal
 import time
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.data.cache import read_split
+from pipeline.data.dataset import StoredDataset, Subset
 from pipeline.errors import TrialFailed
-from pipeline.records import COMPLETED, FAILED, EpochRow, TrialOutcome, TrialTask
+from pipeline.records import COMPLETED, FAILED, EpochRow, ImageSpec, TrialOutcome, TrialTask
 from pipeline.search.store import StudyStore
+
+Report = Callable[[EpochRow], None]
 
 # What child processes are started with; the parent sets none of it for itself.
 CHILD_ENVIRONMENT = {
@@ -66,27 +70,64 @@ def run_task(task: TrialTask) -> TrialOutcome:
     )
 
 
-@lru_cache(maxsize=2)
-def load_split(folder: Path, names: tuple[str, ...]) -> Any:
-    """Return the labelled images of some splits, kept for the next task of this child."""
+def stored_dataset(task: TrialTask, facts: dict[str, Any]) -> StoredDataset:
+    """Return the data set of a study."""
+    return StoredDataset(Path(task.study_path) / "data", Path(facts["cache"]), ImageSpec(**facts["image"]))
+
+
+def labelled(subset: Subset) -> Any:
+    """Return images as the training takes them."""
     from pipeline.training.images import Labelled
 
-    return Labelled(*read_split(folder, names))
+    return Labelled(subset.images, subset.labels, subset.weights)
 
 
 def train_rung(task: TrialTask) -> tuple[float, dict[str, Any]]:
-    """Train one trial to the end of a rung and return its validation accuracy."""
+    """Train one trial to the end of a rung and return its validation accuracy, over all folds if there are any."""
     from pipeline.training.trial import train
 
     store = StudyStore(Path(task.study_path) / "study.db")
     try:
         facts = store.facts()
-        folder = Path(facts["cache"])
-        training, validation = load_split(folder, ("train",)), load_split(folder, ("val",))
-        _, last = train(task.params, training, validation, setting(task, facts), reporter(store, task))
+        dataset, report = stored_dataset(task, facts), reporter(store, task)
+        if facts.get("folds"):
+            last = train_folds(task, facts, dataset, report)
+        else:
+            training, validation = labelled(dataset.split("train")), labelled(dataset.split("val"))
+            _, last = train(task.params, training, validation, setting(task, facts), report)
     finally:
         store.close()
     return last.val_accuracy, {"val_loss": last.val_loss}
+
+
+def train_folds(task: TrialTask, facts: dict[str, Any], dataset: StoredDataset, report: Report) -> EpochRow:
+    """Train once for each fold that is held out and report the mean of the folds, epoch by epoch, with the last one."""
+    from pipeline.training.trial import train
+
+    ends = time.monotonic() + task.seconds_limit
+    curves: list[list[EpochRow]] = []
+    for number in range(facts["folds"]):
+        curves.append([])
+        training, validation = map(labelled, dataset.fold(number))
+        settings = replace(setting(task, facts), seconds_limit=ends - time.monotonic())
+        is_last = number == facts["folds"] - 1
+        train(task.params, training, validation, settings, partial(add_to_curve, curves, report if is_last else None))
+    return mean_row([curve[-1] for curve in curves])
+
+
+def add_to_curve(curves: list[list[EpochRow]], report: Report | None, row: EpochRow) -> None:
+    """Keep an epoch of the newest fold; report the mean of all folds if that one is the last."""
+    curves[-1].append(row)
+    if report:
+        place = len(curves[-1]) - 1
+        report(mean_row([curve[place] for curve in curves]))
+
+
+def mean_row(rows: list[EpochRow]) -> EpochRow:
+    """Return one epoch that has the mean figures of several folds and the sum of their seconds."""
+    names = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+    means = {name: float(np.mean([getattr(row, name) for row in rows])) for name in names}
+    return EpochRow(step=rows[-1].step, seconds=sum(row.seconds for row in rows), **means)
 
 
 def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
@@ -102,9 +143,8 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
     store = StudyStore(Path(task.study_path) / "study.db")
     try:
         facts = store.facts()
-        folder = Path(facts["cache"])
-        load_split.cache_clear()  # not twice in memory
-        training = load_split(folder, ("train", "val"))
+        dataset = stored_dataset(task, facts)
+        training = labelled(dataset.split("train", "val"))
         model, _ = train(task.params, training, None, setting(task, facts), reporter(store, task))
         target = Path(task.study_path) / "model" / "model.keras"
         target.parent.mkdir(exist_ok=True)
@@ -112,17 +152,20 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
         model.save(temporary)
         temporary.replace(target)
         saved = keras.saving.load_model(target, compile=False, safe_mode=True)
-        test = load_split(folder, ("test",))
+        test = dataset.split("test")
         logits = predict_logits(saved, test.images)
         np.save(target.parent / "test_logits.npy", logits)
         loss, accuracy = measure_logits(logits, test.labels)
     finally:
         store.close()
-    num_correct = int((logits.argmax(axis=1) == test.labels).sum())
+    is_correct = logits.argmax(axis=1) == test.labels
+    is_clean = ~dataset.column("leaked")[test.images.rows]
     return accuracy, {
         "test_loss": loss,
-        "num_correct": num_correct,
-        "num_images": len(test),
+        "num_correct": int(is_correct.sum()),
+        "num_images": len(is_correct),
+        "num_clean_correct": int((is_correct & is_clean).sum()),
+        "num_clean": int(is_clean.sum()),
         "versions": versions(),
     }
 
@@ -139,10 +182,11 @@ def setting(task: TrialTask, facts: dict[str, Any]) -> Any:
         seed=task.seed,
         seconds_limit=task.seconds_limit,
         first_step=task.first_step,
+        dtype=facts["image"]["dtype"],
     )
 
 
-def reporter(store: StudyStore, task: TrialTask) -> Any:
+def reporter(store: StudyStore, task: TrialTask) -> Report:
     """Return the function that records an epoch; it ends this child if its parent is gone."""
     parent = os.getppid()
 

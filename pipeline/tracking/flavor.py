@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterable
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ CODE_FOLDER = "code"
 REQUIREMENTS_FILE = "requirements.txt"
 PYTHON_ENV_FILE = "python_env.yaml"
 CONDA_FILE = "conda.yaml"
-PACKAGES = ("keras", "numpy", "pandas", "pillow", "mlflow")
+PACKAGES = ("keras", "numpy", "pandas", "pillow", "tifffile", "mlflow")
 BACKEND_PACKAGES = {
     "tensorflow": ("tensorflow-cpu", "tensorflow"),
     "jax": ("jax", "jaxlib"),
@@ -138,11 +139,4 @@ def signature() -> Any:
 
 def model_metadata(bundle: Bundle) -> dict[str, Any]:
     """Return what the signature cannot say: the classes in order, and the pixels that the network takes."""
-    image = {
-        "height": bundle.image.height,
-        "width": bundle.image.width,
-        "channels": bundle.image.channels,
-        "decoder_version": bundle.image.decoder_version,
-        "dtype": "uint8",
-    }
-    return {"classes": list(bundle.classes), "image": image, "sha256": bundle.sha256}
+    return {"classes": list(bundle.classes), "image": asdict(bundle.image), "sha256": bundle.sha256}

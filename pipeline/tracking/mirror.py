@@ -154,6 +154,8 @@ class MlflowMirror:
             log_params(client, run_id, parent_params(self._facts))
             client.log_inputs(run_id, [dataset_input(self._facts)])
             client.log_text(run_id, json.dumps(self._facts["space"], indent=2), "space.json")
+            if manifest := self._facts.get("split_manifest"):
+                client.log_artifact(run_id, manifest, "data")
         if mark.is_closed:
             self._view.set_mark(PARENT, dataclasses.replace(mark, is_closed=False))
 

@@ -16,7 +16,7 @@ from pipeline.models.predict import predict_logits, softmax
 from pipeline.records import ImageSpec
 
 COLUMN = "image"
-EXPECTED = "expected uint8 pixels (num_images, height, width, channels), encoded image files, or these in base64"
+EXPECTED = "expected pixels (num_images, height, width, channels), encoded image files, or these in base64"
 
 
 class ImageClassifier:
@@ -63,38 +63,41 @@ def images_in(model_input: Any) -> Any:
     return column.tolist() if hasattr(column, "to_numpy") else column
 
 
-def to_pixels(images: Any, spec: ImageSpec) -> NDArray[np.uint8]:
-    """Return uint8 pixels (num_images, height, width, channels) of pixels, encoded files or base64 text.
+def to_pixels(images: Any, spec: ImageSpec) -> NDArray[Any]:
+    """Return pixels (num_images, height, width, channels) of pixels, encoded files or base64 text.
 
     Raises:
         DataError: a row is none of these, or has another size.
     """
     rows: Any = images.ravel() if isinstance(images, np.ndarray) and images.ndim < 3 else images
     if len(rows) == 0:
-        return np.zeros((0, *spec.shape), np.uint8)
+        return np.zeros((0, *spec.shape), spec.dtype)
     if isinstance(rows[0], (bytes, str)):  # bytes never pass through numpy, which cuts zero bytes off their end
         return np.stack([decoded(row, index, spec) for index, row in enumerate(rows)])
     return checked_pixels(rows, spec)
 
 
-def checked_pixels(rows: Sequence[Any], spec: ImageSpec) -> NDArray[np.uint8]:
-    """Return pixels that came as numbers of any type; JSON knows no uint8."""
+def checked_pixels(rows: Sequence[Any], spec: ImageSpec) -> NDArray[Any]:
+    """Return pixels that came as numbers of any type; JSON knows one kind of number."""
     try:
         values = np.asarray(rows if isinstance(rows, np.ndarray) else list(rows))
-        numbers = values if values.dtype == np.uint8 else values.astype(np.float64)
+        numbers = values if values.dtype == spec.dtype else values.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"the images cannot be read as numbers ({error}); {EXPECTED}") from error
     if numbers.shape[1:] != spec.shape:
         expected = ", ".join(map(str, ("num_images", *spec.shape)))
         raise DataError(f"the images have the shape {numbers.shape}; expected ({expected}); resize them before")
-    if numbers.dtype != np.uint8:
-        is_byte = (numbers >= 0) & (numbers <= 255) & (numbers == np.floor(numbers))
-        if not is_byte.all():
-            raise DataError("the pixels are not whole numbers from 0 to 255; expected uint8; do not scale them before")
-    return numbers.astype(np.uint8)
+    if numbers.dtype != spec.dtype and spec.dtype != "float32":
+        highest = np.iinfo(spec.dtype).max
+        is_whole = (numbers >= 0) & (numbers <= highest) & (numbers == np.floor(numbers))
+        if not is_whole.all():
+            raise DataError(
+                f"the pixels are not whole numbers from 0 to {highest}; expected {spec.dtype}; do not scale them before"
+            )
+    return numbers.astype(spec.dtype)
 
 
-def decoded(row: Any, index: int, spec: ImageSpec) -> NDArray[np.uint8]:
+def decoded(row: Any, index: int, spec: ImageSpec) -> NDArray[Any]:
     """Return the pixels of one encoded file, given as bytes or as base64 text.
 
     Raises:

@@ -1,6 +1,7 @@
-"""The images of one training in memory, and the batches that an epoch is made of."""
+"""The images of one training, and the batches that an epoch is made of."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,10 +12,14 @@ SHIFT_FRACTION = 0.08  # of the side; airbench shifts 32 px images by 2 px (6 %)
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images uint8 (num_images, height, width, channels) and labels int32 (num_images,)."""
+    """Images (num_images, height, width, channels), labels int32 (num_images,) and perhaps weights float32 (num_images,).
 
-    images: NDArray[np.uint8]
+    The images are an array, or anything that has a shape and reads rows when it is indexed with an array of them.
+    """
+
+    images: Any
     labels: NDArray[np.int32]
+    weights: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -38,10 +43,13 @@ class EpochBatches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return max(1, len(self.data) // self.batch_size)
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    def __getitem__(self, index: int) -> tuple[NDArray[Any], ...]:
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         images = self.data.images[rows]
-        return (shifted(images, self.reach, self.rng) if self.reach else images), self.data.labels[rows]
+        if self.reach:
+            images = shifted(images, self.reach, self.rng)
+        labels, weights = self.data.labels[rows], self.data.weights
+        return (images, labels) if weights is None else (images, labels, weights[rows])
 
     def on_epoch_end(self) -> None:
         """Shuffle for the next epoch."""
@@ -58,7 +66,7 @@ def shift_reach(sides: tuple[int, ...]) -> int:
     return max(1, round(min(sides) * SHIFT_FRACTION))
 
 
-def shifted(images: NDArray[np.uint8], reach: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def shifted(images: NDArray[Any], reach: int, rng: np.random.Generator) -> NDArray[Any]:
     """Return each image moved by its own random offset in [-reach, reach] pixels, both ways, edges repeated."""
     num_images, height, width, _ = images.shape
     padded = np.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")

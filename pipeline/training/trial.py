@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import TrialFailed
-from pipeline.models.build import build
+from pipeline.models.build import Pixels, build
 from pipeline.models.predict import predict_logits
 from pipeline.records import FAILED, INFEASIBLE, PRUNED, EpochRow
 from pipeline.space import complete
@@ -25,7 +25,8 @@ Report = Callable[[EpochRow], None]
 class Setting:
     """What is common to all trials of a study, and how long this one may take.
 
-    `mean` and `std` are those of the training pixels, one number a channel, on the scale 0 to 255.
+    `mean` and `std` are those of the training pixels, one number a channel, on their own scale; `dtype` is that of the
+    pixels.
     """
 
     num_classes: int
@@ -35,6 +36,7 @@ class Setting:
     seed: int
     seconds_limit: float = math.inf
     first_step: int = 1
+    dtype: str = "uint8"
 
 
 class Progress(keras.callbacks.Callback):
@@ -62,7 +64,7 @@ class Progress(keras.callbacks.Callback):
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         if not math.isfinite(logs["loss"]):
             raise TrialFailed(FAILED, f"the loss became {logs['loss']} in epoch {epoch + 1} (learning rate {rate:.2g})")
-        val_loss, val_accuracy = evaluate(self.model, self.validation) if self.validation else (math.nan, math.nan)
+        val_loss, val_accuracy = evaluate(self.model, self.validation) if self.validation is not None else (math.nan, math.nan)
         now = time.monotonic()
         self.last = EpochRow(
             step=self.setting.first_step + epoch,
@@ -74,7 +76,7 @@ class Progress(keras.callbacks.Callback):
             seconds=now - self.epoch_started,
         )
         self.report(self.last)
-        if self.validation and not math.isfinite(val_loss):
+        if self.validation is not None and not math.isfinite(val_loss):
             raise TrialFailed(FAILED, f"the validation loss became {val_loss} in epoch {epoch + 1}")
         if now - self.started > self.setting.seconds_limit and epoch + 1 < self.setting.epochs:
             raise TrialFailed(PRUNED, f"the time was over after epoch {epoch + 1} of {self.setting.epochs}")
@@ -98,7 +100,8 @@ def train(
     keras.utils.set_random_seed(setting.seed)
     values = complete(params)
     try:
-        model = build(params, training.images.shape[1:], setting.num_classes, setting.mean, setting.std)
+        normal = Pixels(training.images.shape[1:], setting.dtype, setting.mean, setting.std)
+        model = build(params, normal, setting.num_classes)
         batches = EpochBatches(training, values["batch_size"], values["augment"], setting.seed)
         compile_model(model, values, num_steps=len(batches) * setting.epochs)
         progress = Progress(validation, setting, report)

@@ -1,187 +1,288 @@
-"""What DATA may be, and what is said when it is not."""
+"""What DATA may be, what is said when it is not, and the key that changes when the data does."""
 
-import gzip
-import json
 import os
+import tarfile
+from dataclasses import replace
 
+import fsspec
 import numpy as np
 import pandas
 import pytest
 
-from pipeline.data import builtin
-from pipeline.data.sources import open_source
+from pipeline.data.source import NOT_GIVEN, Files, Members, Rows, Source
+from pipeline.data.sources import checked, class_name, open_source, source_key, source_name
 from pipeline.errors import DataError
 from tests.data.pictures import write_classes, write_picture
-
-
-def test_a_folder_with_a_sub_folder_per_class(tmp_path):
-    write_classes(tmp_path / "photos", {"cat": 3, "dog": 4})
-    (tmp_path / "photos" / ".hidden").mkdir()
-    (tmp_path / "photos" / "cat" / ".DS_Store").write_bytes(b"x")
-    source = open_source(str(tmp_path / "photos"), tmp_path)
-    assert (source.name, source.classes) == ("photos", ("cat", "dog"))
-    assert [example.label for example in source.examples] == ["cat"] * 3 + ["dog"] * 4
-    assert {example.split for example in source.examples} == {""}
-    assert source.examples[0].path == "cat/000.png"
-
-
-@pytest.mark.parametrize("val", ["val", "valid", "validation"])
-def test_a_folder_with_given_splits(tmp_path, val):
-    for split, count in (("train", 4), (val, 2), ("test", 3)):
-        write_classes(tmp_path / "set" / split, {"a": count, "b": count})
-    splits = [example.split for example in open_source(str(tmp_path / "set"), tmp_path).examples]
-    assert (splits.count("train"), splits.count("val"), splits.count("test")) == (8, 4, 6)
-
-
-def test_a_class_may_be_called_test(tmp_path):
-    write_classes(tmp_path / "set", {"test": 3, "other": 3})
-    assert open_source(str(tmp_path / "set"), tmp_path).classes == ("other", "test")
-
-
-@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
-def test_a_table_of_paths_and_labels(tmp_path, kind):
-    rows = [
-        {"path": f"p{index}.png", "label": index % 2, "split": ["train", "test"][index // 4 % 2]} for index in range(12)
-    ]
-    path = tmp_path / f"set.{kind}"
-    if kind == "csv":
-        pandas.DataFrame(rows).to_csv(path, index=False)
-    elif kind == "jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    else:
-        pandas.DataFrame(rows).to_parquet(path)
-    source = open_source(str(path), tmp_path)
-    assert source.classes == ("0", "1")
-    assert source.root == str(tmp_path)
-    assert [example.split for example in source.examples].count("test") == 4
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("path,label\n", "found no rows"),
-        ("file,label\na.png,x\n", "row 1: found ['file', 'label'] with no path"),
-        ("path,label\na.png,\n", "with no label"),
-        ("file,label\na,b.png,x\n", "with no path"),
-        ("path,label,split\na.png,x,tset\n", "split is 'tset'; expected one of train, val, test"),
-        ("path,label,split\na.png,x,train\nb.png,y,\n", "1 of 2 rows have no split"),
-        ("path,label\na.png,x\nb.png,x\n", "found 1 class (x); expected at least 2"),
-        ("path,label,split\na.png,x,train\nb.png,y,test\n", "no training images of y"),
-    ],
-)
-def test_a_bad_table_is_refused_with_its_row(tmp_path, text, message):
-    (tmp_path / "set.csv").write_text(text)
-    with pytest.raises(DataError) as caught:
-        open_source(str(tmp_path / "set.csv"), tmp_path)
-    assert message in str(caught.value)
-
-
-@pytest.mark.parametrize("text", ["{broken", "[1, 2]", "3"])
-def test_a_table_that_is_no_table_is_refused(tmp_path, text):
-    (tmp_path / "set.jsonl").write_text(text)
-    with pytest.raises(DataError, match="cannot be read as jsonl"):
-        open_source(str(tmp_path / "set.jsonl"), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda root: None, "found nothing; expected a built-in set (digits, fashion-mnist), a folder"),
-        (lambda root: root.mkdir(), "found no files in sub-folders"),
-        (lambda root: write_picture(root / "a.png", 9), "found no files in sub-folders"),
-        (lambda root: write_classes(root, {"only": 3}), "found 1 class (only)"),
-        (lambda root: write_classes(root / "test", {"a": 3, "b": 3}), "found test; expected train/, [val/] and test/"),
-    ],
-)
-def test_a_folder_that_cannot_be_used_is_refused(tmp_path, make, message):
-    make(tmp_path / "set")
-    with pytest.raises(DataError) as caught:
-        open_source(str(tmp_path / "set"), tmp_path)
-    assert message in str(caught.value)
-
-
-def test_a_folder_beside_the_splits_is_refused_by_name(tmp_path):
-    for split in ("train", "test"):
-        write_classes(tmp_path / "set" / split, {"a": 3, "b": 3})
-    (tmp_path / "set" / "unlabelled").mkdir()
-    with pytest.raises(DataError, match="found unlabelled beside test, train; expected train/"):
-        open_source(str(tmp_path / "set"), tmp_path)
-
-
-def test_a_split_without_class_folders_is_refused(tmp_path):
-    write_classes(tmp_path / "set" / "train", {"a": 3, "b": 3})
-    write_picture(tmp_path / "set" / "test" / "1.png", 50)
-    with pytest.raises(DataError, match="test: found no files in sub-folders; expected a sub-folder per class"):
-        open_source(str(tmp_path / "set"), tmp_path)
-
-
-def test_the_studies_of_the_workspace_are_no_class(tmp_path):
-    write_classes(tmp_path, {"a": 3, "b": 3, "mlruns": 3})
-    assert open_source(str(tmp_path), tmp_path).classes == ("a", "b")
-
-
-def test_a_class_name_that_is_not_utf8_becomes_visible(tmp_path):
-    write_classes(tmp_path / "set", {"a": 3, "b": 3})
-    (tmp_path / "set" / "b").rename(os.fsdecode(os.fsencode(tmp_path / "set") + b"/caf\xe9"))
-    assert open_source(str(tmp_path / "set"), tmp_path).classes == ("a", "caf\\udce9")
-
-
-def test_a_loop_of_links_ends(tmp_path):
-    write_classes(tmp_path / "set", {"a": 3, "b": 3})
-    (tmp_path / "set" / "a" / "again").symlink_to(tmp_path / "set" / "a")
-    assert len(open_source(str(tmp_path / "set"), tmp_path).examples) == 6
 
 
 def write_idx(folder, name, array):
     header = bytes((0, 0, 8, array.ndim)) + b"".join(side.to_bytes(4, "big") for side in array.shape)
     folder.mkdir(exist_ok=True)
-    (folder / f"{name}.gz").write_bytes(gzip.compress(header + array.tobytes()))
+    (folder / name).write_bytes(header + array.tobytes())
 
 
-@pytest.fixture
-def idx_folder(tmp_path):
-    """A folder with ten images of each class to train and two to test, in Fashion-MNIST's files."""
-    rng = np.random.default_rng(0)
-    for kind, count in (("train", 100), ("t10k", 20)):
-        write_idx(tmp_path / "idx", f"{kind}-images-idx3-ubyte", rng.integers(0, 256, (count, 28, 28), dtype=np.uint8))
-        write_idx(tmp_path / "idx", f"{kind}-labels-idx1-ubyte", np.arange(count, dtype=np.uint8) % 10)
-    return tmp_path / "idx"
+def write_shard(path, *keys):
+    with tarfile.open(path, "w") as tar:
+        for key in keys:
+            for name, content in ((f"{key}.png", b"picture"), (f"{key}.cls", key[0].encode())):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                (path.parent / "member").write_bytes(content)
+                with (path.parent / "member").open("rb") as file:
+                    tar.addfile(member, file)
+                (path.parent / "member").unlink()
+    return path
 
 
-def test_fashion_mnist_from_a_folder_of_idx_files(tmp_path, idx_folder):
-    source = open_source("fashion-mnist", tmp_path, str(idx_folder))
-    assert source.arrays.shape == (120, 28, 28)
-    assert source.examples[0].label == "t-shirt"
-    assert source.examples[9].label == "ankle-boot"
-    assert [example.split for example in source.examples].count("test") == 20
+def arrays_of(count):
+    return np.zeros((count, 4, 4), np.uint8), np.arange(count, dtype=np.uint8) % 2
 
 
-def test_fashion_mnist_offline_names_all_three_ways(tmp_path, monkeypatch):
-    monkeypatch.setattr(builtin, "FASHION_DEBIAN", tmp_path / "absent")
-    monkeypatch.setattr(builtin, "FASHION_URL", "http://127.0.0.1:9")  # the discard port: refused at once
+def make_npz(folder):
+    images, labels = arrays_of(6)
+    named = {f"{split}_images": images for split in ("train", "test")}
+    np.savez(folder / "set.npz", **named, **{f"{split}_labels": labels for split in ("train", "test")})
+    return folder / "set.npz"
+
+
+def make_idx(folder):
+    for kind in ("train", "t10k"):
+        images, labels = arrays_of(6)
+        write_idx(folder / "set", f"{kind}-images-idx3-ubyte", images)
+        write_idx(folder / "set", f"{kind}-labels-idx1-ubyte", labels)
+    return folder / "set"
+
+
+def make_table(folder):
+    (folder / "set.csv").write_text("path,label\n" + "".join(f"{n}.png,{n % 2}\n" for n in range(12)))
+    return folder / "set.csv"
+
+
+def make_shard_folder(folder):
+    (folder / "set").mkdir()
+    write_shard(folder / "set" / "train-0.tar", *(f"a{n}" for n in range(3)), *(f"b{n}" for n in range(3)))
+    write_shard(folder / "set" / "test-0.tar", *(f"a{n}" for n in range(3)), *(f"b{n}" for n in range(3)))
+    return folder / "set"
+
+
+def make_shard(folder):
+    return write_shard(folder / "set.tar", *(f"a{n}" for n in range(6)), *(f"b{n}" for n in range(6)))
+
+
+@pytest.mark.parametrize(
+    ("make", "storage"),
+    [
+        (lambda folder: write_classes(folder / "set", {"a": 6, "b": 6}), Files),
+        (make_table, Files),
+        (make_npz, Rows),
+        (make_idx, Rows),
+        (make_shard, Members),
+        (make_shard_folder, Members),
+    ],
+)
+def test_every_layout_is_told_by_what_lies_there(tmp_path, make, storage):
+    source = open_source(str(make(tmp_path)), tmp_path)
+    assert (source.name, len(source), len(source.classes)) == ("set", 12, 2)
+    assert isinstance(source.storage, storage)
+
+
+def test_a_path_is_a_path_though_a_built_in_set_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_classes(tmp_path / "digits", {"a": 3, "b": 3})
+    assert len(open_source("./digits", tmp_path)) == 6
+
+
+@pytest.mark.heavy
+def test_a_bare_name_is_the_built_in_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_classes(tmp_path / "digits", {"a": 3, "b": 3})
+    assert len(open_source("digits", tmp_path / "workspace")) == 1797
+
+
+def test_a_url_of_a_table_and_of_a_local_file(tmp_path):
+    store = fsspec.filesystem("memory")
+    store.pipe("/sources/set.csv", b"path,label\n1.png,a\n2.png,b\n")
+    source = open_source("memory://sources/set.csv", tmp_path)
+    store.rm("/sources", recursive=True)
+    assert (source.name, source.storage.location(1).path) == ("set", "memory://sources/2.png")
+    local = open_source(f"file://{make_table(tmp_path)}", tmp_path)
+    assert local.storage.location(0).path == str(tmp_path / "0.png")
+
+
+def test_a_table_of_pandas(tmp_path):
+    pandas.DataFrame({"path": ["1", "2"], "label": [0, 1], "weight": [1, 2.5]}).to_parquet(tmp_path / "set.parquet")
+    source = open_source(str(tmp_path / "set.parquet"), tmp_path)
+    assert (source.classes, source.weights.tolist()) == (("0", "1"), [1.0, 2.5])
+
+
+def test_a_table_with_urls_that_nothing_serves_is_refused_at_once(tmp_path):
+    (tmp_path / "set.csv").write_text("path,label\n1.png,a\nzork://b/2.png,b\n")
+    with pytest.raises(DataError, match=r"zork://b/2\.png: Protocol not known: zork"):
+        open_source(str(tmp_path / "set.csv"), tmp_path)
+
+
+@pytest.mark.parametrize("data", ["nothing", "x" * 5000, "a\0b", "set.txt/x"])
+def test_nothing_there_shows_what_may_be(tmp_path, data):
+    (tmp_path / "set.txt").touch()
     with pytest.raises(DataError) as caught:
-        open_source("fashion-mnist", tmp_path)
-    for way in (
-        "http://127.0.0.1:9/train-images-idx3-ubyte.gz",
-        "--source FOLDER",
-        "apt-get install dataset-fashion-mnist",
+        open_source(str(tmp_path / data), tmp_path)
+    text = str(caught.value)
+    assert "found nothing; expected a built-in set (digits, " in text
+    for layout in ("sub-folder per class", "train/ [val/] test/", ".csv/", ".npz", ".tar", "idx files", "s3://"):
+        assert layout in text
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(DataError, match="found a file of another kind; expected a built-in set"):
+        open_source(str(write_picture(tmp_path / "a.png", 9)), tmp_path)
+
+
+def test_a_compressed_tar_is_told_apart(tmp_path):
+    (tmp_path / "set.tar.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(DataError, match="compressed tar"):
+        open_source(str(tmp_path / "set.tar.gz"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("digits", "digits"),
+        ("photos/", "photos"),
+        ("/a/photos.v2", "photos.v2"),
+        ("a/set.CSV", "set"),
+        ("set.npz", "set"),
+        ("set.tar", "set"),
+        ("s3://bucket/a/set.parquet", "set"),
+        ("s3://bucket/photos/", "photos"),
+        ("gs://bucket", "bucket"),
+        ("https://me:pw@host/set.csv?sig=SECRET", "set"),
+        ("caf\udce9", "caf\\udce9"),
+    ],
+)
+def test_the_name_of_a_data_set(data, name):
+    assert source_name(data) == name
+
+
+def test_a_link_keeps_its_name(tmp_path):
+    (tmp_path / "photos").symlink_to(write_classes(tmp_path / "v1", {"a": 1, "b": 1}))
+    assert open_source(str(tmp_path / "photos"), tmp_path).name == "photos"
+
+
+def test_equal_looking_class_names_are_one():
+    assert class_name("cafe\u0301") == class_name("caf\u00e9")
+
+
+def source_of(labels, splits, classes=("a", "b")):
+    labels = np.array(labels)
+    paths = [f"{number}.png" for number in range(len(labels))]
+    return Source("set", "set", classes, paths, labels, np.array(splits, np.uint8), Files("", paths))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (source_of([0, 0], [NOT_GIVEN] * 2, ("only",)), "set: found 1 class (only); expected at least 2"),
+        (source_of([0, 1], [0, 2]), "set: no training images of b; expected every class in train"),
+        (source_of([[1, 0], [1, 1]], [0, 1]), "set: no training images of b"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_refused(source, message):
+    with pytest.raises(DataError) as caught:
+        checked(source)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        source_of([0, 1], [NOT_GIVEN] * 2),
+        source_of([0, 1, 1], [0, 0, 2]),
+        source_of([[1, 1], [0, 0]], [0, 2]),
+    ],
+)
+def test_what_can_be_learned_from_passes(source):
+    assert checked(source) is source
+
+
+def test_a_class_of_the_test_split_alone_is_refused_from_a_folder(tmp_path):
+    write_classes(tmp_path / "set" / "train", {"a": 2, "b": 2})
+    write_classes(tmp_path / "set" / "test", {"a": 2, "c": 2})
+    with pytest.raises(DataError, match="no training images of c"):
+        open_source(str(tmp_path / "set"), tmp_path)
+
+
+def test_the_key_of_a_folder_changes_with_any_file_and_stays_without(tmp_path):
+    root = write_classes(tmp_path / "set", {"a": 2, "b": 2})
+    keys = [source_key(open_source(str(root), tmp_path))]
+    assert len(keys[0]) == 64
+    assert source_key(open_source(os.path.relpath(root), tmp_path)) == keys[0]
+    for change in (
+        lambda: (root / "a" / "000.png").write_bytes(b"other"),
+        lambda: os.utime(root / "b" / "000.png", ns=(1, 1)),
+        lambda: (root / "b" / "001.png").rename(root / "b" / "002.png"),
+        lambda: (root / "a" / "001.png").rename(root / "b" / "001.png"),
+        lambda: (root / "b").rename(root / "c"),
     ):
-        assert way in str(caught.value)
-    assert list((tmp_path / "data" / "fashion-mnist").iterdir()) == []
+        change()
+        keys.append(source_key(open_source(str(root), tmp_path)))
+    assert len(set(keys)) == len(keys)
 
 
-def test_a_source_without_the_files_is_refused(tmp_path):
-    with pytest.raises(DataError, match="found no train-images-idx3-ubyte"):
-        open_source("fashion-mnist", tmp_path, str(tmp_path))
+def test_the_key_notices_other_bytes_of_the_same_size_and_date(tmp_path):
+    path = tmp_path / "0.png"
+    path.write_bytes(b"1234")
+    source = replace(source_of([0], [0]), storage=Files(str(tmp_path), ["0.png"]))
+    before, status = source_key(source), path.stat()
+    path.write_bytes(b"5678")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert source_key(source) != before
 
 
-def test_a_truncated_idx_file_is_refused(tmp_path, idx_folder):
-    path = idx_folder / "train-images-idx3-ubyte.gz"
-    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1]))
-    with pytest.raises(DataError, match="expected an idx file of uint8 with 3 axes"):
-        open_source("fashion-mnist", tmp_path, str(idx_folder))
+def test_the_key_covers_labels_splits_weights_and_groups(tmp_path):
+    source = source_of([0, 1, 1], [NOT_GIVEN] * 3)
+    variants = [
+        source,
+        replace(source, labels=np.array([0, 1, 0])),
+        replace(source, classes=("a", "c")),
+        replace(source, splits=np.array([0, 0, 2], np.uint8)),
+        replace(source, weights=np.array([1, 1, 2], np.float32)),
+        replace(source, weights=np.array([1, 1, 3], np.float32)),
+        replace(source, groups=["x", "", ""]),
+        replace(source, groups=["", "x", ""]),
+    ]
+    assert len({source_key(variant) for variant in variants}) == len(variants)
 
 
-def test_a_download_with_the_wrong_bytes_is_refused():
-    with pytest.raises(DataError, match=r"expected 0{64}; fetch the file again"):
-        builtin.check_sha256(b"x", "0" * 64, "here")
+def test_the_key_of_a_missing_file_changes_when_it_comes_back(tmp_path):
+    source = replace(source_of([0, 1], [0, 0]), storage=Files(str(tmp_path), ["0.png", "1.png"]))
+    before = source_key(source)
+    (tmp_path / "1.png").touch()
+    assert source_key(source) != before
+
+
+def test_the_key_of_shards_and_arrays_changes_with_the_file_and_the_place(tmp_path):
+    path = tmp_path / "images"
+    path.write_bytes(b"1234")
+    base = source_of([0, 1], [0, 0])
+    columns = np.zeros(2, np.int32), np.array([0, 2]), np.array([2, 2])
+    members = Members((str(path),), *columns)
+    sources = [replace(base, storage=members), replace(base, storage=Rows(str(path)))]
+    moved = replace(base, storage=replace(members, offsets=np.array([0, 1])))
+    keys = [source_key(source) for source in [*sources, moved]]
+    path.write_bytes(b"12345")
+    keys += [source_key(source) for source in sources]
+    assert len(set(keys)) == 5
+
+
+def test_the_key_of_urls_asks_their_store(tmp_path):
+    store = fsspec.filesystem("memory")
+    (tmp_path / "1.png").touch()
+    source = replace(source_of([0, 1], [0, 0]), storage=Files(str(tmp_path), ["memory://key/0.png", "1.png"]))
+    missing = source_key(source)
+    store.pipe("/key/0.png", b"1")
+    there = source_key(source)
+    assert source_key(source) == there
+    store.pipe("/key/0.png", b"12")
+    keys = {missing, there, source_key(source)}
+    store.rm("/key", recursive=True)
+    assert len(keys) == 3

@@ -28,7 +28,7 @@ def count_flops(model) -> int:
 def test_arithmetic_equals_keras_on_200_random_configurations():
     import keras
 
-    from pipeline.models.build import build
+    from pipeline.models.build import Pixels, build
 
     space, rng = load_space("cnn"), random.Random(7)
     num_built = num_refused = 0
@@ -39,10 +39,11 @@ def test_arithmetic_equals_keras_on_200_random_configurations():
             cost = measure(params, shape, 10)
         except ImpossibleNetwork:
             num_refused += 1
+            pixels = Pixels(shape, "uint8", [0.0] * shape[2], [1.0] * shape[2])
             with pytest.raises(ValueError, match=r"[Nn]egative dimension|output.*shape|size"):
-                build(params, shape, 10, [0.0] * shape[2], [1.0] * shape[2])
+                build(params, pixels, 10)
             continue
-        model = build(params, shape, 10, [0.0] * shape[2], [1.0] * shape[2])
+        model = build(params, Pixels(shape, "uint8", [0.0] * shape[2], [1.0] * shape[2]), 10)
         assert model.count_params() == cost.num_params, params
         assert count_flops(model) == cost.flops, params
         assert {name: model.get_layer(name).output.shape[1:] for name, _ in cost.shapes} == dict(cost.shapes), params
@@ -53,9 +54,9 @@ def test_arithmetic_equals_keras_on_200_random_configurations():
 
 
 def test_normalisation_is_inside_and_uint8_goes_in():
-    from pipeline.models.build import build
+    from pipeline.models.build import Pixels, build
 
-    model = build({"depth": 1}, (8, 8, 3), 4, mean=[10.0, 20.0, 30.0], std=[1.0, 2.0, 0.0])
+    model = build({"depth": 1}, Pixels((8, 8, 3), "uint8", mean=[10.0, 20.0, 30.0], std=[1.0, 2.0, 0.0]), 4)
     assert model.input.dtype == "uint8"
     pixels = np.full((1, 8, 8, 3), (11, 24, 30), np.uint8)
     normalised = np.asarray(model.get_layer("normalise")(pixels))
@@ -63,10 +64,20 @@ def test_normalisation_is_inside_and_uint8_goes_in():
     assert model.output.shape == (None, 4)
 
 
-def test_prediction_does_not_depend_on_the_batch_size():
-    from pipeline.models.build import build
+@pytest.mark.parametrize(("dtype", "mean", "std"), [("uint16", 40_000.0, 500.0), ("float32", 300.0, 0.01)])
+def test_deep_pixels_are_normalised_on_their_own_scale(dtype, mean, std):
+    from pipeline.models.build import Pixels, build
 
-    model = build({"depth": 2, "filters": 8}, (12, 12, 1), 3, [100.0], [50.0])
+    model = build({"depth": 1}, Pixels((8, 8, 1), dtype, [mean], [std]), 2)
+    assert model.input.dtype == dtype
+    pixels = np.full((1, 8, 8, 1), mean + 3 * std, dtype)
+    assert np.asarray(model.get_layer("normalise")(pixels))[0, 0, 0] == pytest.approx([3.0], abs=0.3)
+
+
+def test_prediction_does_not_depend_on_the_batch_size():
+    from pipeline.models.build import Pixels, build
+
+    model = build({"depth": 2, "filters": 8}, Pixels((12, 12, 1), "uint8", [100.0], [50.0]), 3)
     images = np.random.default_rng(0).integers(0, 256, (37, 12, 12, 1), dtype=np.uint8)
     whole = predict_logits(model, images, 64)
     assert whole.shape == (37, 3)

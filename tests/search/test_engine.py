@@ -4,13 +4,14 @@ import os
 import signal
 import time
 from concurrent.futures import Future
+from dataclasses import asdict
 from pathlib import Path
 
 import pebble
 import pytest
 
 from pipeline.errors import InvalidUsage
-from pipeline.records import TrialTask
+from pipeline.records import ImageSpec, TrialTask
 from pipeline.search.engine import LocalEngine, collect
 from pipeline.search.store import StudyStore
 
@@ -60,10 +61,12 @@ def study_folder(tmp_path):
     import numpy as np
 
     np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8))
-    np.save(tmp_path / "labels.npy", np.arange(40, dtype=np.int32) % 2)
-    np.save(tmp_path / "splits.npy", np.repeat(np.array([0, 1, 2], np.uint8), (24, 8, 8)))
+    (tmp_path / "data").mkdir()
+    np.save(tmp_path / "data" / "labels.npy", np.arange(40, dtype=np.int32) % 2)
+    np.save(tmp_path / "data" / "splits.npy", np.repeat(np.array([0, 1, 2], np.uint8), (24, 8, 8)))
     store = StudyStore(tmp_path / "study.db")
-    store.create({"cache": str(tmp_path), "classes": ["a", "b"], "mean": [128.0], "std": [74.0]})
+    image = asdict(ImageSpec(8, 8, 1))
+    store.create({"cache": str(tmp_path), "image": image, "classes": ["a", "b"], "mean": [128.0], "std": [74.0]})
     for number in range(4):
         store.add_trial(number, {}, 0, 0.0)
         store.start_attempt(number, 0, 2)

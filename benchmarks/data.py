@@ -1,0 +1,239 @@
+"""How fast images are scanned, checked, split and cached, each against a yardstick in the same run, as JSON lines.
+
+    python benchmarks/data.py cifar FOLDER      check + split + cache of JPEG files against a bare Pillow loop
+    python benchmarks/data.py photos [COUNT]    224 x 224 JPEG files to 96 x 96 against a full decode and resize
+    python benchmarks/data.py scan [COUNT]      a tree of empty files: scan and key
+    python benchmarks/data.py memory [COUNT]    peak memory of a check, for COUNT / 10 and COUNT images
+    python benchmarks/data.py child [FOLDER]    what decoding in a disposable child costs against decoding in threads
+
+Everything generated lies in a folder of its own under TMPDIR, which is deleted. Each figure is the median of n runs.
+"""
+
+import io
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.accuracy import describe_machine, installed
+from pipeline.data.cache import SpecOptions, choose_spec, open_cache
+from pipeline.data.chunks import decode_chunk, describe_chunk
+from pipeline.data.dataset import split_dataset
+from pipeline.data.decoders import CHUNK, Decoders, chunks_of
+from pipeline.data.sources import open_source, source_key
+from pipeline.records import ImageSpec
+
+THREADS = 2
+RUNS = 3
+LIMIT = 40 << 30
+
+
+def report(name: str, **facts: object) -> None:
+    """Print one line."""
+    print(json.dumps({"name": name, **facts, "machine": describe_machine(), "versions": installed()}), flush=True)
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Return the seconds that an action takes."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def image_files(root: Path) -> list[str]:
+    """Return every file below a folder."""
+    return sorted(os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names)
+
+
+def in_threads(action: Callable[[str], object], paths: list[str]) -> None:
+    """Apply an action to every path in THREADS threads, 64 paths a task."""
+    tasks = [paths[start : start + 64] for start in range(0, len(paths), 64)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(lambda task: [action(path) for path in task], tasks))
+
+
+def bare_decode(path: str) -> object:
+    """Decode a file with Pillow and do nothing else."""
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def full_decode_and_resize(path: str) -> object:
+    """Decode a whole picture and shrink it, as a plain loader does."""
+    return np.asarray(Image.open(path).convert("RGB").resize((96, 96), Image.Resampling.BILINEAR))
+
+
+def check_and_cache(root: Path, workspace: Path, image_size: int | None = None) -> int:
+    """Do what a search does with a folder before its first trial; return the number of near-duplicate clusters."""
+    source = open_source(str(root), workspace)
+    cache = open_cache(source, choose_spec(source, SpecOptions(image_size)), workspace, LIMIT)
+    split_dataset(source, cache, workspace, allow_leak=True)
+    return len(np.unique(cache.clusters.near)) - 1
+
+
+def cifar(root: Path) -> None:
+    """Measure check + split + cache of a folder of small JPEG files, and opening it again."""
+    paths = image_files(root)
+    bare, whole, reopened = [], [], []
+    for _ in range(RUNS):
+        bare.append(timed(partial(in_threads, bare_decode, paths)))
+        with tempfile.TemporaryDirectory() as folder:
+            whole.append(timed(partial(check_and_cache, root, Path(folder))))
+            source = open_source(str(root), Path(folder))
+            spec = choose_spec(source, SpecOptions())
+            reopened.append(timed(lambda: open_cache(source, spec, Path(folder), LIMIT)))  # noqa: B023
+    rates = [len(paths) / statistics.median(seconds) for seconds in (bare, whole)]
+    report(
+        "cifar", num_images=len(paths), n=RUNS, bare_seconds=bare, whole_seconds=whole, reopen_seconds=reopened,
+        bare_rate=round(rates[0]), whole_rate=round(rates[1]), ratio=round(rates[1] / rates[0], 3), bar=0.8,
+        reopen_bar_seconds=1.0,
+    )  # fmt: skip
+
+
+def photos(count: int) -> None:
+    """Measure the decoding of generated photographs at a reduced size."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = write_photos(Path(folder, "set"), count)
+        paths = image_files(root)
+        full = timed(partial(in_threads, full_decode_and_resize, paths))
+        decoding = timed(partial(decode_all, paths, ImageSpec(96, 96, 3)))
+        whole = timed(partial(check_and_cache, root, Path(folder), 96))
+    report(
+        "photos", num_images=count, n=1, full_rate=round(count / full), decode_rate=round(count / decoding),
+        whole_rate=round(count / whole), decode_ratio=round(full / decoding, 3), whole_ratio=round(full / whole, 3),
+        bar=1.5,
+    )  # fmt: skip
+
+
+def decode_all(paths: list[str], spec: ImageSpec) -> None:
+    """Decode files in disposable children."""
+    from pipeline.data.source import Location
+
+    with Decoders(THREADS) as decoders:
+        chunks = chunks_of(lambda row: Location(paths[row]), range(len(paths)), spec.num_bytes)
+        for _ in decoders.map(partial(describe_chunk, spec=spec, target=None), chunks):
+            pass
+
+
+def write_photos(root: Path, count: int) -> Path:
+    """Write JPEG files of 224 x 224 with the detail of photographs: 100 pictures, each many times with another byte."""
+    rng = np.random.default_rng(0)
+    contents = []
+    for _ in range(100):
+        layers = [
+            np.asarray(
+                Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).resize((224, 224), 3), np.float32
+            )
+            / side**0.5
+            for side in (4, 16, 56, 112)
+        ]
+        mixed = np.sum(layers, axis=0)
+        buffer = io.BytesIO()
+        pixels = (255 * (mixed - mixed.min()) / np.ptp(mixed)).astype(np.uint8)
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
+        contents.append(buffer.getvalue())
+    for number in range(count):
+        path = root / f"class-{number % 10}" / f"{number:06d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(contents[number % 100] + str(number).encode())
+    return root
+
+
+def scan(count: int) -> None:
+    """Measure scan and key of a generated tree, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(1000):
+            place = Path(folder, "set", f"class-{number:04d}")
+            place.mkdir(parents=True)
+            for index in range(count // 1000):
+                os.close(os.open(place / f"picture-{index:06d}.jpg", os.O_CREAT | os.O_WRONLY))
+        bare = timed(lambda: image_files(Path(folder, "set")))
+        facts = in_process("scan_here", folder)
+    report("scan", num_paths=count, n=1, walk_seconds=bare, bar_seconds=60, bar_megabytes=500, **facts)
+
+
+def scan_here(folder: str) -> dict[str, float]:
+    """Scan and key the tree in this process; return seconds and peak memory over the interpreter with its imports."""
+    before = peak_megabytes()
+    started = time.perf_counter()
+    source = open_source(str(Path(folder, "set")), Path(folder))
+    scanned = time.perf_counter()
+    source_key(source)
+    return {
+        "scan_seconds": scanned - started,
+        "key_seconds": time.perf_counter() - scanned,
+        "megabytes": peak_megabytes() - before,
+    }
+
+
+def memory(count: int) -> None:
+    """Measure the peak memory of check + split + cache for two sizes, each in a process of its own."""
+    found = {}
+    for size in (count // 10, count):
+        with tempfile.TemporaryDirectory() as folder:
+            write_photos(Path(folder, "set"), size)
+            found[size] = in_process("memory_here", folder)
+    report("memory", n=1, bar_megabytes=300, megabytes=found)
+
+
+def memory_here(folder: str) -> float:
+    """Check, split and cache in this process; return its peak memory, in MB, over the interpreter with its imports."""
+    import pyarrow.parquet
+
+    before = peak_megabytes() + 0 * len(pyarrow.parquet.__name__)
+    check_and_cache(Path(folder, "set"), Path(folder), 96)
+    return peak_megabytes() - before
+
+
+def in_process(function: str, folder: str) -> object:
+    """Return what a function of this file returns in a fresh process."""
+    code = f"import json; from benchmarks import data; print(json.dumps(data.{function}({folder!r})))"
+    return json.loads(subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE).stdout)
+
+
+def peak_megabytes() -> float:
+    """Return the largest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def child(root: Path) -> None:
+    """Measure decoding in children against the same decoding in threads of this process and in plain processes."""
+    from multiprocessing import get_context
+
+    from pipeline.data.source import Location
+
+    paths = image_files(root)
+    spec = ImageSpec(32, 32, 3)
+    work = partial(decode_chunk, spec=spec)
+    chunks = list(chunks_of(lambda row: Location(paths[row]), range(len(paths)), spec.num_bytes))
+    rates: dict[str, list[float]] = {"threads": [], "plain processes": [], "disposable children": []}
+    for _ in range(RUNS):
+        with ThreadPoolExecutor(THREADS) as pool:
+            rates["threads"].append(len(paths) / timed(lambda: list(pool.map(work, chunks))))  # noqa: B023
+        with get_context("spawn").Pool(THREADS) as processes:
+            processes.map(work, chunks[:4])
+            rates["plain processes"].append(len(paths) / timed(lambda: list(processes.imap(work, chunks))))  # noqa: B023
+        with Decoders(THREADS) as decoders:
+            list(decoders.map(work, chunks[:4]))
+            rates["disposable children"].append(len(paths) / timed(lambda: list(decoders.map(work, chunks))))  # noqa: B023
+    medians = {name: round(statistics.median(values)) for name, values in rates.items()}
+    report("child", num_images=len(paths), n=RUNS, chunk=CHUNK, images_per_second=medians)
+
+
+if __name__ == "__main__":
+    name, *rest = sys.argv[1:]
+    if name in ("cifar", "child"):
+        {"cifar": cifar, "child": child}[name](Path(rest[0]))
+    else:
+        default = {"photos": 100_000, "scan": 1_000_000, "memory": 100_000}[name]
+        {"photos": photos, "scan": scan, "memory": memory}[name](int(rest[0]) if rest else default)

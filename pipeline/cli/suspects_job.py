@@ -1,0 +1,166 @@
+"""The steps of `pipeline data suspects` in order, and its screen; imported only when the command runs."""
+
+import os
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cli.output import quoted, say, table
+from pipeline.cli.values import format_seconds
+from pipeline.data import manifest
+from pipeline.data.cache import open_images
+from pipeline.data.label_errors import LabelErrors, find_label_errors
+from pipeline.data.source import SPLITS, encodable
+from pipeline.files import locked, write_text
+from pipeline.machine import check_backend, num_cores
+from pipeline.records import ImageSpec
+from pipeline.search import crossfit
+from pipeline.search.engine import LocalEngine
+from pipeline.search.store import StudyStore, open_study
+from pipeline.text import one_line
+
+MAX_NAME, MAX_LABEL = 60, 24  # characters of paths and labels on the screen
+
+
+class SuspectsJob:
+    """One call of `pipeline data suspects`: what is asked for, then what was found."""
+
+    def __init__(self, workspace: Path, study: str, num_folds: int, top: int, html: Path | None) -> None:
+        self.workspace = workspace
+        self.study = study
+        self.num_folds = num_folds
+        self.top = top
+        self.html = html
+        self.facts: dict[str, Any] = {}
+
+    @property
+    def command(self) -> str:
+        """What to type for the same again."""
+        html = f" --html {quoted(str(self.html))}" if self.html else ""
+        return f"pipeline data suspects {self.study} --folds {self.num_folds} --top {self.top}{html}"
+
+    def run(self) -> None:
+        """Train the folds that are not kept, rank the images, and write the page if one is asked for.
+
+        Raises:
+            PipelineError: the study is not finished or in use, its images are gone, or a training failed.
+        """
+        with closing(open_study(self.workspace, self.study)) as store:
+            folder = store.path.parent
+            with locked(folder / "lock", f"study {self.study}"):
+                plan = crossfit.plan_cross_fit(store, self.num_folds)
+                self.train(plan, store)
+                rows, logits = crossfit.read_predictions(plan)
+                labels = np.load(folder / "data" / "labels.npy")[rows]
+                errors = find_label_errors(logits, labels)
+                order = errors.order[: max(errors.num_errors, self.top)]
+                self.facts = self.describe(store, errors, rows, order)
+                if self.html:
+                    self.write_page(self.html, store.facts(), rows[order])
+
+    def train(self, plan: crossfit.CrossFit, store: StudyStore) -> None:
+        """Train the folds whose predictions are not kept."""
+        missing, facts = crossfit.missing_folds(plan), store.facts()
+        if not missing:
+            say(f"study {self.study}: the predictions of {plan.num_folds} folds are kept from an earlier call")
+            return
+        check_backend()
+        with closing(crossfit.hold_images(facts)) as hold:
+            crossfit.assign_images(plan, facts, hold.folder)
+            seconds = crossfit.estimate_seconds(plan, store, missing)
+            say(
+                f"study {self.study}: training trial {plan.trial} again, {len(missing)} of {plan.num_folds} folds, "
+                f"{plan.epochs} epoch(s) each: about {format_seconds(seconds)}"
+            )
+            self.run_folds(plan, missing)
+
+    def run_folds(self, plan: crossfit.CrossFit, missing: list[int]) -> None:
+        """Train folds in a child process, one after the other; whatever happens, the child ends."""
+        engine = LocalEngine(1, num_cores(), plan.folder / "folds.log")
+        try:
+            engine.start()
+            engine.check()
+            for number in missing:
+                accuracy = crossfit.run_fold(plan, engine, number)
+                say(f"  fold {number + 1} of {plan.num_folds}: accuracy {accuracy:.4f} on images it did not see")
+        finally:
+            engine.stop()
+
+    def describe(
+        self, store: StudyStore, errors: LabelErrors, rows: NDArray[np.int64], order: NDArray[np.int64]
+    ) -> dict[str, Any]:
+        """Return what was found as `--json` prints it; `order` are places among the usable images, which are `rows`."""
+        classes, data = store.get("classes"), store.path.parent / "data"
+        paths = manifest.read_paths(data / "split.parquet")
+        labels, splits = (np.load(data / f"{name}.npy")[rows] for name in ("labels", "splits"))
+        suspects = [
+            {
+                "path": encodable(self.shown_path(paths[place])),
+                "label": classes[labels[place]],
+                "suggested": classes[errors.suggested[place]],
+                "p_label": round(float(errors.probabilities[place, labels[place]]), 6),
+                "p_suggested": round(float(errors.probabilities[place, errors.suggested[place]]), 6),
+                "score": round(float(errors.scores[place]), 4),
+                "split": SPLITS[splits[place]],
+            }
+            for place in order
+        ]
+        return {
+            "study": self.study,
+            "num_images": len(rows),
+            "num_folds": self.num_folds,
+            "estimated_errors": errors.num_errors,
+            "accuracy": errors.accuracy,
+            "suspects": suspects,
+        }
+
+    def shown_path(self, path: str) -> str:
+        """Return a path as a table in the workspace would name it."""
+        home = os.path.join(self.workspace, "")  # noqa: PTH118
+        return path.removeprefix(home)
+
+    def write_page(self, path: Path, facts: dict[str, Any], rows: NDArray[np.int64]) -> None:
+        """Write the page with pictures; `rows` are the images of the suspects."""
+        from pipeline.reports.suspects_page import suspects_page
+
+        with closing(crossfit.hold_images(facts)) as hold:
+            images = open_images(hold.folder, ImageSpec(**facts["image"]))
+            write_text(path, suspects_page(self.facts, rows, images))
+
+    def to_text(self) -> str:
+        """Return what was found on one screen."""
+        facts = self.facts
+        shown = facts["suspects"][: self.top]
+        cells = [
+            (
+                str(rank),
+                one_line(suspect["path"], MAX_NAME),
+                one_line(suspect["label"], MAX_LABEL),
+                one_line(suspect["suggested"], MAX_LABEL),
+                f"{suspect['p_label']:.4f}",
+                f"{suspect['p_suggested']:.4f}",
+            )
+            for rank, suspect in enumerate(shown, start=1)
+        ]
+        share = facts["estimated_errors"] / facts["num_images"]
+        lines = [
+            f"images                {facts['num_images']:,}, each judged by a network that did not see it",
+            f"out-of-fold accuracy  {facts['accuracy']:.2%}",
+            f"labels to look at     about {facts['estimated_errors']:,} ({share:.1%}); some are right, of odd pictures",
+            "",
+            table(("rank", "path", "label", "suggested", "p(label)", "p(suggested)"), cells),
+            "",
+            "Nothing was changed: labels are yours to decide. To correct some, or leave some out, write into this folder",
+            "a table with the columns path,label of the images to keep, with paths as above, and search that.",
+        ]
+        if self.html:
+            lines.append(f"page: {one_line(str(self.html))}")
+        return "\n".join(lines)
+
+    def next_steps(self) -> list[tuple[str, str]]:
+        """Return what to type next, with what it does."""
+        look = [] if self.html else [(f"{self.command} --html suspects.html", "look at the pictures")]
+        return [*look, ("pipeline search clean.csv", "search on your corrected table")]

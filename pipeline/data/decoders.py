@@ -1,0 +1,145 @@
+"""Disposable children that decode: a file that kills, stalls or bloats one costs that child, and the file is named."""
+
+import multiprocessing
+import os
+import resource
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from pipeline.data.chunks import Chunk
+from pipeline.data.source import Location
+from pipeline.machine import num_cores
+
+CHUNK = 64  # images a task; a task costs ~0.2 ms beside its decoding (benchmarks/data.py)
+CHUNKS_AHEAD = 3  # tasks that wait for each child, so that none is idle while results are worked in
+CHUNK_BYTES = 16 << 20  # of pixels in a task
+MEMORY_BYTES = 4 << 30  # what decoding may take: a 50-megapixel RGB picture takes 0.15 GB, its float copies 1.8 GB
+CHUNK_SECONDS = 120.0
+FILE_SECONDS = 30.0  # for a file that is tried alone; 50 megapixels take 1 to 3 s
+TASKS_PER_CHILD = 2000  # then a fresh child, should a codec leak
+
+Result = TypeVar("Result")
+
+
+class Killed(str):
+    """Why a single image could not be decoded to the end: its child died, or took too long."""
+
+    __slots__ = ()
+
+
+def prepare_child() -> None:
+    """Limit this child's memory, leave Ctrl-C to the parent, and keep what codecs print about broken files to itself."""
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    limit = address_space() + MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def address_space() -> int:
+    """Return the bytes of address space that this process takes already (its libraries); 0 where that is not known."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+class Decoders:
+    """A few children that work on chunks of images; use it as a context, so that none is left behind."""
+
+    def __init__(self, num_workers: int | None = None) -> None:
+        self.num_workers = num_workers or num_cores()
+        self.pool = self.make_pool()
+
+    def make_pool(self) -> Any:
+        """Return a pool of children; they start with the first task."""
+        from pebble import ProcessPool
+
+        return ProcessPool(
+            max_workers=self.num_workers,
+            max_tasks=TASKS_PER_CHILD,
+            initializer=prepare_child,
+            context=multiprocessing.get_context("spawn"),
+        )
+
+    def __enter__(self) -> "Decoders":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.pool.stop()
+        self.pool.join()
+
+    def map(
+        self, work: Callable[[Chunk], Result], chunks: Iterable[Chunk]
+    ) -> Iterator[tuple[Chunk, Result | Killed]]:
+        """Yield each chunk with what `work` returned for it, in order; work goes on while the caller uses a result.
+
+        A chunk whose child died or took too long is tried again image by image: these come as chunks of one, and the
+        culprit as Killed. An exception of `work` itself is raised here.
+        """
+        waiting: deque[tuple[Chunk, Future[Result]]] = deque()
+        try:
+            for chunk in chunks:
+                waiting.append((chunk, self.submit(work, chunk)))
+                if len(waiting) >= CHUNKS_AHEAD * self.num_workers:
+                    yield from self.collect(work, *waiting.popleft())
+            while waiting:
+                yield from self.collect(work, *waiting.popleft())
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+    def submit(self, work: Callable[[Chunk], Result], chunk: Chunk) -> "Future[Result]":
+        """Hand a chunk to a child; a pool that broke when an idle child died is replaced."""
+        seconds = CHUNK_SECONDS if len(chunk.locations) > 1 else FILE_SECONDS
+        try:
+            future: Future[Result] = self.pool.schedule(work, args=(chunk,), timeout=seconds)
+        except RuntimeError:
+            self.pool.stop()
+            self.pool.join()
+            self.pool = self.make_pool()
+            future = self.pool.schedule(work, args=(chunk,), timeout=seconds)
+        return future
+
+    def collect(
+        self, work: Callable[[Chunk], Result], chunk: Chunk, future: "Future[Result]"
+    ) -> Iterator[tuple[Chunk, Result | Killed]]:
+        """Yield the result of a chunk, or those of its images one by one."""
+        from pebble import ProcessExpired
+
+        try:
+            yield chunk, future.result()
+            return
+        except ProcessExpired as error:
+            reason = f"the decoder died ({describe_exit(error.exitcode)})"
+        except (BrokenExecutor, TimeoutError) as error:
+            reason = f"the decoder did not end ({type(error).__name__})"
+        if len(chunk.locations) == 1:
+            yield chunk, Killed(reason)
+            return
+        for place, location in enumerate(chunk.locations):
+            single = Chunk(chunk.first + place, [location])
+            yield from self.collect(work, single, self.submit(work, single))
+
+
+def describe_exit(exitcode: int | None) -> str:
+    """Return what an exit code means."""
+    return f"signal {-exitcode}" if exitcode is not None and exitcode < 0 else f"exit code {exitcode}"
+
+
+def chunks_of(
+    location: Callable[[int], Location], rows: Sequence[int], image_bytes: int
+) -> Iterator[Chunk]:
+    """Yield the images of `rows` in chunks, numbered by their place in `rows`; an image decodes to `image_bytes`."""
+    size = max(1, min(CHUNK, CHUNK_BYTES // image_bytes))
+    for start in range(0, len(rows), size):
+        yield Chunk(start, [location(row) for row in rows[start : start + size]])

@@ -1,0 +1,294 @@
+"""Which images show the same picture: exact copies by digest, near-duplicates by thumbnail. No file is read here.
+
+Near-duplicates are one picture after another encoding, size, brightness or contrast, or a slight crop. Candidates come
+from a perceptual hash in bands; each is then judged on the thumbnails themselves, against how alike other pictures of
+the set are: photographs differ in everything, while all trousers of a catalogue share an outline. Constants without
+another source were chosen with benchmarks/duplicates.py.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+THUMB_SIDE = 16
+ROUNDING = 1e-6
+
+HASH_BITS = 128
+BAND_BITS = 16  # a byte and its neighbour: hashes that differ in at most 7 bits share one of the 16 bands
+WINDOW = 64  # images that share a band are compared with so many neighbours, which bounds the work
+MAX_HASH_DISTANCE = 24
+
+MIN_DETAIL = 300.0
+MAX_RATIO = 0.07
+LOOSE = 3  # how much closer an alignment may bring two pictures
+MAX_SHIFT = 0.5  # cells: a crop of 3 % a side moves the border of 16 cells by so much
+NUM_REFERENCES = 2048
+NUM_SAMPLES = 32
+MIN_UNRELATED = 0.03
+MAX_PAIRS = 2_000_000  # 32 MB
+BLOCK = 8192  # images or pairs at a time
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """The cluster of each image, int64 (num_images,), -1 if it is alone; clusters are numbered by their first image.
+
+    Images of one `exact` cluster have equal pixels. Each lies within one `near` cluster.
+    """
+
+    exact: NDArray[np.int64]
+    near: NDArray[np.int64]
+
+
+def thumbnails(images: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Return grey thumbnails, uint8 (num_images, 16, 16), of images (num_images, height, width, channels) of one size.
+
+    Grey is the mean of the channels; each cell averages what lies around it, so that a slight shift changes little.
+    uint16 is scaled from its whole range, float32 from the range of each picture.
+    """
+    num_images, height, width, channels = images.shape
+    rows, columns = averaging(height), np.repeat(averaging(width), channels, axis=1).T / np.float32(channels)
+    exact = np.float64 if images.dtype.kind == "f" else np.float32
+    stack = images.reshape(num_images, height, width * channels).astype(exact)
+    cells = np.matmul(rows, stack).reshape(-1, width * channels) @ columns
+    grey = cells.reshape(num_images, THUMB_SIDE, THUMB_SIDE)
+    if images.dtype == np.uint16:
+        grey /= 257
+    elif images.dtype.kind == "f":
+        low = stack.min(axis=(1, 2), keepdims=True)
+        grey = (grey - low) * (255 / np.maximum(stack.max(axis=(1, 2), keepdims=True) - low, ROUNDING))
+    return np.rint(np.clip(grey, 0, 255)).astype(np.uint8)
+
+
+@cache
+def averaging(size: int) -> NDArray[np.float32]:
+    """Return weights (16, size) of the pixels of a row in each cell: a tent over it, at least as wide as a pixel."""
+    scale = size / THUMB_SIDE
+    centres = (np.arange(THUMB_SIDE) + 0.5) * scale
+    weights = np.maximum(1 - np.abs(centres[:, None] - np.arange(size) - 0.5) / max(scale, 1), 0)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def find_duplicates(thumbs: NDArray[np.uint8], digests: NDArray[np.uint8], is_usable: NDArray[np.bool_]) -> Clusters:
+    """Return which images are copies of each other.
+
+    `thumbs` is uint8 (num_images, 16, 16), and may be mapped from disk. `digests` is uint8 (num_images, 16), equal
+    where all pixels are. Images that are not `is_usable`, bool (num_images,), are alone. Nearly uniform pictures have
+    exact copies only.
+    """
+    total = len(thumbs)
+    usable = np.flatnonzero(is_usable)
+    first = first_copies(digests[usable], usable)
+    distinct = usable[first == usable]
+    pairs = near_pairs(thumbs, distinct, digests)
+    exact = components(first, usable, total)
+    near = components(np.concatenate([first, pairs[:, 0]]), np.concatenate([usable, pairs[:, 1]]), total)
+    return Clusters(numbered(exact), numbered(near))
+
+
+def clusters_of(column: NDArray[np.int64]) -> list[list[int]]:
+    """Return the members of each cluster, ascending, of a column as in `Clusters`."""
+    members = np.flatnonzero(column >= 0)
+    order = members[np.argsort(column[members], kind="stable")]
+    starts = np.flatnonzero(np.diff(column[order], prepend=-1))
+    clusters = [part.tolist() for part in np.split(order, starts[1:])] if len(order) else []
+    return sorted(clusters)
+
+
+def components(first: NDArray[np.int64], second: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+    """Return the smallest index that each of `total` images is connected with, int64, by links first[k]-second[k]."""
+    root = np.arange(total)
+    while True:
+        low = np.minimum(root[first], root[second])
+        before = root.copy()
+        for ends in (first, second):
+            np.minimum.at(root, root[ends], low)
+            np.minimum.at(root, ends, low)
+        root = root[root]
+        if np.array_equal(root, before):
+            return root
+
+
+def numbered(roots: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return roots as cluster numbers, in the order of the first image of each, -1 for images that are alone."""
+    sizes = np.bincount(roots, minlength=len(roots))
+    numbers = np.where(sizes > 1, np.cumsum(sizes > 1) - 1, -1)
+    return numbers[roots]
+
+
+def first_copies(digests: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the smallest of `rows` with the same digest, for each."""
+    words = np.ascontiguousarray(digests).view(np.uint64)
+    order = np.lexsort((rows, *words.T))
+    is_new = np.ones(len(order), bool)
+    is_new[1:] = (words[order[1:]] != words[order[:-1]]).any(axis=1)
+    first = np.empty_like(rows)
+    first[order] = rows[order[is_new]][np.cumsum(is_new) - 1]
+    return first
+
+
+def near_pairs(thumbs: NDArray[np.uint8], rows: NDArray[np.int64], digests: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return pairs of `rows`, int64 (num_pairs, 2), whose thumbnails show the same picture."""
+    sample = references(rows, digests)
+    judge = Judge(thumbs, sample)
+    hashes, has_detail = describe(thumbs, rows, sample)
+    rows, hashes = rows[has_detail], hashes[has_detail]
+    found = [np.empty((0, 2), np.int64)]
+    for pairs in gathered(candidates(hashes), len(rows)):
+        found += [judge.same_pictures(part) for part in blocks(rows[pairs])]
+    return np.concatenate(found)
+
+
+def gathered(parts: Iterator[NDArray[np.int64]], total: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the pairs of all parts, MAX_PAIRS or so at a time, each once among those."""
+    codes = np.empty(0, np.int64)
+    for part in parts:
+        codes = np.unique(np.concatenate([codes, part.min(axis=1) * total + part.max(axis=1)]))
+        if len(codes) > MAX_PAIRS:
+            yield np.stack(np.divmod(codes, total), axis=1)
+            codes = codes[:0]
+    yield np.stack(np.divmod(codes, total), axis=1)
+
+
+def references(rows: NDArray[np.int64], digests: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return a sample of rows that depends on the pictures only: those with the smallest digests."""
+    order = np.lexsort(np.ascontiguousarray(digests[rows]).view(np.uint64).T)
+    return rows[order[:NUM_REFERENCES]]
+
+
+def blocks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Yield the rows of an array, BLOCK at a time."""
+    for start in range(0, len(rows), BLOCK):
+        yield rows[start : start + BLOCK]
+
+
+@cache
+def waves() -> NDArray[np.float32]:
+    """Return what `features` weighs the cells by, float32 (256, 255): cosine waves, the longest first.
+
+    Each is scaled by its frequency, so that strengths compare differences between neighbouring cells, and is free of
+    planes, so that brightness and a slope count for nothing.
+    """
+    cells = np.arange(THUMB_SIDE)
+    cosines = np.cos(np.pi * cells[:, None] * (cells + 0.5) / THUMB_SIDE)
+    cosines /= np.linalg.norm(cosines, axis=1, keepdims=True)
+    frequency = np.hypot(cells[:, None], cells).ravel()
+    scaled = np.einsum("ay,bx->yxab", cosines, cosines).reshape(THUMB_SIDE**2, -1) * frequency
+    slope = cells - cells.mean()
+    plane = np.stack([np.ones((THUMB_SIDE, THUMB_SIDE)), *np.meshgrid(slope, slope)]).reshape(3, -1)
+    plane /= np.linalg.norm(plane, axis=1, keepdims=True)
+    scaled -= plane.T @ (plane @ scaled)
+    return scaled[:, np.argsort(frequency, kind="stable")[1:]].astype(np.float32)
+
+
+def features(thumbs: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Return the strength of each wave in each thumbnail, float32 (num_thumbs, 255), from (num_thumbs, 16, 16)."""
+    return thumbs.reshape(len(thumbs), THUMB_SIDE**2).astype(np.float32) @ waves()
+
+
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return vectors (num_vectors, size) scaled to length 1."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), ROUNDING)
+
+
+def describe(
+    thumbs: NDArray[np.uint8], rows: NDArray[np.int64], sample: NDArray[np.int64]
+) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """Return hashes, uint64 (num_rows, 2), and whether there is detail to compare, bool (num_rows,).
+
+    As in pHash (Zauner 2010), a bit says whether a wave is stronger than its median, here over the rows of `sample`.
+    """
+    medians = np.median(features(thumbs[sample])[:, :HASH_BITS], axis=0) if len(sample) else np.zeros(HASH_BITS)
+    hashes, has_detail = [np.empty((0, HASH_BITS // 64), np.uint64)], [np.empty(0, bool)]
+    for part in blocks(rows):
+        strengths = features(thumbs[part])
+        has_detail.append(np.linalg.norm(strengths, axis=1) >= MIN_DETAIL)
+        hashes.append(np.packbits(strengths[:, :HASH_BITS] > medians, axis=1).view(np.uint64))
+    return np.concatenate(hashes), np.concatenate(has_detail)
+
+
+def candidates(hashes: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
+    """Yield pairs of rows, int64 (num_pairs, 2), that share a band and differ in at most MAX_HASH_DISTANCE bits.
+
+    Images whose hashes are turned so that a band comes first, and sorted, stand beside those that share the band.
+    """
+    for band in range(0, HASH_BITS, BAND_BITS // 2):
+        keys = turned(hashes, band)
+        order = np.argsort(keys)
+        keys, ordered = keys[order] >> np.uint64(64 - BAND_BITS), hashes[order]
+        left, found = np.arange(len(order)), [np.empty((0, 2), np.int64)]
+        for step in range(1, WINDOW + 1):
+            left = left[: np.searchsorted(left, len(order) - step)]
+            left = left[keys[left] == keys[left + step]]
+            if not len(left):
+                break
+            distance = np.bitwise_count(ordered[left] ^ ordered[left + step]).sum(axis=1)
+            near = left[distance <= MAX_HASH_DISTANCE]
+            found.append(np.stack([order[near], order[near + step]], axis=1))
+        yield np.concatenate(found)
+
+
+def turned(hashes: NDArray[np.uint64], first_bit: int) -> NDArray[np.uint64]:
+    """Return 64 bits of each hash (num_rows, 2), from a bit on and around the end."""
+    word, offset = divmod(first_bit, 64)
+    high, low = hashes[:, word], hashes[:, 1 - word]
+    return high if offset == 0 else (high << np.uint64(offset)) | (low >> np.uint64(64 - offset))
+
+
+class Judge:
+    """Tells which pairs of thumbnails show one picture, and keeps how alike unrelated pictures are to each.
+
+    The distance of two pictures is 1 less the cosine of their features, which brightness and contrast leave as it is.
+    """
+
+    def __init__(self, thumbs: NDArray[np.uint8], sample: NDArray[np.int64]) -> None:
+        self.thumbs = thumbs
+        size = len(sample) // NUM_SAMPLES
+        self.samples = unit(features(thumbs[sample[: size * NUM_SAMPLES]])).T
+        self.usual = np.full(len(thumbs), np.nan if size else 1, np.float32)
+
+    def same_pictures(self, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return those pairs of rows, int64 (num_pairs, 2), that are far closer than unrelated pictures usually are."""
+        left, right = (self.thumbs[pairs[:, side]] for side in (0, 1))
+        distance = 1 - np.einsum("pf,pf->p", unit(features(left)), unit(features(right)))
+        chosen = np.flatnonzero(distance <= LOOSE * MAX_RATIO)
+        limit = MAX_RATIO * self.usual_distance(pairs[chosen]).min(axis=1)
+        is_close = distance[chosen] <= LOOSE * limit
+        chosen, limit = chosen[is_close], limit[is_close]
+        return pairs[chosen[aligned_distance(left[chosen], right[chosen]) <= limit]]
+
+    def usual_distance(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return how far the closest unrelated picture of a sample is from each of `rows`, the median over the samples.
+
+        Those closer than MIN_UNRELATED may be copies and do not count.
+        """
+        unknown = np.unique(rows[np.isnan(self.usual[rows])])
+        for part in blocks(unknown):
+            distances = 1 - unit(features(self.thumbs[part])) @ self.samples
+            distances[distances < MIN_UNRELATED] = 1
+            nearest = distances.reshape(len(part), NUM_SAMPLES, -1).min(axis=2)
+            self.usual[part] = np.minimum(np.median(nearest, axis=1), 1)
+        return self.usual[rows]
+
+
+def aligned_distance(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the distance of thumbnails (num_pairs, 16, 16) after the shift and stretch that brings them closest.
+
+    The shift of the border is at most MAX_SHIFT cells. To first order, as in the tangent distance (Simard et al. 1993).
+    """
+    first, second = (
+        side / np.maximum(np.linalg.norm(features(side), axis=1), ROUNDING)[:, None, None] for side in (left, right)
+    )
+    middle = (first + second) / 2
+    down, across = np.gradient(middle, axis=1), np.gradient(middle, axis=2)
+    ramp = np.linspace(-1, 1, THUMB_SIDE)
+    moves = np.stack([across, down, across * ramp, down * ramp[:, None]], axis=1)
+    difference = features(first - second)
+    tangents = features(moves.reshape(-1, THUMB_SIDE, THUMB_SIDE)).reshape(len(left), 4, difference.shape[1])
+    products = tangents @ tangents.transpose(0, 2, 1) + ROUNDING * np.eye(4, dtype=np.float32)
+    amounts = np.clip(np.linalg.solve(products, tangents @ difference[:, :, None]), -MAX_SHIFT, MAX_SHIFT)
+    rest = difference - (amounts * tangents).sum(axis=1)
+    return np.asarray((rest**2).sum(axis=1) / 2)

@@ -1,0 +1,173 @@
+"""Tables that this program writes of its images (and reads again as DATA), and the memory of earlier splits."""
+
+import csv
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Source, encodable
+from pipeline.data.tables import TABLES
+from pipeline.errors import DataError
+from pipeline.files import replacing
+
+BATCH = 50_000
+
+
+def write_manifest(
+    path: Path,
+    source: Source,
+    rows: NDArray[np.int64],
+    splits: NDArray[np.uint8] | None = None,
+    digests: NDArray[np.uint8] | None = None,
+) -> None:
+    """Write a .csv, .jsonl or .parquet table of the images `rows`, by rename: DATA that can be searched.
+
+    `splits` uint8 and `digests` (SHA-256, uint8 (num_images, 32)) are columns of the whole source. Paths are relative to
+    the folder of the table where the images lie below it, else absolute.
+
+    Raises:
+        DataError: an ending that is no table, or images that are not files of their own.
+    """
+    if path.suffix.lower() not in TABLES:
+        raise DataError(f"{path}: expected a name that ends with {', '.join(TABLES)}; rename it")
+    if not isinstance(source.storage, Files):
+        raise DataError(
+            f"{source.origin}: its images are no files of their own (an array, or members of a shard), so no table can "
+            "name them; expected a folder or a table; make the change where the array or shard is made"
+        )
+    write_rows(path, table_rows(source, rows, splits, digests, Path(os.path.abspath(path.parent))))  # noqa: PTH100
+
+
+def write_record(path: Path, source: Source, splits: NDArray[np.uint8], digests: NDArray[np.uint8]) -> None:
+    """Write the split of every usable image as .parquet; of arrays and shards it is a record that cannot be searched."""
+    rows = np.flatnonzero(splits != NOT_GIVEN)
+    write_rows(path, table_rows(source, rows, splits, digests, None))
+
+
+def table_rows(
+    source: Source,
+    rows: NDArray[np.int64],
+    splits: NDArray[np.uint8] | None,
+    digests: NDArray[np.uint8] | None,
+    home: Path | None,
+) -> Iterator[dict[str, Any]]:
+    """Yield one dictionary a row; paths are relative to `home` where they lie below it."""
+    has_splits = splits is not None and len(rows) > 0 and bool((splits[rows] != NOT_GIVEN).all())
+    for row in map(int, rows):
+        cells: dict[str, Any] = {"path": table_path(source, row, home), "label": table_label(source, row)}
+        if has_splits and splits is not None:
+            cells["split"] = SPLITS[splits[row]]
+        if source.groups is not None:
+            cells["group"] = source.groups[row]
+        if source.weights is not None:
+            cells["weight"] = float(source.weights[row])
+        if digests is not None:
+            cells["sha256"] = digests[row].tobytes().hex()
+        yield cells | {name: column[row] for name, column in source.slices.items() if name not in cells}
+
+
+def table_path(source: Source, row: int, home: Path | None) -> str:
+    """Return the path of an image as a table names it."""
+    if not isinstance(source.storage, Files):
+        return source.paths[row]
+    path = source.storage.location(row).path
+    if "://" in path:
+        return path
+    path = os.path.abspath(path)  # noqa: PTH100
+    inside = home is not None and path.startswith(os.path.join(home, ""))  # noqa: PTH118
+    return os.path.relpath(path, home) if inside else path
+
+
+def table_label(source: Source, row: int) -> str | list[str]:
+    """Return the label of an image, a list of them where an image may have several."""
+    if not source.is_multi_label:
+        return source.classes[source.labels[row]]
+    return [source.classes[number] for number in np.flatnonzero(source.labels[row])]
+
+
+def write_rows(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    """Write dictionaries of the same keys as the ending of `path` says, by rename."""
+    with replacing(path) as temporary:
+        if path.suffix.lower() == ".parquet":
+            write_parquet(temporary, rows)
+            return
+        with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            if path.suffix.lower() == ".jsonl":
+                file.writelines(json.dumps(cells, ensure_ascii=False) + "\n" for cells in rows)
+                return
+            writer = None
+            for cells in rows:
+                if writer is None:
+                    writer = csv.DictWriter(file, list(cells))
+                    writer.writeheader()
+                writer.writerow({name: json.dumps(v) if isinstance(v, list) else v for name, v in cells.items()})
+
+
+def write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    """Write dictionaries as Parquet, in batches; paths are bytes, since names need not be UTF-8."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    writer = None
+    while batch := [cells | {"path": os.fsencode(cells["path"])} for cells in islice(rows, BATCH)]:
+        table = pa.Table.from_pylist(batch, schema=writer.schema if writer else None)
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    if writer is None:
+        pq.write_table(pa.table({"path": pa.array([], pa.binary()), "label": pa.array([], pa.string())}), path)
+    else:
+        writer.close()
+
+
+def read_paths(path: Path) -> list[str]:
+    """Return the paths of a table that `write_record` wrote."""
+    import pyarrow.parquet as pq
+
+    return [os.fsdecode(value) for value in pq.read_table(path, columns=["path"])["path"].to_pylist()]
+
+
+def sha256_of(column: NDArray[Any]) -> str:
+    """Return the SHA-256 of an array's bytes in hexadecimal."""
+    return hashlib.sha256(np.ascontiguousarray(column).tobytes()).hexdigest()
+
+
+def write_known(path: Path, digests: NDArray[np.uint8], splits: NDArray[np.uint8]) -> None:
+    """Remember the split of each content: `digests` uint8 (num_images, 32), `splits` uint8 (num_images,); by rename."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, digests=digests, splits=splits)
+
+
+def read_known(path: Path, digests: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the remembered split of each content, uint8 (num_images,), NOT_GIVEN for one that is new.
+
+    Raises:
+        DataError: the memory is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            known, splits = stored["digests"], stored["splits"]
+        if known.shape != (len(splits), 32) or known.dtype != np.uint8 or splits.dtype != np.uint8:
+            raise ValueError(f"found {known.dtype} {known.shape}")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{encodable(str(path))}: cannot be read ({error}); expected the splits of earlier searches; restore it, or "
+            "remove it, and images may stand in another split than before"
+        ) from error
+    names = np.ascontiguousarray(known).view("V32").ravel()
+    order = np.argsort(names)
+    wanted = np.ascontiguousarray(digests).view("V32").ravel()
+    places = np.searchsorted(names[order], wanted).clip(max=max(len(names) - 1, 0))
+    found = np.full(len(wanted), NOT_GIVEN, np.uint8)
+    if len(names):
+        candidates = order[places]
+        is_same = names[candidates] == wanted
+        found[is_same] = splits[candidates[is_same]]
+    return found

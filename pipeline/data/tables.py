@@ -1,0 +1,306 @@
+"""A table with a row per image (.csv, .parquet, .jsonl) becomes labelled images; it is read row by row, never whole."""
+
+import csv
+import io
+import json
+import math
+import os
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.folders import SPLIT_NAMES, class_name
+from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Source, encodable
+from pipeline.errors import DataError
+
+COLUMNS = ("path", "label", "split", "group", "weight")
+EXPECTED = "the columns path,label[,split,group,weight]"
+BATCH_ROWS = 8192
+MAX_LINE = 1 << 20  # characters: a row of a table of images is a path and some words
+MAX_SLICES = 1000  # each costs eight bytes a row
+MAX_WEIGHT = float(np.finfo(np.float32).max)
+# What csv, json and pyarrow raise on files that are not what their ending says; RecursionError: JSON of deep brackets.
+READ_ERRORS = (ValueError, TypeError, OSError, csv.Error, NotImplementedError, RecursionError)
+
+
+class Columns:
+    """The columns of a table while its rows come in."""
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+        self.paths: list[str] = []
+        self.classes: dict[str, int] = {}
+        self.labels = array("i")  # of all rows, one after the other
+        self.num_labels = array("i")
+        self.is_multi_label = False
+        self.splits = array("B")
+        self.groups: list[str] = []
+        self.weights = array("d")
+        self.slices: dict[str, list[str]] = {}
+        self.shared: dict[str, str] = {}
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Take one row.
+
+        Raises:
+            DataError: a cell that cannot be used; the message names the row.
+        """
+        missing = [key for key in ("path", "label") if is_empty(row.get(key))]
+        if missing:
+            raise self.error(f"found {sorted(map(str, row))} with no {' and no '.join(missing)}", EXPECTED)
+        values = row["label"] if isinstance(row["label"], list) else [row["label"]]
+        if any(is_empty(value) or isinstance(value, list | dict) for value in values):
+            raise self.error(f"label is {row['label']!r:.80}", "a text, or a list of texts")
+        names = {class_name(text_of(value)) for value in values}
+        split, weight = self.split(row.get("split")), self.weight(row.get("weight"))
+        path = self.path(row["path"])
+        self.add_slices(row)
+        self.labels.extend(self.classes.setdefault(name, len(self.classes)) for name in sorted(names))
+        self.num_labels.append(len(names))
+        self.is_multi_label |= isinstance(row["label"], list)
+        self.splits.append(split)
+        self.weights.append(weight)
+        self.groups.append(self.share(row.get("group")))
+        self.paths.append(path)
+
+    def path(self, value: Any) -> str:
+        """Return a path as it is; bytes that are not UTF-8 become surrogate escapes."""
+        try:
+            path = os.fsdecode(value)
+            os.fsencode(path)  # JSON can hold half of a surrogate pair, which no file name can
+        except (TypeError, UnicodeEncodeError) as error:
+            raise self.error(f"path is {value!r:.80}", "the name of a file") from error
+        if "\0" in path:
+            raise self.error(f"path is {path!r:.80}, with a NUL in it", "the name of a file")
+        return path
+
+    def split(self, value: Any) -> int:
+        """Return the number of a split, NOT_GIVEN for an empty cell."""
+        text = text_of(value).lower()
+        if text and text not in SPLIT_NAMES:
+            raise self.error(f"split is {text!r:.80}", f"one of {', '.join(SPLITS)} or nothing")
+        return SPLITS.index(SPLIT_NAMES[text]) if text else NOT_GIVEN
+
+    def weight(self, value: Any) -> float:
+        """Return a weight, NaN for an empty cell."""
+        if is_empty(value):
+            return math.nan
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not 0 <= number <= MAX_WEIGHT:
+            raise self.error(f"weight is {value!r:.80}", "a number of 0 or more")
+        return number
+
+    def add_slices(self, row: Mapping[str, Any]) -> None:
+        """Take the other cells of a row; a list or an object is no slice."""
+        for key, value in row.items():
+            if key not in COLUMNS and not isinstance(value, list | dict):
+                column = self.slices.setdefault(key, [])
+                column.extend([""] * (len(self.paths) - len(column)))  # rows that had no such column
+                column.append(self.share(value))
+        if len(self.slices) > MAX_SLICES:
+            raise self.error(f"found more than {MAX_SLICES} columns", "a table of images")
+
+    def share(self, value: Any) -> str:
+        """Return a cell as text, the same object for equal texts: there are many rows and few groups."""
+        text = encodable(text_of(value))
+        return self.shared.setdefault(text, text)
+
+    def error(self, found: str, expected: str) -> DataError:
+        """Return the error of the row that is being read."""
+        return DataError(encodable(f"{self.origin}, row {len(self.paths) + 1}: {found}; expected {expected}"))
+
+    def source(self, name: str, root: str) -> Source:
+        """Return the labelled images of all rows.
+
+        Raises:
+            DataError: no rows, the same path twice, or a split or weight in some rows only.
+        """
+        self.refuse_gaps()
+        self.refuse_doubles()
+        for column in self.slices.values():
+            column.extend([""] * (len(self.paths) - len(column)))
+        weights = np.array(self.weights, np.float32)
+        if not weights.any():
+            raise DataError(f"{self.origin}: found no weight above 0; expected some; correct them, or take them out")
+        classes = tuple(sorted(self.classes))
+        return Source(
+            name,
+            self.origin,
+            classes,
+            self.paths,
+            self.label_column(classes),
+            np.array(self.splits, np.uint8),
+            Files(root, self.paths),
+            groups=self.groups if any(self.groups) else None,
+            weights=None if np.isnan(weights).any() else weights,
+            slices={encodable(key): column for key, column in self.slices.items()},
+        )
+
+    def label_column(self, classes: Sequence[str]) -> NDArray[np.int32] | NDArray[np.uint8]:
+        """Return int32 (num_rows,), or uint8 (num_rows, num_classes) if any row holds a list."""
+        ranks = np.empty(len(classes), np.int32)
+        ranks[[self.classes[name] for name in classes]] = np.arange(len(classes))
+        labels = ranks[np.array(self.labels, np.int32)]
+        if not self.is_multi_label:
+            return labels
+        matrix = np.zeros((len(self.paths), len(classes)), np.uint8)
+        matrix[np.repeat(np.arange(len(self.paths)), self.num_labels), labels] = 1
+        return matrix
+
+    def refuse_gaps(self) -> None:
+        """Raise DataError unless there are rows, and a split and a weight in all of them or in none."""
+        total = len(self.paths)
+        if not total:
+            raise DataError(f"{self.origin}: found no rows; expected one row per image with {EXPECTED}")
+        without = {"split": self.splits.count(NOT_GIVEN), "weight": int(np.isnan(self.weights).sum())}
+        for column, count in without.items():
+            if 0 < count < total:
+                raise DataError(
+                    f"{self.origin}: {count} of {total} rows have no {column}; expected a {column} in every row or in "
+                    "none"
+                )
+
+    def refuse_doubles(self) -> None:
+        """Raise DataError if two rows have the same path."""
+        if len(set(self.paths)) == len(self.paths):
+            return
+        rows: dict[str, int] = {}
+        for row, path in enumerate(self.paths, start=1):
+            if (first := rows.setdefault(path, row)) != row:
+                raise DataError(
+                    f"{self.origin}, rows {first} and {row}: both have the path {encodable(path)}; expected one row "
+                    "per image; take one out, or give the image a list of labels"
+                )
+
+
+def from_table(path: Path, name: str) -> Source:
+    """Read a table that lies on disk; relative paths in it start at its folder.
+
+    Raises:
+        DataError: it cannot be read, or a row cannot be used.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise DataError(f"{encodable(str(path))}: {error.strerror}; expected a table that can be read") from error
+    with file:
+        return read_table(file, path.suffix.lower(), encodable(str(path)), name, str(path.parent))
+
+
+def read_table(file: BinaryIO, kind: str, origin: str, name: str, root: str) -> Source:
+    """Read an open table; `kind` is a key of READERS, and relative paths in it start at `root`, a folder or a URL.
+
+    Raises:
+        DataError: it is not of that kind, or a row cannot be used.
+    """
+    columns = Columns(origin)
+    rows = READERS[kind](file)
+    while (row := next_row(rows, columns, kind)) is not None:
+        columns.add(row)
+    return columns.source(name, root)
+
+
+def next_row(rows: Iterator[dict[str, Any]], columns: Columns, kind: str) -> dict[str, Any] | None:
+    """Return the next row, None after the last.
+
+    Raises:
+        DataError: what comes next is no row of such a table.
+    """
+    try:
+        return next(rows, None)
+    except READ_ERRORS as error:
+        raise columns.error(f"cannot be read as {kind[1:]}: {str(error)[:200]}", EXPECTED) from error
+
+
+def csv_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a CSV file; a label may be a JSON list."""
+    reader = csv.reader(lines(file), strict=True)
+    header = next(reader, [])
+    refuse_double_columns(header)
+    for cells in reader:
+        if len(cells) > len(header):
+            raise ValueError(f"{len(cells)} cells under {len(header)} columns (a comma inside a cell needs quotes)")
+        if cells:
+            row: dict[str, Any] = dict(zip(header, cells, strict=False))
+            if "label" in row:
+                row["label"] = listed(row["label"])
+            yield row
+
+
+def listed(cell: str) -> str | list[Any]:
+    """Return the list that a cell holds as JSON, else the cell."""
+    if not (cell.startswith("[") and cell.endswith("]")):
+        return cell
+    try:
+        return list(json.loads(cell))
+    except (ValueError, RecursionError):
+        return cell
+
+
+def jsonl_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file with a JSON object a line."""
+    for line in lines(file):
+        if line.strip():
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError(f"{line.strip()[:80]!r} is not an object ({{...}})")
+            yield row
+
+
+def parquet_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a Parquet file; of the other columns only those with one short value a row are read."""
+    import pyarrow.parquet
+    from pyarrow.types import is_binary, is_fixed_size_binary, is_large_binary, is_nested
+
+    table = pyarrow.parquet.ParquetFile(file)
+    refuse_double_columns(table.schema_arrow.names)
+    unfit = (is_nested, is_binary, is_large_binary, is_fixed_size_binary)
+    names = [
+        field.name
+        for field in table.schema_arrow
+        if field.name in COLUMNS or not any(is_unfit(field.type) for is_unfit in unfit)
+    ]
+    for batch in table.iter_batches(BATCH_ROWS, columns=names):
+        yield from batch.to_pylist()
+
+
+READERS = {".csv": csv_rows, ".parquet": parquet_rows, ".jsonl": jsonl_rows}
+TABLES = tuple(READERS)
+
+
+def lines(file: BinaryIO) -> Iterator[str]:
+    """Yield the lines of a UTF-8 file with their ends; bytes that are not UTF-8 become surrogate escapes."""
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    while line := text.readline(MAX_LINE + 1):
+        if len(line) > MAX_LINE:
+            raise ValueError(f"a line of more than {MAX_LINE} characters")
+        yield line
+
+
+def refuse_double_columns(names: Sequence[str]) -> None:
+    """Raise ValueError if two columns have the same name."""
+    name, count = max(Counter(names).items(), key=lambda item: item[1], default=("", 0))
+    if count > 1:
+        raise ValueError(f"the column {name!r} stands in it {count} times")
+
+
+def is_empty(value: Any) -> bool:
+    """Tell whether a cell holds nothing: no value, an empty text or NaN."""
+    return value is None or value in ("", b"") or value != value
+
+
+def text_of(value: Any) -> str:
+    """Return a cell as text; an empty one is an empty text."""
+    if isinstance(value, str):
+        return value
+    if is_empty(value):
+        return ""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)

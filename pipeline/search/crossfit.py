@@ -1,0 +1,267 @@
+"""Out-of-fold predictions for a finished study: its winner trained anew on K folds; what follows from them is not here.
+
+Every usable image takes part, also those of the test split: the models are thrown away and judge no one, so that
+nothing leaks into the study's score.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import BrokenExecutor
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.bundle import read_bundle
+from pipeline.data import cache_folder, manifest
+from pipeline.data.source import NOT_GIVEN, Files, Source
+from pipeline.data.split import assign_folds, merge_groups
+from pipeline.errors import DataError, StoppedEarly, TrialFailed
+from pipeline.files import replacing, sha256_file, write_json
+from pipeline.records import EpochRow, TrialTask
+from pipeline.search.budget import SECONDS_PER_TRIAL, STARTUP_SECONDS, TRAIN_FORWARD_RATIO
+from pipeline.search.engine import LocalEngine, describe_exit
+from pipeline.search.store import FINAL_TRIAL, StudyStore
+from pipeline.search.study import trial_seed
+from pipeline.search.worker import labelled, setting, stored_dataset, warm_up
+
+RUNG = 2  # after screening and finalists: the seeds of the folds differ from those of all trials
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """One cross-fitting: what each fold trains with, and the folder in which its predictions are kept.
+
+    `depends_on` is everything that the predictions follow from; kept ones of another value are not used.
+    """
+
+    study_path: Path
+    num_folds: int
+    trial: int
+    params: dict[str, Any]
+    epochs: int
+    seed: int
+    depends_on: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Where predictions are kept between calls."""
+        return self.study_path / "suspects"
+
+    @property
+    def folds_path(self) -> Path:
+        """The fold of each image: uint8 (num_images,), NOT_GIVEN for unusable files."""
+        return self.folder / f"folds-of-{self.num_folds}.npy"
+
+    @property
+    def facts_path(self) -> Path:
+        """What the predictions beside it depend on, as JSON; written after the folds."""
+        return self.folder / f"folds-of-{self.num_folds}.json"
+
+    def logits_path(self, number: int) -> Path:
+        """The predictions for the images of a fold: float32 (num_images_of_fold, num_classes)."""
+        return self.folder / f"fold-{number + 1}-of-{self.num_folds}.npy"
+
+    def folds(self) -> NDArray[np.uint8]:
+        """Return the fold of each image."""
+        return np.asarray(np.load(self.folds_path))
+
+
+def plan_cross_fit(store: StudyStore, num_folds: int) -> CrossFit:
+    """Return how the winner of a study is to be trained on folds.
+
+    Raises:
+        DataError: the study has no winner yet.
+        ModelRefused: the winner's model was damaged.
+    """
+    facts, study_path = store.facts(), store.path.parent
+    if not store.has_final_model():
+        raise DataError(
+            f"study {facts['study']} is not finished; expected a winner, whose network judges the labels; finish it "
+            f"with: {restore_command(facts)}"
+        )
+    model = read_bundle(study_path / "model").facts
+    depends_on = {
+        "fingerprint": facts["fingerprint"],
+        "images": sha256_file(study_path / "data" / "split.parquet"),
+        **{name: model[name] for name in ("trial", "params", "epochs")},
+        "seed": facts["seed"],
+    }
+    return CrossFit(
+        study_path, num_folds, model["trial"], model["params"], model["epochs"], facts["seed"], depends_on
+    )  # fmt: skip
+
+
+def restore_command(facts: dict[str, Any]) -> str:
+    """Return what to type to finish a study, or to decode its images again."""
+    return f"pipeline search DATA --name {facts['study']} --resume (DATA was {facts['source']})"
+
+
+def hold_images(facts: dict[str, Any]) -> cache_folder.Hold:
+    """Keep the decoded images of a study from being cleared away until the hold is closed.
+
+    Raises:
+        DataError: they were cleared away, or damaged.
+    """
+    folder = Path(facts["cache"])
+    hold = cache_folder.open_whole(folder.parent, folder.name)
+    if hold is None:
+        raise DataError(
+            f"{folder}: the decoded images of study {facts['study']} were cleared away; expected them there; restore "
+            f"them with: {restore_command(facts)}"
+        )
+    return hold
+
+
+def missing_folds(plan: CrossFit) -> list[int]:
+    """Return the folds whose predictions are not kept; kept ones of other images or another model are removed."""
+    if read_facts(plan.facts_path) != plan.depends_on:
+        forget(plan)
+    return [number for number in range(plan.num_folds) if not plan.logits_path(number).exists()]
+
+
+def read_facts(path: Path) -> Any:
+    """Return what a JSON file holds, None if it is missing or damaged."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def forget(plan: CrossFit) -> None:
+    """Remove kept predictions and what a killed process left behind."""
+    plan.facts_path.unlink(missing_ok=True)
+    for number in range(plan.num_folds):
+        plan.logits_path(number).unlink(missing_ok=True)
+    for path in plan.folder.glob(".*.tmp-*"):
+        path.unlink()
+
+
+def assign_images(plan: CrossFit, facts: dict[str, Any], images_folder: Path) -> None:
+    """Decide the fold of each usable image, unless that is done; near-duplicates and groups are in one fold.
+
+    `images_folder` is where the study's images lie decoded.
+
+    Raises:
+        DataError: a class is too small for so many folds.
+    """
+    if plan.facts_path.exists():
+        return
+    data = plan.study_path / "data"
+    labels, splits = np.load(data / "labels.npy"), np.load(data / "splits.npy")
+    rows = np.flatnonzero(splits != NOT_GIVEN)
+    paths, groups = manifest.read_paths(data / "split.parquet"), stored_groups(data / "split.parquet")
+    classes, storage = tuple(facts["classes"]), Files("", paths)
+    source = Source(
+        facts["dataset"], facts["source"], classes, paths, labels[rows], splits[rows], storage, groups
+    )  # fmt: skip
+    near = np.load(images_folder / "clusters.npy")[1]
+    digests = np.load(images_folder / "facts.npy")["sha256"][rows]
+    clusters = merge_groups(near[rows], source.groups)
+    folds = np.full(len(splits), NOT_GIVEN, np.uint8)
+    folds[rows] = assign_folds(source, clusters, digests, plan.num_folds, np.ones(len(rows), bool))
+    with replacing(plan.folds_path) as temporary, temporary.open("wb") as file:
+        np.save(file, folds)
+    write_json(plan.facts_path, plan.depends_on)
+
+
+def stored_groups(path: Path) -> list[str] | None:
+    """Return the group of each image of a table that `manifest.write_record` wrote, None without groups."""
+    import pyarrow.parquet as pq
+
+    if "group" not in pq.read_schema(path).names:
+        return None
+    return list(pq.read_table(path, columns=["group"])["group"].to_pylist())
+
+
+def estimate_seconds(plan: CrossFit, store: StudyStore, numbers: Iterable[int]) -> float:
+    """Return the seconds that some folds will take, by what an epoch of the winner's last training took."""
+    counts = store.get("num_images")
+    num_trained = counts["train"] + counts["val"]
+    epoch_seconds = float(np.mean([row.seconds for row in store.epochs(FINAL_TRIAL)]))
+    folds = plan.folds()
+    num_images = int((folds != NOT_GIVEN).sum())
+    total = STARTUP_SECONDS
+    for number in numbers:
+        num_held_out = int((folds == number).sum())
+        passes = plan.epochs * (num_images - num_held_out) + num_held_out / TRAIN_FORWARD_RATIO
+        total += SECONDS_PER_TRIAL + passes * epoch_seconds / num_trained
+    return total
+
+
+def run_fold(plan: CrossFit, engine: LocalEngine, number: int) -> float:
+    """Train without a fold and keep the predictions for it; return the accuracy on it.
+
+    Raises:
+        StoppedEarly: the training failed or its process died; the folds before it are kept.
+    """
+    from pebble import ProcessExpired
+
+    task = TrialTask(
+        study_path=str(plan.study_path),
+        attempt=0,
+        number=plan.trial,
+        rung=RUNG,
+        epochs=plan.epochs,
+        params=plan.params,
+        seed=trial_seed(plan.seed, plan.trial, RUNG + number),
+        seconds_limit=inf,
+    )
+    future = engine.pool.schedule(predict_fold, args=(task, plan.folds_path, number, plan.logits_path(number)))
+    try:
+        return float(future.result())
+    except TrialFailed as error:
+        reason = error.reason
+    except ProcessExpired as error:
+        reason = f"its process died ({describe_exit(error.exitcode)})"
+    except BrokenExecutor as error:
+        reason = f"its process died ({error})"
+    raise StoppedEarly(
+        f"fold {number + 1} of {plan.num_folds}: {reason}; expected predictions; the folds before it are kept; run the "
+        "same command again, or with another --folds"
+    )
+
+
+def predict_fold(task: TrialTask, folds_path: Path, number: int, target: Path) -> float:
+    """Train, in a child process, on the images of other folds; write the logits of this fold; return its accuracy."""
+    warm_up()
+    from pipeline.models.predict import predict_logits
+    from pipeline.training.trial import measure_logits, train
+
+    store = StudyStore(Path(task.study_path) / "study.db")
+    try:
+        facts = store.facts()
+    finally:
+        store.close()
+    folds, dataset = np.load(folds_path), stored_dataset(task, facts)
+    training = labelled(dataset.subset(np.flatnonzero((folds != NOT_GIVEN) & (folds != number))))
+    held_out = dataset.subset(np.flatnonzero(folds == number))
+    model, _ = train(task.params, training, None, setting(task, facts), orphan_guard())
+    logits = predict_logits(model, held_out.images)
+    with replacing(target) as temporary, temporary.open("wb") as file:
+        np.save(file, logits)
+    return measure_logits(logits, held_out.labels)[1]
+
+
+def orphan_guard() -> Callable[[EpochRow], None]:
+    """Return a function that ends this child after an epoch if its parent is gone."""
+    parent = os.getppid()
+
+    def check(_row: EpochRow) -> None:
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return check
+
+
+def read_predictions(plan: CrossFit) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the rows int64 (num_usable,) of all usable images, and their logits float32 (num_usable, num_classes)."""
+    folds = plan.folds()
+    rows = [np.flatnonzero(folds == number) for number in range(plan.num_folds)]
+    logits = [np.load(plan.logits_path(number)) for number in range(plan.num_folds)]
+    order = np.argsort(np.concatenate(rows))
+    return np.concatenate(rows)[order], np.concatenate(logits)[order]

@@ -1,0 +1,25 @@
+"""Sizes and colours as they are typed."""
+
+import click
+import pytest
+
+from pipeline.cli.data_options import Colour, Size
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("500MB", 500_000_000), ("20gb", 20 * 10**9), ("1.5GiB", 3 << 29), ("2 TB", 2 * 10**12)]
+)
+def test_sizes(text, number):
+    assert Size().convert(text, None, None) == number
+
+
+@pytest.mark.parametrize("text", ["", "20", "GB", "-1GB", "1.5.2GB", "20GBs"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(click.BadParameter, match="such as 500MB"):
+        Size().convert(text, None, None)
+
+
+def test_colours_become_lower_case_and_others_are_refused():
+    assert Colour().convert("#FFaa00", None, None) == "#ffaa00"
+    with pytest.raises(click.BadParameter, match="expected #rrggbb"):
+        Colour().convert("#fff", None, None)

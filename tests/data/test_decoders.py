@@ -1,0 +1,80 @@
+"""Whatever a file does to the child that decodes it, the others are decoded and the culprit is named."""
+
+import ctypes
+import os
+import signal
+import time
+
+import pytest
+
+from pipeline.data import decoders
+from pipeline.data.chunks import Chunk
+from pipeline.data.decoders import Decoders, Killed, chunks_of
+from pipeline.data.source import Location
+
+
+pytestmark = pytest.mark.heavy
+
+
+def hostile(chunk):
+    """Do what the name of each location says, and return the names."""
+    names = [location.path for location in chunk.locations]
+    if "die" in names:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "crash" in names:
+        ctypes.string_at(0)
+    if "hang" in names:
+        time.sleep(600)
+    if "bloat" in names:
+        return [len(bytearray(6 << 30))]
+    if "raise" in names:
+        raise OSError(28, "No space left on device")
+    return names
+
+
+def run(*names, size=4):
+    with Decoders(1) as pool:
+        chunks = [
+            Chunk(start, [Location(name) for name in names[start : start + size]]) for start in range(0, len(names), size)
+        ]
+        return list(pool.map(hostile, chunks))
+
+
+def test_results_come_in_order_while_children_work():
+    names = [f"{number}.png" for number in range(200)]
+    with Decoders(2) as pool:
+        found = list(pool.map(hostile, chunks_of(lambda row: Location(names[row]), range(200), 1 << 20)))
+    assert [chunk.first for chunk, _ in found] == list(range(0, 200, 16))  # 16 MiB of pixels a task
+    assert [name for _, result in found for name in result] == names
+
+
+@pytest.mark.parametrize(("kind", "signal_number"), [("die", 9), ("crash", 11)])
+def test_a_file_that_kills_its_child_is_found_among_its_neighbours(kind, signal_number):
+    found = run("a", kind, "c", "d", "e", "f")
+    results = {chunk.first: result for chunk, result in found}
+    assert results[0] == ["a"]
+    assert isinstance(results[1], Killed)
+    assert results[1] == f"the decoder died (signal {signal_number})"
+    assert [results[2], results[3], results[4]] == [["c"], ["d"], ["e", "f"]]
+
+
+def test_a_file_that_never_ends_is_given_up(monkeypatch):
+    monkeypatch.setattr(decoders, "CHUNK_SECONDS", 1.0)
+    monkeypatch.setattr(decoders, "FILE_SECONDS", 1.0)
+    found = run("a", "hang", "c")
+    assert [result for _, result in found] == [["a"], "the decoder did not end (TimeoutError)", ["c"]]
+
+
+def test_a_child_cannot_take_all_memory():
+    with pytest.raises(MemoryError):
+        run("bloat")
+
+
+def test_an_error_of_the_machine_is_raised_here():
+    with pytest.raises(OSError, match="No space left"):
+        run("a", "raise")
+
+
+def test_a_chunk_holds_at_most_64_small_images():
+    chunks = list(chunks_of(lambda row: Location(str(row)), range(100), 3072))
+    assert [(chunk.first, len(chunk.locations)) for chunk in chunks] == [(0, 64), (64, 36)]
