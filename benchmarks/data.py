@@ -53,7 +53,7 @@ def timed(action: Callable[[], object]) -> float:
 
 def image_files(root: Path) -> list[str]:
     """Return every file below a folder."""
-    return sorted(os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names)
+    return sorted(f"{folder}/{name}" for folder, _, names in os.walk(root) for name in names)
 
 
 def in_threads(action: Callable[[str], object], paths: list[str]) -> None:
@@ -219,13 +219,13 @@ def child(root: Path) -> None:
     rates: dict[str, list[float]] = {"threads": [], "plain processes": [], "disposable children": []}
     for _ in range(RUNS):
         with ThreadPoolExecutor(THREADS) as pool:
-            rates["threads"].append(len(paths) / timed(lambda: list(pool.map(work, chunks))))  # noqa: B023
+            rates["threads"].append(len(paths) / timed(lambda: list(pool.map(work, chunks))))
         with get_context("spawn").Pool(THREADS) as processes:
             processes.map(work, chunks[:4])
-            rates["plain processes"].append(len(paths) / timed(lambda: list(processes.imap(work, chunks))))  # noqa: B023
+            rates["plain processes"].append(len(paths) / timed(lambda: list(processes.imap(work, chunks))))
         with Decoders(THREADS) as decoders:
             list(decoders.map(work, chunks[:4]))
-            rates["disposable children"].append(len(paths) / timed(lambda: list(decoders.map(work, chunks))))  # noqa: B023
+            rates["disposable children"].append(len(paths) / timed(lambda: list(decoders.map(work, chunks))))
     medians = {name: round(statistics.median(values)) for name, values in rates.items()}
     report("child", num_images=len(paths), n=RUNS, chunk=CHUNK, images_per_second=medians)
 

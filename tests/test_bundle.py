@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from dataclasses import asdict
 
 import pytest
 
@@ -11,7 +12,7 @@ from pipeline.records import ImageSpec
 
 FACTS = {
     "classes": ["cat", "dog"],
-    "image": {"height": 8, "width": 9, "channels": 3, "decoder_version": 1},
+    "image": asdict(ImageSpec(8, 9, 3)),
     "params": {"blocks": 2},
 }
 
@@ -37,7 +38,7 @@ def test_bundle_reads_back_what_was_written(folder):
     written = write_bundle(folder, FACTS)
     assert read_bundle(folder) == written
     assert written.classes == ("cat", "dog")
-    assert written.image == ImageSpec(8, 9, 3, 1)
+    assert written.image == ImageSpec(8, 9, 3)
     assert written.keras_path == folder / "model.keras"
     assert written.facts["params"] == {"blocks": 2}
     assert json.loads((folder / "model.json").read_text())["schema"] == 1
@@ -81,9 +82,11 @@ def test_missing_keras_file_is_refused(folder):
         ({"classes": []}, r"classes is \[\]; expected a list of names"),
         ({"classes": ["a", "a"]}, "holds a name twice"),
         ({"image": {"height": 8, "width": 9, "channels": 3}}, "expected height, width, channels"),
-        ({"image": FACTS["image"] | {"channels": 4}}, r"channels \(1 or 3\)"),
+        ({"image": FACTS["image"] | {"channels": 0}}, "expected height, width, channels"),
+        ({"image": FACTS["image"] | {"dtype": "int8"}}, "expected height, width, channels, dtype"),
+        ({"image": FACTS["image"] | {"background": "black; rm"}}, "expected height, width, channels"),
         ({"image": FACTS["image"] | {"height": -8}}, "expected height, width, channels"),
-        ({"image": FACTS["image"] | {"decoder_version": 2}}, "decoder_version is 2; expected 1"),
+        ({"image": FACTS["image"] | {"decoder_version": 1}}, "decoder_version is 1; expected 2"),
         ({"sha256": "abc"}, "sha256 is 'abc'; expected 64 digits"),
     ],
 )

@@ -1,6 +1,5 @@
 """The examples of docs/data.md run, in their order, in one empty folder, as a reader would run them."""
 
-import os
 import re
 import shlex
 from pathlib import Path
@@ -29,7 +28,7 @@ def test_the_examples_run_in_their_order(tmp_path, monkeypatch):
             assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
             assert "Traceback" not in done.stderr
     assert len(commands) >= 12
-    assert {"photos.html", "fixed.csv", "suspects.html"} <= set(os.listdir(tmp_path))
+    assert {"photos.html", "fixed.csv", "suspects.html"} <= {path.name for path in tmp_path.iterdir()}
     fixed = (tmp_path / "fixed.csv").read_text()
     assert "copy.png" not in fixed or fixed.count("messy/3/") == len(list((tmp_path / "photos/3").glob("*.png")))
     assert "cut.png" not in fixed

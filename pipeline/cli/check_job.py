@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli.output import quoted, say
-from pipeline.data.cache import ImageCache, SpecOptions, choose_spec, open_cache
+from pipeline.data.cache import MAX_SIDE, ImageCache, SpecOptions, choose_spec, open_cache
 from pipeline.data.check import MEANING, REFUSE, Check, check_data
 from pipeline.data.fix import Kept, clean
 from pipeline.data.manifest import write_manifest
-from pipeline.data.source import Finding, Source, encodable
+from pipeline.data.source import Files, Finding, Source, encodable
 from pipeline.data.sources import open_source
 from pipeline.data.survey import Group
-from pipeline.errors import InvalidUsage
+from pipeline.errors import DataError, InvalidUsage
 from pipeline.files import write_text
+from pipeline.records import ImageSpec
 from pipeline.text import counted, one_line
 
 REPORT_SECONDS = 5.0
@@ -49,12 +50,21 @@ class CheckJob:
         self.refuse_outputs()
         options = self.options
         source = open_source(self.data, self.workspace, options["source"])
+        if self.fix and not isinstance(source.storage, Files):
+            raise DataError(
+                f"--fix {self.fix}: the images of {source.origin} are no files of their own, so that no table can name "
+                "them; expected a folder or a table as DATA; leave --fix out"
+            )
         names = ("image_size", "background", "max_megapixels", "max_megabytes")
-        spec = choose_spec(source, SpecOptions(**{name: options[name] for name in names}))
+        try:
+            spec = choose_spec(source, SpecOptions(**{name: options[name] for name in names}))
+        except DataError as error:  # the check says what each file is nevertheless
+            say(str(error))
+            spec = ImageSpec(MAX_SIDE, MAX_SIDE, 3)
         say(f"{one_line(source.origin)}: {len(source):,} labelled files, {len(source.classes)} classes")
         cache = open_cache(source, spec, self.workspace, options["cache_limit"], self.report_decoding)
         self.check = check_data(source, cache)
-        self.kept = self.write_fix(source, cache) if self.fix else None
+        self.kept = self.write_fix(self.fix, source, cache) if self.fix else None
         if self.html:
             from pipeline.reports.check_page import check_page
 
@@ -75,10 +85,10 @@ class CheckJob:
             self.reported = now
             say(f"  decoded {done:,} of {total:,}")
 
-    def write_fix(self, source: Source, cache: ImageCache) -> Kept:
+    def write_fix(self, path: Path, source: Source, cache: ImageCache) -> Kept:
         """Write the table of the images that are worth keeping."""
         kept = clean(source, cache, self.check.found)
-        write_manifest(self.fix, source, kept.rows, source.splits, cache.facts["sha256"])
+        write_manifest(path, source, kept.rows, source.splits, cache.facts["sha256"])
         return kept
 
     @property
@@ -117,10 +127,11 @@ class CheckJob:
         data = quoted(self.data)
         if self.fix:
             return [(f"pipeline search {quoted(str(self.fix))}", "search on what was kept")]
-        steps = []
+        found, steps = self.check.found, []
+        can_be_cleaned = found.num_rows > found.files["used"] or found.exact or found.near or found.leaks
         if self.check.advice and not self.html:
             steps.append((f"pipeline data check {data} --html check.html", "look at the pictures"))
-        if self.check.advice and self.check.found.is_fixable:
+        if can_be_cleaned and found.is_fixable:
             steps.append(
                 (f"pipeline data check {data} --fix clean.csv", "write a table without bad and duplicate images")
             )

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 import click
 
 import pipeline
-from pipeline.cli.output import printable
 from pipeline.errors import InvalidUsage, PipelineError, StoppedEarly
+from pipeline.text import printable
 
 COMMANDS = {
     "data": ("pipeline.cli.data", "List built-in sets, check images, find wrong labels."),

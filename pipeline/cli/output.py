@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from pipeline.text import printable
+
 SCHEMA = 1
 """Version of what --json prints; it grows when a key is removed or changes its meaning, not when one is added."""
 
@@ -59,14 +61,6 @@ def next_steps(*commands: tuple[str, str]) -> None:
 def quoted(argument: str) -> str:
     """Return an argument as it must be typed in a shell."""
     return shlex.quote(argument)
-
-
-def printable(text: str) -> str:
-    """Escape what a terminal would obey or a UTF-8 stream would refuse: file and class names are foreign text."""
-    safe = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(
-        c if c in "\n\t" or (c.isprintable() or c == " ") else c.encode("unicode_escape").decode() for c in safe
-    )
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

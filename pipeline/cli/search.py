@@ -62,7 +62,9 @@ ORACLES = ("random", "bayesian", "grid")
     metavar="K",
     help="Validate by K-fold cross-validation, for small sets; a trial takes about K times longer.",
 )
-@click.option("--allow-leak", is_flag=True, help="Search though the given split leaks; the score is shown without leaks.")
+@click.option(
+    "--allow-leak", is_flag=True, help="Search though the given split leaks; the score is shown without leaks."
+)
 @data_options
 @click.option(
     "--resume",

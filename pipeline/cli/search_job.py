@@ -111,12 +111,13 @@ class Search:
 
     def start_command(self) -> str:
         """Return what to type to begin this search: every option that was given."""
-        flags = {key: f"--{key.replace('_', '-')}" for key in self.options} 
+        flags = {key: f"--{key.replace('_', '-')}" for key in self.options}
         values = {key: value for key, value in self.options.items() if key in self.given and value is not None}
         if "budget" in values:
             values["budget"] = f"{round(values['budget'])}s"
         options = "".join(
-            f" {flags[key]}" if value is True else f" {flags[key]} {quoted(str(value))}" for key, value in values.items()
+            f" {flags[key]}" if value is True else f" {flags[key]} {quoted(str(value))}"
+            for key, value in values.items()
         )
         return f"pipeline search {quoted(self.data)} --name {self.request.study}{options}"
 
@@ -200,8 +201,10 @@ class Search:
         folds = f", {options['folds']} folds of train + val" if options["folds"] else ""
         say(f"  {counts}{folds}; {pixels} pixels, {dataset.spec.dtype}")
         if num_leaked := int(dataset.leaked.sum()):
-            say(f"  the given split leaks: {num_leaked:,} test image(s) have a copy in train or val; they are left out of")
-            say("  the test accuracy, and the accuracy with them is shown beside it")
+            say(
+                f"  the given split leaks: {num_leaked:,} test image(s) have a copy in train or val; they are left out "
+                "of\n  the test accuracy, and the accuracy with them is shown beside it"
+            )
         if dataset.num_moved:
             say(f"  {dataset.num_moved} image(s) moved to train: new pictures show them to be near-duplicates")
         return dataset

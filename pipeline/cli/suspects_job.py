@@ -22,6 +22,7 @@ from pipeline.search.engine import LocalEngine
 from pipeline.search.store import StudyStore, open_study
 from pipeline.text import one_line
 
+HEADERS = ("rank", "path", "label", "suggested", "p(label)", "p(suggested)")
 MAX_NAME, MAX_LABEL = 60, 24  # characters of paths and labels on the screen
 
 
@@ -133,28 +134,19 @@ class SuspectsJob:
     def to_text(self) -> str:
         """Return what was found on one screen."""
         facts = self.facts
-        shown = facts["suspects"][: self.top]
-        cells = [
-            (
-                str(rank),
-                one_line(suspect["path"], MAX_NAME),
-                one_line(suspect["label"], MAX_LABEL),
-                one_line(suspect["suggested"], MAX_LABEL),
-                f"{suspect['p_label']:.4f}",
-                f"{suspect['p_suggested']:.4f}",
-            )
-            for rank, suspect in enumerate(shown, start=1)
-        ]
-        share = facts["estimated_errors"] / facts["num_images"]
+        number, num_images = facts["estimated_errors"], facts["num_images"]
+        some = f"about {number:,} ({number / num_images:.1%}); an odd picture of its class looks like a wrong label too"
         lines = [
-            f"images                {facts['num_images']:,}, each judged by a network that did not see it",
+            f"images                {num_images:,}, each judged by a network that did not see it",
             f"out-of-fold accuracy  {facts['accuracy']:.2%}",
-            f"labels to look at     about {facts['estimated_errors']:,} ({share:.1%}); some are right, of odd pictures",
+            f"labels to look at     {some if number else 'none stands out; these are the least likely ones'}",
             "",
-            table(("rank", "path", "label", "suggested", "p(label)", "p(suggested)"), cells),
+            table(
+                HEADERS, [cells(rank, suspect) for rank, suspect in enumerate(facts["suspects"][: self.top], start=1)]
+            ),
             "",
-            "Nothing was changed: labels are yours to decide. To correct some, or leave some out, write into this folder",
-            "a table with the columns path,label of the images to keep, with paths as above, and search that.",
+            "Nothing was changed: labels are yours to decide. To correct some, or leave images out, write a table with",
+            "the columns path,label into this folder, paths as above, and search that.",
         ]
         if self.html:
             lines.append(f"page: {one_line(str(self.html))}")
@@ -163,4 +155,13 @@ class SuspectsJob:
     def next_steps(self) -> list[tuple[str, str]]:
         """Return what to type next, with what it does."""
         look = [] if self.html else [(f"{self.command} --html suspects.html", "look at the pictures")]
-        return [*look, ("pipeline search clean.csv", "search on your corrected table")]
+        return [*look, ("pipeline search TABLE", "search on your corrected table")]
+
+
+def cells(rank: int, suspect: dict[str, Any]) -> tuple[str, ...]:
+    """Return a suspect as a line of the table."""
+    names = (
+        one_line(suspect["path"], MAX_NAME),
+        *(one_line(suspect[key], MAX_LABEL) for key in ("label", "suggested")),
+    )
+    return str(rank), *names, f"{suspect['p_label']:.4f}", f"{suspect['p_suggested']:.4f}"

@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data import cache_folder
-from pipeline.data.chunks import CODES, FACTS, Described, Target, describe_chunk, empty_description, probe_chunk, write_rows
+from pipeline.data.chunks import (
+    CODES,
+    FACTS,
+    Described,
+    Target,
+    describe_chunk,
+    empty_description,
+    probe_chunk,
+    write_rows,
+)
 from pipeline.data.decode import DECODER_VERSION, FORMATS, Header
 from pipeline.data.decoders import Decoders, Killed, chunks_of
 from pipeline.data.duplicates import THUMB_SIDE, Clusters, find_duplicates
@@ -122,7 +131,7 @@ def choose_channels(source: Source, headers: Sequence[Header]) -> int:
 
 
 def choose_dtype(headers: Sequence[Header], channels: int) -> str:
-    """Return the depth that keeps what the pictures hold: float32 if any is (or 32-bit), uint16 for deep grey or bands."""
+    """Return the depth that keeps what the pictures hold: float32 if any is or is 32-bit, uint16 for deep ones."""
     if any(header.is_float or header.depth > 16 for header in headers):
         return "float32"
     is_deep = any(header.depth > 8 for header in headers)
@@ -200,7 +209,9 @@ def read_cache(source: Source, spec: ImageSpec, hold: cache_folder.Hold) -> Imag
         for row in np.flatnonzero(facts["code"])
     )
     is_streamed = not (folder / "images.npy").exists()
-    return ImageCache(folder, spec, facts, np.load(folder / "moments.npy"), Clusters(exact, near), bad, is_streamed, hold)
+    return ImageCache(
+        folder, spec, facts, np.load(folder / "moments.npy"), Clusters(exact, near), bad, is_streamed, hold
+    )
 
 
 def open_images(folder: Path, spec: ImageSpec) -> Images:

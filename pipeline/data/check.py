@@ -94,25 +94,21 @@ def duplicate_points(found: Survey) -> Iterator[Point]:
     near = [group for kind, group in found.conflicts if kind == "near"]
     if exact:
         number = num_images(exact)
-        first = named(exact[0], exact[0].labels)
-        text = f"{number:,} images are copies of one picture under two labels (first: {first}): " + remedy(
-            found, "delete those with the wrong label, or write a table without all of them with --fix."
+        what = (
+            f"{number:,} images are copies of one picture under two labels (first: {named(exact[0], exact[0].labels)})"
         )
+        text = f"{what}: {remedy(found, 'delete those with the wrong label, or leave all of them out with --fix')}."
         yield Point(REFUSE if number > MAX_CONFLICT_FRACTION * found.files["used"] else WARN, text)
     if near:
-        first = named(near[0], near[0].labels)
         text = (
-            f"{counted(len(near), 'cluster')} of near-duplicates under two labels (first: {first}): look at them in "
-            "the page that --html writes, and correct the labels that are wrong."
+            f"{counted(len(near), 'cluster')} of near-duplicates under two labels (first: "
+            f"{named(near[0], near[0].labels)}): look at the page that --html writes; correct wrong labels."
         )
         yield Point(WARN, text)
     for kind, groups in (("exact", found.exact), ("near", found.near)):
         if groups:
-            text = (
-                f"{counted(len(groups), 'cluster')} of {kind} duplicates, {num_images(groups):,} images: keep one of "
-                "each, " + remedy(found, "--fix writes such a table; a split that a search makes keeps them together.")
-            )
-            yield Point(WARN, text)
+            what = f"{counted(len(groups), 'cluster')} of {kind} duplicates, {num_images(groups):,} images"
+            yield Point(WARN, f"{what}: {remedy(found, 'keep one of each with --fix, or know that they weigh more')}.")
 
 
 def leak_points(found: Survey) -> Iterator[Point]:
@@ -176,5 +172,7 @@ def named(group: Group, marks: Sequence[str]) -> str:
 
 
 def remedy(found: Survey, with_fix: str) -> str:
-    """Return what to do: `with_fix` where --fix can write a table, else the same by hand."""
-    return with_fix if found.is_fixable else "take the others out where the array or shard is made"
+    """Return what to do about images: `with_fix` where --fix can write a table without them."""
+    if found.is_fixable:
+        return with_fix
+    return "known, as published" if found.is_official else "leave them out where the array or shard is made"

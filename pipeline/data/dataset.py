@@ -203,4 +203,6 @@ class StoredDataset:
         """Return the images that train and those that validate in one fold."""
         folds = self.column("folds")
         is_held_out = folds == number
-        return self.subset(np.flatnonzero((folds != NOT_GIVEN) & ~is_held_out)), self.subset(np.flatnonzero(is_held_out))
+        return self.subset(np.flatnonzero((folds != NOT_GIVEN) & ~is_held_out)), self.subset(
+            np.flatnonzero(is_held_out)
+        )

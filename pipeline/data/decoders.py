@@ -33,7 +33,7 @@ class Killed(str):
 
 
 def prepare_child() -> None:
-    """Limit this child's memory, leave Ctrl-C to the parent, and keep what codecs print about broken files to itself."""
+    """Limit this child's memory, leave Ctrl-C to the parent, and drop what codecs print about broken files."""
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -78,9 +78,7 @@ class Decoders:
         self.pool.stop()
         self.pool.join()
 
-    def map(
-        self, work: Callable[[Chunk], Result], chunks: Iterable[Chunk]
-    ) -> Iterator[tuple[Chunk, Result | Killed]]:
+    def map(self, work: Callable[[Chunk], Result], chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, Result | Killed]]:
         """Yield each chunk with what `work` returned for it, in order; work goes on while the caller uses a result.
 
         A chunk whose child died or took too long is tried again image by image: these come as chunks of one, and the
@@ -136,9 +134,7 @@ def describe_exit(exitcode: int | None) -> str:
     return f"signal {-exitcode}" if exitcode is not None and exitcode < 0 else f"exit code {exitcode}"
 
 
-def chunks_of(
-    location: Callable[[int], Location], rows: Sequence[int], image_bytes: int
-) -> Iterator[Chunk]:
+def chunks_of(location: Callable[[int], Location], rows: Sequence[int], image_bytes: int) -> Iterator[Chunk]:
     """Yield the images of `rows` in chunks, numbered by their place in `rows`; an image decodes to `image_bytes`."""
     size = max(1, min(CHUNK, CHUNK_BYTES // image_bytes))
     for start in range(0, len(rows), size):

@@ -201,12 +201,12 @@ def describe(
 
     As in pHash (Zauner 2010), a bit says whether a wave is stronger than its median, here over the rows of `sample`.
     """
-    medians = np.median(features(thumbs[sample])[:, :HASH_BITS], axis=0) if len(sample) else np.zeros(HASH_BITS)
+    medians = np.median(unit(features(thumbs[sample]))[:, :HASH_BITS], axis=0) if len(sample) else np.zeros(HASH_BITS)
     hashes, has_detail = [np.empty((0, HASH_BITS // 64), np.uint64)], [np.empty(0, bool)]
     for part in blocks(rows):
         strengths = features(thumbs[part])
         has_detail.append(np.linalg.norm(strengths, axis=1) >= MIN_DETAIL)
-        hashes.append(np.packbits(strengths[:, :HASH_BITS] > medians, axis=1).view(np.uint64))
+        hashes.append(np.packbits(unit(strengths)[:, :HASH_BITS] > medians, axis=1).view(np.uint64))
     return np.concatenate(hashes), np.concatenate(has_detail)
 
 

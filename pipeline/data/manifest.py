@@ -30,8 +30,8 @@ def write_manifest(
 ) -> None:
     """Write a .csv, .jsonl or .parquet table of the images `rows`, by rename: DATA that can be searched.
 
-    `splits` uint8 and `digests` (SHA-256, uint8 (num_images, 32)) are columns of the whole source. Paths are relative to
-    the folder of the table where the images lie below it, else absolute.
+    `splits` uint8 and `digests` (SHA-256, uint8 (num_images, 32)) are columns of the whole source. Paths are relative
+    to the folder of the table where the images lie below it, else absolute.
 
     Raises:
         DataError: an ending that is no table, or images that are not files of their own.
@@ -47,7 +47,7 @@ def write_manifest(
 
 
 def write_record(path: Path, source: Source, splits: NDArray[np.uint8], digests: NDArray[np.uint8]) -> None:
-    """Write the split of every usable image as .parquet; of arrays and shards it is a record that cannot be searched."""
+    """Write the split of every usable image as .parquet; that of arrays and shards cannot be searched."""
     rows = np.flatnonzero(splits != NOT_GIVEN)
     write_rows(path, table_rows(source, rows, splits, digests, None))
 
@@ -158,8 +158,8 @@ def read_known(path: Path, digests: NDArray[np.uint8]) -> NDArray[np.uint8]:
             raise ValueError(f"found {known.dtype} {known.shape}")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{encodable(str(path))}: cannot be read ({error}); expected the splits of earlier searches; restore it, or "
-            "remove it, and images may stand in another split than before"
+            f"{encodable(str(path))}: cannot be read ({error}); expected the splits of earlier searches; restore it, "
+            "or remove it, and images may stand in another split than before"
         ) from error
     names = np.ascontiguousarray(known).view("V32").ravel()
     order = np.argsort(names)

@@ -88,9 +88,9 @@ class Source:
     """Labelled images that are not decoded yet, as columns of one length.
 
     `paths` is what each image is called, relative to where the source lies; names that are not UTF-8 hold surrogate
-    escapes. `labels` is int32 (num_images,), an index into `classes`, or uint8 (num_images, num_classes) of 0 and 1 when
-    an image has several labels. `splits` is uint8 (num_images,), an index into SPLITS or NOT_GIVEN. `slices` are a
-    table's other columns. `left_out` are files that are no labelled image; `empty_classes` are folders without a file.
+    escapes. `labels` is int32 (num_images,), an index into `classes`, or uint8 (num_images, num_classes) of 0 and 1
+    when an image has several labels. `splits` is uint8 (num_images,), an index into SPLITS or NOT_GIVEN. `slices` are
+    a table's other columns. `left_out` are files that are no labelled image; `empty_classes` are folders without one.
     `is_official` marks a published set, whose split is kept though it may leak.
     """
 
@@ -118,7 +118,9 @@ class Source:
 
     def class_counts(self) -> dict[str, int]:
         """Images by class; an image of several labels counts for each, an empty class counts 0."""
-        numbers = self.labels.sum(axis=0) if self.is_multi_label else np.bincount(self.labels, minlength=len(self.classes))
+        numbers = (
+            self.labels.sum(axis=0) if self.is_multi_label else np.bincount(self.labels, minlength=len(self.classes))
+        )
         counts = dict.fromkeys(self.empty_classes, 0)
         return counts | {name: int(number) for name, number in zip(self.classes, numbers, strict=True)}
 

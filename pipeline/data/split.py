@@ -1,4 +1,4 @@
-"""Which images train, which choose and which judge; copies and groups stay together. Nothing is read or written here."""
+"""Which images train, which choose and which judge; copies and groups stay together. No file is touched here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +22,8 @@ TRAIN, VAL, TEST = range(len(SPLITS))
 class Units:
     """Images that stay together: a unit is an image that is alone, or a whole cluster.
 
-    `unit_of` is int64 (num_images,), `order` the units by a hash of their content, which is neither the order of the
-    files nor a matter of a seed. `counts` is int64 (num_units, num_strata): images of each class. `luck` is float64
-    (num_units,), uniform in [0, 1), from the same hash.
+    `unit_of` is int64 (num_images,), `sizes` int64 (num_units,). `luck` is float64 (num_units,), uniform in [0, 1),
+    from a hash of their content: neither the order of the files nor a seed matters. `order` are the units by it.
     """
 
     unit_of: NDArray[np.int64]
@@ -35,7 +34,7 @@ class Units:
 
 @dataclass(frozen=True)
 class Assigned:
-    """The split of each image, uint8 (num_images,), and how many images moved from the split that they were known in."""
+    """The split of each image, uint8 (num_images,), and how many images left the split that they were known in."""
 
     splits: NDArray[np.uint8]
     num_moved: int
@@ -85,9 +84,9 @@ def assign_splits(
 ) -> Assigned:
     """Return the split of the images `rows` of a source, uint8 (num_rows,): every one is in some split.
 
-    What is given stays. A missing test split takes TEST_FRACTION of each class, a missing validation split VAL_FRACTION
-    of the rest of it. `clusters` (num_images,) never straddle what is made here. `known`, uint8 (num_rows,), is the split
-    of images that were split before, which they keep; the others fill up what is missing.
+    What is given stays. A missing test split takes TEST_FRACTION of each class, a missing validation split
+    VAL_FRACTION of the rest of it. `clusters` (num_images,) never straddle what is made here. `known`, uint8
+    (num_rows,), is the split of images that were split before, which they keep; the others fill up what is missing.
 
     Raises:
         DataError: a class has too few images, or too few clusters of them, to be in every split.
@@ -105,7 +104,7 @@ def assign_splits(
     num_pool = int((is_free | (known != NOT_GIVEN)).sum())
     for place, number in enumerate(made):
         fraction = TEST_FRACTION if number == TEST else min(VAL_FRACTION, MAX_VAL_IMAGES / max(num_pool, 1))
-        pool = np.flatnonzero((splits == TRAIN) | (splits == number))
+        pool = np.flatnonzero(np.isin(splits, [TRAIN, *made[place:]]))
         Carving(source, units, strata, splits, is_free).take(pool, number, fraction, len(made) - place)
         num_pool -= int((splits == number).sum())
     return Assigned(splits, num_moved)
@@ -165,7 +164,9 @@ class Carving:
         chosen = chosen[np.lexsort((self.units.unit_of[chosen], self.units.luck[self.units.unit_of[chosen]]))]
         numbers = self.units.unit_of[chosen]
         starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-        return {int(numbers[part[0]]): chosen[part] for part in np.split(np.arange(len(chosen)), starts[1:]) if len(part)}
+        return {
+            int(numbers[part[0]]): chosen[part] for part in np.split(np.arange(len(chosen)), starts[1:]) if len(part)
+        }
 
     def take_clusters(
         self, members: dict[int, NDArray[np.int64]], wanted: NDArray[np.int64], left: NDArray[np.int64], number: int,
@@ -238,8 +239,9 @@ def assign_folds(
     if lacking.any():
         label = int(lacking.argmax())
         raise DataError(
-            f"{source.origin}: class {source.classes[label]} has {int(filled[label].sum())} image(s) to train and choose "
-            f"with, too few for {num_folds} folds; expected at least one in each; add images, or ask for fewer folds"
+            f"{source.origin}: class {source.classes[label]} has {int(filled[label].sum())} image(s) to train and "
+            f"choose with, too few for {num_folds} folds; expected at least one in each; add images, or ask for "
+            "fewer folds"
         )
     folds = np.full(len(clusters), NOT_GIVEN, np.uint8)
     folds[rows] = fold_of[units.unit_of]

@@ -63,8 +63,9 @@ class Group:
 class Survey:
     """What was found. `files` are numbers of files by kind, `total` first; `classes` are usable images by class.
 
-    `is_fixable` tells whether a table can name the images: whether they are files of their own. `training` are usable images by class that are not given to val or test. `conflicts` pair "exact" or "near" with
-    images under two labels. `num_uniform` counts images that are nearly one colour.
+    `is_fixable` tells whether a table can name the images, which are files of their own. `training` are usable images
+    by class that are not given to val or test. `conflicts` pair "exact" or "near" with images under two labels.
+    `num_uniform` counts images that are nearly one colour.
     """
 
     origin: str

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.remote import is_url
 from pipeline.errors import DataError, InvalidUsage
 from pipeline.scoring.output import PLAN_FILE
 
@@ -156,6 +155,8 @@ def read_manifest(text: str) -> list[bytes]:
     Raises:
         DataError: the file cannot be parsed, has no such column, or a cell of it is empty.
     """
+    from pipeline.data.remote import is_url  # imports NumPy, which a mistyped command need not wait for
+
     folder = os.path.dirname(os.fsencode(text))
     paths = []
     try:

@@ -237,14 +237,19 @@ def predict_fold(task: TrialTask, folds_path: Path, number: int, target: Path) -
         facts = store.facts()
     finally:
         store.close()
-    folds, dataset = np.load(folds_path), stored_dataset(task, facts)
-    training = labelled(dataset.subset(np.flatnonzero((folds != NOT_GIVEN) & (folds != number))))
-    held_out = dataset.subset(np.flatnonzero(folds == number))
-    model, _ = train(task.params, training, None, setting(task, facts), orphan_guard())
+    dataset = stored_dataset(task, facts)
+    training, held_out = map(dataset.subset, rows_of_fold(np.load(folds_path), number))
+    model, _ = train(task.params, labelled(training), None, setting(task, facts), orphan_guard())
     logits = predict_logits(model, held_out.images)
     with replacing(target) as temporary, temporary.open("wb") as file:
         np.save(file, logits)
     return measure_logits(logits, held_out.labels)[1]
+
+
+def rows_of_fold(folds: NDArray[np.uint8], number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the usable rows outside a fold, which train, and those in it, which are predicted."""
+    is_held_out = folds == number
+    return np.flatnonzero((folds != NOT_GIVEN) & ~is_held_out), np.flatnonzero(is_held_out)
 
 
 def orphan_guard() -> Callable[[EpochRow], None]:

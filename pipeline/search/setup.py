@@ -97,9 +97,7 @@ def create_study(
     if bad := dataset.cache.bad:
         write_json(folder / "bad_files.json", [asdict(item) | {"path": encodable(item.path)} for item in bad])
     manifest = str(folder / "data" / "split.parquet")
-    store.create(
-        {**facts, "split_manifest": manifest, "options": options, "epochs": budget.epochs, "elapsed": 0.0}
-    )
+    store.create({**facts, "split_manifest": manifest, "options": options, "epochs": budget.epochs, "elapsed": 0.0})
 
 
 def check_unchanged(store: StudyStore, facts: dict[str, Any], dataset: Dataset) -> None:

@@ -12,7 +12,7 @@ SHIFT_FRACTION = 0.08  # of the side; airbench shifts 32 px images by 2 px (6 %)
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images (num_images, height, width, channels), labels int32 (num_images,) and perhaps weights float32 (num_images,).
+    """Images (num_images, height, width, channels), labels int32 (num_images,), perhaps weights float32 (num_images,).
 
     The images are an array, or anything that has a shape and reads rows when it is indexed with an array of them.
     """

@@ -64,7 +64,9 @@ class Progress(keras.callbacks.Callback):
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         if not math.isfinite(logs["loss"]):
             raise TrialFailed(FAILED, f"the loss became {logs['loss']} in epoch {epoch + 1} (learning rate {rate:.2g})")
-        val_loss, val_accuracy = evaluate(self.model, self.validation) if self.validation is not None else (math.nan, math.nan)
+        val_loss, val_accuracy = (
+            evaluate(self.model, self.validation) if self.validation is not None else (math.nan, math.nan)
+        )
         now = time.monotonic()
         self.last = EpochRow(
             step=self.setting.first_step + epoch,

@@ -129,6 +129,7 @@ def test_fix_writes_a_table_that_can_be_searched_and_touches_no_image(run: Run) 
     again = run("check", "fixed.csv", "--json")
     found = json.loads(again.stdout)
     assert (again.exit_code, found["files"]["used"], found["files"]["total"]) == (0, 79, 79)
+    assert "--fix" not in again.stderr
     assert found["leaks"] == found["label_conflicts"] == found["exact_duplicates"] == found["near_duplicates"] == []
 
 
@@ -168,6 +169,15 @@ def test_wrong_options_are_usage_errors(run: Run, arguments: tuple[str, ...], me
     done = run("check", "clean", *arguments)
     assert done.exit_code == 2
     assert message in done.stderr
+
+
+def test_a_fix_of_an_array_is_refused_before_anything_is_decoded(run: Run) -> None:
+    images, labels = np.zeros((6, 8, 8), np.uint8), np.array([0, 1] * 3)
+    np.savez("set.npz", images=images, labels=labels)
+    done = run("check", "set.npz", "--fix", "array.csv")
+    assert done.exit_code == 3
+    assert "the images of set.npz are no files of their own" in done.stderr
+    assert not Path("array.csv").exists()
 
 
 def test_data_itself_is_never_overwritten(run: Run) -> None:

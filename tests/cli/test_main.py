@@ -8,12 +8,14 @@ import sys
 import pytest
 
 from pipeline.cli.main import COMMANDS, cli
-from pipeline.cli.output import printable, table
+from pipeline.cli.output import table
 from pipeline.cli.values import format_seconds
+from pipeline.text import printable
 from tests.cli.workspace import command
 
 HEAVY = {"tensorflow", "keras", "keras_tuner", "mlflow", "pandas", "matplotlib", "pyarrow", "optuna"}
-HELPS = [[], *([name] for name in COMMANDS), *(["spaces", name] for name in ("list", "show", "check"))]
+GROUPS = {"spaces": ("list", "show", "check"), "data": ("list", "check", "suspects")}
+HELPS = [[], *([name] for name in COMMANDS), *([group, name] for group, names in GROUPS.items() for name in names)]
 CODE = """
 import json, sys
 from pipeline.cli.main import cli
@@ -38,7 +40,7 @@ def test_every_command_shown_exists_and_has_the_shared_options():
     for name in COMMANDS:
         found = cli.get_command(context, name)
         assert found.name == name
-        if name != "spaces":
+        if name not in GROUPS:
             flags = {flag for option in found.params for flag in option.opts}
             assert {"--verbose", "--quiet"} <= flags
 

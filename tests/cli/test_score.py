@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from pipeline.bundle import write_bundle
 from pipeline.cli.main import cli
 from pipeline.cli.score import interruptions
 from pipeline.errors import Interrupted
+from pipeline.records import ImageSpec
 
 HEAVY = ("tensorflow", "keras", "keras_tuner", "mlflow", "pandas", "matplotlib", "pyarrow", "optuna", "numpy")
 
@@ -29,7 +31,7 @@ def bundle(tmp_path):
     folder.mkdir()
     with zipfile.ZipFile(folder / "model.keras", "w") as archive:
         archive.writestr("config.json", json.dumps({"class_name": "Lambda", "module": "keras.layers"}))
-    image = {"height": 4, "width": 4, "channels": 3, "decoder_version": 1}
+    image = asdict(ImageSpec(4, 4, 3))
     write_bundle(folder, {"classes": ["a", "b"], "image": image})
     return folder
 

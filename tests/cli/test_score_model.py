@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,12 @@ from PIL import Image
 from pipeline.bundle import load_model, read_bundle, write_bundle
 from pipeline.cli.main import cli
 from pipeline.errors import ModelRefused
+from pipeline.records import ImageSpec
 from tests.scoring.colours import parts_table
 
 pytestmark = pytest.mark.heavy
 
-IMAGE = {"height": 8, "width": 8, "channels": 3, "decoder_version": 1}
+IMAGE = asdict(ImageSpec(8, 8, 3))
 
 
 def save(folder, *layers, classes=("red", "green", "blue"), image=IMAGE):

@@ -46,7 +46,7 @@ def make_source(rows: list[Row], **changes: Any) -> Source:
 
 
 def make_cache(folder: Path, rows: list[Row], spec: ImageSpec | None = None) -> ImageCache:
-    """Return the decoded images of some rows: noise around each row's brightness, written to `folder`."""
+    """Return the decoded images of some rows: noise, written to `folder`."""
     spec = spec or ImageSpec(8, 10, 1)
     facts, moments = np.zeros(len(rows), FACTS), np.zeros((len(rows), 2, spec.channels))
     for number, row in enumerate(rows):
@@ -57,8 +57,7 @@ def make_cache(folder: Path, rows: list[Row], spec: ImageSpec | None = None) -> 
         facts[number]["num_frames"] = row.num_frames
         moments[number, 0], moments[number, 1] = row.brightness, row.brightness**2 + row.spread**2
     rng = np.random.default_rng(0)
-    pixels = rng.normal(100, 20, (len(rows), *spec.shape)).clip(0, 255).astype(spec.dtype)
-    np.save(folder / "images.npy", pixels)
+    np.save(folder / "images.npy", rng.integers(0, 256, (len(rows), *spec.shape), np.uint8).astype(spec.dtype))
     clusters = Clusters(np.array([row.exact for row in rows]), np.array([row.near for row in rows]))
     bad = tuple(Finding(row.path, row.code, f"it is {row.code}") for row in rows if row.code)
     return ImageCache(folder, spec, facts, moments, clusters, bad, False, Hold(folder, io.BytesIO()))

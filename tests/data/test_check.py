@@ -142,7 +142,7 @@ def test_images_of_an_array_are_not_advised_to_be_fixed_by_a_table(tmp_path):
     advice = check(tmp_path, rows, storage=Rows("images.npy")).advice
     assert len(advice) == 2
     assert not any("--fix" in sentence for sentence in advice)
-    assert all("take the others out where the array or shard is made" in sentence for sentence in advice)
+    assert all("leave them out where the array or shard is made" in sentence for sentence in advice)
 
 
 @pytest.mark.parametrize(("num_conflicts", "verdict"), [(1, "warn"), (2, "refuse")])

@@ -73,7 +73,9 @@ def test_a_group_column_never_straddles_a_split(tmp_path):
     dataset = prepared(tmp_path / "table.csv", tmp_path)
     splits = split_of(dataset)
     for patient in range(8):
-        members = [f"set/{name}/{number:03d}.png" for name in ("cat", "dog") for number in range(3 * patient, 3 * patient + 3)]
+        members = [
+            f"set/{name}/{number:03d}.png" for name in ("cat", "dog") for number in range(3 * patient, 3 * patient + 3)
+        ]
         assert len({splits[path] for path in members}) == 1
     assert set(splits.values()) == {0, 1, 2}
 

@@ -12,7 +12,6 @@ from pipeline.data.chunks import Chunk
 from pipeline.data.decoders import Decoders, Killed, chunks_of
 from pipeline.data.source import Location
 
-
 pytestmark = pytest.mark.heavy
 
 
@@ -35,7 +34,8 @@ def hostile(chunk):
 def run(*names, size=4):
     with Decoders(1) as pool:
         chunks = [
-            Chunk(start, [Location(name) for name in names[start : start + size]]) for start in range(0, len(names), size)
+            Chunk(start, [Location(name) for name in names[start : start + size]])
+            for start in range(0, len(names), size)
         ]
         return list(pool.map(hostile, chunks))
 

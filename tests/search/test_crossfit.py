@@ -109,6 +109,11 @@ def test_images_of_one_group_are_in_one_fold(store):
     assert set(folds.ravel()) == {0, 1, 2, 3}
 
 
+def test_a_fold_trains_on_usable_images_outside_of_it_and_predicts_the_others():
+    training, held_out = crossfit.rows_of_fold(np.array([0, 1, NOT_GIVEN, 2, 1], np.uint8), 1)
+    assert (training.tolist(), held_out.tolist()) == ([0, 3], [1, 4])
+
+
 def test_predictions_are_put_together_in_the_order_of_the_images(store):
     plan = crossfit.plan_cross_fit(store, 4)
     assign(plan, store)

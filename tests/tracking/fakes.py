@@ -1,12 +1,12 @@
 """A study in memory, a tiny bundle and a process that dies between two calls, for the tests of tracking."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.records import EpochRow, MirrorMark, TrialRow
+from pipeline.records import EpochRow, ImageSpec, MirrorMark, TrialRow
 
-IMAGE = {"height": 8, "width": 8, "channels": 3, "decoder_version": 1}
+IMAGE = asdict(ImageSpec(8, 8, 3))
 
 
 class Killed(BaseException):

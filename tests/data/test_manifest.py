@@ -1,0 +1,112 @@
+"""Tables that are written are read again as the same images, and the memory of splits is whole or refused."""
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.data import manifest
+from pipeline.data.source import NOT_GIVEN, Files, Rows, Source
+from pipeline.data.sources import open_source
+from pipeline.errors import DataError
+
+KINDS = ("csv", "jsonl", "parquet")
+ODD = os.fsdecode(b"a/\xff.png")
+
+
+def source_of(root, paths, labels=None, **columns):
+    numbers = np.arange(len(paths), dtype=np.int32) % 2 if labels is None else labels
+    splits = np.full(len(paths), NOT_GIVEN, np.uint8)
+    return Source("set", str(root), ("cat", "dog"), paths, numbers, splits, Files(str(root), paths), **columns)
+
+
+def places(source):
+    return [source.storage.location(row).path for row in range(len(source))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_table_is_read_again_as_the_same_images(tmp_path, kind):
+    paths = ["a/1.png", "b/ü, 'quoted' \"2\".png", ODD, "/elsewhere/4.png", "https://host/5.png"]
+    source = source_of(
+        tmp_path / "set", paths, groups=["x", "", "x", "y", "y"], weights=np.arange(5, dtype=np.float32),
+        slices={"camera": list("lrlrl")},
+    )  # fmt: skip
+    splits = np.array([0, 0, 1, 2, 2], np.uint8)
+    splits[1] = 2
+    rows = np.array([0, 1, 2, 3, 4])
+    source.labels[:] = [0, 1, 0, 1, 0]
+    splits[:] = [0, 0, 1, 2, 2]
+    manifest.write_manifest(tmp_path / f"table.{kind}", source, rows, splits, np.zeros((5, 32), np.uint8))
+    again = open_source(str(tmp_path / f"table.{kind}"), tmp_path)
+    assert places(again) == places(source)
+    assert [again.label_text(row) for row in range(5)] == ["cat", "dog", "cat", "dog", "cat"]
+    assert again.splits.tolist() == [0, 0, 1, 2, 2]
+    assert list(again.groups) == ["x", "", "x", "y", "y"]
+    assert again.weights.tolist() == [0, 1, 2, 3, 4]
+    assert list(again.slices["camera"]) == list("lrlrl")
+    assert list(again.slices["sha256"]) == ["0" * 64] * 5
+    assert again.paths[0] == "set/a/1.png"  # relative to the table
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_labels_survive(tmp_path, kind):
+    labels = np.array([[1, 1], [0, 1], [1, 0]], np.uint8)
+    manifest.write_manifest(tmp_path / f"t.{kind}", source_of(tmp_path, ["1", "2", "3"], labels), np.arange(3))
+    assert open_source(str(tmp_path / f"t.{kind}"), tmp_path).labels.tolist() == labels.tolist()
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1), min_size=2, unique=True
+    ),
+    st.sampled_from(KINDS),
+)
+def test_any_name_survives(tmp_path_factory, names, kind):
+    folder = tmp_path_factory.mktemp("any")
+    paths = [f"x{name}" for name in names]
+    source = source_of(folder, paths)
+    manifest.write_manifest(folder / f"t.{kind}", source, np.arange(len(paths)))
+    again = open_source(str(folder / f"t.{kind}"), folder)
+    assert [os.path.normpath(place) for place in places(again)] == [os.path.normpath(place) for place in places(source)]
+
+
+def test_rows_can_be_left_out_and_a_split_that_is_not_whole_is_not_written(tmp_path):
+    source = source_of(tmp_path, ["1", "2", "3", "4"])
+    manifest.write_manifest(tmp_path / "t.csv", source, np.array([1, 2]), np.array([0, 0, NOT_GIVEN, 0], np.uint8))
+    assert (tmp_path / "t.csv").read_text().splitlines() == ["path,label", "2,dog", "3,cat"]
+
+
+def test_an_unknown_ending_and_images_without_files_are_refused(tmp_path):
+    source = source_of(tmp_path, ["1", "2"])
+    with pytest.raises(DataError, match=r"t\.txt: expected a name that ends with \.csv"):
+        manifest.write_manifest(tmp_path / "t.txt", source, np.arange(2))
+    rows = Source("set", "x.npz", source.classes, ["1", "2"], source.labels, source.splits, Rows("x.npy"))
+    with pytest.raises(DataError, match="no files of their own"):
+        manifest.write_manifest(tmp_path / "t.csv", rows, np.arange(2))
+
+
+def test_the_memory_knows_what_it_was_told(tmp_path):
+    digests = np.random.default_rng(0).integers(0, 256, (500, 32), dtype=np.uint8)
+    splits = (np.arange(400) % 3).astype(np.uint8)
+    manifest.write_known(tmp_path / "known.npz", digests[:400], splits)
+    found = manifest.read_known(tmp_path / "known.npz", digests[::-1])
+    assert found[::-1][:400].tolist() == splits.tolist()
+    assert (found[::-1][400:] == NOT_GIVEN).all()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no memory"])
+def test_a_damaged_memory_is_named(tmp_path, content):
+    (tmp_path / "known.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"known\.npz: cannot be read.*remove it"):
+        manifest.read_known(tmp_path / "known.npz", np.zeros((1, 32), np.uint8))
+
+
+def test_a_cut_memory_is_named(tmp_path):
+    manifest.write_known(tmp_path / "known.npz", np.zeros((9, 32), np.uint8), np.zeros(9, np.uint8))
+    whole = (tmp_path / "known.npz").read_bytes()
+    (tmp_path / "known.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="cannot be read"):
+        manifest.read_known(tmp_path / "known.npz", np.zeros((1, 32), np.uint8))
