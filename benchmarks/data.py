@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.accuracy import describe_machine, installed
+from accuracy import describe_machine, installed
 from pipeline.data.cache import SpecOptions, choose_spec, open_cache
 from pipeline.data.chunks import decode_chunk, describe_chunk
 from pipeline.data.dataset import split_dataset
@@ -197,7 +197,8 @@ def memory_here(folder: str) -> float:
 
 def in_process(function: str, folder: str) -> object:
     """Return what a function of this file returns in a fresh process."""
-    code = f"import json; from benchmarks import data; print(json.dumps(data.{function}({folder!r})))"
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import data, json"
+    code += f"; print(json.dumps(data.{function}({folder!r})))"
     return json.loads(subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE).stdout)
 
 

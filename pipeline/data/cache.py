@@ -1,6 +1,7 @@
 """Decoded images on disk, once for all trials: a folder of arrays, keyed by files and rules, whole or rebuilt."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -88,7 +89,7 @@ def choose_spec(source: Source, options: SpecOptions) -> ImageSpec:
     """Return the format that fits most images: median size, scaled to the wanted side; channels; depth.
 
     Raises:
-        DataError: none of the probed files is an image, or they have no common number of bands.
+        DataError: none of the probed files is an image.
     """
     limits = ImageSpec(1, 1, 1, "uint8", options.background, options.max_megapixels, options.max_megabytes)
     rows = range(0, len(source), max(1, len(source) // NUM_PROBED))
@@ -107,32 +108,27 @@ def choose_spec(source: Source, options: SpecOptions) -> ImageSpec:
             f"{source.origin}: none of {len(rows)} probed files is a readable image ({source.paths[0]!r}, ...); "
             f"expected {', '.join(FORMATS)} files or .npy arrays; see `pipeline data check`"
         )
+    found = commonest_bands(found)  # others are named as unsupported
     height, width = (float(np.median([getattr(header, axis) for header in found])) for axis in ("height", "width"))
     longest = max(height, width)
     scale = (options.image_size or min(longest, MAX_SIDE)) / longest
-    channels = choose_channels(source, found)
+    channels = max(header.bands for header in found)
     return ImageSpec(
         max(1, round(height * scale)), max(1, round(width * scale)), channels, choose_dtype(found, channels),
         options.background, options.max_megapixels, options.max_megabytes, DECODER_VERSION,
     )  # fmt: skip
 
 
-def choose_channels(source: Source, headers: Sequence[Header]) -> int:
-    """Return 1 for grey pictures, 3 if any has colour, or the number of bands that all have."""
-    bands = {header.bands for header in headers}
-    if bands <= {1, 3}:
-        return max(bands)
-    if len(bands) > 1:
-        raise DataError(
-            f"{source.origin}: found pictures of {', '.join(map(str, sorted(bands)))} bands; expected one number of "
-            "bands in all; split the set, or bring them to the same bands"
-        )
-    return bands.pop()
+def commonest_bands(headers: Sequence[Header]) -> list[Header]:
+    """Return the pictures of the commonest number of bands; grey and colour count as one, and win a tie."""
+    counts = Counter(0 if header.bands in (1, 3) else header.bands for header in headers)
+    bands = max(sorted(counts), key=lambda bands: counts[bands])
+    return [header for header in headers if header.bands == bands or (not bands and header.bands in (1, 3))]
 
 
 def choose_dtype(headers: Sequence[Header], channels: int) -> str:
-    """Return the depth that keeps what the pictures hold: float32 if any is or is 32-bit, uint16 for deep ones."""
-    if any(header.is_float or header.depth > 16 for header in headers):
+    """Return the depth that keeps what the pictures hold: float32 if most are or are 32-bit, uint16 if any is deep."""
+    if sum(header.is_float or header.depth > 16 for header in headers) > len(headers) / 2:
         return "float32"
     is_deep = any(header.depth > 8 for header in headers)
     is_colour = channels == 3 and not all(header.format in ("NPY", "TIFF") for header in headers)

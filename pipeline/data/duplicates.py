@@ -22,14 +22,15 @@ WINDOW = 64  # images that share a band are compared with so many neighbours, wh
 MAX_HASH_DISTANCE = 24
 
 MIN_DETAIL = 300.0
-MAX_RATIO = 0.07
+MIN_RATIO = 0.06
+MAX_RATIO = 0.15
 LOOSE = 3  # how much closer an alignment may bring two pictures
 MAX_SHIFT = 0.5  # cells: a crop of 3 % a side moves the border of 16 cells by so much
 NUM_REFERENCES = 2048
 NUM_SAMPLES = 32
 MIN_UNRELATED = 0.03
 MAX_PAIRS = 2_000_000  # 32 MB
-BLOCK = 8192  # images or pairs at a time
+BLOCK = 4096  # images or pairs at a time
 
 
 @dataclass(frozen=True)
@@ -144,13 +145,19 @@ def near_pairs(thumbs: NDArray[np.uint8], rows: NDArray[np.int64], digests: NDAr
 
 def gathered(parts: Iterator[NDArray[np.int64]], total: int) -> Iterator[NDArray[np.int64]]:
     """Yield the pairs of all parts, MAX_PAIRS or so at a time, each once among those."""
-    codes = np.empty(0, np.int64)
+    waiting: list[NDArray[np.int64]] = []
     for part in parts:
-        codes = np.unique(np.concatenate([codes, part.min(axis=1) * total + part.max(axis=1)]))
-        if len(codes) > MAX_PAIRS:
-            yield np.stack(np.divmod(codes, total), axis=1)
-            codes = codes[:0]
-    yield np.stack(np.divmod(codes, total), axis=1)
+        waiting.append(part.min(axis=1) * total + part.max(axis=1))
+        if sum(map(len, waiting)) > MAX_PAIRS:
+            yield unique_pairs(waiting, total)
+            waiting = []
+    yield unique_pairs(waiting, total)
+
+
+def unique_pairs(waiting: list[NDArray[np.int64]], total: int) -> NDArray[np.int64]:
+    """Return each pair once, of pairs that are written as one number."""
+    codes = np.sort(np.concatenate([np.empty(0, np.int64), *waiting]))
+    return np.stack(np.divmod(codes[np.diff(codes, prepend=-1) > 0], total), axis=1)
 
 
 def references(rows: NDArray[np.int64], digests: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -255,7 +262,8 @@ class Judge:
         left, right = (self.thumbs[pairs[:, side]] for side in (0, 1))
         distance = 1 - np.einsum("pf,pf->p", unit(features(left)), unit(features(right)))
         chosen = np.flatnonzero(distance <= LOOSE * MAX_RATIO)
-        limit = MAX_RATIO * self.usual_distance(pairs[chosen]).min(axis=1)
+        usual = self.usual_distance(pairs[chosen]).min(axis=1)
+        limit = usual * np.maximum(MIN_RATIO, usual * MAX_RATIO)
         is_close = distance[chosen] <= LOOSE * limit
         chosen, limit = chosen[is_close], limit[is_close]
         return pairs[chosen[aligned_distance(left[chosen], right[chosen]) <= limit]]
@@ -284,7 +292,7 @@ def aligned_distance(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArr
     )
     middle = (first + second) / 2
     down, across = np.gradient(middle, axis=1), np.gradient(middle, axis=2)
-    ramp = np.linspace(-1, 1, THUMB_SIDE)
+    ramp = np.linspace(-1, 1, THUMB_SIDE, dtype=np.float32)
     moves = np.stack([across, down, across * ramp, down * ramp[:, None]], axis=1)
     difference = features(first - second)
     tangents = features(moves.reshape(-1, THUMB_SIDE, THUMB_SIDE)).reshape(len(left), 4, difference.shape[1])

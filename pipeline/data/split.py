@@ -96,9 +96,10 @@ def assign_splits(
     units, strata = make_units(clusters[rows], digests[rows]), source.strata()[rows]
     made = [number for number in (TEST, VAL) if not (given == number).any()]
     known = np.full(len(rows), NOT_GIVEN, np.uint8) if known is None or not made else known.copy()
-    known[~np.isin(known, [TRAIN, *made])] = NOT_GIVEN
-    known[splits != TRAIN] = NOT_GIVEN
+    is_fixed = splits != TRAIN
+    known[is_fixed | ~np.isin(known, [TRAIN, *made])] = NOT_GIVEN
     num_moved = settle_known(units, known)
+    known[is_fixed] = NOT_GIVEN  # what is given stays, though it leaks
     is_free = (known == NOT_GIVEN) & (splits == TRAIN)
     splits = np.where(known == NOT_GIVEN, splits, known).astype(np.uint8)
     num_pool = int((is_free | (known != NOT_GIVEN)).sum())

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import pipeline
 from pipeline.bundle import native_chatter_hidden
 from pipeline.data.dataset import Dataset, write_dataset
@@ -128,14 +130,18 @@ def shorten(value: Any) -> str:
 
 def expected_counts(source: Source) -> dict[str, int]:
     """Return how many images each split will have, give or take bad files and groups: nothing is decoded yet."""
-    counts = {name: int((source.splits == number).sum()) for number, name in enumerate(SPLITS)}
-    if not counts["train"]:
-        counts["train"] = len(source)
-    for name, fraction in (("test", TEST_FRACTION), ("val", VAL_FRACTION)):
-        if not counts[name]:
-            counts[name] = min(round(fraction * counts["train"]), MAX_VAL_IMAGES if name == "val" else len(source))
-            counts["train"] -= counts[name]
-    return counts
+    strata = source.strata()
+    by_class = [np.bincount(strata[source.splits == number], minlength=1) for number in range(len(SPLITS))]
+    train, val, test = (by_class[SPLITS.index(name)] for name in ("train", "val", "test"))
+    if not train.any():
+        train = np.bincount(strata)
+    if not test.any():
+        test = np.rint(TEST_FRACTION * train)
+        train = train - test
+    if not val.any():
+        val = np.rint(min(VAL_FRACTION, MAX_VAL_IMAGES / max(train.sum(), 1)) * train)
+        train = train - val
+    return {"train": int(train.sum()), "val": int(val.sum()), "test": int(test.sum())}
 
 
 def make_terms(

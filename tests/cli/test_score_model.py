@@ -68,7 +68,7 @@ def test_command_writes_rows_and_csv_and_repeats_nothing(tmp_path, bundle):
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines()[:2] == ["label  files  share", "red        3  60.0%"]
     assert f"6 rows in {tmp_path / 'out'}: 5 ok, 1 errors" in result.stdout
-    assert f"{tmp_path / 'in' / '5.png'}: unsupported: the first bytes are b'text'" in result.stderr
+    assert f"{tmp_path / 'in' / '5.png'}: unsupported: begins with b'text'" in result.stderr
     assert "3 classes, 8 x 8 RGB images" in result.stderr
     table = parts_table(tmp_path / "out")
     assert table.label.tolist()[:5] == ["red", "green", "blue", "red", "red"]

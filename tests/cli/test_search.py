@@ -201,7 +201,7 @@ def test_resuming_with_another_seed_or_other_data_is_refused_with_the_difference
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("nowhere",), 3, "nowhere: found nothing; expected a built-in set (digits, fashion-mnist)"),
+        (("nowhere",), 3, "nowhere: found nothing; expected a built-in set (digits, mnist, fashion-mnist"),
         (("photos", "--space", "cnnn"), 2, "cnn"),
         (("photos", "--budget", "soon"), 2, "'soon' is no duration; expected a number with a unit, such as 90s"),
         (("photos", "--name", "../x"), 2, "'../x' cannot be a study"),

@@ -160,3 +160,11 @@ def test_names_that_are_not_utf8_are_no_problem(tmp_path):
     cache = prepared(root, tmp_path)
     assert cache.is_usable.sum() == 11
     assert [item.code for item in cache.bad] == ["empty"]
+
+
+def test_one_picture_of_other_bands_does_not_stop_the_others(tmp_path):
+    root = write_classes(tmp_path / "set", {"a": 6, "b": 6})
+    np.save(root / "a" / "five.npy", np.zeros((10, 12, 5), np.uint8))
+    cache = prepared(root, tmp_path)
+    assert cache.spec.channels == 1
+    assert [(item.path, item.code) for item in cache.bad] == [("a/five.npy", "unsupported")]

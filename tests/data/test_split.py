@@ -197,3 +197,13 @@ def test_leaks_are_clusters_in_two_splits():
     assert find_leaks(splits, clusters) == [[0, 1]]
     splits[4] = TEST
     assert find_leaks(splits, clusters) == [[0, 1], [2, 3, 4]]
+
+
+def test_a_given_split_that_leaks_stays_as_given_when_it_is_remembered():
+    labels, given_splits = [0, 1] * 50, [TRAIN] * 80 + [TEST] * 20
+    clusters = [0, 1] + [ALONE] * 96 + [0, 1]
+    first = assign(labels, clusters=clusters, splits=given_splits).splits
+    again = assign(labels, clusters=clusters, splits=given_splits, known=first)
+    assert again.splits.tolist() == first.tolist()
+    assert (again.splits[80:] == TEST).all()
+    assert again.num_moved == 0
