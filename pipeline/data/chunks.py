@@ -45,6 +45,7 @@ FACTS = np.dtype(
     ]
 )
 """What is known of one image once it was decoded; height and width are those of the picture as it is seen."""
+NOTHING_KNOWN = (0, bytes(32), bytes(16), *[0] * 10)
 
 
 class Chunk(NamedTuple):
@@ -151,19 +152,29 @@ def describe_chunk(chunk: Chunk, spec: ImageSpec, target: Target | None) -> Desc
     """Decode a chunk, write its pixels into `target` if there is one, and return what is known of each image."""
     num_images = len(chunk.locations)
     stack = np.zeros((num_images, *spec.shape), spec.dtype)
-    facts = np.zeros(num_images, FACTS)
-    details: dict[int, str] = {}
+    known: list[tuple[Any, ...]] = []
+    failed: dict[int, DecodeError] = {}
     for place, location in enumerate(chunk.locations):
         try:
             content = load(location, spec)
-            stack[place], header = decode_content(content, spec)
-            facts[place] = image_facts(content, header, stack[place])
+            pixels, header = decode_content(content, spec)
         except DecodeError as error:
-            stack[place] = 0
-            facts["code"][place] = 1 + CODES.index(error.code)
-            details[place] = error.detail
+            failed[place] = error
+            known.append(NOTHING_KNOWN)
+        else:
+            stack[place] = pixels
+            known.append(image_facts(content, header, pixels))
+    facts = np.zeros(num_images, FACTS)
+    for name, column in zip(FACTS.names or (), zip(*known, strict=True), strict=True):
+        if name in ("sha256", "digest"):
+            facts[name] = np.frombuffer(b"".join(column), np.uint8).reshape(num_images, -1)
+        else:
+            facts[name] = column
+    for place, why in failed.items():
+        facts["code"][place] = 1 + CODES.index(why.code)
     if target is not None:
         write_rows(target, chunk.first, stack)
+    details = {place: why.detail for place, why in failed.items()}
     return Described(facts, moments_of(stack), thumbnails(stack), details)
 
 
@@ -184,8 +195,8 @@ def image_facts(content: Any, header: Header, pixels: NDArray[Any]) -> tuple[Any
     raw = content.tobytes() if isinstance(content, np.ndarray) else content
     return (
         0,
-        np.frombuffer(hashlib.sha256(raw).digest(), np.uint8),
-        np.frombuffer(hashlib.blake2b(pixels.data, digest_size=16).digest(), np.uint8),
+        hashlib.sha256(raw).digest(),
+        hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest(),
         header.height,
         header.width,
         header.bands,

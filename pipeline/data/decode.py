@@ -99,18 +99,27 @@ def read_file(path: str, max_megabytes: int = ImageSpec.max_megabytes) -> bytes:
         code = "not_regular" if error.errno in (errno.ENXIO, errno.ENODEV) else "unreadable"
         raise DecodeError(code, error.strerror or str(error)) from error
     try:
-        status = os.fstat(descriptor)  # before fdopen, which refuses a folder
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise DecodeError("not_regular", "not a regular file")
         check_bytes(status.st_size, max_megabytes)
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            content = file.read((max_megabytes << 20) + 1)
+        content = read_all(descriptor, status.st_size)
     except OSError as error:
         raise DecodeError("unreadable", error.strerror or str(error)) from error
     finally:
         os.close(descriptor)
     check_bytes(len(content), max_megabytes)  # it may have changed since
     return content
+
+
+def read_all(descriptor: int, size: int) -> bytes:
+    """Return the bytes of an open file that had `size` bytes a moment ago, and one more if it has grown since."""
+    parts: list[bytes] = []
+    left = size + 1
+    while left and (part := os.read(descriptor, left)):  # sized by the file: a buffer of the limit costs 20 us a file
+        parts.append(part)
+        left -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def check_bytes(num_bytes: int, max_megabytes: int) -> None:

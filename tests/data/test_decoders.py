@@ -11,6 +11,7 @@ from pipeline.data import decoders
 from pipeline.data.chunks import Chunk
 from pipeline.data.decoders import Decoders, Killed, chunks_of
 from pipeline.data.source import Location
+from pipeline.errors import StoppedEarly
 
 pytestmark = pytest.mark.heavy
 
@@ -78,3 +79,13 @@ def test_an_error_of_the_machine_is_raised_here():
 def test_a_chunk_holds_at_most_64_small_images():
     chunks = list(chunks_of(lambda row: Location(str(row)), range(100), 3072))
     assert [(chunk.first, len(chunk.locations)) for chunk in chunks] == [(0, 64), (64, 36)]
+
+
+def unable():
+    os._exit(3)
+
+
+def test_children_that_cannot_start_are_no_fault_of_the_files(monkeypatch):
+    monkeypatch.setattr(decoders, "prepare_child", unable)
+    with pytest.raises(StoppedEarly, match="the process that decodes images cannot start"):
+        run("a", "b")
