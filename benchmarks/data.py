@@ -12,7 +12,6 @@ Everything generated lies in a folder of its own under TMPDIR, which is deleted.
 import io
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,9 +23,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from accuracy import describe_machine, installed
 from PIL import Image
 
-from accuracy import describe_machine, installed
 from pipeline.data.cache import SpecOptions, choose_spec, open_cache
 from pipeline.data.chunks import decode_chunk, describe_chunk
 from pipeline.data.dataset import split_dataset
@@ -203,8 +202,9 @@ def in_process(function: str, folder: str) -> object:
 
 
 def peak_megabytes() -> float:
-    """Return the largest resident size of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Return the largest resident size of this process so far; getrusage would count its parent's before exec."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 def child(root: Path) -> None:

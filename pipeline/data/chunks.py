@@ -26,12 +26,13 @@ from pipeline.data.source import Location
 from pipeline.records import ImageSpec
 
 CODES = tuple(ERROR_CODES)
+CACHED_VALUES = 1 << 16  # floats: 256 KB
 ALL_FORMATS = (*FORMATS, "NPY")
 FACTS = np.dtype(
     [
         ("code", "u1"),  # 0: used; else 1 + index into CODES
         ("sha256", "u1", 32),  # of the file, or of the row of an array
-        ("digest", "u1", 16),  # BLAKE2b of the decoded pixels
+        ("digest", "u1", 16),  # the first half of the SHA-256 of the decoded pixels
         ("height", "u4"),
         ("width", "u4"),
         ("bands", "u2"),
@@ -181,13 +182,20 @@ def describe_chunk(chunk: Chunk, spec: ImageSpec, target: Target | None) -> Desc
 def moments_of(stack: NDArray[Any]) -> NDArray[np.float64]:
     """Return the mean and the mean square of each channel of each image, float64 (num_images, 2, channels).
 
-    As matrix products, which take a twelfth of the time of `mean`; bytes are exact enough in single precision.
+    As matrix products over blocks that stay in the processor's cache: a twelfth of the time of `mean`. Bytes are exact
+    enough in single precision.
     """
     num_images, height, width, channels = stack.shape
-    wide = stack.reshape(num_images, height * width, channels)
-    wide = wide.astype(np.float32 if stack.dtype == np.uint8 else np.float64)
-    average = np.full((1, height * width), 1 / (height * width), wide.dtype)
-    return np.concatenate([average @ wide, average @ np.square(wide)], axis=1).astype(np.float64)
+    images = stack.reshape(num_images, height * width, channels)
+    dtype = np.float32 if stack.dtype == np.uint8 else np.float64
+    average = np.full((1, height * width), 1 / (height * width), dtype)
+    moments = np.empty((num_images, 2, channels))
+    step = max(1, CACHED_VALUES // (height * width * channels))
+    for start in range(0, num_images, step):
+        wide = images[start : start + step].astype(dtype)
+        moments[start : start + step, :1] = average @ wide
+        moments[start : start + step, 1:] = average @ np.square(wide, out=wide)
+    return moments
 
 
 def image_facts(content: Any, header: Header, pixels: NDArray[Any]) -> tuple[Any, ...]:
@@ -196,7 +204,7 @@ def image_facts(content: Any, header: Header, pixels: NDArray[Any]) -> tuple[Any
     return (
         0,
         hashlib.sha256(raw).digest(),
-        hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest(),
+        hashlib.sha256(np.ascontiguousarray(pixels).data).digest()[:16],
         header.height,
         header.width,
         header.bands,

@@ -1,9 +1,8 @@
 """Which images show the same picture: exact copies by digest, near-duplicates by thumbnail. No file is read here.
 
 Near-duplicates are one picture after another encoding, size, brightness or contrast, or a slight crop. Candidates come
-from a perceptual hash in bands; each is then judged on the thumbnails themselves, against how alike other pictures of
-the set are: photographs differ in everything, while all trousers of a catalogue share an outline. Constants without
-another source were chosen with benchmarks/duplicates.py.
+from a perceptual hash in bands; each pair is then judged on its thumbnails, against how alike other pictures of the set
+are: photographs differ in everything, while all trousers of a catalogue share an outline.
 """
 
 from collections.abc import Iterator
@@ -14,23 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 THUMB_SIDE = 16
-ROUNDING = 1e-6
 
+# Chosen by benchmarks/duplicates.py on the training images of CIFAR-10 and photographs of signed digits.
 HASH_BITS = 128
-BAND_BITS = 16  # a byte and its neighbour: hashes that differ in at most 7 bits share one of the 16 bands
+BAND_BITS = 16
 WINDOW = 64  # images that share a band are compared with so many neighbours, which bounds the work
-MAX_HASH_DISTANCE = 24
-
-MIN_DETAIL = 300.0
-MIN_RATIO = 0.06
-MAX_RATIO = 0.15
-LOOSE = 3  # how much closer an alignment may bring two pictures
+MIN_COMMON = 45  # bits of 64: a quarter are common by chance, and 46 or more in 99.5 % of copies by JPEG 50
+MAX_DIFFERENT = 4  # of the common bits; 99.9 % of copies by JPEG 50 have less where there is little detail
+MIN_DETAIL = 200.0  # of `features`, 3 grey levels; below it saving as JPEG 70 hides 98 % of the copies
+MIN_RATIO = 0.06  # finds 99 % after JPEG 50 where all pictures share an outline (Fashion-MNIST)
+MAX_RATIO = 0.15  # the pairs it finds in CIFAR-10 are true by eye; at 0.2 sandals of Fashion-MNIST chain to 75
+LOOSE = 3  # so much closer `aligned_distance` may bring two pictures
 MAX_SHIFT = 0.5  # cells: a crop of 3 % a side moves the border of 16 cells by so much
 NUM_REFERENCES = 2048
-NUM_SAMPLES = 32
-MIN_UNRELATED = 0.03
-MAX_PAIRS = 2_000_000  # 32 MB
+NUM_SAMPLES = 32  # more than half of them must hold a copy of a picture to mislead the judgement of it
+MIN_UNRELATED = 0.03  # copies by JPEG 50 or at half the size stay below it
+MAX_PAIRS = 2_000_000  # candidates that wait together, 16 MB
 BLOCK = 4096  # images or pairs at a time
+ROUNDING = 1e-6
+RIDGE = 1e-4  # keeps shift and stretch apart where a picture has edges in one place only
+
+
+HASH = np.dtype([("has_detail", "?"), ("bits", "u8", 2), ("is_strong", "u8", 2), ("bands", "u2", 25)])
+"""What is kept of a thumbnail: 128 bits, which half of them is strong in it, and 16 bits for each of `bands`."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +140,8 @@ def near_pairs(thumbs: NDArray[np.uint8], rows: NDArray[np.int64], digests: NDAr
     """Return pairs of `rows`, int64 (num_pairs, 2), whose thumbnails show the same picture."""
     sample = references(rows, digests)
     judge = Judge(thumbs, sample)
-    hashes, has_detail = describe(thumbs, rows, sample)
-    rows, hashes = rows[has_detail], hashes[has_detail]
+    hashes = hash_thumbs(thumbs, rows, sample)
+    rows, hashes = rows[hashes["has_detail"]], hashes[hashes["has_detail"]]
     found = [np.empty((0, 2), np.int64)]
     for pairs in gathered(candidates(hashes), len(rows)):
         found += [judge.same_pictures(part) for part in blocks(rows[pairs])]
@@ -201,48 +206,59 @@ def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), ROUNDING)
 
 
-def describe(
-    thumbs: NDArray[np.uint8], rows: NDArray[np.int64], sample: NDArray[np.int64]
-) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """Return hashes, uint64 (num_rows, 2), and whether there is detail to compare, bool (num_rows,).
+@cache
+def bands() -> NDArray[np.int64]:
+    """Return which bits make a band, (num_bands, BAND_BITS): 16 neighbours each, and combs over the longest waves.
 
-    As in pHash (Zauner 2010), a bit says whether a wave is stronger than its median, here over the rows of `sample`.
+    The combs are for pictures without sharp edges, of which the short waves say nothing.
     """
-    medians = np.median(unit(features(thumbs[sample]))[:, :HASH_BITS], axis=0) if len(sample) else np.zeros(HASH_BITS)
-    hashes, has_detail = [np.empty((0, HASH_BITS // 64), np.uint64)], [np.empty(0, bool)]
-    for part in blocks(rows):
-        strengths = features(thumbs[part])
-        has_detail.append(np.linalg.norm(strengths, axis=1) >= MIN_DETAIL)
-        hashes.append(np.packbits(unit(strengths)[:, :HASH_BITS] > medians, axis=1).view(np.uint64))
-    return np.concatenate(hashes), np.concatenate(has_detail)
+    neighbours = [np.arange(start, start + BAND_BITS) % HASH_BITS for start in range(0, HASH_BITS, BAND_BITS // 2)]
+    combs = [np.arange(start, step * BAND_BITS, step) for step in (2, 3, 4) for start in range(step)]
+    return np.stack(neighbours + combs)
 
 
-def candidates(hashes: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
-    """Yield pairs of rows, int64 (num_pairs, 2), that share a band and differ in at most MAX_HASH_DISTANCE bits.
+def hash_thumbs(thumbs: NDArray[np.uint8], rows: NDArray[np.int64], sample: NDArray[np.int64]) -> NDArray[np.void]:
+    """Return hashes (num_rows,) of thumbnails, with the fields of `HASH`.
 
-    Images whose hashes are turned so that a band comes first, and sorted, stand beside those that share the band.
+    As in pHash (Zauner 2010), a bit says whether a wave is stronger than its median, here over the rows of `sample`; in
+    a small set the median could lie between two copies, and 0 serves.
     """
-    for band in range(0, HASH_BITS, BAND_BITS // 2):
-        keys = turned(hashes, band)
-        order = np.argsort(keys)
-        keys, ordered = keys[order] >> np.uint64(64 - BAND_BITS), hashes[order]
+    is_large = len(sample) == NUM_REFERENCES
+    medians = np.median(unit(features(thumbs[sample]))[:, :HASH_BITS], axis=0) if is_large else 0
+    hashes = np.empty(len(rows), HASH)
+    for start in range(0, len(rows), BLOCK):
+        part = slice(start, start + BLOCK)
+        strengths = features(thumbs[rows[part]])
+        excess = unit(strengths)[:, :HASH_BITS] - medians
+        bits, size = excess > 0, np.abs(excess)
+        hashes["has_detail"][part] = np.linalg.norm(strengths, axis=1) >= MIN_DETAIL
+        hashes["bits"][part] = np.packbits(bits, axis=1).view(np.uint64)
+        hashes["is_strong"][part] = np.packbits(size >= np.median(size, axis=1, keepdims=True), axis=1).view(np.uint64)
+        hashes["bands"][part] = np.packbits(bits[:, bands()], axis=2).view(np.uint16)[..., 0]
+    return hashes
+
+
+def candidates(hashes: NDArray[np.void]) -> Iterator[NDArray[np.int64]]:
+    """Yield pairs of rows, int64 (num_pairs, 2), that share a band and nearly all bits that are strong in both.
+
+    Sorted by a band, and then by the longest waves, images stand beside those that share the band.
+    """
+    for band in range(len(bands())):
+        keys = hashes["bands"][:, band].astype(np.uint64) << np.uint64(64 - BAND_BITS)
+        order = np.argsort(keys | (hashes["bits"][:, 0].byteswap() >> np.uint64(BAND_BITS)))
+        keys, bits, is_strong = keys[order], hashes["bits"][order], hashes["is_strong"][order]
         left, found = np.arange(len(order)), [np.empty((0, 2), np.int64)]
         for step in range(1, WINDOW + 1):
             left = left[: np.searchsorted(left, len(order) - step)]
             left = left[keys[left] == keys[left + step]]
             if not len(left):
                 break
-            distance = np.bitwise_count(ordered[left] ^ ordered[left + step]).sum(axis=1)
-            near = left[distance <= MAX_HASH_DISTANCE]
-            found.append(np.stack([order[near], order[near + step]], axis=1))
+            common = is_strong[left] & is_strong[left + step]
+            different = common & (bits[left] ^ bits[left + step])
+            is_near = np.bitwise_count(common).sum(axis=1) >= MIN_COMMON
+            is_near &= np.bitwise_count(different).sum(axis=1) <= MAX_DIFFERENT
+            found.append(np.stack([order[left[is_near]], order[left[is_near] + step]], axis=1))
         yield np.concatenate(found)
-
-
-def turned(hashes: NDArray[np.uint64], first_bit: int) -> NDArray[np.uint64]:
-    """Return 64 bits of each hash (num_rows, 2), from a bit on and around the end."""
-    word, offset = divmod(first_bit, 64)
-    high, low = hashes[:, word], hashes[:, 1 - word]
-    return high if offset == 0 else (high << np.uint64(offset)) | (low >> np.uint64(64 - offset))
 
 
 class Judge:
@@ -259,14 +275,15 @@ class Judge:
 
     def same_pictures(self, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those pairs of rows, int64 (num_pairs, 2), that are far closer than unrelated pictures usually are."""
-        left, right = (self.thumbs[pairs[:, side]] for side in (0, 1))
-        distance = 1 - np.einsum("pf,pf->p", unit(features(left)), unit(features(right)))
+        rows, places = np.unique(pairs, return_inverse=True)
+        vectors = unit(features(self.thumbs[rows]))
+        distance = 1 - np.einsum("pf,pf->p", vectors[places[:, 0]], vectors[places[:, 1]])
         chosen = np.flatnonzero(distance <= LOOSE * MAX_RATIO)
         usual = self.usual_distance(pairs[chosen]).min(axis=1)
         limit = usual * np.maximum(MIN_RATIO, usual * MAX_RATIO)
         is_close = distance[chosen] <= LOOSE * limit
-        chosen, limit = chosen[is_close], limit[is_close]
-        return pairs[chosen[aligned_distance(left[chosen], right[chosen]) <= limit]]
+        close = pairs[chosen[is_close]]
+        return close[aligned_distance(self.thumbs[close[:, 0]], self.thumbs[close[:, 1]]) <= limit[is_close]]
 
     def usual_distance(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return how far the closest unrelated picture of a sample is from each of `rows`, the median over the samples.
@@ -296,7 +313,7 @@ def aligned_distance(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArr
     moves = np.stack([across, down, across * ramp, down * ramp[:, None]], axis=1)
     difference = features(first - second)
     tangents = features(moves.reshape(-1, THUMB_SIDE, THUMB_SIDE)).reshape(len(left), 4, difference.shape[1])
-    products = tangents @ tangents.transpose(0, 2, 1) + ROUNDING * np.eye(4, dtype=np.float32)
+    products = tangents @ tangents.transpose(0, 2, 1) + RIDGE * np.eye(4, dtype=np.float32)
     amounts = np.clip(np.linalg.solve(products, tangents @ difference[:, :, None]), -MAX_SHIFT, MAX_SHIFT)
     rest = difference - (amounts * tangents).sum(axis=1)
     return np.asarray((rest**2).sum(axis=1) / 2)

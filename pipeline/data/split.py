@@ -1,4 +1,4 @@
-"""Which images train, which choose and which judge; copies and groups stay together. No file is touched here."""
+"""Which images train, which choose and which judge: the given split, completed, or one in which no copy straddles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,73 +6,63 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.duplicates import components, numbered
-from pipeline.data.source import NOT_GIVEN, SPLITS, Source
+from pipeline.data.duplicates import clusters_of, components, numbered
+from pipeline.data.source import NOT_GIVEN, SPLITS, Source, encodable
 from pipeline.errors import DataError
 
 TEST_FRACTION = 0.2
 VAL_FRACTION = 0.15  # of what is not test
-MAX_VAL_IMAGES = (
-    10_000  # the standard error of an accuracy of 0.9 on 10,000 images is 0.003; more costs time each epoch
-)
+# The standard error of an accuracy of 0.9 on 10,000 images is 0.003; more costs time each epoch.
+MAX_VAL_IMAGES = 10_000
 TRAIN, VAL, TEST = range(len(SPLITS))
 
 
 @dataclass(frozen=True)
-class Units:
-    """Images that stay together: a unit is an image that is alone, or a whole cluster.
-
-    `unit_of` is int64 (num_images,), `sizes` int64 (num_units,). `luck` is float64 (num_units,), uniform in [0, 1),
-    from a hash of their content: neither the order of the files nor a seed matters. `order` are the units by it.
-    """
-
-    unit_of: NDArray[np.int64]
-    order: NDArray[np.int64]
-    luck: NDArray[np.float64]
-    sizes: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
 class Assigned:
-    """The split of each image, uint8 (num_images,), and how many images left the split that they were known in."""
+    """Splits uint8 (num_rows,), indices into SPLITS, and how many images are not in the split they had before."""
 
     splits: NDArray[np.uint8]
     num_moved: int
 
 
-def merge_groups(near: NDArray[np.int64], groups: Sequence[str] | None) -> NDArray[np.int64]:
-    """Return clusters, int64 (num_images,), -1 for images that are alone, of copies and of the user's groups together.
+@dataclass(frozen=True)
+class Table:
+    """How many images of each class groups have, int64 (num_entries,) each: entry e is `counts[e]` of `classes[e]` in
+    `groups[e]`; those of group g are entries starts[g] to starts[g + 1]."""
 
-    An empty group is none.
+    groups: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    num_classes: int
+
+    def lists(self) -> tuple[list[int], list[int], list[int]]:
+        """Return starts, classes and counts for a walk over the groups; numbers of lists are read faster."""
+        return self.starts.tolist(), self.classes.tolist(), self.counts.tolist()
+
+    def images(self, is_chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Return how many images of each class the chosen groups have."""
+        chosen = is_chosen[self.groups]
+        return np.bincount(self.classes[chosen], self.counts[chosen], self.num_classes).astype(np.int64)
+
+    def num_groups(self, is_chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Return how many of the chosen groups have images of each class."""
+        return np.bincount(self.classes[is_chosen[self.groups]], minlength=self.num_classes)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Images that stay together, in the order in which they are handed out.
+
+    `of_image` is int64 (num_images,), the group of each image. `strata` counts each image once, for the class that it
+    is stratified by (one more number than there are classes stands for images without a label); `labels` counts it for
+    each of its labels.
     """
-    if groups is None:
-        return near
-    rows = np.arange(len(near))
-    _, numbers = np.unique(np.array(groups, object).astype(str), return_inverse=True)
-    has_group = np.array([bool(group) for group in groups])
-    links = [(near[near >= 0], rows[near >= 0]), (numbers[has_group], rows[has_group])]
-    first = np.concatenate([first_member(keys, members) for keys, members in links])
-    return numbered(components(first, np.concatenate([members for _, members in links]), len(near)))
 
-
-def first_member(keys: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return, for each of `rows`, the first row with the same key."""
-    _, place, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    return np.asarray(rows[place[inverse]])
-
-
-def make_units(clusters: NDArray[np.int64], digests: NDArray[np.uint8]) -> Units:
-    """Return the units of images with these clusters, int64 (num_images,), and SHA-256, uint8 (num_images, 32)."""
-    num_images = len(clusters)
-    is_alone = clusters < 0
-    keys = np.where(is_alone, num_images + np.arange(num_images), clusters)
-    _, unit_of = np.unique(keys, return_inverse=True)
-    hashes = np.ascontiguousarray(digests[:, :8]).view(">u8").ravel().astype(np.uint64)
-    smallest = np.full(unit_of.max(initial=-1) + 1, np.iinfo(np.uint64).max, np.uint64)
-    np.minimum.at(smallest, unit_of, hashes)
-    # A minimum of several hashes is small: it is spread over [0, 1) again.
-    luck = (smallest * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(11)).astype(np.float64) / 2**53
-    return Units(unit_of, np.argsort(luck, kind="stable"), luck, np.bincount(unit_of))
+    of_image: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    strata: Table
+    labels: Table
 
 
 def assign_splits(
@@ -82,134 +72,32 @@ def assign_splits(
     digests: NDArray[np.uint8],
     known: NDArray[np.uint8] | None = None,
 ) -> Assigned:
-    """Return the split of the images `rows` of a source, uint8 (num_rows,): every one is in some split.
+    """Return the splits of some rows of a source: what is given stays, and what is missing is taken from train.
 
-    What is given stays. A missing test split takes TEST_FRACTION of each class, a missing validation split
-    VAL_FRACTION of the rest of it. `clusters` (num_images,) never straddle what is made here. `known`, uint8
-    (num_rows,), is the split of images that were split before, which they keep; the others fill up what is missing.
+    A missing test split takes TEST_FRACTION of the images of each class, a missing val split VAL_FRACTION of the rest.
+    Images of one cluster, int64 (num_images,) as `merge_groups` returns it, stay together. They are handed out in an
+    order that follows from their content, `digests` uint8 (num_images, 32), and from nothing else. `known`, uint8
+    (num_rows,), is the split that an image had before, NOT_GIVEN for new ones: it stays, and new images of its cluster
+    follow it; a cluster that joins images of several known splits goes to train.
 
     Raises:
-        DataError: a class has too few images, or too few clusters of them, to be in every split.
+        DataError: a class cannot be in every split.
     """
     given = source.splits[rows]
-    splits = np.where(given == NOT_GIVEN, TRAIN, given).astype(np.uint8)
-    units, strata = make_units(clusters[rows], digests[rows]), source.strata()[rows]
-    made = [number for number in (TEST, VAL) if not (given == number).any()]
-    known = np.full(len(rows), NOT_GIVEN, np.uint8) if known is None or not made else known.copy()
-    is_fixed = splits != TRAIN
-    known[is_fixed | ~np.isin(known, [TRAIN, *made])] = NOT_GIVEN
-    num_moved = settle_known(units, known)
-    known[is_fixed] = NOT_GIVEN  # what is given stays, though it leaks
-    is_free = (known == NOT_GIVEN) & (splits == TRAIN)
-    splits = np.where(known == NOT_GIVEN, splits, known).astype(np.uint8)
-    num_pool = int((is_free | (known != NOT_GIVEN)).sum())
-    for place, number in enumerate(made):
-        fraction = TEST_FRACTION if number == TEST else min(VAL_FRACTION, MAX_VAL_IMAGES / max(num_pool, 1))
-        pool = np.flatnonzero(np.isin(splits, [TRAIN, *made[place:]]))
-        Carving(source, units, strata, splits, is_free).take(pool, number, fraction, len(made) - place)
-        num_pool -= int((splits == number).sum())
+    splits = np.where(given == NOT_GIVEN, np.uint8(TRAIN), given)
+    missing = [split for split in (TEST, VAL) if not (splits == split).any()]
+    num_moved = 0
+    if missing:
+        places = np.flatnonzero(splits == TRAIN)
+        before = np.full(len(places), NOT_GIVEN, np.uint8) if known is None else known[places]
+        before = np.where(np.isin(before, (TRAIN, *missing)), before, np.uint8(NOT_GIVEN))
+        groups = grouped(source, rows[places], clusters, digests)
+        handout = Handout(source, groups, before)
+        for split in missing:
+            handout.fill(split, later=missing[missing.index(split) + 1 :])
+        splits[places] = np.where(handout.splits == NOT_GIVEN, np.uint8(TRAIN), handout.splits)[groups.of_image]
+        num_moved = int(((before != NOT_GIVEN) & (before != splits[places])).sum())
     return Assigned(splits, num_moved)
-
-
-def settle_known(units: Units, known: NDArray[np.uint8]) -> int:
-    """Give new images of a known unit its split; a unit of two known splits goes to train. Return how many moved."""
-    num_units = len(units.sizes)
-    present = np.zeros((num_units, len(SPLITS)), bool)
-    is_known = known != NOT_GIVEN
-    present[units.unit_of[is_known], known[is_known]] = True
-    settled = np.where(present.any(axis=1), present.argmax(axis=1), NOT_GIVEN)
-    settled[present.sum(axis=1) > 1] = TRAIN
-    before = known.copy()
-    known[:] = settled[units.unit_of]
-    return int((is_known & (before != known)).sum())
-
-
-@dataclass(frozen=True)
-class Carving:
-    """The columns that a split is carved from; `splits` is changed in place."""
-
-    source: Source
-    units: Units
-    strata: NDArray[np.int32]
-    splits: NDArray[np.uint8]
-    is_free: NDArray[np.bool_]
-
-    def take(self, pool: NDArray[np.int64], number: int, fraction: float, num_to_come: int) -> None:
-        """Move `fraction` of each class of the images `pool`, at least one, to the split `number`.
-
-        Clusters that fit are taken by chance, then single images fill up, then clusters fill what is still missing.
-        Each class leaves at least `num_to_come` units for training and the splits that come after.
-        """
-        num_strata = len(self.source.classes) + 1
-        totals = np.bincount(self.strata[pool], minlength=num_strata)
-        wanted = np.where(totals, np.maximum(1, np.rint(fraction * totals)), 0).astype(np.int64)
-        wanted -= np.bincount(self.strata[self.splits == number], minlength=num_strata)
-        free = pool[self.is_free[pool] & (self.splits[pool] == TRAIN)]
-        left = self.units_by_class(pool[self.splits[pool] == TRAIN], num_strata)
-        self.check(totals, left, wanted, number, num_to_come)
-        members = self.members_of_clusters(free)
-        self.take_clusters({u: m for u, m in members.items() if self.units.luck[u] < fraction}, wanted, left, number)
-        self.take_singles(free, wanted, left, number, num_to_come)
-        rest = {unit: rows for unit, rows in members.items() if self.splits[rows[0]] == TRAIN}
-        self.take_clusters(rest, wanted, left, number, num_to_come)
-        self.check(totals, left, wanted, number, num_to_come, is_end=True)
-
-    def units_by_class(self, rows: NDArray[np.int64], num_strata: int) -> NDArray[np.int64]:
-        """Return how many units hold images of each class."""
-        pairs = np.unique(self.units.unit_of[rows] * num_strata + self.strata[rows])
-        return np.bincount(pairs % num_strata, minlength=num_strata)
-
-    def members_of_clusters(self, rows: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
-        """Return the rows of each cluster of several images, in the order of its hash."""
-        chosen = rows[self.units.sizes[self.units.unit_of[rows]] > 1]
-        chosen = chosen[np.lexsort((self.units.unit_of[chosen], self.units.luck[self.units.unit_of[chosen]]))]
-        numbers = self.units.unit_of[chosen]
-        starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-        return {
-            int(numbers[part[0]]): chosen[part] for part in np.split(np.arange(len(chosen)), starts[1:]) if len(part)
-        }
-
-    def take_clusters(
-        self, members: dict[int, NDArray[np.int64]], wanted: NDArray[np.int64], left: NDArray[np.int64], number: int,
-        num_to_come: int = 1,
-    ) -> None:  # fmt: skip
-        """Move clusters, in their order, that are wanted for at least half of their images."""
-        for rows in members.values():
-            classes, counts = np.unique(self.strata[rows], return_counts=True)
-            gain = np.minimum(np.maximum(wanted[classes], 0), counts).sum()
-            if 2 * gain >= len(rows) and (left[classes] > num_to_come).all():
-                self.splits[rows] = number
-                wanted[classes] -= counts
-                left[classes] -= 1
-
-    def take_singles(
-        self, free: NDArray[np.int64], wanted: NDArray[np.int64], left: NDArray[np.int64], number: int, num_to_come: int
-    ) -> None:
-        """Move the first single images of each class, in the order of their hashes, as many as are wanted."""
-        single = free[self.units.sizes[self.units.unit_of[free]] == 1]
-        single = single[np.lexsort((self.units.luck[self.units.unit_of[single]], self.strata[single]))]
-        classes, starts, counts = np.unique(self.strata[single], return_index=True, return_counts=True)
-        for label, start, count in zip(classes, starts, counts, strict=True):
-            taken = max(0, min(wanted[label], count, left[label] - num_to_come))
-            self.splits[single[start : start + taken]] = number
-            wanted[label] -= taken
-            left[label] -= taken
-
-    def check(
-        self, totals: NDArray[np.int64], left: NDArray[np.int64], wanted: NDArray[np.int64], number: int,
-        num_to_come: int, is_end: bool = False,
-    ) -> None:  # fmt: skip
-        """Raise DataError if a class cannot be in the split and in those to come (or, at the end, is not in it)."""
-        present = np.bincount(self.strata[self.splits == number], minlength=len(totals)) > 0
-        named = np.arange(len(totals)) < len(self.source.classes)
-        lacking = (totals > 0) & ~present & (named if is_end else named & (left < num_to_come + 1))
-        if lacking.any():
-            label = int(lacking.argmax())
-            raise DataError(
-                f"{self.source.origin}: class {self.source.classes[label]} has {totals[label]} image(s), in "
-                f"{left[label]} group(s) of copies or of the group column, too few to give one to {SPLITS[number]}; "
-                f"expected at least {num_to_come + 1} of each class; add images, remove the class, or give a split"
-            )
 
 
 def assign_folds(
@@ -219,46 +107,194 @@ def assign_folds(
     num_folds: int,
     is_eligible: NDArray[np.bool_],
 ) -> NDArray[np.uint8]:
-    """Return a fold in [0, num_folds) for each eligible image, NOT_GIVEN for the others, uint8 (num_images,).
+    """Return the fold of each image, uint8 (num_images,), NOT_GIVEN where it is not eligible.
 
-    The folds are alike in size and classes, and no cluster straddles two.
+    Clusters stay together; the folds have as nearly as possible equal numbers of each class. Arguments are as in
+    `assign_splits`.
 
     Raises:
-        DataError: a class has too few images, or clusters of them, to be in every fold.
+        DataError: a class cannot be in every fold.
     """
     rows = np.flatnonzero(is_eligible)
-    units, strata = make_units(clusters[rows], digests[rows]), source.strata()[rows]
-    filled = np.zeros((len(source.classes) + 1, num_folds))
-    fold_of = np.zeros(len(units.sizes), np.uint8)
-    by_unit = rows_by_unit(units)
-    for unit in sorted(units.order, key=lambda unit: -units.sizes[unit]):  # large ones first, while there is room
-        classes, counts = np.unique(strata[by_unit[unit]], return_counts=True)
-        fold = int(np.argmin((filled[classes] + 1e-6 * filled.sum(axis=0)).sum(axis=0)))
-        fold_of[unit] = fold
-        filled[classes, fold] += counts
-    lacking = (filled[:-1] == 0).any(axis=1) & (np.bincount(strata, minlength=len(filled))[:-1] > 0)
-    if lacking.any():
-        label = int(lacking.argmax())
-        raise DataError(
-            f"{source.origin}: class {source.classes[label]} has {int(filled[label].sum())} image(s) to train and "
-            f"choose with, too few for {num_folds} folds; expected at least one in each; add images, or ask for "
-            "fewer folds"
-        )
-    folds = np.full(len(clusters), NOT_GIVEN, np.uint8)
-    folds[rows] = fold_of[units.unit_of]
+    groups = grouped(source, rows, clusters, digests)
+    counts = [[0] * (len(source.classes) + 1) for _ in range(num_folds)]
+    sizes = [0] * num_folds
+    fold_of_group = np.zeros(len(groups.sizes), np.uint8)
+    starts, classes, numbers = groups.strata.lists()
+    for group in np.argsort(-groups.sizes, kind="stable").tolist():
+        own = range(starts[group], starts[group + 1])
+        crowding = [sum(numbers[entry] * count[classes[entry]] for entry in own) for count in counts]
+        fold = min(range(num_folds), key=lambda fold: (crowding[fold], sizes[fold]))
+        for entry in own:
+            counts[fold][classes[entry]] += numbers[entry]
+            sizes[fold] += numbers[entry]
+        fold_of_group[group] = fold
+    folds = np.full(len(source), NOT_GIVEN, np.uint8)
+    folds[rows] = fold_of_group[groups.of_image]
+    present = groups.labels.num_groups(fold_of_group >= 0) > 0
+    for fold in range(num_folds):
+        lacking = present & (groups.labels.num_groups(fold_of_group == fold) == 0)
+        if lacking.any():
+            raise DataError(
+                f"{described(source, groups, int(lacking.argmax()))}, to train and choose with, too few for {num_folds} "
+                "folds; expected at least one in each; add images, or ask for fewer folds"
+            )
     return folds
 
 
-def rows_by_unit(units: Units) -> list[NDArray[np.int64]]:
-    """Return the rows of each unit."""
-    order = np.argsort(units.unit_of, kind="stable")
-    return np.split(order, np.cumsum(units.sizes)[:-1])
+def merge_groups(near: NDArray[np.int64], groups: Sequence[str] | None) -> NDArray[np.int64]:
+    """Return clusters, int64 (num_images,), of images that share a near cluster or a group, also by way of others.
+
+    As in `duplicates.Clusters`, -1 is alone; an empty group is none.
+    """
+    if groups is None:
+        return near
+    rows = np.arange(len(near))
+    first_of_group: dict[str, int] = {}
+    same_group = [first_of_group.setdefault(group, row) if group else row for row, group in enumerate(groups)]
+    clustered = np.flatnonzero(near >= 0)
+    _, first, inverse = np.unique(near[clustered], return_index=True, return_inverse=True)
+    links = np.concatenate([np.array(same_group, np.int64), clustered[first][inverse]])
+    return numbered(components(links, np.concatenate([rows, clustered]), len(near)))
 
 
 def find_leaks(splits: NDArray[np.uint8], clusters: NDArray[np.int64]) -> list[list[int]]:
-    """Return the members of each cluster that stands in more than one split, by their first member."""
-    rows = np.flatnonzero((clusters >= 0) & (splits != NOT_GIVEN))
-    rows = rows[np.argsort(clusters[rows], kind="stable")]
-    starts = np.flatnonzero(np.diff(clusters[rows], prepend=-1))
-    parts = np.split(rows, starts[1:]) if len(rows) else []
-    return sorted(part.tolist() for part in parts if len(np.unique(splits[part])) > 1)
+    """Return the members of each cluster that stands in more than one split; images without a split do not count."""
+    members = np.flatnonzero((clusters >= 0) & (splits != NOT_GIVEN))
+    numbers = clusters[members]
+    low, high = (np.full(clusters.max(initial=-1) + 1, start, np.uint8) for start in (NOT_GIVEN, 0))
+    np.minimum.at(low, numbers, splits[members])
+    np.maximum.at(high, numbers, splits[members])
+    leaking = np.full(len(clusters), -1, np.int64)
+    leaking[members] = np.where(low[numbers] < high[numbers], numbers, -1)
+    return clusters_of(leaking)
+
+
+class Handout:
+    """The splits of groups, uint8 (num_groups,), while they are handed out; NOT_GIVEN is still to be had."""
+
+    def __init__(self, source: Source, groups: Groups, before: NDArray[np.uint8]) -> None:
+        self.source = source
+        self.groups = groups
+        self.splits = settled(groups, before)
+
+    def fill(self, split: int, later: list[int]) -> None:
+        """Hand groups to a split while that brings their classes nearer to its share, each class at least one.
+
+        Raises:
+            DataError: a class has too few groups for this split, those `later` and train.
+        """
+        missing = self.missing(split)
+        spare = self.spare_groups(later).tolist()
+        starts, classes, counts = self.groups.strata.lists()
+        label_starts, labels, _ = self.groups.labels.lists()
+        for group in np.flatnonzero(self.splits == NOT_GIVEN).tolist():
+            own = range(starts[group], starts[group + 1])
+            gain = 0
+            for entry in own:
+                gap = missing[classes[entry]]
+                gain += abs(gap) - abs(gap - counts[entry])
+            own_labels = labels[label_starts[group] : label_starts[group + 1]]
+            if gain > 0 and all(spare[label] > 0 for label in own_labels):
+                self.splits[group] = split
+                for entry in own:
+                    missing[classes[entry]] -= counts[entry]
+                for label in own_labels:
+                    spare[label] -= 1
+        self.cover(split, later)
+
+    def missing(self, split: int) -> list[int]:
+        """Return how many images of each class a split lacks."""
+        strata = self.groups.strata
+        rest = strata.images(self.splits != TEST if split == VAL else self.splits >= 0)
+        fraction = TEST_FRACTION if split == TEST else min(VAL_FRACTION, MAX_VAL_IMAGES / max(int(rest.sum()), 1))
+        wanted = np.maximum(np.rint(fraction * rest).astype(np.int64), 1)
+        missing: list[int] = (wanted - strata.images(self.splits == split)).tolist()
+        return missing
+
+    def spare_groups(self, later: list[int]) -> NDArray[np.int64]:
+        """Return how many groups of each class can be taken so that train and the splits to come keep one each."""
+        spare = self.groups.labels.num_groups(self.is_left) - 1
+        for split in later:
+            spare -= self.groups.labels.num_groups(self.splits == split) == 0
+        return spare
+
+    @property
+    def is_left(self) -> NDArray[np.bool_]:
+        """Which groups train if nothing else happens."""
+        return np.asarray((self.splits == NOT_GIVEN) | (self.splits == TRAIN))
+
+    def cover(self, split: int, later: list[int]) -> None:
+        """Give a split a group of each class that it has none of: rather a new one than one that trained, and a small
+        one."""
+        labels = self.groups.labels
+        is_present = labels.num_groups(self.splits >= 0) > 0
+        while (lacking := is_present & (labels.num_groups(self.splits == split) == 0)).any():
+            spare = self.spare_groups(later)
+            label = np.flatnonzero(lacking)[np.argmin(spare[lacking])]
+            is_free = self.is_left
+            is_free[labels.groups[spare[labels.classes] <= 0]] = False
+            choices = labels.groups[labels.classes == label]
+            choices = choices[is_free[choices]]
+            if not len(choices):
+                raise self.too_small(label, split, 2 + len(later))
+            order = np.lexsort((choices, self.groups.sizes[choices], self.splits[choices] != NOT_GIVEN))
+            self.splits[choices[order[0]]] = split
+
+    def too_small(self, label: int, split: int, num_needed: int) -> DataError:
+        """Return the error of a class that has too few groups."""
+        return DataError(
+            f"{described(self.source, self.groups, label)}, too few to give one to {SPLITS[split]}; expected at least "
+            f"{num_needed} of each class; add images, remove the class, or give a split"
+        )
+
+
+def described(source: Source, groups: Groups, label: int) -> str:
+    """Return how many images and groups a class has, as a sentence begins."""
+    everything = np.ones(len(groups.sizes), bool)
+    num_images, num_groups = groups.labels.images(everything)[label], groups.labels.num_groups(everything)[label]
+    return (
+        f"{source.origin}: class {encodable(source.classes[label])} has {num_images} image(s), in {num_groups} group(s) "
+        "of copies or of the group column"
+    )
+
+
+def settled(groups: Groups, before: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the split of each group whose images had one before, train if they had several, else NOT_GIVEN."""
+    low, high = np.full(len(groups.sizes), NOT_GIVEN, np.uint8), np.zeros(len(groups.sizes), np.uint8)
+    is_known = before != NOT_GIVEN
+    np.minimum.at(low, groups.of_image[is_known], before[is_known])
+    np.maximum.at(high, groups.of_image[is_known], before[is_known])
+    return np.where((low != NOT_GIVEN) & (low != high), np.uint8(TRAIN), low)
+
+
+def grouped(source: Source, rows: NDArray[np.int64], clusters: NDArray[np.int64], digests: NDArray[np.uint8]) -> Groups:
+    """Return the groups of some rows, ordered by a hash of the smallest digest in each.
+
+    The hash is the finalizer of SplitMix64 (Steele, Lea and Flood 2014): the smallest of many digests is a small one,
+    so that without it large groups would come first.
+    """
+    own = clusters[rows]
+    _, unit = np.unique(np.where(own < 0, clusters.max(initial=-1) + 1 + rows, own), return_inverse=True)
+    sizes = np.bincount(unit)
+    keys = np.full(len(sizes), np.iinfo(np.uint64).max, np.uint64)
+    leading = np.ascontiguousarray(digests[rows, :8]).view(">u8").astype(np.uint64).ravel()
+    np.minimum.at(keys, unit, leading)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        keys = (keys ^ (keys >> np.uint64(shift))) * np.uint64(factor)
+    order = np.argsort(keys ^ (keys >> np.uint64(31)), kind="stable")
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order))
+    of_image, num_classes = ranks[unit], len(source.classes)
+    strata = tabled(of_image, source.strata()[rows], len(sizes), num_classes + 1)
+    if not source.is_multi_label:
+        return Groups(of_image, sizes[order], strata, strata)
+    images, labels = np.nonzero(source.labels[rows])
+    return Groups(of_image, sizes[order], strata, tabled(of_image[images], labels, len(sizes), num_classes))
+
+
+def tabled(groups: NDArray[np.int64], classes: NDArray[np.integer], num_groups: int, num_classes: int) -> Table:
+    """Return a table of the groups and the classes of images."""
+    codes, counts = np.unique(groups * num_classes + classes, return_counts=True)
+    starts = np.searchsorted(codes, np.arange(num_groups + 1) * num_classes)
+    return Table(codes // num_classes, codes % num_classes, counts, starts, num_classes)

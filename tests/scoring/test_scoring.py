@@ -20,6 +20,7 @@ from pipeline.scoring.output import MANIFEST_FILE, SUCCESS_FILE, export_csv, mov
 from pipeline.scoring.score import already_scored, score
 from tests.scoring.colours import COLOURS, mean_colour, parts_table, silent, write_colours
 
+pytestmark = pytest.mark.heavy  # files are decoded by child processes
 PEAK = float(np.exp(1) / (np.exp(1) + 2))  # softmax of (1, 0, 0)
 
 

@@ -1,0 +1,107 @@
+"""Copies are found whatever became of them since, and pictures that are merely alike are left apart."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from pipeline.data.duplicates import THUMB_SIDE, clusters_of, find_duplicates, thumbnails
+
+COUNT = 60
+
+
+def picture(seed, side=48):
+    """Return a smooth random picture, unlike any other seed's."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (7, 7, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def encoded(image, quality):
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer)
+
+
+CHANGES = {
+    "JPEG 90": lambda image: encoded(image, 90),
+    "JPEG 50": lambda image: encoded(image, 50),
+    "half size": lambda image: image.resize((24, 24), Image.Resampling.BILINEAR),
+    "double size": lambda image: image.resize((96, 96), Image.Resampling.BILINEAR),
+    "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.1),
+    "darker": lambda image: ImageEnhance.Brightness(image).enhance(0.9),
+    "more contrast": lambda image: ImageEnhance.Contrast(image).enhance(1.15),
+}
+
+
+def stack_of(images):
+    return np.stack([np.asarray(image.convert("RGB").resize((48, 48), Image.Resampling.BILINEAR)) for image in images])
+
+
+def near_of(stack):
+    """Return the near clusters of pictures, none of which is an exact copy."""
+    digests = np.random.default_rng(9).integers(0, 256, (len(stack), 16), dtype=np.uint8)
+    return find_duplicates(thumbnails(stack), digests, np.ones(len(stack), bool)).near
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_changed_copy_is_found(name):
+    originals = [picture(seed) for seed in range(COUNT)]
+    copies = [CHANGES[name](image) for image in originals]
+    near = near_of(stack_of([*originals, *copies]))
+    assert ((near[:COUNT] == near[COUNT:]) & (near[:COUNT] >= 0)).sum() >= COUNT - 1
+
+
+def test_different_pictures_are_left_apart():
+    assert (near_of(stack_of([picture(seed) for seed in range(300)])) == -1).all()
+
+
+def test_digits_of_one_class_are_no_copies_of_each_other():
+    from sklearn.datasets import load_digits
+
+    images = (load_digits().images * 15).astype(np.uint8)[..., None]
+    assert (near_of(images) >= 0).mean() < 0.02
+
+
+def test_nearly_uniform_pictures_are_copies_only_if_their_pixels_are_equal():
+    rng = np.random.default_rng(0)
+    stack = (128 + rng.integers(-1, 2, (40, 32, 32, 1))).astype(np.uint8)
+    digests = rng.integers(0, 256, (40, 16), dtype=np.uint8)
+    digests[7] = digests[3]
+    found = find_duplicates(thumbnails(stack), digests, np.ones(40, bool))
+    assert clusters_of(found.near) == clusters_of(found.exact) == [[3, 7]]
+
+
+def test_exact_copies_are_near_copies_and_unusable_images_are_neither():
+    stack = stack_of([picture(0), picture(0), picture(1), picture(0)])
+    digests = np.array([[1] * 16, [1] * 16, [2] * 16, [1] * 16], np.uint8)
+    found = find_duplicates(thumbnails(stack), digests, np.array([True, True, True, False]))
+    assert found.exact.tolist() == found.near.tolist() == [0, 0, -1, -1]
+
+
+def test_the_order_of_the_images_does_not_matter():
+    images = [picture(seed) for seed in range(40)] + [encoded(picture(seed), 70) for seed in range(10)]
+    order = np.random.default_rng(1).permutation(50)
+    stack = stack_of(images)
+    digests = np.random.default_rng(9).integers(0, 256, (50, 16), dtype=np.uint8)
+    whole = find_duplicates(thumbnails(stack), digests, np.ones(50, bool)).near
+    shuffled = find_duplicates(thumbnails(stack[order]), digests[order], np.ones(50, bool)).near
+    pairs = {tuple(cluster) for cluster in clusters_of(whole)}
+    assert {tuple(sorted(order[cluster].tolist())) for cluster in clusters_of(shuffled)} == pairs
+    assert len(pairs) == 10
+
+
+@pytest.mark.parametrize(("dtype", "top"), [("uint8", 255), ("uint16", 65_535), ("float32", 3.5)])
+@pytest.mark.parametrize("shape", [(32, 48, 3), (8, 8, 1), (5, 40, 7), (64, 64, 1)])
+def test_thumbnails_keep_the_picture(dtype, top, shape):
+    ramp = np.broadcast_to(np.linspace(0, top, shape[1])[None, None, :, None], (2, *shape)).astype(dtype)
+    thumbs = thumbnails(ramp)
+    assert (thumbs.shape, thumbs.dtype) == ((2, THUMB_SIDE, THUMB_SIDE), np.uint8)
+    assert (np.diff(thumbs[0, 0].astype(int)) >= 0).all()
+    assert thumbs[0, :, 0].max() < 30
+    assert thumbs[0, :, -1].min() > 225
+
+
+def test_clusters_are_listed_by_their_first_member():
+    assert clusters_of(np.array([-1, 1, 0, 1, 0, -1])) == [[1, 3], [2, 4]]
+    assert clusters_of(np.array([-1, -1])) == []
