@@ -57,10 +57,13 @@ lock: setup  ## renew both locks from setup.cfg
 	$(BIN)/uv pip compile setup.cfg --extra cpu --extra dev --universal --python-version 3.11 --generate-hashes --no-header --upgrade --output-file requirements.lock
 	$(BIN)/uv pip compile setup.cfg --extra gpu --extra dev --universal --python-version 3.11 --generate-hashes --no-header --upgrade --output-file requirements-gpu.lock
 
-bench: setup  ## the benchmarks (about 40 minutes; see benchmarks/README.md)
+bench: setup  ## the benchmarks (about 50 minutes; see benchmarks/README.md)
 	$(BIN)/python benchmarks/help_time.py
 	$(BIN)/python benchmarks/accuracy.py digits --budget 3m
 	$(BIN)/python benchmarks/accuracy.py fashion-mnist --budget 10m
+	$(BIN)/python benchmarks/data.py photos
+	$(BIN)/python benchmarks/data.py scan
+	$(BIN)/python benchmarks/data.py memory
 
 clean:  ## remove what make made
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage

@@ -27,7 +27,7 @@ from accuracy import describe_machine, installed
 from PIL import Image
 
 from pipeline.data.cache import SpecOptions, choose_spec, open_cache
-from pipeline.data.chunks import decode_chunk, describe_chunk
+from pipeline.data.chunks import decode_chunk
 from pipeline.data.dataset import split_dataset
 from pipeline.data.decoders import CHUNK, Decoders, chunks_of
 from pipeline.data.sources import open_source, source_key
@@ -115,12 +115,12 @@ def photos(count: int) -> None:
 
 
 def decode_all(paths: list[str], spec: ImageSpec) -> None:
-    """Decode files in disposable children."""
+    """Decode files in disposable children, as scoring does."""
     from pipeline.data.source import Location
 
     with Decoders(THREADS) as decoders:
         chunks = chunks_of(lambda row: Location(paths[row]), range(len(paths)), spec.num_bytes)
-        for _ in decoders.map(partial(describe_chunk, spec=spec, target=None), chunks):
+        for _ in decoders.map(partial(decode_chunk, spec=spec), chunks):
             pass
 
 

@@ -2,9 +2,9 @@
 
     python benchmarks/duplicates.py --cifar CIFAR_FOLDER --signs SIGN_FOLDER --fashion IDX_FOLDER --out duplicates.json
 
-CIFAR_FOLDER holds train/ and test/ with class folders of JPEG files, IDX_FOLDER the four .gz files of Fashion-MNIST. Sets
-whose folder is not given are left out; scikit-learn's digits are always there. With --sheets FOLDER, 60 random pairs that
-were found and not planted are drawn for each set, to be judged by eye.
+CIFAR_FOLDER holds train/ and test/ with class folders of JPEG files, IDX_FOLDER the four .gz files of Fashion-MNIST.
+Sets whose folder is not given are left out; scikit-learn's digits are always there. With --sheets FOLDER, 60 random
+pairs that were found and not planted are drawn for each set, to be judged by eye.
 """
 
 import argparse

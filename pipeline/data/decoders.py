@@ -37,7 +37,9 @@ def prepare_child() -> None:
     """Limit this child's memory and threads, leave Ctrl-C to the parent, drop what codecs print about broken files."""
     from threadpoolctl import threadpool_limits
 
-    threadpool_limits(1)  # a child is one of as many as there are cores; idle threads of BLAS spin (measured: 3 x slower)
+    threadpool_limits(
+        1
+    )  # a child is one of as many as there are cores; idle threads of BLAS spin (measured: 3 x slower)
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

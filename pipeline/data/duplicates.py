@@ -34,10 +34,6 @@ ROUNDING = 1e-6
 RIDGE = 1e-4  # keeps shift and stretch apart where a picture has edges in one place only
 
 
-HASH = np.dtype([("has_detail", "?"), ("bits", "u8", 2), ("is_strong", "u8", 2), ("bands", "u2", 25)])
-"""What is kept of a thumbnail: 128 bits, which half of them is strong in it, and 16 bits for each of `bands`."""
-
-
 @dataclass(frozen=True)
 class Clusters:
     """The cluster of each image, int64 (num_images,), -1 if it is alone; clusters are numbered by their first image.
@@ -47,6 +43,19 @@ class Clusters:
 
     exact: NDArray[np.int64]
     near: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Hashes:
+    """What is compared first of thumbnails, each in a column.
+
+    `bits` is uint64 (2, num_rows), 128 bits, and `is_strong` alike: which half of them stands out in the picture.
+    `bands` is uint16 (num_bands, num_rows), the bits of each of `band_bits`.
+    """
+
+    bits: NDArray[np.uint64]
+    is_strong: NDArray[np.uint64]
+    bands: NDArray[np.uint16]
 
 
 def thumbnails(images: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -140,10 +149,9 @@ def near_pairs(thumbs: NDArray[np.uint8], rows: NDArray[np.int64], digests: NDAr
     """Return pairs of `rows`, int64 (num_pairs, 2), whose thumbnails show the same picture."""
     sample = references(rows, digests)
     judge = Judge(thumbs, sample)
-    hashes = hash_thumbs(thumbs, rows, sample)
-    rows, hashes = rows[hashes["has_detail"]], hashes[hashes["has_detail"]]
+    rows = np.concatenate([np.empty(0, np.int64), *(part[has_detail(thumbs[part])] for part in blocks(rows))])
     found = [np.empty((0, 2), np.int64)]
-    for pairs in gathered(candidates(hashes), len(rows)):
+    for pairs in gathered(candidates(hash_thumbs(thumbs, rows, sample)), len(rows)):
         found += [judge.same_pictures(part) for part in blocks(rows[pairs])]
     return np.concatenate(found)
 
@@ -206,8 +214,13 @@ def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), ROUNDING)
 
 
+def has_detail(thumbs: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Tell which thumbnails show enough to be compared."""
+    return np.asarray(np.linalg.norm(features(thumbs), axis=1) >= MIN_DETAIL)
+
+
 @cache
-def bands() -> NDArray[np.int64]:
+def band_bits() -> NDArray[np.int64]:
     """Return which bits make a band, (num_bands, BAND_BITS): 16 neighbours each, and combs over the longest waves.
 
     The combs are for pictures without sharp edges, of which the short waves say nothing.
@@ -217,46 +230,52 @@ def bands() -> NDArray[np.int64]:
     return np.stack(neighbours + combs)
 
 
-def hash_thumbs(thumbs: NDArray[np.uint8], rows: NDArray[np.int64], sample: NDArray[np.int64]) -> NDArray[np.void]:
-    """Return hashes (num_rows,) of thumbnails, with the fields of `HASH`.
+def hash_thumbs(thumbs: NDArray[np.uint8], rows: NDArray[np.int64], sample: NDArray[np.int64]) -> Hashes:
+    """Return the hashes of some thumbnails.
 
     As in pHash (Zauner 2010), a bit says whether a wave is stronger than its median, here over the rows of `sample`; in
     a small set the median could lie between two copies, and 0 serves.
     """
     is_large = len(sample) == NUM_REFERENCES
     medians = np.median(unit(features(thumbs[sample]))[:, :HASH_BITS], axis=0) if is_large else 0
-    hashes = np.empty(len(rows), HASH)
+    words = HASH_BITS // 64, len(rows)
+    hashes = Hashes(
+        np.empty(words, np.uint64), np.empty(words, np.uint64), np.empty((len(band_bits()), len(rows)), np.uint16)
+    )
     for start in range(0, len(rows), BLOCK):
         part = slice(start, start + BLOCK)
-        strengths = features(thumbs[rows[part]])
-        excess = unit(strengths)[:, :HASH_BITS] - medians
+        excess = unit(features(thumbs[rows[part]]))[:, :HASH_BITS] - medians
         bits, size = excess > 0, np.abs(excess)
-        hashes["has_detail"][part] = np.linalg.norm(strengths, axis=1) >= MIN_DETAIL
-        hashes["bits"][part] = np.packbits(bits, axis=1).view(np.uint64)
-        hashes["is_strong"][part] = np.packbits(size >= np.median(size, axis=1, keepdims=True), axis=1).view(np.uint64)
-        hashes["bands"][part] = np.packbits(bits[:, bands()], axis=2).view(np.uint16)[..., 0]
+        hashes.bits[:, part] = packed(bits, np.uint64)
+        hashes.is_strong[:, part] = packed(size >= np.median(size, axis=1, keepdims=True), np.uint64)
+        hashes.bands[:, part] = packed(bits[:, band_bits().ravel()], np.uint16)
     return hashes
 
 
-def candidates(hashes: NDArray[np.void]) -> Iterator[NDArray[np.int64]]:
+def packed(bits: NDArray[np.bool_], word: type[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
+    """Return bits (num_rows, num_bits) as words, the first bit the highest, (num_words, num_rows)."""
+    return np.ascontiguousarray(np.packbits(bits, axis=1)).view(np.dtype(word).newbyteorder(">")).astype(word).T
+
+
+def candidates(hashes: Hashes) -> Iterator[NDArray[np.int64]]:
     """Yield pairs of rows, int64 (num_pairs, 2), that share a band and nearly all bits that are strong in both.
 
     Sorted by a band, and then by the longest waves, images stand beside those that share the band.
     """
-    for band in range(len(bands())):
-        keys = hashes["bands"][:, band].astype(np.uint64) << np.uint64(64 - BAND_BITS)
-        order = np.argsort(keys | (hashes["bits"][:, 0].byteswap() >> np.uint64(BAND_BITS)))
-        keys, bits, is_strong = keys[order], hashes["bits"][order], hashes["is_strong"][order]
+    for band in hashes.bands:
+        keys = (band.astype(np.uint64) << np.uint64(64 - BAND_BITS)) | (hashes.bits[0] >> np.uint64(BAND_BITS))
+        order = np.argsort(keys)
+        band, bits, is_strong = band[order], hashes.bits[:, order], hashes.is_strong[:, order]
         left, found = np.arange(len(order)), [np.empty((0, 2), np.int64)]
         for step in range(1, WINDOW + 1):
             left = left[: np.searchsorted(left, len(order) - step)]
-            left = left[keys[left] == keys[left + step]]
+            left = left[band[left] == band[left + step]]
             if not len(left):
                 break
-            common = is_strong[left] & is_strong[left + step]
-            different = common & (bits[left] ^ bits[left + step])
-            is_near = np.bitwise_count(common).sum(axis=1) >= MIN_COMMON
-            is_near &= np.bitwise_count(different).sum(axis=1) <= MAX_DIFFERENT
+            common = is_strong[:, left] & is_strong[:, left + step]
+            different = np.bitwise_count(common & (bits[:, left] ^ bits[:, left + step]))
+            num_common = np.bitwise_count(common)
+            is_near = (different[0] + different[1] <= MAX_DIFFERENT) & (num_common[0] + num_common[1] >= MIN_COMMON)
             found.append(np.stack([order[left[is_near]], order[left[is_near] + step]], axis=1))
         yield np.concatenate(found)
 
@@ -281,9 +300,11 @@ class Judge:
         chosen = np.flatnonzero(distance <= LOOSE * MAX_RATIO)
         usual = self.usual_distance(pairs[chosen]).min(axis=1)
         limit = usual * np.maximum(MIN_RATIO, usual * MAX_RATIO)
-        is_close = distance[chosen] <= LOOSE * limit
-        close = pairs[chosen[is_close]]
-        return close[aligned_distance(self.thumbs[close[:, 0]], self.thumbs[close[:, 1]]) <= limit[is_close]]
+        is_same = distance[chosen] <= limit
+        is_open = (distance[chosen] <= LOOSE * limit) & ~is_same
+        left, right = (self.thumbs[pairs[chosen[is_open], side]] for side in (0, 1))
+        is_same[is_open] = aligned_distance(left, right) <= limit[is_open]
+        return pairs[chosen[is_same]]
 
     def usual_distance(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return how far the closest unrelated picture of a sample is from each of `rows`, the median over the samples.

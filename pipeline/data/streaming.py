@@ -15,7 +15,7 @@ from pipeline.errors import DataError
 from pipeline.machine import num_cores
 from pipeline.records import ImageSpec
 
-BLOCK = 100_000
+BLOCK = 10_000  # rows of the index that are built at once
 
 
 def write_locations(path: Path, source: Source) -> None:

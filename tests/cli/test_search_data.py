@@ -4,9 +4,7 @@ import csv
 import json
 
 import numpy as np
-import pyarrow.parquet
 import pytest
-from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from tests.cli.workspace import TINY, pipeline
@@ -49,8 +47,21 @@ def test_a_leaking_split_is_refused_with_what_to_do(leaking):
 
 
 def test_folds_leaks_weights_and_deep_pixels_go_through_a_whole_search(leaking):
+    import pyarrow.parquet
+    from mlflow.tracking import MlflowClient
+
     done = pipeline(
-        leaking, "search", "table.csv", "--space", "tiny.yaml", "--trials", "1", "--folds", "2", "--allow-leak", "--json"
+        leaking,
+        "search",
+        "table.csv",
+        "--space",
+        "tiny.yaml",
+        "--trials",
+        "1",
+        "--folds",
+        "2",
+        "--allow-leak",
+        "--json",
     )
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)

@@ -46,6 +46,7 @@ def write_files(folder, contents):
     return folder
 
 
+@pytest.mark.heavy  # imports scikit-learn
 def test_digits_are_written_as_pictures_and_split(tmp_path):
     source = open_builtin("digits", tmp_path, None)
     assert (source.name, source.origin, source.is_official) == ("digits", "built-in set digits", True)

@@ -56,6 +56,7 @@ def test_different_pictures_are_left_apart():
     assert (near_of(stack_of([picture(seed) for seed in range(300)])) == -1).all()
 
 
+@pytest.mark.heavy  # imports scikit-learn
 def test_digits_of_one_class_are_no_copies_of_each_other():
     from sklearn.datasets import load_digits
 
