@@ -119,8 +119,9 @@ class Decoders:
                 self.started.result()
             except Exception as error:  # whatever it is, the message names it
                 raise StoppedEarly(
-                    f"the process that decodes images cannot start ({type(error).__name__}: {error}); expected a Python "
-                    "that can start another one; free memory, or see `pipeline doctor`, and run the same command again"
+                    f"the process that decodes images cannot start ({type(error).__name__}: {error}); expected a "
+                    "Python that can start another one; free memory, or see `pipeline doctor`, and run the same "
+                    "command again"
                 ) from error
             self.started = None
 

@@ -136,8 +136,8 @@ def assign_folds(
         lacking = present & (groups.labels.num_groups(fold_of_group == fold) == 0)
         if lacking.any():
             raise DataError(
-                f"{described(source, groups, int(lacking.argmax()))}, to train and choose with, too few for {num_folds} "
-                "folds; expected at least one in each; add images, or ask for fewer folds"
+                f"{described(source, groups, int(lacking.argmax()))}, to train and choose with, too few for "
+                f"{num_folds} folds; expected at least one in each; add images, or ask for fewer folds"
             )
     return folds
 
@@ -254,8 +254,8 @@ def described(source: Source, groups: Groups, label: int) -> str:
     everything = np.ones(len(groups.sizes), bool)
     num_images, num_groups = groups.labels.images(everything)[label], groups.labels.num_groups(everything)[label]
     return (
-        f"{source.origin}: class {encodable(source.classes[label])} has {num_images} image(s), in {num_groups} group(s) "
-        "of copies or of the group column"
+        f"{source.origin}: class {encodable(source.classes[label])} has {num_images} image(s), in {num_groups} "
+        "group(s) of copies or of the group column"
     )
 
 
