@@ -8,6 +8,7 @@ are: photographs differ in everything, while all trousers of a catalogue share a
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ THUMB_SIDE = 16
 HASH_BITS = 128
 BAND_BITS = 16
 WINDOW = 64  # images that share a band are compared with so many neighbours, which bounds the work
-MIN_COMMON = 45  # bits of 64: a quarter are common by chance, and 46 or more in 99.5 % of copies by JPEG 50
+MIN_COMMON = 45  # bits of 64: 32 are common by chance, and 46 or more in 99.5 % of copies by JPEG 50
 MAX_DIFFERENT = 4  # of the common bits; 99.9 % of copies by JPEG 50 have less where there is little detail
 MIN_DETAIL = 200.0  # of `features`, 3 grey levels; below it saving as JPEG 70 hides 98 % of the copies
 MIN_RATIO = 0.06  # finds 99 % after JPEG 50 where all pictures share an outline (Fashion-MNIST)
@@ -65,16 +66,18 @@ def thumbnails(images: NDArray[np.generic]) -> NDArray[np.uint8]:
     uint16 is scaled from its whole range, float32 from the range of each picture.
     """
     num_images, height, width, channels = images.shape
+    is_float = images.dtype.kind == "f"
+    stack: NDArray[Any] = images.reshape(num_images, height, width * channels).astype(
+        np.float64 if is_float else np.float32
+    )
+    if is_float:
+        stack = stack - stack.min(axis=(1, 2), keepdims=True)
+        stack = stack * (255 / np.maximum(stack.max(axis=(1, 2), keepdims=True), np.finfo(np.float32).tiny))
     rows, columns = averaging(height), np.repeat(averaging(width), channels, axis=1).T / np.float32(channels)
-    exact = np.float64 if images.dtype.kind == "f" else np.float32
-    stack = images.reshape(num_images, height, width * channels).astype(exact)
     cells = np.matmul(rows, stack).reshape(-1, width * channels) @ columns
     grey = cells.reshape(num_images, THUMB_SIDE, THUMB_SIDE)
     if images.dtype == np.uint16:
         grey /= 257
-    elif images.dtype.kind == "f":
-        low = stack.min(axis=(1, 2), keepdims=True)
-        grey = (grey - low) * (255 / np.maximum(stack.max(axis=(1, 2), keepdims=True) - low, ROUNDING))
     return np.rint(np.clip(grey, 0, 255)).astype(np.uint8)
 
 

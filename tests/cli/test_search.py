@@ -280,7 +280,9 @@ def test_a_dry_run_writes_nothing_and_says_what_would_happen(tmp_path):
     plan = json.loads(done.stdout)
     assert plan["images"] == {"train": 48, "val": 9, "test": 15}
     assert plan["classes"] == ["dark", "grey", "light"]
-    assert plan["image"] == {"height": 10, "width": 12, "channels": 1}
+    assert {name: plan["image"][name] for name in ("height", "width", "channels", "dtype")} == {
+        "height": 10, "width": 12, "channels": 1, "dtype": "uint8",
+    }  # fmt: skip
     assert plan["params"] == ["depth", "filters", "pooling", "learning_rate", "batch_size"]
     assert plan["trial_seconds"] > 0
     assert not (tmp_path / "mlruns").exists()

@@ -152,14 +152,15 @@ def test_a_new_copy_follows_what_it_copies():
     assert after.splits[:60].tolist() == known.tolist()
 
 
-def test_a_new_picture_that_joins_two_splits_brings_both_to_train():
+@pytest.mark.parametrize(("joined", "num_moved"), [((TEST, TRAIN), 1), ((TEST, VAL), 2)])
+def test_a_new_picture_that_joins_two_splits_brings_both_to_train(joined, num_moved):
     labels, known = [0, 1] * 30, assign([0, 1] * 30).splits
-    one, other = (int(np.flatnonzero(known == number)[0]) for number in (TEST, TRAIN))
+    one, other = (int(np.flatnonzero(known == number)[0]) for number in joined)
     clusters = np.full(61, ALONE)
     clusters[[one, other, 60]] = 0
     after = assign([*labels, 0], clusters=clusters, known=np.append(known, np.uint8(NOT_GIVEN)))
     assert after.splits[[one, other, 60]].tolist() == [TRAIN] * 3
-    assert after.num_moved == 1
+    assert after.num_moved == num_moved
 
 
 @settings(max_examples=40, deadline=None)
@@ -207,3 +208,56 @@ def test_a_given_split_that_leaks_stays_as_given_when_it_is_remembered():
     assert again.splits.tolist() == first.tolist()
     assert (again.splits[80:] == TEST).all()
     assert again.num_moved == 0
+
+
+def multi_label(rows):
+    names = [f"{number}.png" for number in range(len(rows))]
+    classes = tuple(f"class-{number}" for number in range(len(rows[0])))
+    unsplit = np.full(len(rows), NOT_GIVEN, np.uint8)
+    return Source("set", "set/", classes, names, np.array(rows, np.uint8), unsplit, Files("", names))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000))
+def test_every_label_of_images_with_several_is_in_every_split(seed):
+    rows = (np.random.default_rng(seed).random((80, 5)) < (0.6, 0.3, 0.2, 0.15, 0.12)).astype(np.uint8)
+    rows[:15] = np.tile(np.eye(5, dtype=np.uint8), (3, 1))
+    clusters = np.full(80, ALONE)
+    splits = assign_splits(multi_label(rows.tolist()), np.arange(80), clusters, digests_of(range(80))).splits
+    assert all(rows[splits == split].any(axis=0).all() for split in (TRAIN, VAL, TEST))
+
+
+def test_a_class_whose_only_test_image_is_gone_gives_another_one():
+    labels = [0] * 30 + [1] * 3
+    before = assign(labels).splits
+    keep = np.array([row for row in range(33) if row < 30 or before[row] != TEST] + [30])
+    known = np.append(before[keep[:-1]], before[keep[:-1]][-1])
+    known[-1] = TRAIN
+    after = assign([labels[row] for row in keep], [*keep[:-1].tolist(), 99], known=known)
+    assert counts([labels[row] for row in keep], after.splits, 1) == [1, 1, 1]
+    assert after.num_moved == 1
+
+
+def test_large_clusters_do_not_come_first():
+    labels, clusters = [0] * 1000, [number // 20 for number in range(500)] + [ALONE] * 500
+    splits = assign(labels, clusters=clusters).splits
+    assert 40 <= (splits[:500] == TEST).sum() <= 160
+    assert abs((splits == TEST).sum() - 200) <= 10
+
+
+def test_a_cluster_of_two_classes_counts_for_both():
+    labels, clusters = [0, 1] * 60, [number // 4 for number in range(120)]
+    splits = assign(labels, clusters=clusters).splits
+    assert counts(labels, splits, 0) == counts(labels, splits, 1) == [42, 6, 12]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(-1, 6), st.sampled_from(["", "a", "b", "c"])), min_size=1, max_size=25))
+def test_merged_groups_hold_whole_clusters_and_whole_groups(images):
+    near = np.array([number for number, _ in images])
+    names = [name for _, name in images]
+    merged = merge_groups(near, names)
+    for first in range(len(images)):
+        for second in range(first):
+            if (near[first] == near[second] >= 0) or (names[first] and names[first] == names[second]):
+                assert merged[first] == merged[second] >= 0
