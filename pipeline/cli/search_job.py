@@ -206,7 +206,7 @@ class Search:
                 "of\n  the test accuracy, and the accuracy with them is shown beside it"
             )
         if dataset.num_moved:
-            say(f"  {dataset.num_moved} image(s) moved to train: new pictures show them to be near-duplicates")
+            say(f"  {dataset.num_moved} image(s) left the split they had: new near-duplicates, or a class without any")
         return dataset
 
     def report_decoding(self, done: int, total: int) -> None:

@@ -140,7 +140,18 @@ def sha256_of(column: NDArray[Any]) -> str:
 
 
 def write_known(path: Path, digests: NDArray[np.uint8], splits: NDArray[np.uint8]) -> None:
-    """Remember the split of each content: `digests` uint8 (num_images, 32), `splits` uint8 (num_images,); by rename."""
+    """Remember the split of each content: `digests` uint8 (num_images, 32), `splits` uint8 (num_images,); by rename.
+
+    What was remembered before and is not among them stays: a file that is away for one search keeps its split.
+
+    Raises:
+        DataError: the memory is damaged.
+    """
+    if path.exists():
+        old_digests, old_splits = load_known(path)
+        is_gone = ~np.isin(as_names(old_digests), as_names(digests))
+        digests = np.concatenate([digests, old_digests[is_gone]])
+        splits = np.concatenate([splits, old_splits[is_gone]])
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, digests=digests, splits=splits)
 
@@ -151,23 +162,32 @@ def read_known(path: Path, digests: NDArray[np.uint8]) -> NDArray[np.uint8]:
     Raises:
         DataError: the memory is damaged.
     """
+    known, splits = load_known(path)
+    found = np.full(len(digests), NOT_GIVEN, np.uint8)
+    if len(splits):
+        order = np.argsort(as_names(known))
+        names, wanted = as_names(known)[order], as_names(digests)
+        places = np.searchsorted(names, wanted).clip(max=len(names) - 1)
+        is_same = names[places] == wanted
+        found[is_same] = splits[order[places[is_same]]]
+    return found
+
+
+def load_known(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return what `write_known` wrote."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            known, splits = stored["digests"], stored["splits"]
-        if known.shape != (len(splits), 32) or known.dtype != np.uint8 or splits.dtype != np.uint8:
-            raise ValueError(f"found {known.dtype} {known.shape}")
+            digests, splits = stored["digests"], stored["splits"]
+        if digests.shape != (len(splits), 32) or digests.dtype != np.uint8 or splits.dtype != np.uint8:
+            raise ValueError(f"found {digests.dtype} {digests.shape}")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{encodable(str(path))}: cannot be read ({error}); expected the splits of earlier searches; restore it, "
             "or remove it, and images may stand in another split than before"
         ) from error
-    names = np.ascontiguousarray(known).view("V32").ravel()
-    order = np.argsort(names)
-    wanted = np.ascontiguousarray(digests).view("V32").ravel()
-    places = np.searchsorted(names[order], wanted).clip(max=max(len(names) - 1, 0))
-    found = np.full(len(wanted), NOT_GIVEN, np.uint8)
-    if len(names):
-        candidates = order[places]
-        is_same = names[candidates] == wanted
-        found[is_same] = splits[candidates[is_same]]
-    return found
+    return digests, splits
+
+
+def as_names(digests: NDArray[np.uint8]) -> NDArray[np.void]:
+    """Return each digest as one value that can be sorted and compared."""
+    return np.ascontiguousarray(digests).view("V32").ravel()

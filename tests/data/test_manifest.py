@@ -97,6 +97,13 @@ def test_the_memory_knows_what_it_was_told(tmp_path):
     assert (found[::-1][400:] == NOT_GIVEN).all()
 
 
+def test_the_memory_keeps_what_is_away_and_takes_what_is_new(tmp_path):
+    digests = np.random.default_rng(0).integers(0, 256, (6, 32), dtype=np.uint8)
+    manifest.write_known(tmp_path / "known.npz", digests[:4], np.array([0, 1, 2, 0], np.uint8))
+    manifest.write_known(tmp_path / "known.npz", digests[2:], np.array([0, 0, 1, 2], np.uint8))
+    assert manifest.read_known(tmp_path / "known.npz", digests).tolist() == [0, 1, 0, 0, 1, 2]
+
+
 @pytest.mark.parametrize("content", [b"", b"PK", b"no memory"])
 def test_a_damaged_memory_is_named(tmp_path, content):
     (tmp_path / "known.npz").write_bytes(content)
