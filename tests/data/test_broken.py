@@ -13,6 +13,8 @@ from pipeline.data.decode import ERROR_CODES, DecodeError, decode_picture, probe
 from pipeline.records import ImageSpec
 from tests.data.broken import CASES, SPEC, png, write_broken
 
+pytestmark = pytest.mark.heavy  # many cases: seconds
+
 SECONDS = 20  # for one file; they take milliseconds
 
 

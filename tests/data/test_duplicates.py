@@ -11,6 +11,8 @@ from PIL import Image, ImageEnhance
 from pipeline.data import duplicates
 from pipeline.data.duplicates import THUMB_SIDE, clusters_of, components, find_duplicates, numbered, thumbnails
 
+pytestmark = pytest.mark.heavy  # many cases: seconds
+
 COUNT = 60
 
 

@@ -10,6 +10,8 @@ from pipeline.search.store import ranked, winner
 from pipeline.search.study import trial_seed
 from tests.search.stubs import Clock, SampledProposals, make_study, run_all, score_of, train
 
+pytestmark = pytest.mark.heavy  # many cases: seconds
+
 
 def test_the_first_trial_is_the_default_configuration(tmp_path):
     study = make_study(tmp_path)
