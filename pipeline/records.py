@@ -12,11 +12,12 @@ PLANNED = "PLANNED"
 RUNNING = "RUNNING"
 PAUSED = "PAUSED"  # finished a rung; may be promoted to the next
 COMPLETED = "COMPLETED"
-PRUNED = "PRUNED"  # stopped before its last epoch because the budget ended
+PRUNED = "PRUNED"  # stopped before its rung ended because the budget did
 FAILED = "FAILED"
-INFEASIBLE = "INFEASIBLE"  # does not fit into memory
+INFEASIBLE = "INFEASIBLE"  # does not fit into memory, or breaks a limit of the user
 CRASHED = "CRASHED"  # its process died twice
 TIMEOUT = "TIMEOUT"
+STOPPED = "STOPPED"  # of an attempt only: ended by the user; it goes on where it stopped
 FINAL_STATES = (COMPLETED, PRUNED, FAILED, INFEASIBLE, CRASHED, TIMEOUT)
 
 
@@ -50,29 +51,60 @@ class ImageSpec:
         return self.height * self.width * self.channels * {"uint8": 1, "uint16": 2, "float32": 4}[self.dtype]
 
 
+OBJECTIVES = {
+    "val_accuracy": "max",
+    "val_balanced_accuracy": "max",
+    "val_macro_f1": "max",
+    "val_auc": "max",
+    "val_loss": "min",
+}
+"""What trials can be ranked by: columns of EpochRow, with the direction that is better."""
+
+COSTS = ("params", "mflops", "size", "latency")
+"""What can be minimised beside the objective; each is an attribute of TrialRow (see `TrialRow.cost`)."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a study looks for: the best value of `name`, and with `minimise` the front of that against a cost."""
+
+    name: str = "val_accuracy"
+    minimise: str | None = None
+
+    @property
+    def sign(self) -> int:
+        """1 if larger is better, -1 if smaller is."""
+        return 1 if OBJECTIVES[self.name] == "max" else -1
+
+
 @dataclass(frozen=True)
 class TrialTask:
-    """Unit of work: train trial `number` to the end of `rung`, that is for `epochs` epochs from fresh weights.
+    """Unit of work: train trial `number` to the end of `rung`, in which it sees `samples` images.
 
     `attempt` is the id of the row that was written before the work started. `seconds_limit` is the time after which
-    the child stops at the end of an epoch.
+    the child stops at the next batch. `num_micro_batches` > 1 cuts each batch into that many, whose gradients are
+    added up. `first_step` is the number of the rung's first epoch when the epochs of all rungs are counted on.
     """
 
     study_path: str
     attempt: int
     number: int
     rung: int
-    epochs: int
+    samples: int
     params: dict[str, Any]
     seed: int
     seconds_limit: float
     first_step: int = 1
+    num_micro_batches: int = 1
     is_final: bool = False  # the winner's training on train + validation
 
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """What became of a task. `score` is the validation accuracy at the end of the rung, in [0, 1]; None without one."""
+    """What became of a task. `score` is the objective's value at the end of the rung; None without one.
+
+    `facts` may hold latency_ms and latency_ms_1core (milliseconds for one image), and what the test found.
+    """
 
     attempt: int
     number: int
@@ -88,9 +120,11 @@ class TrialOutcome:
 class TrialRow:
     """A trial as the study knows it: a line of the leaderboard.
 
-    `score` is the best validation accuracy at the end of a rung, `epochs` the length of that rung, `best_epoch` the
-    step at which it was reached when the epochs of all rungs of the trial are counted on. `seconds` sums the training
-    time of all rungs. `mflops` are millions of multiply-adds times two, for one image, forward.
+    `score` is the objective's value at the end of the highest rung that the trial finished, `rung` that rung (-1
+    without one), `samples` the images seen in it, `epochs` its number of epochs, `best_epoch` the step at which it
+    ended when the epochs of all rungs of the trial are counted on. `seconds` sums the training time of all rungs.
+    `mflops` are millions of multiply-adds times two, for one image, forward. `latency_ms` is for one image on one
+    core; None where it was not measured.
     """
 
     number: int
@@ -103,17 +137,36 @@ class TrialRow:
     reason: str
     epochs: int
     best_epoch: int
+    rung: int = -1
+    samples: int = 0
+    latency_ms: float | None = None
+
+    @property
+    def size_mb(self) -> float:
+        """Megabytes (10^6 bytes) of the weights as float32."""
+        return self.num_params * 4 / 1e6
+
+    def cost(self, name: str) -> float | None:
+        """Return one of COSTS; None where it was not measured."""
+        values = {"params": self.num_params, "mflops": self.mflops, "size": self.size_mb, "latency": self.latency_ms}
+        return values[name]
 
 
 @dataclass(frozen=True)
 class EpochRow:
-    """One epoch of one trial. `step` counts on over the rungs of a trial, from 1; losses are without smoothing."""
+    """One epoch of one trial. `step` counts on over the rungs of a trial, from 1; losses are without smoothing.
+
+    `val_auc` is the mean over the classes of the area under the curve of one class against the rest, in [0, 1].
+    """
 
     step: int
     loss: float
     accuracy: float
     val_loss: float
     val_accuracy: float
+    val_balanced_accuracy: float
+    val_macro_f1: float
+    val_auc: float
     learning_rate: float
     seconds: float
 
@@ -138,7 +191,7 @@ class StudyView(Protocol):
         """Return the immutable facts of the study.
 
         Keys: study, dataset, fingerprint (of the data), source, space (the whole space as JSON-able dict), param_names
-        (every hyperparameter of the space), oracle, seed, objective, image (fields of ImageSpec), classes, num_images
+        (every hyperparameter of the space), oracle, seed, objective (its name), minimise (a cost or None), image (fields of ImageSpec), classes, num_images
         ({"train", "val", "test"}), split_manifest (path of a table of every image with its split), versions.
         """
 
