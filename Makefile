@@ -5,9 +5,13 @@ VENV ?= .venv
 LOCK ?= $(if $(wildcard $(VENV)/.installed-requirements-gpu.lock),requirements-gpu.lock,requirements.lock)
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(notdir $(LOCK))
+# Two tests at once, for two cores; a module stays in one process, so that its fixtures are made once.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Containers often forbid byte code; the hundreds of processes that tests start would each compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: help setup setup-gpu demo test lint light all docs lock bench clean
+.PHONY: help setup setup-gpu demo test lint light heavy test-faults coverage docs lock bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,7 +39,7 @@ demo: setup  ## search, track and score the embedded handwritten digits (under 4
 	$(BIN)/pipeline runs
 	@echo "The commands are in $(BIN); to type them as shown: source $(BIN)/activate"
 
-test: lint light all  ## everything that must pass before a change lands
+test: lint light heavy  ## everything that must pass before a change lands
 
 lint: setup
 	$(BIN)/ruff check .
@@ -45,10 +49,16 @@ lint: setup
 	$(BIN)/cog --check docs/reference.md
 
 light: setup  ## tests without TensorFlow, in seconds
-	$(BIN)/pytest -m "not heavy"
+	$(PYTEST) -m "not heavy and not faults"
 
-all: setup  ## every test (real trainings, processes, signals, MLflow server), with coverage
-	$(BIN)/pytest --cov --cov-report=term
+heavy: setup  ## the other tests: real trainings, processes, signals, MLflow server
+	$(PYTEST) -m "heavy and not faults"
+
+test-faults: setup  ## the long set of fault tests: thousands of kills and damaged files (about 10 minutes)
+	$(PYTEST) -m faults
+
+coverage: setup  ## every test once more, traced: which lines and branches they reach
+	$(PYTEST) --cov --cov-report=term
 
 docs: setup  ## regenerate docs/reference.md from --help
 	$(BIN)/cog -r docs/reference.md
@@ -59,6 +69,7 @@ lock: setup  ## renew both locks from setup.cfg
 
 bench: setup  ## the benchmarks (about 50 minutes; see benchmarks/README.md)
 	$(BIN)/python benchmarks/help_time.py
+	$(BIN)/python benchmarks/search_overhead.py
 	$(BIN)/python benchmarks/accuracy.py digits --budget 3m
 	$(BIN)/python benchmarks/accuracy.py fashion-mnist --budget 10m
 	$(BIN)/python benchmarks/data.py photos

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.data.pictures import write_classes
@@ -23,10 +25,15 @@ def pipeline(folder: Path, *arguments: str, **environment: str) -> subprocess.Co
     return subprocess.run(command(*arguments), cwd=folder, env=env(**environment), capture_output=True, text=True)
 
 
-def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """Start `pipeline ARGUMENTS` in a folder."""
+@contextmanager
+def started(folder: Path, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Start `pipeline ARGUMENTS` in a folder; what still runs at the end, since a check failed, is killed."""
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command(*arguments), cwd=folder, env=env(**environment), text=True, **streams)
+    with subprocess.Popen(command(*arguments), cwd=folder, env=env(**environment), text=True, **streams) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def command(*arguments: str) -> list[str]:

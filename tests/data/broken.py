@@ -1,6 +1,5 @@
 """Broken and odd files: one table of what each is, and what becomes of it; `write_broken` writes them all."""
 
-import io
 import os
 import stat
 import struct
@@ -10,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from PIL import Image
 
 from pipeline.records import ImageSpec
+from tests.data.encoded import encoded, exif, saved, tiff
 
 SPEC = ImageSpec(8, 8, 3)
 """What the outcomes in the table are for."""
@@ -30,30 +29,9 @@ class Case:
     make: bytes | Callable[[Path], None]
 
 
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    """Return a picture as a file."""
-    file = io.BytesIO()
-    image.copy().save(file, kind, **options)  # a copy: Pillow leaves settings of one format behind for the next
-    return file.getvalue()
-
-
 def animated(kind: str) -> bytes:
     """Return two frames or pages as a file."""
     return encoded(RGB, kind, save_all=True, append_images=[Image.new("RGB", RGB.size, (0, 0, 255))])
-
-
-def saved(pixels: np.ndarray, **options) -> bytes:
-    """Return an array as a .npy file."""
-    file = io.BytesIO()
-    np.save(file, pixels, **options)
-    return file.getvalue()
-
-
-def tiff(pixels: np.ndarray, **options) -> bytes:
-    """Return an array as a TIFF by tifffile."""
-    file = io.BytesIO()
-    tifffile.imwrite(file, pixels, **options)
-    return file.getvalue()
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
@@ -109,13 +87,6 @@ def rotten(content: bytes, start: int) -> bytes:
     for place in range(start, len(content) - 2, 50):
         damaged[place] ^= 16
     return bytes(damaged)
-
-
-def exif(orientation: int) -> Image.Exif:
-    """Return EXIF data of one orientation."""
-    data = Image.Exif()
-    data[0x0112] = orientation
-    return data
 
 
 def lying_jpeg(place: int, new: bytes) -> bytes:

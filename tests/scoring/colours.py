@@ -1,7 +1,6 @@
 """A stand-in for a model whose answers are known: three classes, one for each colour plane."""
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -16,9 +15,11 @@ def silent(done: int, total: int, errors: int) -> None:
     """Report nothing."""
 
 
-def parts_table(out) -> pd.DataFrame:
-    """Return the rows of an output."""
-    return pd.read_parquet(sorted(out.glob("part-*.parquet")))
+def parts_table(out):
+    """Return the rows of an output as a data frame."""
+    import pandas
+
+    return pandas.read_parquet(sorted(out.glob("part-*.parquet")))
 
 
 def write_colours(folder, number: int) -> list[bytes]:

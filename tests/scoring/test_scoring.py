@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
@@ -76,10 +75,12 @@ def write_odd_files(folder: Path) -> dict[str, str]:
 
 
 def test_every_file_has_one_row_with_its_label_or_its_reason(tmp_path, make_job):
+    import pandas
+
     expected = write_odd_files(tmp_path / "in")
     facts = score(make_job(find_inputs([str(tmp_path / "in")]).paths, batch_size=4), mean_colour, silent)
     table = parts_table(tmp_path / "out")
-    found = {Path(row.path).name: row.error_code if pd.isna(row.label) else row.label for row in table.itertuples()}
+    found = {Path(row.path).name: row.error_code if pandas.isna(row.label) else row.label for row in table.itertuples()}
     assert found == expected
     assert (facts.rows, facts.ok, facts.errors) == (15, 9, 6)
     assert facts.errors_by_code == dict.fromkeys(
@@ -323,6 +324,8 @@ def test_second_process_is_told_to_wait(tmp_path, make_job):
 
 
 def test_csv_export_disarms_formulas_and_keeps_numbers(tmp_path, make_job, monkeypatch):
+    import pandas
+
     monkeypatch.chdir(tmp_path)
     for name in ("=cmd|'x'!A0", "@sum", "-1", "-1+cmd", "a,b", 'q"q'):
         Image.new("RGB", (4, 4), COLOURS["blue"]).save(name, "PNG")
@@ -330,7 +333,7 @@ def test_csv_export_disarms_formulas_and_keeps_numbers(tmp_path, make_job, monke
     paths = [b"=cmd|'x'!A0", b"@sum", b"-1", b"-1+cmd", b"a,b", b'q"q', b"zero"]
     score(make_job(paths, shard_size=4), mean_colour, silent)
     assert export_csv(tmp_path / "out", tmp_path / "rows.csv") == 7
-    table = pd.read_csv(tmp_path / "rows.csv")
+    table = pandas.read_csv(tmp_path / "rows.csv")
     assert table.path.tolist() == ["'=cmd|'x'!A0", "'@sum", "-1", "'-1+cmd", "a,b", 'q"q', "zero"]
     assert table.label.tolist()[:6] == ["blue"] * 6
     np.testing.assert_allclose(table.probability[:6], PEAK, rtol=1e-6)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
@@ -42,6 +41,13 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def registered(workspace: Path, bundle: Path) -> tuple[str, RegisteredModel]:
     """A run with a registered model."""
     return register(workspace, bundle, "digits", "digits")
+
+
+def frame(*images: Any) -> Any:
+    """Return a data frame of images."""
+    import pandas
+
+    return pandas.DataFrame({"image": images})
 
 
 def png(pixels: Any) -> bytes:
@@ -104,29 +110,32 @@ def test_both_loaders_of_mlflow_agree(
         lambda: {"image": PIXELS},
         lambda: PIXELS.astype(np.float32),
         lambda: PIXELS.tolist(),
-        lambda: pd.DataFrame({"image": [png(row) for row in PIXELS]}),
-        lambda: pd.DataFrame({"image": [base64.b64encode(png(row)).decode() for row in PIXELS]}),
+        lambda: frame(*map(png, PIXELS)),
+        lambda: frame(*(base64.b64encode(png(row)).decode() for row in PIXELS)),
         lambda: {"image": np.array([base64.b64encode(png(row)).decode() for row in PIXELS], dtype=object)},
     ],
     ids=["dict", "floats", "lists", "bytes", "base64", "base64-array"],
 )
 def test_every_form_of_input_gives_the_same_answer(make: Any, pyfunc_model: Any) -> None:
+    from pandas.testing import assert_frame_equal
+
     expected = pyfunc_model.predict(PIXELS)
     given = make()
     found = pyfunc_model.predict(np.array(given) if isinstance(given, list) else given)
-    pd.testing.assert_frame_equal(found, expected)
+    assert_frame_equal(found, expected)
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("make", "message"),
     [
-        (pd.DataFrame({"image": ["/etc/passwd"]}), "row 0: .*a path is never opened"),
-        (pd.DataFrame({"image": [b"no picture"]}), "row 0: unsupported"),
-        (PIXELS / 255, "do not scale them before"),
-        (PIXELS[:, :4], r"expected \(num_images, 8, 8, 3\)"),
+        (lambda: frame("/etc/passwd"), "row 0: .*a path is never opened"),
+        (lambda: frame(b"no picture"), "row 0: unsupported"),
+        (lambda: PIXELS / 255, "do not scale them before"),
+        (lambda: PIXELS[:, :4], r"expected \(num_images, 8, 8, 3\)"),
     ],
 )
-def test_what_is_no_image_is_refused(given: Any, message: str, pyfunc_model: Any) -> None:
+def test_what_is_no_image_is_refused(make: Any, message: str, pyfunc_model: Any) -> None:
+    given = make()
     with pytest.raises(DataError, match=message):
         pyfunc_model.predict(given)
 
