@@ -3,7 +3,7 @@
     python benchmarks/data.py cifar FOLDER      check + split + cache of JPEG files against a bare Pillow loop
     python benchmarks/data.py photos [COUNT]    224 x 224 JPEG files to 96 x 96 against a full decode and resize
     python benchmarks/data.py scan [COUNT]      a tree of empty files: scan and key
-    python benchmarks/data.py memory [COUNT]    peak memory of a check, for COUNT / 10 and COUNT images
+    python benchmarks/data.py memory [COUNT...] peak memory of a check and a split of so many small files
     python benchmarks/data.py child [FOLDER]    what decoding in a disposable child costs against decoding in threads
 
 Everything generated lies in a folder of its own under TMPDIR, which is deleted. Each figure is the median of n runs.
@@ -21,6 +21,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 from accuracy import describe_machine, installed
@@ -35,6 +36,8 @@ from pipeline.records import ImageSpec
 
 THREADS = 2
 RUNS = 3
+SAMPLE_SECONDS = 0.005
+STEPS = ("scan", "cache", "check", "split")
 LIMIT = 40 << 30
 
 
@@ -175,30 +178,94 @@ def scan_here(folder: str) -> dict[str, float]:
     }
 
 
-def memory(count: int) -> None:
-    """Measure the peak memory of check + split + cache for two sizes, each in a process of its own."""
-    found = {}
-    for size in (count // 10, count):
+def memory(sizes: list[int]) -> None:
+    """Measure the memory of a check and of a split for some numbers of images, each in a process of its own."""
+    tops: dict[int, float] = {}
+    for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            write_photos(Path(folder, "set"), size)
-            found[size] = in_process("memory_here", folder)
-    report("memory", n=1, bar_megabytes=300, megabytes=found)
+            write_noise(Path(folder, "set"), size)
+            peaks = peaks_of("memory_here", folder)
+        tops[size] = max(peak[0] for step, peak in peaks.items() if step != "split")
+        slope = round((tops[size] - tops[sizes[0]]) * 2**20 / (size - sizes[0])) if size > sizes[0] else None
+        report(
+            "memory", num_images=size, n=1, bar_megabytes=300, check_megabytes=tops[size], bytes_per_image=slope,
+            anonymous_and_resident_megabytes=peaks,
+        )  # fmt: skip
 
 
-def memory_here(folder: str) -> float:
-    """Check, split and cache in this process; return its peak memory, in MB, over the interpreter with its imports."""
+def write_noise(root: Path, count: int) -> None:
+    """Write small pictures, no two of which are alike: BMP files of 16 x 16, which are written fastest."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(buffer, "BMP")
+    num_bytes = 16 * 16 * 3
+    header, rng = buffer.getvalue()[:-num_bytes], np.random.default_rng(0)
+    for label in range(10):
+        (root / f"class-{label}").mkdir(parents=True)
+    for number in range(count):
+        (root / f"class-{number % 10}" / f"{number:07d}.bmp").write_bytes(header + rng.bytes(num_bytes))
+
+
+def memory_here(folder: str) -> None:
+    """Check, then split, in this process; say on stdout when a step begins."""
     import pyarrow.parquet
 
-    before = peak_megabytes() + 0 * len(pyarrow.parquet.__name__)
-    check_and_cache(Path(folder, "set"), Path(folder), 96)
-    return peak_megabytes() - before
+    import pipeline.data.manifest
+    from pipeline.data.check import check_data
+
+    print("imports", pyarrow.parquet.__name__, pipeline.data.manifest.__name__, flush=True)
+    print("scan", *memory_of("self"), flush=True)
+    source = open_source(str(Path(folder, "set")), Path(folder))
+    print("cache", flush=True)
+    cache = open_cache(source, choose_spec(source, SpecOptions()), Path(folder), LIMIT)
+    print("check", flush=True)
+    check_data(source, cache)
+    print("split", flush=True)
+    split_dataset(source, cache, Path(folder))
+
+
+def peaks_of(function: str, folder: str) -> dict[str, tuple[float, float]]:
+    """Return the peak of anonymous and of resident memory, in MB over the interpreter with its imports, of each step of
+    a function of this file.
+
+    Resident memory counts the pages of mapped files, which the system takes back when it needs them; the peak of
+    anonymous memory is what must be there. It is sampled from outside, since sorting holds Python's lock.
+    """
+    peaks: dict[str, tuple[float, float]] = {}
+    with subprocess.Popen(command_of(function, folder), stdout=subprocess.PIPE, text=True) as process:
+        steps = ["imports"]
+        reader = Thread(target=lambda: steps.extend(line.strip() for line in process.stdout or ()))
+        reader.start()
+        while process.poll() is None:
+            now, step = memory_of(str(process.pid)), steps[-1].split()[0]
+            peaks[step] = max(peaks.get(step, now)[0], now[0]), max(peaks.get(step, now)[1], now[1])
+            time.sleep(SAMPLE_SECONDS)
+        reader.join()
+    if process.returncode:
+        raise SystemExit(f"{function} failed")
+    before = [float(value) for value in next(step for step in steps if step.startswith("scan")).split()[1:]]
+    return {
+        step: (round(peak[0] - before[0], 1), round(peak[1] - before[1], 1))
+        for step, peak in peaks.items()
+        if step in STEPS
+    }
+
+
+def memory_of(process: str) -> tuple[float, float]:
+    """Return the anonymous and the resident memory of a process, in MB; nothing of one that has ended."""
+    lines = Path("/proc", process, "status").read_text().splitlines()
+    sizes = dict(line.split(":", 1) for line in lines)
+    return int(sizes.get("RssAnon", "0").split()[0]) / 1024, int(sizes.get("VmRSS", "0").split()[0]) / 1024
 
 
 def in_process(function: str, folder: str) -> object:
     """Return what a function of this file returns in a fresh process."""
+    return json.loads(subprocess.run(command_of(function, folder), check=True, stdout=subprocess.PIPE).stdout)
+
+
+def command_of(function: str, folder: str) -> list[str]:
+    """Return the command that calls a function of this file and prints, as JSON, what it returns."""
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import data, json"
-    code += f"; print(json.dumps(data.{function}({folder!r})))"
-    return json.loads(subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE).stdout)
+    return [sys.executable, "-c", f"{code}; print(json.dumps(data.{function}({folder!r})))"]
 
 
 def peak_megabytes() -> float:
@@ -235,6 +302,8 @@ if __name__ == "__main__":
     name, *rest = sys.argv[1:]
     if name in ("cifar", "child"):
         {"cifar": cifar, "child": child}[name](Path(rest[0]))
+    elif name == "memory":
+        memory([int(text) for text in rest] or [6_000, 60_000, 300_000])
     else:
-        default = {"photos": 100_000, "scan": 1_000_000, "memory": 100_000}[name]
-        {"photos": photos, "scan": scan, "memory": memory}[name](int(rest[0]) if rest else default)
+        default = {"photos": 100_000, "scan": 1_000_000}[name]
+        {"photos": photos, "scan": scan}[name](int(rest[0]) if rest else default)

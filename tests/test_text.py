@@ -1,6 +1,6 @@
 """Foreign text: what stays, what becomes a visible escape, and what is cut."""
 
-from pipeline.text import counted, one_line, printable
+from pipeline.text import counted, is_formula, one_line, printable
 
 
 def test_hostile_characters_become_visible_escapes():
@@ -12,6 +12,12 @@ def test_a_name_stays_on_its_line_and_a_long_one_loses_its_middle():
     assert one_line("a\nverdict: ok") == "a\\nverdict: ok"
     assert one_line("x" * 200) == "x" * 200
     assert one_line("a" * 150 + "b" * 150) == "a" * 100 + "..." + "b" * 100
+
+
+def test_formulas_are_told_from_numbers():
+    assert [text for text in ("=1", "+x", "-x", "@x", "\tx", "\rx", "a=b", "-1", "+1.5e3", "") if is_formula(text)] == [
+        "=1", "+x", "-x", "@x", "\tx", "\rx",
+    ]  # fmt: skip
 
 
 def test_nouns_are_counted():

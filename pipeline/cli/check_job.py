@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli.output import quoted, say
+from pipeline.cli.values import PAGES, refuse_ending
 from pipeline.data.cache import MAX_SIDE, ImageCache, SpecOptions, choose_spec, open_cache
 from pipeline.data.check import MEANING, REFUSE, Check, check_data
 from pipeline.data.fix import Kept, clean
 from pipeline.data.manifest import write_manifest
 from pipeline.data.source import Files, Finding, Source, encodable
-from pipeline.data.sources import open_source
+from pipeline.data.sources import TABLES, open_source
 from pipeline.data.survey import Group
 from pipeline.errors import DataError, InvalidUsage
 from pipeline.files import write_text
@@ -24,8 +25,6 @@ SHOWN_CLASSES = 12
 SHOWN_FILES = 5
 SHOWN_GROUPS = 3
 SHOWN_NAMES = 3
-TABLES = (".csv", ".parquet", ".jsonl")
-PAGES = (".html", ".htm")
 
 
 class CheckJob:
@@ -49,7 +48,7 @@ class CheckJob:
         """
         self.refuse_outputs()
         options = self.options
-        source = open_source(self.data, self.workspace, options["source"])
+        source = open_source(self.data, self.workspace, options["source"], options["cache_limit"])
         if self.fix and not isinstance(source.storage, Files):
             raise DataError(
                 f"--fix {self.fix}: the images of {source.origin} are no files of their own, so that no table can name "
@@ -73,8 +72,8 @@ class CheckJob:
     def refuse_outputs(self) -> None:
         """Raise InvalidUsage if an output would replace the data, or its name does not say what it will be."""
         for flag, path, endings in (("--fix", self.fix, TABLES), ("--html", self.html, PAGES)):
-            if path and path.suffix.lower() not in endings:
-                raise InvalidUsage(f"{flag} {path}: found the ending {path.suffix!r}; expected {', '.join(endings)}")
+            if path:
+                refuse_ending(flag, path, endings)
             if path and path.exists() and Path(self.data).exists() and path.samefile(self.data):
                 raise InvalidUsage(f"{flag} {path}: this is DATA itself; expected another file; choose a new name")
 
@@ -131,7 +130,7 @@ class CheckJob:
         can_be_cleaned = found.num_rows > found.files["used"] or found.exact or found.near or found.leaks
         if self.check.advice and not self.html:
             steps.append((f"pipeline data check {data} --html check.html", "look at the pictures"))
-        if can_be_cleaned and found.is_fixable:
+        if can_be_cleaned and found.is_fixable and found.files["used"]:
             steps.append(
                 (f"pipeline data check {data} --fix clean.csv", "write a table without bad and duplicate images")
             )

@@ -18,7 +18,7 @@ class Size(click.ParamType[int]):
         """Return bytes."""
         if isinstance(value, int):
             return value
-        parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?b|tb)", value.lower())
+        parts = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)\s*([kmg]i?b|tb)", value.lower())
         if not parts:
             self.fail(f"{value!r} is no size; expected a number with a unit, such as 500MB, 20GB or 1.5GiB", param, ctx)
         return round(float(parts[1]) * SIZE_UNITS[parts[2]])
@@ -79,7 +79,7 @@ OPTIONS = (
         default="20GB",
         show_default=True,
         metavar="SIZE",
-        help="Disk space for decoded images of all data sets; what was not used for longest is removed.",
+        help="Disk space for decoded images and unpacked arrays; what was not used for longest is removed.",
     ),
 )
 

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cli.output import quoted, say, table
-from pipeline.cli.values import format_seconds
+from pipeline.cli.values import PAGES, format_seconds, refuse_ending
 from pipeline.data import manifest
 from pipeline.data.cache import open_images
 from pipeline.data.label_errors import LabelErrors, find_label_errors
 from pipeline.data.source import SPLITS, encodable
 from pipeline.files import locked, write_text
-from pipeline.machine import check_backend, num_cores
+from pipeline.machine import check_backend, share_resources
 from pipeline.records import ImageSpec
 from pipeline.search import crossfit
 from pipeline.search.engine import LocalEngine
@@ -47,8 +47,11 @@ class SuspectsJob:
         """Train the folds that are not kept, rank the images, and write the page if one is asked for.
 
         Raises:
-            PipelineError: the study is not finished or in use, its images are gone, or a training failed.
+            PipelineError: the page's name is none of a page, the study is not finished or in use, its images are gone,
+                or a training failed.
         """
+        if self.html:
+            refuse_ending("--html", self.html, PAGES)
         with closing(open_study(self.workspace, self.study)) as store:
             folder = store.path.parent
             with locked(folder / "lock", f"study {self.study}"):
@@ -80,7 +83,7 @@ class SuspectsJob:
 
     def run_folds(self, plan: crossfit.CrossFit, missing: list[int]) -> None:
         """Train folds in a child process, one after the other; whatever happens, the child ends."""
-        engine = LocalEngine(1, num_cores(), plan.folder / "folds.log")
+        engine = LocalEngine(share_resources(1, None), plan.folder / "folds.log")
         try:
             engine.start()
             engine.check()

@@ -10,7 +10,7 @@ import shutil
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -19,17 +19,20 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from pipeline.data import cache_folder
+from pipeline.data.cache_folder import LIMIT_BYTES, Hold
+from pipeline.data.paths import Paths
 from pipeline.data.source import NOT_GIVEN, SPLITS, Rows, Source, encodable
 from pipeline.errors import DataError, StoppedEarly
-from pipeline.files import replacing, sha256_json
+from pipeline.files import sha256_json
 
 DTYPES = {"uint8": np.uint8, "uint16": np.uint16, "float32": np.float32, "float64": np.float32}
 """What images may be, and what they become."""
 BLOCK_BYTES = 1 << 22
 MAX_ARRAY_BYTES = 1 << 38  # 256 GiB; the largest MedMNIST+ file holds 17 GB
+IMAGES = "images.npy"  # what the array is called in its cache folder
 MAX_LABEL_BYTES = 1 << 30
 MAX_LABEL = 2**31 - 1
-FREE_BYTES = 1 << 29  # left on the disk beside an array
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 IDX_EXPECTED = f"the four idx files {', '.join(IDX_FILES)}, each with or without .gz"
 NPZ_LAYOUT = (
@@ -57,21 +60,21 @@ class Part:
     blocks: Iterator[NDArray[Any]]
 
 
-def from_npz(path: Path, workspace: Path) -> Source:
+def from_npz(path: Path, workspace: Path, limit_bytes: int = LIMIT_BYTES) -> Source:
     """Read an .npz file of images (num_images, height, width[, bands]) and labels, with or without splits.
 
     Labels are integers (num_images,) or (num_images, 1), or 0 and 1 of (num_images, num_classes) for several labels.
 
     Raises:
         DataError: not an .npz file, not in this layout, damaged, pickled, or more than MAX_ARRAY_BYTES.
-        StoppedEarly: no room on the disk for the array.
+        StoppedEarly: no room for the array on the disk, or within `limit_bytes` of cache.
     """
     with readable(path, "an .npz file"):
         archive = zipfile.ZipFile(path)
     with archive:
         names = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
         parts = [npz_part(archive, path, split) for split in npz_splits(path, names)]
-        return assemble(path, workspace, parts, [path])
+        return assemble(path, parts, [path], workspace, limit_bytes)
 
 
 def npz_splits(path: Path, names: set[str]) -> list[str]:
@@ -102,7 +105,9 @@ def npz_part(archive: zipfile.ZipFile, path: Path, split: str) -> Part:
         )
     labels = npz_labels(archive, path, f"{prefix}labels")
     if len(labels) != shape[0]:
-        raise DataError(f"{where}: found {shape[0]} images and {len(labels)} labels; expected as many of both")
+        raise DataError(
+            f"{where}: found {shape[0]} images and {len(labels)} labels; expected as many of both; save it again"
+        )
     return Part(split, shape, DTYPES[stored.name], labels, npz_blocks(archive, path, f"{prefix}images"))
 
 
@@ -113,7 +118,7 @@ def npz_labels(archive: zipfile.ZipFile, path: Path, name: str) -> NDArray[Any]:
     if stored.kind not in "iub" or len(shape) not in (1, 2) or min(shape) < 1:
         raise DataError(
             f"{where}: found {stored} of the shape {shape}; expected integers (num_images,), or 0 and 1 (num_images, "
-            "num_classes) where an image has several labels"
+            "num_classes) where an image has several labels; save the number of each label's class"
         )
     if math.prod(shape) * stored.itemsize > MAX_LABEL_BYTES:
         raise DataError(f"{where}: found {shape} labels; expected at most {MAX_LABEL_BYTES >> 20} MiB of them")
@@ -135,8 +140,15 @@ def npz_header(archive: zipfile.ZipFile, path: Path, name: str) -> tuple[tuple[i
     if is_fortran and len(shape) > 1:
         raise DataError(f"{path}, {name}: found columns first (Fortran order); save np.ascontiguousarray of it")
     if header + math.prod(shape) * dtype.itemsize != info.file_size:
-        found = "pickled objects" if dtype.hasobject else f"{info.file_size} bytes for {shape} of {dtype}"
-        raise DataError(f"{path}, {name}: found {found}; expected a plain array of the size it declares; save it again")
+        if dtype.hasobject:
+            raise DataError(
+                f"{path}, {name}: found pickled objects; expected a plain array of numbers "
+                "(images of one size, labels as the numbers of their classes); save it so"
+            )
+        raise DataError(
+            f"{path}, {name}: found {info.file_size} bytes for {shape} of {dtype}; expected a plain array of the size "
+            "it declares; save it again"
+        )
     return shape, dtype
 
 
@@ -156,7 +168,9 @@ def npz_blocks(archive: zipfile.ZipFile, path: Path, name: str) -> Iterator[NDAr
         shape, _, dtype = npy_header(file)
         become = DTYPES.get(dtype.name, dtype.newbyteorder("="))
         for content in byte_blocks(file, math.prod(shape) * dtype.itemsize):
-            yield np.frombuffer(content, dtype).astype(become, copy=False)
+            with np.errstate(over="ignore"):  # too large for single precision is infinite, which the decoder refuses
+                values = np.frombuffer(content, dtype).astype(become, copy=False)
+            yield values
 
 
 def byte_blocks(file: Any, num_bytes: int, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
@@ -188,6 +202,11 @@ def is_idx_folder(folder: Path) -> bool:
     return missing_idx(folder) is None
 
 
+def has_idx(folder: Path) -> bool:
+    """Tell whether a folder holds at least one of the four idx files."""
+    return any(idx_file(folder, name) for name in IDX_FILES)
+
+
 def missing_idx(folder: Path) -> str | None:
     """Return the first of the four idx files that a folder lacks."""
     return next((name for name in IDX_FILES if idx_file(folder, name) is None), None)
@@ -199,12 +218,14 @@ def idx_file(folder: Path, name: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def from_idx_folder(folder: Path, workspace: Path, names: Sequence[str] | None = None) -> Source:
+def from_idx_folder(
+    folder: Path, workspace: Path, limit_bytes: int = LIMIT_BYTES, names: Sequence[str] | None = None
+) -> Source:
     """Read MNIST's four idx files: train is train, t10k is test. `names` are the classes by number.
 
     Raises:
         DataError: a file is missing, damaged, not idx of uint8, or does not fit the others.
-        StoppedEarly: no room on the disk for the array.
+        StoppedEarly: no room for the array on the disk, or within `limit_bytes` of cache.
     """
     files = [path for name in IDX_FILES if (path := idx_file(folder, name)) is not None]
     if len(files) < len(IDX_FILES):
@@ -216,11 +237,12 @@ def from_idx_folder(folder: Path, workspace: Path, names: Sequence[str] | None =
             label_shape, label_blocks = open_idx(stack, labels, 1)
             if shape[0] != label_shape[0] or shape[0] > MAX_LABEL_BYTES:
                 raise DataError(
-                    f"{images}: found {shape[0]} images and {label_shape[0]} labels; expected as many of both"
+                    f"{images}: found {shape[0]} images and {label_shape[0]} labels; expected as many of both; fetch "
+                    "the files again"
                 )
             numbers = np.concatenate(list(label_blocks)).astype(np.int64)
             parts.append(Part(split, shape, np.uint8, numbers, blocks))
-        return assemble(folder, workspace, parts, [files[0], files[2]], names)
+        return assemble(folder, parts, [files[0], files[2]], workspace, limit_bytes, names)
 
 
 def open_idx(
@@ -256,7 +278,12 @@ def open_gzip(path: Path) -> BinaryIO:
 
 
 def assemble(
-    where: Path, workspace: Path, parts: Sequence[Part], files: Sequence[Path], names: Sequence[str] | None = None
+    where: Path,
+    parts: Sequence[Part],
+    files: Sequence[Path],
+    workspace: Path,
+    limit_bytes: int,
+    names: Sequence[str] | None = None,
 ) -> Source:
     """Return the source of the parts of `files`, whose images now lie in one .npy file in this order."""
     first = parts[0]
@@ -264,7 +291,7 @@ def assemble(
         if part.shape[1:] != first.shape[1:] or part.dtype != first.dtype or part.labels.ndim != first.labels.ndim:
             raise DataError(
                 f"{where}: {part.split} holds images {part.shape[1:]} of {np.dtype(part.dtype)}, {first.split} "
-                f"{first.shape[1:]} of {np.dtype(first.dtype)}; expected one size, dtype and kind of label"
+                f"{first.shape[1:]} of {np.dtype(first.dtype)}; expected one size, dtype and kind of label in all"
             )
     shape = (sum(part.shape[0] for part in parts), *first.shape[1:])
     num_bytes = math.prod(shape) * np.dtype(first.dtype).itemsize
@@ -273,42 +300,51 @@ def assemble(
             f"{where}: found images {shape} of {num_bytes / 2**30:,.1f} GiB; expected at most "
             f"{MAX_ARRAY_BYTES >> 30} GiB in arrays; save them as files in a folder per class"
         )
-    array_path = cached_array(workspace, files)
-    write_array(array_path, shape, first.dtype, (block for part in parts for block in part.blocks))
+    blocks = (block for part in parts for block in part.blocks)
+    hold = open_array(workspace, files, lambda folder: write_array(folder, shape, first.dtype, blocks, limit_bytes))
     counts = {part.split: part.shape[0] for part in parts}
-    return rows_source(where, array_path, counts, np.concatenate([part.labels for part in parts]), names)
+    return rows_source(where, hold, counts, np.concatenate([part.labels for part in parts]), names)
 
 
-def cached_array(workspace: Path, files: Sequence[Path], ending: str = "") -> Path:
-    """Return where the array made of these files is kept: a hash of their paths, sizes and times of change."""
-    states = [(encodable(os.path.abspath(path)), path.stat()) for path in files]  # noqa: PTH100
-    key = sha256_json([[path, state.st_size, state.st_mtime_ns] for path, state in states])[:32]
-    return Path(os.path.abspath(workspace)) / "mlruns" / "cache" / "arrays" / f"{key}{ending}.npy"  # noqa: PTH100
+def open_array(workspace: Path, files: Sequence[Path], build: Callable[[Path], None]) -> Hold:
+    """Return the cache folder of what these files hold, which `build` fills unless that is done.
 
-
-def write_array(path: Path, shape: tuple[int, ...], dtype: Any, blocks: Iterable[NDArray[Any]]) -> None:
-    """Write blocks of values as one .npy file, by rename; a whole one of this shape and dtype is kept as it is.
+    Its key is a hash of their paths, sizes and times of change.
 
     Raises:
-        StoppedEarly: no room on the disk.
+        StoppedEarly: it cannot be written.
     """
-    if is_written(path, shape, dtype):
-        return
-    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    states = [(encodable(os.path.abspath(path)), path.stat()) for path in files]  # noqa: PTH100
+    key = sha256_json([[path, state.st_size, state.st_mtime_ns] for path, state in states])[:32]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(path.parent).free
-        if num_bytes + FREE_BYTES > free:
-            raise StoppedEarly(
-                f"{path.parent}: {free / 2**30:.1f} GiB are free; expected {(num_bytes + FREE_BYTES) / 2**30:.1f} GiB "
-                "for the unpacked images; free some and try again"
-            )
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            file.write(array_header(shape, dtype))
-            for block in blocks:
-                file.write(np.ascontiguousarray(block, dtype).data)
+        return cache_folder.open_or_build(cache_folder.home_of(workspace, "arrays"), key, build)
     except OSError as error:
-        raise StoppedEarly(f"{path}: cannot be written ({error}); free some disk space and try again") from error
+        raise StoppedEarly(
+            f"{encodable(str(workspace))}: the unpacked images cannot be written ({error}); expected a disk with room "
+            "for them; free some disk space and try again"
+        ) from error
+
+
+def write_array(
+    folder: Path, shape: tuple[int, ...], dtype: Any, blocks: Iterable[NDArray[Any]], limit_bytes: int
+) -> None:
+    """Write blocks of values as images.npy into a new cache folder, after room was made for them.
+
+    Raises:
+        StoppedEarly: no room on the disk, or within `limit_bytes` of cache.
+    """
+    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    if not cache_folder.make_room(folder.parent, num_bytes, limit_bytes):
+        free = shutil.disk_usage(folder).free
+        raise StoppedEarly(
+            f"{folder.parent}: {free / 2**30:.1f} GiB are free, and --cache-limit is {limit_bytes / 2**30:.1f} GiB; "
+            f"expected {num_bytes / 2**30:.1f} GiB for the unpacked images, beside what other processes use and "
+            f"{cache_folder.FREE_BYTES >> 30} GiB that stay free; free some disk space, or raise --cache-limit"
+        )
+    with (folder / IMAGES).open("wb") as file:
+        file.write(array_header(shape, dtype))
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, dtype).data)
 
 
 def array_header(shape: tuple[int, ...], dtype: Any) -> bytes:
@@ -319,25 +355,14 @@ def array_header(shape: tuple[int, ...], dtype: Any) -> bytes:
     return header.getvalue()
 
 
-def is_written(path: Path, shape: tuple[int, ...], dtype: Any) -> bool:
-    """Tell whether a .npy file of this shape and dtype is there, with as much data as that takes."""
-    header = array_header(shape, dtype)
-    num_bytes = len(header) + math.prod(shape) * np.dtype(dtype).itemsize
-    try:
-        with path.open("rb") as file:
-            return file.read(len(header)) == header and path.stat().st_size == num_bytes
-    except OSError:
-        return False
-
-
 def rows_source(
     where: Path,
-    array_path: Path,
+    hold: Hold,
     counts: Mapping[str, int],
     numbers: NDArray[Any],
     names: Sequence[str] | None = None,
 ) -> Source:
-    """Return a source over the rows of a .npy file; `counts` are the images of each split, in the order of the rows.
+    """Return a source over the rows of IMAGES in a folder; `counts` are the images of each split, in their order.
 
     `numbers` are labels as in Part; `names` are the classes by number.
 
@@ -346,10 +371,16 @@ def rows_source(
     """
     name = Path(os.path.abspath(where)).name.removesuffix(".npz")  # noqa: PTH100  a link keeps its name
     splits = np.repeat([SPLITS.index(split) if split else NOT_GIVEN for split in counts], list(counts.values()))
-    paths = [f"{split}/{row:05d}".lstrip("/") for split, count in counts.items() for row in range(count)]
+    paths = Paths(f"{split}/{row:05d}".lstrip("/") for split, count in counts.items() for row in range(count))
     classes, labels = class_labels(where, numbers, names)
     return Source(
-        encodable(name), encodable(str(where)), classes, paths, labels, splits.astype(np.uint8), Rows(str(array_path))
+        encodable(name),
+        encodable(str(where)),
+        classes,
+        paths,
+        labels,
+        splits.astype(np.uint8),
+        Rows(str(hold.folder / IMAGES), hold),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data import arrays, cifar, download
+from pipeline.data.cache_folder import LIMIT_BYTES
 from pipeline.data.folders import from_folder
 from pipeline.data.source import Source
 from pipeline.errors import DataError, InvalidUsage
@@ -117,7 +118,7 @@ def where_from(one: BuiltinSet, workspace: Path) -> str:
     return f"local: {place}" if place == FASHION_DEBIAN else f"downloaded: {Path('data', one.name)}"
 
 
-def open_builtin(name: str, workspace: Path, source_folder: str | None) -> Source:
+def open_builtin(name: str, workspace: Path, source_folder: str | None, limit_bytes: int = LIMIT_BYTES) -> Source:
     """Return a built-in set, split as published.
 
     Its files are taken from `source_folder`, else from an earlier download in workspace/data, else from Debian's
@@ -135,9 +136,9 @@ def open_builtin(name: str, workspace: Path, source_folder: str | None) -> Sourc
         place = find_place(name, workspace, source_folder)
         layout = cifar.LAYOUTS.get(name)
         if layout is None:
-            source = arrays.from_idx_folder(place, workspace, CLASSES[name])
+            source = arrays.from_idx_folder(place, workspace, limit_bytes, CLASSES[name])
         else:
-            source = cifar.from_cifar(layout, place, workspace, CLASSES[name])
+            source = cifar.from_cifar(layout, place, workspace, limit_bytes, CLASSES[name])
     return replace(source, name=name, origin=f"built-in set {name}", is_official=True)
 
 

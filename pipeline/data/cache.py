@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from pipeline.data import cache_folder
 from pipeline.data.chunks import (
@@ -63,7 +63,8 @@ class ImageCache:
     """Every image of a source, decoded, with what is known of each, in the order of the source.
 
     `facts` are chunks.FACTS (num_images,), `moments` float64 (num_images, 2, channels): mean and mean square of each
-    channel. `bad` are the files without pixels. `lock` keeps the folder from being cleared away while it is held.
+    channel; they and the clusters are mapped from the folder. `bad` are the files without pixels. `lock` keeps the
+    folder from being cleared away while it is held.
     """
 
     folder: Path
@@ -145,46 +146,41 @@ def open_cache(
     Raises:
         OSError: the disk is full or cannot be written.
     """
-    home = workspace / "mlruns" / "cache" / "images"
+    home = cache_folder.home_of(workspace, "images")
     key = sha256_json([source_key(source), asdict(spec)])[:32]
-    hold = cache_folder.open_whole(home, key)
-    if hold is None:
-        with cache_folder.building(home, key) as temporary:
-            is_kept = cache_folder.make_room(home, len(source) * spec.num_bytes, limit_bytes)
-            build(source, spec, temporary, is_kept, report or (lambda done, total: None))
-        hold = cache_folder.open_whole(home, key)
-        if hold is None:
-            raise OSError(f"{home / key}: cannot be read back after it was written; check the disk")
-    return read_cache(source, spec, hold)
+
+    def build_here(folder: Path) -> None:
+        is_kept = cache_folder.make_room(home, len(source) * spec.num_bytes, limit_bytes)
+        build(source, spec, folder, is_kept, report or (lambda done, total: None))
+
+    return read_cache(source, spec, cache_folder.open_or_build(home, key, build_here))
 
 
 def build(source: Source, spec: ImageSpec, folder: Path, is_kept: bool, report: Report) -> None:
     """Decode every image into `folder`: images.npy (if kept), thumbs.npy, facts.npy, moments.npy, clusters.npy."""
     total = len(source)
-    facts = np.zeros(total, FACTS)
-    moments = np.zeros((total, 2, spec.channels))
     details: dict[int, str] = {}
     target = create_array(folder / "images.npy", (total, *spec.shape), spec.dtype) if is_kept else None
-    thumbs = create_array(folder / "thumbs.npy", (total, THUMB_SIDE, THUMB_SIDE), "uint8")
+    thumbs = create_array(folder / "thumbs.npy", (total, THUMB_SIDE, THUMB_SIDE), np.uint8)
+    facts = create_array(folder / "facts.npy", (total,), FACTS)
+    moments = create_array(folder / "moments.npy", (total, 2, spec.channels), np.float64)
     work = partial(describe_chunk, spec=spec, target=target)
     with Decoders() as decoders:
         for chunk, outcome in decoders.map(work, chunks_of(source.storage.location, range(total), spec.num_bytes)):
             known: Described = empty_description(spec, "killed", outcome) if isinstance(outcome, Killed) else outcome
-            rows = slice(chunk.first, chunk.first + len(chunk.locations))
-            facts[rows], moments[rows] = known.facts, known.moments
-            write_rows(thumbs, chunk.first, known.thumbs)
+            for column, values in ((thumbs, known.thumbs), (facts, known.facts), (moments, known.moments)):
+                write_rows(column, chunk.first, values)
             details |= {chunk.first + place: detail for place, detail in known.details.items()}
-            report(rows.stop, total)
-    np.save(folder / "facts.npy", facts)
-    np.save(folder / "moments.npy", moments)
-    clusters = find_duplicates(np.load(folder / "thumbs.npy", mmap_mode="r"), facts["digest"], facts["code"] == 0)
+            report(chunk.first + len(chunk.locations), total)
+    known_facts = mapped(folder / "facts.npy")
+    clusters = find_duplicates(mapped(folder / "thumbs.npy"), known_facts["digest"], known_facts["code"] == 0)
     np.save(folder / "clusters.npy", np.stack([clusters.exact, clusters.near]))
     write_locations(folder / "index.parquet", source)
     write_json(folder / "details.json", {str(row): detail for row, detail in details.items()})
     write_json(folder / "spec.json", asdict(spec))
 
 
-def create_array(path: Path, shape: tuple[int, ...], dtype: str) -> Target:
+def create_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> Target:
     """Create a .npy file of zeros, with its space reserved, and return where its rows begin."""
     np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
     with path.open("r+b") as file:
@@ -197,8 +193,8 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: str) -> Target:
 def read_cache(source: Source, spec: ImageSpec, hold: cache_folder.Hold) -> ImageCache:
     """Return what a whole cache folder holds."""
     folder = hold.folder
-    facts = np.load(folder / "facts.npy")
-    exact, near = np.load(folder / "clusters.npy")
+    facts = mapped(folder / "facts.npy")
+    exact, near = mapped(folder / "clusters.npy")
     details = cache_folder.read_json(folder / "details.json")
     bad = tuple(
         Finding(source.paths[int(row)], CODES[facts["code"][row] - 1], details.get(str(row), ""))
@@ -206,13 +202,17 @@ def read_cache(source: Source, spec: ImageSpec, hold: cache_folder.Hold) -> Imag
     )
     is_streamed = not (folder / "images.npy").exists()
     return ImageCache(
-        folder, spec, facts, np.load(folder / "moments.npy"), Clusters(exact, near), bad, is_streamed, hold
+        folder, spec, facts, mapped(folder / "moments.npy"), Clusters(exact, near), bad, is_streamed, hold
     )
+
+
+def mapped(path: Path) -> NDArray[Any]:
+    """Return a .npy file mapped into memory, so that its pages are read when they are used, and can be given back."""
+    return np.asarray(np.load(path, mmap_mode="r"))
 
 
 def open_images(folder: Path, spec: ImageSpec) -> Images:
     """Return the pixels of a cache folder: mapped into memory, or decoded when they are asked for."""
     if (folder / "images.npy").exists():
-        mapped: Images = np.load(folder / "images.npy", mmap_mode="r")
-        return mapped
+        return mapped(folder / "images.npy")
     return StreamedImages(folder / "index.parquet", spec)

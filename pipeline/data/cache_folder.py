@@ -1,4 +1,5 @@
-"""The folders of the image cache: built aside, committed by rename, verified when opened, cleared away when old."""
+"""The folders of the cache (decoded images, unpacked arrays): built aside, committed by rename, verified when opened,
+cleared away when old."""
 
 import contextlib
 import fcntl
@@ -6,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ LOCK = "in-use"
 VERSION = 1
 BLOCK_BYTES = 64 << 20
 FREE_BYTES = 1 << 30  # what is left free on the disk for everything else
+LIMIT_BYTES = 20 * 10**9  # of all homes together, unless --cache-limit says otherwise
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,29 @@ class Hold:
     def close(self) -> None:
         """Let the folder go: it may be cleared away now."""
         self.file.close()
+
+
+def home_of(workspace: Path, kind: str) -> Path:
+    """Return where the cache folders of a kind lie, "images" or "arrays"; homes side by side share one limit."""
+    return Path(os.path.abspath(workspace)) / "mlruns" / "cache" / kind  # noqa: PTH100
+
+
+def open_or_build(home: Path, key: str, build: Callable[[Path], None]) -> Hold:
+    """Return the folder `key`: the one that is there and whole, else one that `build` fills.
+
+    Raises:
+        OSError: it cannot be written, or was damaged or cleared away at once.
+    """
+    hold = open_whole(home, key)
+    if hold is None:
+        with building(home, key) as temporary:
+            build(temporary)
+            built = temporary.stat().st_ino
+        is_own = (home / key).stat().st_ino == built  # which need not be read again
+        hold = take(home / key, fcntl.LOCK_SH) if is_own else open_whole(home, key)
+        if hold is None:
+            raise OSError(f"{home / key}: cannot be read back after it was written; check the disk")
+    return hold
 
 
 def open_whole(home: Path, key: str) -> Hold | None:
@@ -61,7 +86,10 @@ def take(folder: Path, kind: int) -> Hold | None:
         return None
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
+        is_there = os.path.samestat(os.fstat(file.fileno()), (folder / LOCK).stat())  # not cleared away meanwhile
     except OSError:
+        is_there = False
+    if not is_there:
         file.close()
         return None
     return Hold(folder, file)
@@ -104,10 +132,10 @@ def block_digest(path: Path, offset: int) -> str:
 def building(home: Path, key: str) -> Iterator[Path]:
     """Yield an empty folder that becomes `home/key` when the block ends without an exception.
 
-    What builders that were killed left behind is removed first.
+    What builders that were killed left behind, here and in the homes beside this one, is removed first.
     """
     home.mkdir(parents=True, exist_ok=True)
-    for folder in (*home.glob(".*.tmp-*"), *home.glob(".*.old-*")):
+    for folder in (*home.parent.glob("*/.*.tmp-*"), *home.parent.glob("*/.*.old-*")):
         clear(folder)
     temporary, hold = create_held(home, f".{key}")
     try:
@@ -146,10 +174,11 @@ def clear(folder: Path) -> bool:
 
 
 def make_room(home: Path, num_bytes: int, limit_bytes: int) -> bool:
-    """Clear the folders away that were not used for longest, until `num_bytes` more fit; tell whether they do."""
+    """Clear the folders away that were not used for longest, here and in the homes beside this one, until `num_bytes`
+    more fit; tell whether they do."""
     if num_bytes > limit_bytes:
         return False
-    others = sorted((path.stat().st_mtime, path.parent) for path in home.glob(f"[!.]*/{META}"))
+    others = sorted((path.stat().st_mtime, path.parent) for path in home.parent.glob(f"*/[!.]*/{META}"))
     sizes = {folder: sum(path.stat().st_size for path in folder.iterdir()) for _, folder in others}
     for _, folder in others:
         if sum(sizes.values()) + num_bytes <= limit_bytes and num_bytes + FREE_BYTES <= shutil.disk_usage(home).free:

@@ -220,7 +220,7 @@ def image_facts(content: Any, header: Header, pixels: NDArray[Any]) -> tuple[Any
 
 def write_rows(target: Target, first: int, stack: NDArray[Any]) -> None:
     """Write rows into a .npy file; a full disk is an error here, where it would be a signal in a memory map."""
-    data = stack.data.cast("B")
+    data = np.ascontiguousarray(stack).reshape(-1).view(np.uint8).data
     descriptor = os.open(target.path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         position = target.offset + first * (stack.nbytes // max(1, len(stack)))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.arrays import byte_blocks, cached_array, is_written, readable, rows_source, write_array
+from pipeline.data.arrays import byte_blocks, open_array, readable, rows_source, write_array
 from pipeline.data.shards import members
 from pipeline.data.source import SPLITS, Source
 from pipeline.errors import DataError
@@ -17,6 +17,7 @@ from pipeline.errors import DataError
 BANDS_FIRST = (3, 32, 32)  # an image in a record, after its label bytes
 PIXEL_BYTES = 3 * 32 * 32
 RECORDS_PER_BLOCK = 1000
+COLUMNS = "columns.npy"  # uint8 (num_images, 2): label and index into SPLITS
 
 
 class Layout(NamedTuple):
@@ -73,35 +74,22 @@ def holds_records(layout: Layout, folder: Path) -> bool:
     return all((folder / name).is_file() for name in layout.files)
 
 
-def from_cifar(layout: Layout, place: Path, workspace: Path, classes: Sequence[str]) -> Source:
+def from_cifar(layout: Layout, place: Path, workspace: Path, limit_bytes: int, classes: Sequence[str]) -> Source:
     """Read a CIFAR set from its archive or from a folder with what is packed in it; `classes` are the names by number.
 
     Raises:
         DataError: a file is missing, damaged, or does not hold whole records of this set.
-        StoppedEarly: no room on the disk for the array.
+        StoppedEarly: no room for the array on the disk, or within `limit_bytes` of cache.
     """
     files = [place] if place.is_file() else [place / name for name in layout.files]
-    array_path, columns_path = cached_array(workspace, files), cached_array(workspace, files, "-labels")
-    columns = read_columns(columns_path)
-    if columns is None or not is_written(array_path, (len(columns), 32, 32, 3), np.uint8):
-        array_path.unlink(missing_ok=True)
-        columns = unpack(layout, place, array_path)
-        write_array(columns_path, columns.shape, np.uint8, [columns])
+    hold = open_array(workspace, files, lambda folder: unpack(layout, place, folder, limit_bytes))
+    columns = np.load(hold.folder / COLUMNS)
     counts = {split: int((columns[:, 1] == SPLITS.index(split)).sum()) for split in ("train", "test")}
-    return rows_source(place, array_path, counts, columns[:, 0], classes)
+    return rows_source(place, hold, counts, columns[:, 0], classes)
 
 
-def read_columns(path: Path) -> NDArray[np.uint8] | None:
-    """Return uint8 (num_images, 2), label and index into SPLITS, as an earlier unpacking left them; None without."""
-    try:
-        columns: NDArray[np.uint8] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return columns
-
-
-def unpack(layout: Layout, place: Path, array_path: Path) -> NDArray[np.uint8]:
-    """Write the images, bands last, as one array and return uint8 (num_images, 2): label and index into SPLITS."""
+def unpack(layout: Layout, place: Path, folder: Path, limit_bytes: int) -> None:
+    """Write the images, bands last, as one array, and COLUMNS beside it."""
     columns: list[NDArray[np.uint8]] = []
     record_bytes = layout.label_bytes + PIXEL_BYTES
     with contextlib.ExitStack() as stack:
@@ -114,8 +102,8 @@ def unpack(layout: Layout, place: Path, array_path: Path) -> NDArray[np.uint8]:
                 )
         shape = (sum(stretch.size for stretch in stretches) // record_bytes, 32, 32, 3)
         blocks = (block for stretch in stretches for block in read_records(layout, stretch, columns))
-        write_array(array_path, shape, np.uint8, blocks)
-    return np.concatenate(columns)
+        write_array(folder, shape, np.uint8, blocks, limit_bytes)
+    np.save(folder / COLUMNS, np.concatenate(columns))
 
 
 def list_stretches(stack: contextlib.ExitStack, layout: Layout, place: Path) -> list[Stretch]:

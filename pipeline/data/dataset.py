@@ -66,7 +66,8 @@ class Dataset:
         columns = [self.cache.facts["sha256"], np.ascontiguousarray(labels).view(np.uint8), self.splits[:, None]]
         columns.append(weights[:, None].view(np.uint8))
         rows = np.concatenate([column.reshape(len(source), -1)[usable] for column in columns], axis=1)
-        ordered = np.sort(np.ascontiguousarray(rows).view(f"V{rows.shape[1]}").ravel())
+        ordered = rows.view(f"V{rows.shape[1]}").ravel()
+        ordered.sort()
         return sha256_json([manifest.sha256_of(ordered), list(source.classes), asdict(self.spec), self.num_folds])
 
 

@@ -29,6 +29,7 @@ from pipeline.data.bands import (
     Header,
     Pixels,
     array_header,
+    check_size,
     describe,
     exif_orientation,
     fit,
@@ -243,12 +244,13 @@ def from_array(pixels: Pixels, spec: ImageSpec) -> Pixels:
     """Return a raw array (height, width) or (height, width, bands) as `spec` says, by the rules for files.
 
     Raises:
-        DecodeError: unsupported or corrupt.
+        DecodeError: unsupported, corrupt or too_large.
     """
     if pixels.ndim not in (2, 3) or 0 in pixels.shape or pixels.dtype.kind not in "uif":
         raise DecodeError(
             "unsupported", f"{pixels.dtype} {pixels.shape}; expected numbers (height, width) or (height, width, bands)"
         )
+    check_size(pixels.shape[1], pixels.shape[0], pixels[0, 0].size, spec.max_megapixels)
     return fit(simplified(pixels.reshape(*pixels.shape[:2], -1)), spec)
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pipeline.data.chunks import Chunk
 from pipeline.data.source import Location
 from pipeline.errors import StoppedEarly
-from pipeline.machine import num_cores
+from pipeline.machine import end_with_parent, num_cores
 
 CHUNK = 64  # images a task; a task costs ~0.2 ms beside its decoding (benchmarks/data.py)
 CHUNKS_AHEAD = 3  # tasks that wait for each child, so that none is idle while results are worked in
@@ -34,9 +34,10 @@ class Killed(str):
 
 
 def prepare_child() -> None:
-    """Limit this child's memory and threads, leave Ctrl-C to the parent, drop what codecs print about broken files."""
+    """Limit this child's memory, threads and life, leave Ctrl-C to the parent, drop what codecs print about files."""
     from threadpoolctl import threadpool_limits
 
+    end_with_parent()
     threadpool_limits(
         1
     )  # a child is one of as many as there are cores; idle threads of BLAS spin (measured: 3 x slower)

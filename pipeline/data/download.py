@@ -1,6 +1,7 @@
 """One file from a web address to the disk, whole and checked by its digest; which files there are is not known here."""
 
 import contextlib
+import errno
 import hashlib
 import http.client
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, StoppedEarly
 from pipeline.files import replacing
 
 TIMEOUT_SECONDS = 30.0  # without a byte
@@ -24,6 +25,7 @@ def fetch(url: str, target: Path, digest: str) -> None:
 
     Raises:
         DataError: not reachable, cut off, larger than MAX_BYTES, or other bytes than expected.
+        StoppedEarly: the disk is full.
     """
     found = hashlib.sha256()
     with replacing(target) as temporary:
@@ -38,6 +40,8 @@ def fetch(url: str, target: Path, digest: str) -> None:
                     file.write(block)
                     advance(len(block))
         except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: not an address
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StoppedEarly(f"{target}: {error.strerror}; expected room for a download; free some") from error
             raise DataError(f"{url}: cannot be downloaded ({error}); try again") from error
         if found.hexdigest() != digest:
             raise DataError(f"{url}: sha256 of the data is {found.hexdigest()}; expected {digest}; fetch it again")

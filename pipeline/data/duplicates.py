@@ -29,8 +29,9 @@ MAX_SHIFT = 0.5  # cells: a crop of 3 % a side moves the border of 16 cells by s
 NUM_REFERENCES = 2048
 NUM_SAMPLES = 32  # more than half of them must hold a copy of a picture to mislead the judgement of it
 MIN_UNRELATED = 0.03  # copies by JPEG 50 or at half the size stay below it
-MAX_PAIRS = 2_000_000  # candidates that wait together, 16 MB
+MAX_PAIRS = 1_000_000  # candidates that wait together, 8 MB
 BLOCK = 4096  # images or pairs at a time
+SPAN = 1 << 16  # places of a sorted band at a time
 ROUNDING = 1e-6
 RIDGE = 1e-4  # keeps shift and stretch apart where a picture has edges in one place only
 
@@ -51,12 +52,18 @@ class Hashes:
     """What is compared first of thumbnails, each in a column.
 
     `bits` is uint64 (2, num_rows), 128 bits, and `is_strong` alike: which half of them stands out in the picture.
-    `bands` is uint16 (num_bands, num_rows), the bits of each of `band_bits`.
     """
 
     bits: NDArray[np.uint64]
     is_strong: NDArray[np.uint64]
-    bands: NDArray[np.uint16]
+
+    def band(self, places: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Return the bits at some places as one number each, the first the highest, uint64 (num_rows,)."""
+        number = np.zeros(self.bits.shape[1], np.uint64)
+        for place in places:
+            number <<= np.uint64(1)
+            number |= (self.bits[place // 64] >> np.uint64(63 - place % 64)) & np.uint64(1)
+        return number
 
 
 def thumbnails(images: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -99,12 +106,13 @@ def find_duplicates(thumbs: NDArray[np.uint8], digests: NDArray[np.uint8], is_us
     """
     total = len(thumbs)
     usable = np.flatnonzero(is_usable)
-    first = first_copies(digests[usable], usable)
-    distinct = usable[first == usable]
-    pairs = near_pairs(thumbs, distinct, digests)
-    exact = components(first, usable, total)
-    near = components(np.concatenate([first, pairs[:, 0]]), np.concatenate([usable, pairs[:, 1]]), total)
-    return Clusters(numbered(exact), numbered(near))
+    exact = np.arange(total)
+    exact[usable] = first_copies(digests, usable)
+    pairs = near_pairs(thumbs, usable[exact[usable] == usable], digests)
+    near = np.arange(total)
+    linked, places = np.unique(pairs, return_inverse=True)
+    near[linked] = linked[components(places[:, 0], places[:, 1], len(linked))]
+    return Clusters(numbered(exact), numbered(near[exact]))
 
 
 def clusters_of(column: NDArray[np.int64]) -> list[list[int]]:
@@ -138,14 +146,21 @@ def numbered(roots: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def first_copies(digests: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the smallest of `rows` with the same digest, for each."""
-    words = np.ascontiguousarray(digests).view(np.uint64)
-    order = np.lexsort((rows, *words.T))
-    is_new = np.ones(len(order), bool)
-    is_new[1:] = (words[order[1:]] != words[order[:-1]]).any(axis=1)
+    """Return the smallest of `rows`, which ascend, with the same digest, for each."""
+    words = [digest_word(digests, rows, number) for number in (0, 1)]
+    order = np.lexsort(words)
+    is_new = np.zeros(len(order), bool)
+    is_new[:1] = True
+    for word in words:
+        is_new[1:] |= np.diff(word[order]) != 0
     first = np.empty_like(rows)
     first[order] = rows[order[is_new]][np.cumsum(is_new) - 1]
     return first
+
+
+def digest_word(digests: NDArray[np.uint8], rows: NDArray[np.int64], number: int) -> NDArray[np.uint64]:
+    """Return eight bytes of the digest of some rows as one number each."""
+    return np.ascontiguousarray(digests[rows, 8 * number : 8 * number + 8]).view(np.uint64).ravel()
 
 
 def near_pairs(thumbs: NDArray[np.uint8], rows: NDArray[np.int64], digests: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -154,32 +169,27 @@ def near_pairs(thumbs: NDArray[np.uint8], rows: NDArray[np.int64], digests: NDAr
     judge = Judge(thumbs, sample)
     rows = np.concatenate([np.empty(0, np.int64), *(part[has_detail(thumbs[part])] for part in blocks(rows))])
     found = [np.empty((0, 2), np.int64)]
-    for pairs in gathered(candidates(hash_thumbs(thumbs, rows, sample)), len(rows)):
-        found += [judge.same_pictures(part) for part in blocks(rows[pairs])]
+    for codes in gathered(candidates(hash_thumbs(thumbs, rows, sample)), len(rows)):
+        found += [judge.same_pictures(rows[np.stack(np.divmod(part, len(rows)), axis=1)]) for part in blocks(codes)]
     return np.concatenate(found)
 
 
 def gathered(parts: Iterator[NDArray[np.int64]], total: int) -> Iterator[NDArray[np.int64]]:
-    """Yield the pairs of all parts, MAX_PAIRS or so at a time, each once among those."""
-    waiting: list[NDArray[np.int64]] = []
+    """Yield the pairs of all parts, MAX_PAIRS or so at a time, each once among those and as one number: the smaller row
+    times `total` and the larger."""
+    waiting = [np.empty(0, np.int64)]
     for part in parts:
         waiting.append(part.min(axis=1) * total + part.max(axis=1))
         if sum(map(len, waiting)) > MAX_PAIRS:
-            yield unique_pairs(waiting, total)
+            yield np.unique(np.concatenate(waiting))
             waiting = []
-    yield unique_pairs(waiting, total)
-
-
-def unique_pairs(waiting: list[NDArray[np.int64]], total: int) -> NDArray[np.int64]:
-    """Return each pair once, of pairs that are written as one number."""
-    codes = np.sort(np.concatenate([np.empty(0, np.int64), *waiting]))
-    return np.stack(np.divmod(codes[np.diff(codes, prepend=-1) > 0], total), axis=1)
+    if waiting:
+        yield np.unique(np.concatenate(waiting))
 
 
 def references(rows: NDArray[np.int64], digests: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return a sample of rows that depends on the pictures only: those with the smallest digests."""
-    order = np.lexsort(np.ascontiguousarray(digests[rows]).view(np.uint64).T)
-    return rows[order[:NUM_REFERENCES]]
+    return rows[np.argsort(digest_word(digests, rows, 1))[:NUM_REFERENCES]]
 
 
 def blocks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
@@ -242,22 +252,19 @@ def hash_thumbs(thumbs: NDArray[np.uint8], rows: NDArray[np.int64], sample: NDAr
     is_large = len(sample) == NUM_REFERENCES
     medians = np.median(unit(features(thumbs[sample]))[:, :HASH_BITS], axis=0) if is_large else 0
     words = HASH_BITS // 64, len(rows)
-    hashes = Hashes(
-        np.empty(words, np.uint64), np.empty(words, np.uint64), np.empty((len(band_bits()), len(rows)), np.uint16)
-    )
+    hashes = Hashes(np.empty(words, np.uint64), np.empty(words, np.uint64))
     for start in range(0, len(rows), BLOCK):
         part = slice(start, start + BLOCK)
         excess = unit(features(thumbs[rows[part]]))[:, :HASH_BITS] - medians
         bits, size = excess > 0, np.abs(excess)
-        hashes.bits[:, part] = packed(bits, np.uint64)
-        hashes.is_strong[:, part] = packed(size >= np.median(size, axis=1, keepdims=True), np.uint64)
-        hashes.bands[:, part] = packed(bits[:, band_bits().ravel()], np.uint16)
+        hashes.bits[:, part] = packed(bits)
+        hashes.is_strong[:, part] = packed(size >= np.median(size, axis=1, keepdims=True))
     return hashes
 
 
-def packed(bits: NDArray[np.bool_], word: type[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
-    """Return bits (num_rows, num_bits) as words, the first bit the highest, (num_words, num_rows)."""
-    return np.ascontiguousarray(np.packbits(bits, axis=1)).view(np.dtype(word).newbyteorder(">")).astype(word).T
+def packed(bits: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Return bits (num_rows, num_bits) as words, the first bit the highest, uint64 (num_words, num_rows)."""
+    return np.packbits(bits, axis=1).view(">u8").astype(np.uint64).T
 
 
 def candidates(hashes: Hashes) -> Iterator[NDArray[np.int64]]:
@@ -265,22 +272,30 @@ def candidates(hashes: Hashes) -> Iterator[NDArray[np.int64]]:
 
     Sorted by a band, and then by the longest waves, images stand beside those that share the band.
     """
-    for band in hashes.bands:
-        keys = (band.astype(np.uint64) << np.uint64(64 - BAND_BITS)) | (hashes.bits[0] >> np.uint64(BAND_BITS))
+    for places in band_bits():
+        keys = hashes.band(places) << np.uint64(64 - BAND_BITS)
+        keys |= hashes.bits[0] >> np.uint64(BAND_BITS)
         order = np.argsort(keys)
-        band, bits, is_strong = band[order], hashes.bits[:, order], hashes.is_strong[:, order]
-        left, found = np.arange(len(order)), [np.empty((0, 2), np.int64)]
-        for step in range(1, WINDOW + 1):
-            left = left[: np.searchsorted(left, len(order) - step)]
-            left = left[band[left] == band[left + step]]
-            if not len(left):
-                break
-            common = is_strong[:, left] & is_strong[:, left + step]
-            different = np.bitwise_count(common & (bits[:, left] ^ bits[:, left + step]))
-            num_common = np.bitwise_count(common)
-            is_near = (different[0] + different[1] <= MAX_DIFFERENT) & (num_common[0] + num_common[1] >= MIN_COMMON)
-            found.append(np.stack([order[left[is_near]], order[left[is_near] + step]], axis=1))
-        yield np.concatenate(found)
+        for start in range(0, len(order), SPAN):
+            rows = order[start : start + SPAN + WINDOW]
+            yield rows[close_pairs(hashes, rows, keys[rows] >> np.uint64(64 - BAND_BITS))]
+
+
+def close_pairs(hashes: Hashes, rows: NDArray[np.int64], band: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return pairs of places among sorted `rows` that agree; the first of a pair is one of the first SPAN places."""
+    bits, is_strong = hashes.bits[:, rows], hashes.is_strong[:, rows]
+    left, found = np.arange(min(len(rows), SPAN)), [np.empty((0, 2), np.int64)]
+    for step in range(1, WINDOW + 1):
+        left = left[: np.searchsorted(left, len(rows) - step)]
+        left = left[band[left] == band[left + step]]
+        if not len(left):
+            break
+        common = is_strong[:, left] & is_strong[:, left + step]
+        different = np.bitwise_count(common & (bits[:, left] ^ bits[:, left + step]))
+        num_common = np.bitwise_count(common)
+        is_near = (different[0] + different[1] <= MAX_DIFFERENT) & (num_common[0] + num_common[1] >= MIN_COMMON)
+        found.append(np.stack([left[is_near], left[is_near] + step], axis=1))
+    return np.concatenate(found)
 
 
 class Judge:

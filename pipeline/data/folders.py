@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.data.paths import Paths
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Finding, Source, encodable
 from pipeline.errors import DataError
 
@@ -30,7 +31,7 @@ HIDDEN = "its name, or that of a folder above it, starts with a dot or is __MACO
 class Listing:
     """What lies below a folder, relative to it, in a fixed order: files by visible folder ("" is the folder itself)."""
 
-    folders: list[tuple[str, list[str]]]
+    folders: list[tuple[str, Paths]]
     left_out: list[Finding]
 
 
@@ -82,7 +83,7 @@ class Walk:
         files: list[str] = []
         folders: list[str] = []
         links: list[str] = []
-        self.found.folders.append((folder, files))
+        self.found.folders.append((folder, found := Paths()))
         with os.scandir(self.full(folder)) as entries:
             for entry in entries:
                 path = prefix + entry.name
@@ -100,7 +101,7 @@ class Walk:
                     self.leave_out(path, "not_regular", "a pipe, socket or device")
         for path in sorted(links):
             self.follow(path, files)
-        files.sort()
+        found.extend(sorted(files))
         self.real.extend(sorted(folders, reverse=True))
 
     def read_hidden(self, folder: str) -> None:
@@ -180,7 +181,7 @@ def labelled(listing: Listing, origin: str, name: str, root: str) -> Source:
     refuse_empty(origin, splits_of, {top for _, top in filled})
     classes = tuple(sorted({name for name, _ in filled}))
     numbers = {name: number for number, name in enumerate(classes)}
-    paths: list[str] = []
+    paths = Paths()
     labels, splits, left_out = array("i"), array("B"), list(listing.left_out)
     for label, top, files in placed:
         if label is None:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Source, encodable
-from pipeline.data.tables import TABLES
+from pipeline.data.tables import TABLES, listed
 from pipeline.errors import DataError
 from pipeline.files import replacing
+from pipeline.text import is_formula
 
 BATCH = 50_000
 
@@ -34,7 +35,7 @@ def write_manifest(
     to the folder of the table where the images lie below it, else absolute.
 
     Raises:
-        DataError: an ending that is no table, or images that are not files of their own.
+        DataError: an ending that is no table, images that are no files of their own, or a class that a CSV cannot hold.
     """
     if path.suffix.lower() not in TABLES:
         raise DataError(f"{path}: expected a name that ends with {', '.join(TABLES)}; rename it")
@@ -43,7 +44,20 @@ def write_manifest(
             f"{source.origin}: its images are no files of their own (an array, or members of a shard), so no table can "
             "name them; expected a folder or a table; make the change where the array or shard is made"
         )
+    if path.suffix.lower() == ".csv" and not source.is_multi_label:
+        refuse_for_csv(path, source.classes)
     write_rows(path, table_rows(source, rows, splits, digests, Path(os.path.abspath(path.parent))))  # noqa: PTH100
+
+
+def refuse_for_csv(path: Path, classes: Sequence[str]) -> None:
+    """Raise DataError for a class that would be read again as a list, or that a spreadsheet would run as a formula."""
+    for name in classes:
+        if is_formula(name) or isinstance(listed(name), list):
+            what = "a formula to a spreadsheet" if is_formula(name) else "a list of labels"
+            raise DataError(
+                f"{path}: the class {name} would be {what}; expected another name in a .csv; write .jsonl or .parquet "
+                "instead, or rename the class"
+            )
 
 
 def write_record(path: Path, source: Source, splits: NDArray[np.uint8], digests: NDArray[np.uint8]) -> None:
@@ -83,7 +97,10 @@ def table_path(source: Source, row: int, home: Path | None) -> str:
         return path
     path = os.path.abspath(path)  # noqa: PTH100
     inside = home is not None and path.startswith(os.path.join(home, ""))  # noqa: PTH118
-    return os.path.relpath(path, home) if inside else path
+    if not inside:
+        return path
+    relative = os.path.relpath(path, home)
+    return f"./{relative}" if is_formula(relative) else relative
 
 
 def table_label(source: Source, row: int) -> str | list[str]:
@@ -118,13 +135,22 @@ def write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
 
     writer = None
     while batch := [cells | {"path": os.fsencode(cells["path"])} for cells in islice(rows, BATCH)]:
-        table = pa.Table.from_pylist(batch, schema=writer.schema if writer else None)
-        writer = writer or pq.ParquetWriter(path, table.schema)
-        writer.write_table(table)
+        writer = writer or pq.ParquetWriter(path, parquet_schema(batch[0]))
+        writer.write_table(pa.Table.from_pylist(batch, schema=writer.schema))
     if writer is None:
         pq.write_table(pa.table({"path": pa.array([], pa.binary()), "label": pa.array([], pa.string())}), path)
     else:
         writer.close()
+
+
+def parquet_schema(cells: dict[str, Any]) -> Any:
+    """Return the types of the columns of which `cells` is a row; a batch may hold no label that would tell."""
+    import pyarrow as pa
+
+    kinds = {"path": pa.binary(), "weight": pa.float64()}
+    if isinstance(cells["label"], list):
+        kinds["label"] = pa.list_(pa.string())
+    return pa.schema([(name, kinds.get(name, pa.string())) for name in cells])
 
 
 def read_paths(path: Path) -> list[str]:
@@ -136,7 +162,7 @@ def read_paths(path: Path) -> list[str]:
 
 def sha256_of(column: NDArray[Any]) -> str:
     """Return the SHA-256 of an array's bytes in hexadecimal."""
-    return hashlib.sha256(np.ascontiguousarray(column).tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(column).view(np.uint8).data).hexdigest()
 
 
 def write_known(path: Path, digests: NDArray[np.uint8], splits: NDArray[np.uint8]) -> None:

@@ -2,18 +2,20 @@
 
 import contextlib
 import re
-from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
 from pipeline.data.decode import DecodeError
 from pipeline.data.folders import HIDDEN, Listing, is_hidden_name, labelled
+from pipeline.data.paths import Paths
 from pipeline.data.source import URL, Finding, Source
 from pipeline.data.tables import TABLES, read_table
 from pipeline.errors import DataError
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 """Which extra of this package brings the driver of a scheme."""
+FILES = (".npz", ".npy", ".tar", ".tar.gz", ".tgz", ".zip")
+"""What is read from the disk only."""
 CONNECT_SECONDS = 5  # twice, as there is one retry
 ANSWER_SECONDS = 60
 STAMPS = ("size", "ETag", "LastModified", "md5Hash", "updated", "mtime", "created")
@@ -41,7 +43,8 @@ def open_store(url: str) -> tuple[Any, str]:
     import fsspec
 
     check_driver(url)
-    return fsspec.core.url_to_fs(url, **patience(url.partition("://")[0].lower()))
+    scheme, mark, place = url.partition("://")
+    return fsspec.core.url_to_fs(scheme.lower() + mark + place, **patience(scheme.lower()))
 
 
 def check_driver(url: str) -> None:
@@ -72,10 +75,13 @@ def patience(scheme: str) -> dict[str, Any]:
     return {}
 
 
-def refuse_unserved(paths: Iterable[str]) -> None:
-    """Raise DataError if there is no driver for the URLs among some paths."""
-    for url in {path.partition("://")[0]: path for path in paths if is_url(path)}.values():
-        check_driver(url)
+def refuse_unserved(source: Source) -> None:
+    """Raise DataError if there is no driver for the URLs among the paths of a table."""
+    for url in {path.partition("://")[0]: path for path in source.paths if is_url(path)}.values():
+        try:
+            check_driver(url)
+        except DataError as error:
+            raise DataError(f"{source.origin}: {error}") from error
 
 
 def read_url(url: str, max_bytes: int) -> bytes:
@@ -138,12 +144,19 @@ def from_url(url: str, name: str) -> Source:
     """
     address = url.partition("?")[0]  # a query may follow, such as a signature
     kind = next((ending for ending in TABLES if address.lower().endswith(ending)), None)
+    if address.lower().endswith(FILES):
+        raise DataError(
+            f"{redacted(url)}: found the address of an array or archive; expected that of a table "
+            f"({'/'.join(TABLES)}) or folder; fetch the file and give its path"
+        )
     try:
         store, path = open_store(url)
         if kind is None:
             return labelled(list_store(store, path), redacted(url), name, address.rstrip("/"))
         with store.open(path, "rb") as file:
-            return read_table(file, kind, redacted(url), name, address[: address.rindex("/") + 1])
+            source = read_table(file, kind, redacted(url), name, address[: address.rindex("/") + 1])
+        refuse_unserved(source)
+        return source
     except DataError:
         raise
     except Exception as error:  # border: see read_url
@@ -162,7 +175,7 @@ def list_store(store: Any, top: str) -> Listing:
     is_hidden = {name: any(map(is_hidden_name, filter(None, name.split("/")))) for name in names}
     shown = sorted((name for name in names if not is_hidden[name]), key=lambda name: (folder_of(name), name))
     return Listing(
-        [(folder, list(files)) for folder, files in groupby(shown, key=folder_of)],
+        [(folder, Paths(files)) for folder, files in groupby(shown, key=folder_of)],
         [Finding(name, "hidden", HIDDEN) for name in names if is_hidden[name]],
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.arrays import padded, readable
+from pipeline.data.paths import Paths
 from pipeline.data.source import NOT_GIVEN, SPLITS, Finding, Members, Source, encodable
 from pipeline.errors import DataError
 
@@ -67,7 +68,7 @@ def from_shards(path: Path) -> Source:
     shard_paths, left_out = list_shards(path) if path.is_dir() else ([path], [])
     splits = given_splits(path, shard_paths) if path.is_dir() else [NOT_GIVEN]
     shard_of, offsets, sizes, codes = array("i"), array("q"), array("q"), array("i")
-    paths: list[str] = []
+    paths = Paths()
     names: dict[str, int] = {}
     for number, shard_path in enumerate(shard_paths):
         shard = read_shard(shard_path)
@@ -80,7 +81,7 @@ def from_shards(path: Path) -> Source:
                 codes.append(names.setdefault(shard.labels[key], len(names)))
                 paths.append(f"{shard.name}/{name}")
     if not paths:
-        raise DataError(f"{path}: found no labelled image; expected key.jpg and key.cls in the same .tar for each")
+        raise unlabelled(path, left_out)
     classes, ranks = sorted_classes(list(names))
     columns = np.array(shard_of, np.int32), np.array(offsets, np.int64), np.array(sizes, np.int64)
     storage = Members(tuple(map(str, shard_paths)), *columns)
@@ -88,6 +89,17 @@ def from_shards(path: Path) -> Source:
     title = encodable(Path(os.path.abspath(path)).name.removesuffix(".tar"))  # noqa: PTH100  a link keeps its name
     labels = ranks[np.array(codes)]
     return Source(title, encodable(str(path)), classes, paths, labels, given, storage, left_out=tuple(left_out))
+
+
+def unlabelled(path: Path, left_out: Sequence[Finding]) -> DataError:
+    """Return the error of shards that hold no labelled image, with the first thing that they hold instead."""
+    first = "it is empty"
+    if left_out:
+        first = f"the first of {len(left_out)} members is {encodable(left_out[0].path)}: {left_out[0].detail}"
+    return DataError(
+        f"{path}: found no labelled image ({first}); expected key.jpg and key.cls (a text file with the name of the "
+        "class) in the same .tar for each; write it so, or unpack it into a folder per class"
+    )
 
 
 def list_shards(folder: Path) -> tuple[list[Path], list[Finding]]:

@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.cache_folder import Hold
+
 SPLITS = ("train", "val", "test")
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 NOT_GIVEN = 255
@@ -60,9 +62,13 @@ class Members:
 
 @dataclass(frozen=True)
 class Rows:
-    """Each image is a row of a .npy file (num_images, height, width[, bands]) of uint8, uint16 or float32."""
+    """Each image is a row of a .npy file (num_images, height, width[, bands]) of uint8, uint16 or float32.
+
+    `hold` keeps its folder from being cleared away while the source is in use.
+    """
 
     array_path: str
+    hold: Hold | None = None
 
     def location(self, index: int) -> Location:
         """Return the row of image `index`."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.data import arrays, builtin, folders, remote, shards, tables
+from pipeline.data.cache_folder import LIMIT_BYTES
 from pipeline.data.folders import class_name
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Members, Rows, Source, encodable
 from pipeline.data.tables import TABLES
@@ -22,45 +23,45 @@ BLOCK = 10_000  # images whose stamps are held at once
 NUM_THREADS = 16  # that ask for the stamps of URLs
 
 
-def open_source(data: str, workspace: Path, source_folder: str | None = None) -> Source:
+def open_source(data: str, workspace: Path, source_folder: str | None = None, limit_bytes: int = LIMIT_BYTES) -> Source:
     """Return the labelled images that `data` names: a built-in set, a URL, a folder or a file.
 
-    `source_folder` is where the files of a built-in set lie (`--source`). A path wins only if it is written as one
-    (`./digits`); a bare built-in name is the built-in set.
+    `source_folder` is where the files of a built-in set lie (`--source`); `limit_bytes` bounds the cache, which arrays
+    are unpacked into. A path wins only if it is written as one (`./digits`); a bare built-in name is the built-in set.
 
     Raises:
         DataError: nothing is there, or it does not hold labelled images; the message shows the layouts that do.
     """
     if data in builtin.NAMES:
-        return checked(builtin.open_builtin(data, workspace, source_folder))
+        return checked(builtin.open_builtin(data, workspace, source_folder, limit_bytes))
     data = data.removeprefix("file://")
     if remote.is_url(data):
         return checked(remote.from_url(data, source_name(data)))
     if os.path.isdir(data):  # noqa: PTH112  (Path.is_dir raises where this says no)
-        return checked(open_folder(Path(data), workspace))
+        return checked(open_folder(Path(data), workspace, limit_bytes))
     if os.path.isfile(data):  # noqa: PTH113
-        return checked(open_file(Path(data), workspace))
+        return checked(open_file(Path(data), workspace, limit_bytes))
     raise wrong_layout(data, "nothing")
 
 
-def open_folder(path: Path, workspace: Path) -> Source:
+def open_folder(path: Path, workspace: Path, limit_bytes: int) -> Source:
     """Return the labelled images of a folder."""
-    if arrays.is_idx_folder(path):
-        return arrays.from_idx_folder(path, workspace)
+    if arrays.has_idx(path):
+        return arrays.from_idx_folder(path, workspace, limit_bytes)
     if shards.is_shard_folder(path):
         return shards.from_shards(path)
     return folders.from_folder(path, source_name(str(path)), encodable(str(path)))
 
 
-def open_file(path: Path, workspace: Path) -> Source:
+def open_file(path: Path, workspace: Path, limit_bytes: int) -> Source:
     """Return the labelled images of a file, by its ending."""
     kind = path.suffix.lower()
     if kind in TABLES:
         source = tables.from_table(path, source_name(str(path)))
-        remote.refuse_unserved(source.paths)
+        remote.refuse_unserved(source)
         return source
     if kind == ".npz":
-        return arrays.from_npz(path, workspace)
+        return arrays.from_npz(path, workspace, limit_bytes)
     if shards.is_shard(path):
         return shards.from_shards(path)
     raise wrong_layout(str(path), "a file of another kind")

@@ -36,9 +36,9 @@ class Table:
     starts: NDArray[np.int64]
     num_classes: int
 
-    def lists(self) -> tuple[list[int], list[int], list[int]]:
-        """Return starts, classes and counts for a walk over the groups; numbers of lists are read faster."""
-        return self.starts.tolist(), self.classes.tolist(), self.counts.tolist()
+    def views(self) -> tuple[memoryview, memoryview, memoryview]:
+        """Return starts, classes and counts for a walk over the groups: read as fast as lists, without their memory."""
+        return self.starts.data, self.classes.data, self.counts.data
 
     def images(self, is_chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Return how many images of each class the chosen groups have."""
@@ -120,8 +120,8 @@ def assign_folds(
     counts = [[0] * (len(source.classes) + 1) for _ in range(num_folds)]
     sizes = [0] * num_folds
     fold_of_group = np.zeros(len(groups.sizes), np.uint8)
-    starts, classes, numbers = groups.strata.lists()
-    for group in np.argsort(-groups.sizes, kind="stable").tolist():
+    starts, classes, numbers = groups.strata.views()
+    for group in np.argsort(-groups.sizes, kind="stable").data:
         own = range(starts[group], starts[group + 1])
         crowding = [sum(numbers[entry] * count[classes[entry]] for entry in own) for count in counts]
         fold = min(range(num_folds), key=lambda fold: (crowding[fold], sizes[fold]))
@@ -151,10 +151,14 @@ def merge_groups(near: NDArray[np.int64], groups: Sequence[str] | None) -> NDArr
         return near
     rows = np.arange(len(near))
     first_of_group: dict[str, int] = {}
-    same_group = [first_of_group.setdefault(group, row) if group else row for row, group in enumerate(groups)]
+    same_group = np.fromiter(
+        (first_of_group.setdefault(group, row) if group else row for row, group in enumerate(groups)),
+        np.int64,
+        len(near),
+    )
     clustered = np.flatnonzero(near >= 0)
     _, first, inverse = np.unique(near[clustered], return_index=True, return_inverse=True)
-    links = np.concatenate([np.array(same_group, np.int64), clustered[first][inverse]])
+    links = np.concatenate([same_group, clustered[first][inverse]])
     return numbered(components(links, np.concatenate([rows, clustered]), len(near)))
 
 
@@ -186,9 +190,9 @@ class Handout:
         """
         missing = self.missing(split)
         spare = self.spare_groups(later).tolist()
-        starts, classes, counts = self.groups.strata.lists()
-        label_starts, labels, _ = self.groups.labels.lists()
-        for group in np.flatnonzero(self.splits == NOT_GIVEN).tolist():
+        starts, classes, counts = self.groups.strata.views()
+        label_starts, labels, _ = self.groups.labels.views()
+        for group in np.flatnonzero(self.splits == NOT_GIVEN).data:
             own = range(starts[group], starts[group + 1])
             gain = 0
             for entry in own:

@@ -16,6 +16,7 @@ from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Finding, Source, enco
 from pipeline.data.split import find_leaks, merge_groups
 
 NUM_EXTREMES = 8
+BLOCK = 10_000  # images whose moments are held at once
 UNIFORM_SPREAD = 0.01  # standard deviation of the pixels, as a part of the range (float: of the largest value)
 
 KINDS = ("used", "unsupported", "corrupt", "hidden", "not_regular", "too_large", "missing")
@@ -202,10 +203,15 @@ def is_file_type(ending: str) -> bool:
 
 def count_uniform(cache: ImageCache, usable: NDArray[np.bool_]) -> int:
     """Return how many usable images are nearly one colour."""
-    mean, square = cache.moments[usable, 0], cache.moments[usable, 1]
-    if not mean.size:
+    rows = np.flatnonzero(usable)
+    if not len(rows):
         return 0
-    spread = np.sqrt(np.maximum(square - mean**2, 0)).max(axis=1)
+    spread, square = np.empty((2, len(rows)), np.float32)
+    for start in range(0, len(rows), BLOCK):
+        part = slice(start, start + BLOCK)
+        mean, squares = cache.moments[rows[part]].transpose(1, 0, 2)
+        spread[part] = np.sqrt(np.maximum(squares - mean**2, 0)).max(axis=1)
+        square[part] = squares.max(axis=1)
     largest = float(np.sqrt(square.max())) if cache.spec.dtype == "float32" else np.iinfo(cache.spec.dtype).max
     return int((spread <= UNIFORM_SPREAD * largest).sum())
 
@@ -246,7 +252,8 @@ def brightness_of(source: Source, cache: ImageCache, rows: NDArray[np.int64]) ->
     """Return the mean of all pixels, and which images are the darkest and the brightest."""
     if not len(rows):
         return {"mean": None, "darkest": [], "brightest": []}
-    means = cache.moments[rows, 0].mean(axis=1)
+    blocks = (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))
+    means = np.concatenate([cache.moments[block, 0].mean(axis=1) for block in blocks])
     order = rows[np.argsort(means, kind="stable")]
     dark, bright = order[:NUM_EXTREMES], order[::-1][:NUM_EXTREMES]
     paths = {"darkest": [source.paths[row] for row in dark], "brightest": [source.paths[row] for row in bright]}

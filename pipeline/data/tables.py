@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.folders import SPLIT_NAMES, class_name
+from pipeline.data.paths import Paths
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Source, encodable
 from pipeline.errors import DataError
 
@@ -33,7 +34,7 @@ class Columns:
 
     def __init__(self, origin: str) -> None:
         self.origin = origin
-        self.paths: list[str] = []
+        self.paths = Paths()
         self.classes: dict[str, int] = {}
         self.labels = array("i")  # of all rows, one after the other
         self.num_labels = array("i")
@@ -52,9 +53,10 @@ class Columns:
         """
         missing = [key for key in ("path", "label") if is_empty(row.get(key))]
         if missing:
-            raise self.error(f"found {sorted(map(str, row))} with no {' and no '.join(missing)}", EXPECTED)
+            found = str(sorted(map(str, row)))
+            raise self.error(f"found {found[:200]} with no {' and no '.join(missing)}", EXPECTED)
         values = row["label"] if isinstance(row["label"], list) else [row["label"]]
-        if any(is_empty(value) or isinstance(value, list | dict) for value in values):
+        if any(is_empty(value) or isinstance(value, list | dict | tuple) for value in values):
             raise self.error(f"label is {row['label']!r:.80}", "a text, or a list of texts")
         names = {class_name(text_of(value)) for value in values}
         split, weight = self.split(row.get("split")), self.weight(row.get("weight"))
@@ -170,7 +172,8 @@ class Columns:
 
     def refuse_doubles(self) -> None:
         """Raise DataError if two rows have the same path."""
-        if len(set(self.paths)) == len(self.paths):
+        hashes = np.fromiter(map(hash, self.paths), np.int64, len(self.paths))
+        if len(np.unique(hashes)) == len(hashes):
             return
         rows: dict[str, int] = {}
         for row, path in enumerate(self.paths, start=1):
@@ -222,17 +225,26 @@ def next_row(rows: Iterator[dict[str, Any]], columns: Columns, kind: str) -> dic
 
 def csv_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
     """Yield the rows of a CSV file; a label may be a JSON list."""
-    reader = csv.reader(lines(file), strict=True)
+    reader = filter(None, csv.reader(lines(file), strict=True))  # without empty lines
     header = next(reader, [])
-    refuse_double_columns(header)
+    refuse_odd_header(header)
     for cells in reader:
         if len(cells) > len(header):
             raise ValueError(f"{len(cells)} cells under {len(header)} columns (a comma inside a cell needs quotes)")
-        if cells:
-            row: dict[str, Any] = dict(zip(header, cells, strict=False))
-            if "label" in row:
-                row["label"] = listed(row["label"])
-            yield row
+        row: dict[str, Any] = dict(zip(header, cells, strict=False))
+        if "label" in row:
+            row["label"] = listed(row["label"])
+        yield row
+
+
+def refuse_odd_header(header: Sequence[str]) -> None:
+    """Raise ValueError for what a spreadsheet writes that is not comma-separated UTF-8, and for double columns."""
+    refuse_double_columns(header)
+    if any("\0" in name for name in header):
+        raise ValueError("it is no UTF-8 text (UTF-16, or no text at all); save it as CSV UTF-8")
+    for separator in ";\t|":
+        if len(header) == 1 and separator in header[0] and "path" in header[0].split(separator):
+            raise ValueError(f"its columns are separated by {separator!r}; save it with commas")
 
 
 def listed(cell: str) -> str | list[Any]:
@@ -269,7 +281,17 @@ def parquet_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
         if field.name in COLUMNS or not any(is_unfit(field.type) for is_unfit in unfit)
     ]
     for batch in table.iter_batches(BATCH_ROWS, columns=names):
-        yield from batch.to_pylist()
+        for cells in zip(*map(cells_of, names, batch.columns), strict=True):
+            yield dict(zip(names, cells, strict=True))
+
+
+def cells_of(name: str, column: Any) -> list[Any]:
+    """Return the values of an Arrow column; ValueError names one with dates or zones that Python does not know."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError, KeyError) as error:
+        raise ValueError(f"the column {name!r} holds what Python cannot express ({error}); leave it out") from error
+    return values
 
 
 READERS = {".csv": csv_rows, ".parquet": parquet_rows, ".jsonl": jsonl_rows}

@@ -24,13 +24,13 @@ from typing import Any
 
 from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.files import locked, replacing, sha256_file, sha256_json, write_json, write_text
+from pipeline.text import is_formula
 
 SCHEMA = 1
 PLAN_FILE = "_PLAN.json"
 MANIFEST_FILE = "MANIFEST.json"
 SUCCESS_FILE = "_SUCCESS"
 PACKAGES = ("keras", "numpy", "pillow", "pyarrow")
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # OWASP, "CSV Injection"
 
 
 @dataclass(frozen=True)
@@ -355,13 +355,4 @@ def csv_cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.7g}"
     text = str(value)
-    return f"'{text}" if text.startswith(FORMULA_STARTS) and not is_number(text) else text
-
-
-def is_number(text: str) -> bool:
-    """Tell whether a text, such as -1, is a number, which a spreadsheet computes nothing from."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return f"'{text}" if is_formula(text) else text

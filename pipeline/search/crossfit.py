@@ -5,8 +5,7 @@ nothing leaks into the study's score.
 """
 
 import json
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from math import inf
@@ -22,14 +21,14 @@ from pipeline.data.source import NOT_GIVEN, Files, Source
 from pipeline.data.split import assign_folds, merge_groups
 from pipeline.errors import DataError, StoppedEarly, TrialFailed
 from pipeline.files import replacing, sha256_file, write_json
-from pipeline.records import EpochRow, TrialTask
+from pipeline.records import TrialTask
 from pipeline.search.budget import SECONDS_PER_TRIAL, STARTUP_SECONDS, TRAIN_FORWARD_RATIO
 from pipeline.search.engine import LocalEngine, describe_exit
 from pipeline.search.store import FINAL_TRIAL, StudyStore
 from pipeline.search.study import trial_seed
 from pipeline.search.worker import labelled, setting, stored_dataset, warm_up
 
-RUNG = 2  # after screening and finalists: the seeds of the folds differ from those of all trials
+RUNG = 100  # above the rungs of any study: the seeds of the folds differ from those of all trials
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,12 @@ def hold_images(facts: dict[str, Any]) -> cache_folder.Hold:
 
 
 def missing_folds(plan: CrossFit) -> list[int]:
-    """Return the folds whose predictions are not kept; kept ones of other images or another model are removed."""
+    """Return the folds whose predictions are not kept.
+
+    Kept ones of other images or another model are removed, and what a killed process left half written.
+    """
+    for path in plan.folder.glob(".*.tmp-*"):
+        path.unlink(missing_ok=True)
     if read_facts(plan.facts_path) != plan.depends_on:
         forget(plan)
     return [number for number in range(plan.num_folds) if not plan.logits_path(number).exists()]
@@ -133,12 +137,10 @@ def read_facts(path: Path) -> Any:
 
 
 def forget(plan: CrossFit) -> None:
-    """Remove kept predictions and what a killed process left behind."""
+    """Remove kept predictions."""
     plan.facts_path.unlink(missing_ok=True)
     for number in range(plan.num_folds):
         plan.logits_path(number).unlink(missing_ok=True)
-    for path in plan.folder.glob(".*.tmp-*"):
-        path.unlink()
 
 
 def assign_images(plan: CrossFit, facts: dict[str, Any], images_folder: Path) -> None:
@@ -159,8 +161,8 @@ def assign_images(plan: CrossFit, facts: dict[str, Any], images_folder: Path) ->
     source = Source(
         facts["dataset"], facts["source"], classes, paths, labels[rows], splits[rows], storage, groups
     )  # fmt: skip
-    near = np.load(images_folder / "clusters.npy")[1]
-    digests = np.load(images_folder / "facts.npy")["sha256"][rows]
+    near = np.load(images_folder / "clusters.npy", mmap_mode="r")[1]
+    digests = np.load(images_folder / "facts.npy", mmap_mode="r")["sha256"][rows]
     clusters = merge_groups(near[rows], source.groups)
     folds = np.full(len(splits), NOT_GIVEN, np.uint8)
     folds[rows] = assign_folds(source, clusters, digests, plan.num_folds, np.ones(len(rows), bool))
@@ -206,12 +208,12 @@ def run_fold(plan: CrossFit, engine: LocalEngine, number: int) -> float:
         attempt=0,
         number=plan.trial,
         rung=RUNG,
-        epochs=plan.epochs,
+        samples=plan.epochs * len(rows_of_fold(plan.folds(), number)[0]),
         params=plan.params,
         seed=trial_seed(plan.seed, plan.trial, RUNG + number),
         seconds_limit=inf,
     )
-    future = engine.pool.schedule(predict_fold, args=(task, plan.folds_path, number, plan.logits_path(number)))
+    future = engine.call(predict_fold, task, plan.folds_path, number, plan.logits_path(number))
     try:
         return float(future.result())
     except TrialFailed as error:
@@ -230,7 +232,8 @@ def predict_fold(task: TrialTask, folds_path: Path, number: int, target: Path) -
     """Train, in a child process, on the images of other folds; write the logits of this fold; return its accuracy."""
     warm_up()
     from pipeline.models.predict import predict_logits
-    from pipeline.training.trial import measure_logits, train
+    from pipeline.training.metrics import measure_logits
+    from pipeline.training.trial import train
 
     store = StudyStore(Path(task.study_path) / "study.db")
     try:
@@ -239,28 +242,17 @@ def predict_fold(task: TrialTask, folds_path: Path, number: int, target: Path) -
         store.close()
     dataset = stored_dataset(task, facts)
     training, held_out = map(dataset.subset, rows_of_fold(np.load(folds_path), number))
-    model, _ = train(task.params, labelled(training), None, setting(task, facts), orphan_guard())
+    model, _ = train(task.params, labelled(training), None, setting(task, facts), lambda row: None)
     logits = predict_logits(model, held_out.images)
     with replacing(target) as temporary, temporary.open("wb") as file:
         np.save(file, logits)
-    return measure_logits(logits, held_out.labels)[1]
+    return measure_logits(logits, held_out.labels).accuracy
 
 
 def rows_of_fold(folds: NDArray[np.uint8], number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the usable rows outside a fold, which train, and those in it, which are predicted."""
     is_held_out = folds == number
     return np.flatnonzero((folds != NOT_GIVEN) & ~is_held_out), np.flatnonzero(is_held_out)
-
-
-def orphan_guard() -> Callable[[EpochRow], None]:
-    """Return a function that ends this child after an epoch if its parent is gone."""
-    parent = os.getppid()
-
-    def check(_row: EpochRow) -> None:
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return check
 
 
 def read_predictions(plan: CrossFit) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

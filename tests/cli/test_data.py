@@ -80,6 +80,13 @@ def test_list_as_json_has_numbers(run: Run) -> None:
     )  # fmt: skip
 
 
+def test_an_array_beyond_the_cache_limit_is_refused_with_what_it_takes(run: Run) -> None:
+    np.savez("large.npz", images=np.zeros((40, 9, 9), np.uint8), labels=np.arange(40) % 2)
+    done = run("check", "large.npz", "--cache-limit", "1kb")
+    assert done.exit_code == 5
+    assert "--cache-limit is 0.0 GiB; expected 0.0 GiB for the unpacked images" in done.stderr
+
+
 @pytest.mark.heavy
 def test_check_as_json_counts_what_is_on_disk_and_refuses_a_leak(run: Run) -> None:
     done = run("check", "messy", "--json")

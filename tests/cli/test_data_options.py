@@ -3,7 +3,8 @@
 import click
 import pytest
 
-from pipeline.cli.data_options import Colour, Size
+from pipeline.cli.data_options import Colour, Size, data_options
+from pipeline.data.cache_folder import LIMIT_BYTES
 
 
 @pytest.mark.parametrize(
@@ -13,7 +14,7 @@ def test_sizes(text, number):
     assert Size().convert(text, None, None) == number
 
 
-@pytest.mark.parametrize("text", ["", "20", "GB", "-1GB", "1.5.2GB", "20GBs"])
+@pytest.mark.parametrize("text", ["", "20", "GB", "-1GB", "1.5.2GB", "20GBs", "9" * 400 + "GB"])
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(click.BadParameter, match="such as 500MB"):
         Size().convert(text, None, None)
@@ -23,3 +24,8 @@ def test_colours_become_lower_case_and_others_are_refused():
     assert Colour().convert("#FFaa00", None, None) == "#ffaa00"
     with pytest.raises(click.BadParameter, match="expected #rrggbb"):
         Colour().convert("#fff", None, None)
+
+
+def test_the_cache_has_one_limit_unless_another_is_given():
+    command = click.command()(data_options(lambda **options: None))
+    assert command.make_context("search", []).params["cache_limit"] == LIMIT_BYTES

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data import arrays
+from pipeline.data import arrays, cache_folder
 from pipeline.data.arrays import from_idx_folder, from_npz, is_idx_folder
 from pipeline.errors import DataError, StoppedEarly
 
@@ -220,6 +220,12 @@ def test_a_hostile_header_of_an_array_is_refused(tmp_path, text):
         from_npz(write_members(tmp_path / "a.npz", {"images.npy": content, "labels.npy": content}), tmp_path)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_doubles_too_large_for_floats_become_infinite_without_a_warning(tmp_path):
+    path = write_npz(tmp_path / "a.npz", {"images": np.full((2, 5, 4), 1e300), "labels": np.arange(2)})
+    assert np.isinf(stored(from_npz(path, tmp_path))).all()
+
+
 def test_an_array_above_the_limit_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(arrays, "MAX_ARRAY_BYTES", 100)
     with pytest.raises(DataError, match=r"a\.npz: found images \(12, 5, 4\) of 0\.0 GiB; expected at most"):
@@ -228,8 +234,8 @@ def test_an_array_above_the_limit_is_refused_before_anything_is_written(tmp_path
 
 
 def test_an_array_that_the_disk_has_no_room_for_is_refused_before_it_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(arrays, "FREE_BYTES", shutil.disk_usage(tmp_path).total)
-    with pytest.raises(StoppedEarly, match=r"GiB are free; expected .* GiB for the unpacked images"):
+    monkeypatch.setattr(cache_folder, "FREE_BYTES", shutil.disk_usage(tmp_path).total)
+    with pytest.raises(StoppedEarly, match=r"GiB are free, .* expected .* GiB for the unpacked images"):
         from_npz(write_npz(tmp_path / "a.npz", medmnist()), tmp_path)
     assert list(tmp_path.rglob("*.npy")) == []
 
@@ -257,6 +263,43 @@ def test_the_array_is_written_once_and_again_when_the_file_or_the_array_changed(
     source = from_npz(write_npz(path, content), tmp_path)
     assert array_of(source) != first
     assert (stored(source)[:7] == content["train_images"]).all()
+
+
+def test_an_array_gives_way_to_a_newer_one_and_never_while_it_is_in_use(tmp_path):
+    contents = [{"images": images(50, 9, 9), "labels": np.arange(50) % 2} for _ in range(3)]
+    paths = [write_npz(tmp_path / f"{number}.npz", content) for number, content in enumerate(contents)]
+    limit = 2 * folder_bytes(array_of(from_npz(paths[0], tmp_path)).parent)
+    first, second = from_npz(paths[0], tmp_path, limit), from_npz(paths[1], tmp_path, limit)
+    with pytest.raises(StoppedEarly, match=r"--cache-limit is 0\.0 GiB; expected 0\.0 GiB .*, or raise --cache-limit"):
+        from_npz(paths[2], tmp_path, limit)
+    assert (stored(first) == contents[0]["images"]).all()
+    kept, given_way = array_of(first), array_of(second)
+    del second
+    third = from_npz(paths[2], tmp_path, limit)
+    assert (kept.exists(), given_way.exists()) == (True, False)
+    assert (stored(third) == contents[2]["images"]).all()
+
+
+def test_decoded_images_and_arrays_share_one_limit(tmp_path):
+    path = write_npz(tmp_path / "a.npz", {"images": images(50, 9, 9), "labels": np.arange(50) % 2})
+    with cache_folder.building(cache_folder.home_of(tmp_path, "images"), "old") as folder:
+        (folder / "images.npy").write_bytes(bytes(5000))
+    array = array_of(from_npz(path, tmp_path, 6000))
+    assert array.exists()
+    assert [folder.name for folder in cache_folder.home_of(tmp_path, "images").iterdir()] == []
+
+
+def test_what_a_killed_unpacking_left_is_swept_by_the_next(tmp_path):
+    half = cache_folder.home_of(tmp_path, "arrays") / ".key.tmp-1"
+    half.mkdir(parents=True)
+    (half / cache_folder.LOCK).touch()
+    (half / "images.npy").write_bytes(b"half")
+    array = array_of(from_npz(write_npz(tmp_path / "a.npz", medmnist()), tmp_path))
+    assert [folder.name for folder in half.parent.iterdir()] == [array.parent.name]
+
+
+def folder_bytes(folder):
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def write_idx(path, array):
@@ -288,13 +331,13 @@ def test_idx_files_in_each_way_of_writing_their_names(tmp_path, form):
 
 
 def test_idx_files_with_names_for_their_classes_are_sorted_by_name(tmp_path):
-    source = from_idx_folder(write_idx_folder(tmp_path / "idx", num_classes=3), tmp_path, ("dog", "cat", "ant"))
+    source = from_idx_folder(write_idx_folder(tmp_path / "idx", num_classes=3), tmp_path, names=("dog", "cat", "ant"))
     assert source.classes == ("ant", "cat", "dog")
     assert [source.label_text(index) for index in range(3)] == ["dog", "cat", "ant"]
 
 
 def test_classes_of_idx_files_that_do_not_occur_are_no_classes(tmp_path):
-    source = from_idx_folder(write_idx_folder(tmp_path / "idx", num_classes=2), tmp_path, tuple("abcdef"))
+    source = from_idx_folder(write_idx_folder(tmp_path / "idx", num_classes=2), tmp_path, names=tuple("abcdef"))
     assert source.classes == ("a", "b")
 
 
@@ -353,7 +396,7 @@ def test_a_truncated_idx_file_is_told_what_it_should_be(tmp_path):
 
 def test_labels_of_another_set_are_refused(tmp_path):
     with pytest.raises(DataError, match="found labels up to 9; expected 0 to 2; these are files of another set"):
-        from_idx_folder(write_idx_folder(tmp_path / "idx"), tmp_path, tuple("abc"))
+        from_idx_folder(write_idx_folder(tmp_path / "idx"), tmp_path, names=tuple("abc"))
 
 
 def test_idx_files_that_declare_exabytes_are_refused_before_they_are_read(tmp_path):

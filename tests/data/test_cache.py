@@ -12,7 +12,7 @@ from pipeline.data.dataset import split_dataset
 from pipeline.data.sources import open_source
 from pipeline.errors import DataError
 from pipeline.records import ImageSpec
-from tests.cli.workspace import start
+from tests.cli.workspace import started
 from tests.data.pictures import write_classes, write_picture
 
 pytestmark = pytest.mark.heavy
@@ -35,6 +35,17 @@ def test_pixels_and_moments(tmp_path):
     assert cache.moments[:, 0, 0] == pytest.approx(brightness, rel=1e-5)
     assert cache.moments[:, 1, 0] == pytest.approx(np.square(images.astype(float)).mean(axis=(1, 2, 3)), rel=1e-5)
     assert (cache.facts["height"][0], cache.facts["width"][0], cache.facts["bands"][0]) == (10, 12, 1)
+
+
+def test_what_is_known_of_each_image_is_mapped_from_disk(tmp_path):
+    cache = prepared(write_classes(tmp_path / "set", {"a": 6, "b": 6}), tmp_path)
+    columns = (cache.facts, cache.moments, cache.clusters.exact, cache.clusters.near)
+    assert [is_mapped(column) for column in columns] == [True] * 4
+    assert not any(column.flags.writeable for column in columns)
+
+
+def is_mapped(array):
+    return array is not None and (isinstance(array, np.memmap) or is_mapped(array.base))
 
 
 def test_a_second_search_decodes_nothing_and_a_changed_file_is_noticed(tmp_path):
@@ -91,10 +102,9 @@ def test_another_size_is_another_cache_and_the_oldest_makes_room(tmp_path):
 @pytest.mark.parametrize("delay", [0.35, 0.6, 0.9])
 def test_a_kill_at_any_time_leaves_a_usable_cache(tmp_path, delay):
     root = write_classes(tmp_path / "set", {"a": 400, "b": 400})
-    process = start(tmp_path, "data", "check", "set")
-    time.sleep(delay)  # somewhere between the imports and the commit
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    with started(tmp_path, "data", "check", "set") as process:
+        time.sleep(delay)  # somewhere between the imports and the commit
+        process.send_signal(signal.SIGKILL)
     cache = prepared(root, tmp_path)
     assert len(cache.images()) == 800
     assert not cache.bad

@@ -20,28 +20,72 @@ def write_folder(home, key, size=BLOCK):
     return home / key
 
 
+@pytest.fixture
+def home(tmp_path):
+    """A home as a workspace has several side by side."""
+    return tmp_path / "cache" / "images"
+
+
 def names(home):
     return sorted(path.name for path in home.iterdir())
 
 
-def test_a_folder_appears_whole_and_opens(tmp_path):
-    folder = write_folder(tmp_path, "one")
-    assert names(tmp_path) == ["one"]
-    hold = cache_folder.open_whole(tmp_path, "one")
+def test_a_folder_appears_whole_and_opens(home):
+    folder = write_folder(home, "one")
+    assert names(home) == ["one"]
+    hold = cache_folder.open_whole(home, "one")
     assert hold is not None
     assert hold.folder == folder
 
 
-def test_a_build_that_fails_leaves_nothing(tmp_path):
-    with pytest.raises(OSError, match="full"), cache_folder.building(tmp_path, "one"):
+def fill(folder):
+    (folder / "images.npy").write_bytes(b"images")
+
+
+def never(folder):
+    raise AssertionError("built again")
+
+
+def test_what_is_built_is_open_and_held_and_built_once(home):
+    hold = cache_folder.open_or_build(home, "one", fill)
+    assert (hold.folder / "images.npy").read_bytes() == b"images"
+    assert not cache_folder.clear(home / "one")
+    assert cache_folder.open_or_build(home, "one", never).folder == hold.folder
+
+
+def test_a_damaged_folder_that_another_process_holds_is_not_trusted(home):
+    hold = cache_folder.open_or_build(home, "one", fill)
+    (home / "one" / "images.npy").write_bytes(b"damage")
+    with pytest.raises(OSError, match="one: cannot be read back"):
+        cache_folder.open_or_build(home, "one", fill)
+    hold.close()
+    repaired = cache_folder.open_or_build(home, "one", fill)
+    assert (repaired.folder / "images.npy").read_bytes() == b"images"
+
+
+def test_homes_side_by_side_share_the_limit_and_the_sweep(home):
+    other = home.with_name("arrays")
+    os.utime(write_folder(other, "old") / "meta.json", (1, 1))
+    write_folder(home, "new")
+    left = other / ".half.tmp-1"
+    left.mkdir()
+    (left / "in-use").touch()
+    size = sum(path.stat().st_size for path in (home / "new").iterdir())
+    assert cache_folder.make_room(home, size, 2 * size)
+    write_folder(home, "newer")
+    assert (names(home), names(other)) == (["new", "newer"], [])
+
+
+def test_a_build_that_fails_leaves_nothing(home):
+    with pytest.raises(OSError, match="full"), cache_folder.building(home, "one"):
         raise OSError("full")
-    assert names(tmp_path) == []
+    assert names(home) == []
 
 
 @pytest.mark.parametrize("name", ["images.npy", "facts.npy", "meta.json"])
 @pytest.mark.parametrize("fault", ["flip", "cut", "zero", "gone", "extra"])
-def test_a_damaged_folder_is_removed_and_not_trusted(tmp_path, name, fault):
-    path = write_folder(tmp_path, "one") / name
+def test_a_damaged_folder_is_removed_and_not_trusted(home, name, fault):
+    path = write_folder(home, "one") / name
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     damaged = {"flip": bytes(content), "cut": path.read_bytes()[: len(content) // 2], "zero": bytes(len(content))}
@@ -51,47 +95,48 @@ def test_a_damaged_folder_is_removed_and_not_trusted(tmp_path, name, fault):
         path.with_name("more.npy").write_bytes(b"x")
     else:
         path.write_bytes(damaged[fault])
-    assert cache_folder.open_whole(tmp_path, "one") is None
-    assert names(tmp_path) == []
+    assert cache_folder.open_whole(home, "one") is None
+    assert names(home) == []
 
 
-def test_what_was_not_used_for_longest_goes_first(tmp_path):
+def test_what_was_not_used_for_longest_goes_first(home):
     for age, key in enumerate(("new", "old", "older")):
-        os.utime(write_folder(tmp_path, key) / "meta.json", (time.time() - 1000 * age,) * 2)
-    size = sum(path.stat().st_size for path in (tmp_path / "new").iterdir())
-    assert cache_folder.make_room(tmp_path, size, 3 * size)
-    assert names(tmp_path) == ["new", "old"]
-    assert cache_folder.make_room(tmp_path, size, size)
-    assert names(tmp_path) == []
+        os.utime(write_folder(home, key) / "meta.json", (time.time() - 1000 * age,) * 2)
+    size = sum(path.stat().st_size for path in (home / "new").iterdir())
+    assert cache_folder.make_room(home, size, 3 * size)
+    assert names(home) == ["new", "old"]
+    assert cache_folder.make_room(home, size, size)
+    assert names(home) == []
 
 
-def test_opening_counts_as_use(tmp_path):
+def test_opening_counts_as_use(home):
     for key in ("first", "second"):
-        os.utime(write_folder(tmp_path, key) / "meta.json", (1, 1))
-    cache_folder.open_whole(tmp_path, "first").close()
-    size = sum(path.stat().st_size for path in (tmp_path / "first").iterdir())
-    cache_folder.make_room(tmp_path, size, 2 * size)
-    assert names(tmp_path) == ["first"]
+        os.utime(write_folder(home, key) / "meta.json", (1, 1))
+    cache_folder.open_whole(home, "first").close()
+    size = sum(path.stat().st_size for path in (home / "first").iterdir())
+    cache_folder.make_room(home, size, 2 * size)
+    assert names(home) == ["first"]
 
 
-def test_a_folder_in_use_stays(tmp_path):
-    write_folder(tmp_path, "one")
-    hold = cache_folder.open_whole(tmp_path, "one")
-    assert not cache_folder.make_room(tmp_path, BLOCK, BLOCK)
-    assert names(tmp_path) == ["one"]
+def test_a_folder_in_use_stays(home):
+    write_folder(home, "one")
+    hold = cache_folder.open_whole(home, "one")
+    assert not cache_folder.make_room(home, BLOCK, BLOCK)
+    assert names(home) == ["one"]
     hold.close()
-    assert cache_folder.make_room(tmp_path, BLOCK, BLOCK)
-    assert names(tmp_path) == []
+    assert cache_folder.make_room(home, BLOCK, BLOCK)
+    assert names(home) == []
 
 
-def test_more_than_the_limit_never_fits(tmp_path):
-    write_folder(tmp_path, "one")
-    assert not cache_folder.make_room(tmp_path, 10, 9)
-    assert names(tmp_path) == ["one"]  # nothing is cleared away in vain
+def test_more_than_the_limit_never_fits(home):
+    write_folder(home, "one")
+    assert not cache_folder.make_room(home, 10, 9)
+    assert names(home) == ["one"]  # nothing is cleared away in vain
 
 
-def test_more_than_the_disk_holds_never_fits(tmp_path):
-    assert not cache_folder.make_room(tmp_path, 1 << 60, 1 << 61)
+def test_more_than_the_disk_holds_never_fits(home):
+    home.mkdir(parents=True)
+    assert not cache_folder.make_room(home, 1 << 60, 1 << 61)
 
 
 KILLED = """
@@ -104,27 +149,27 @@ with cache_folder.building(pathlib.Path(sys.argv[1]), "one") as folder:
 """
 
 
-def test_what_a_killed_builder_left_is_swept_and_a_live_one_is_left_alone(tmp_path):
-    builder = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+def test_what_a_killed_builder_left_is_swept_and_a_live_one_is_left_alone(home):
+    builder = subprocess.Popen([sys.executable, "-c", KILLED, str(home)], stdout=subprocess.PIPE, text=True)
     try:
         assert builder.stdout.readline() == "building\n"
-        (left,) = names(tmp_path)
-        write_folder(tmp_path, "two")
-        assert names(tmp_path) == [left, "two"]  # its owner lives
+        (left,) = names(home)
+        write_folder(home, "two")
+        assert names(home) == [left, "two"]  # its owner lives
     finally:
         builder.send_signal(signal.SIGKILL)
         builder.wait()
         builder.stdout.close()
-    assert cache_folder.open_whole(tmp_path, "one") is None
-    write_folder(tmp_path, "three")
-    assert names(tmp_path) == ["three", "two"]
+    assert cache_folder.open_whole(home, "one") is None
+    write_folder(home, "three")
+    assert names(home) == ["three", "two"]
 
 
-def test_the_second_of_two_builders_keeps_what_the_first_made(tmp_path):
-    with cache_folder.building(tmp_path, "one") as slow:
+def test_the_second_of_two_builders_keeps_what_the_first_made(home):
+    with cache_folder.building(home, "one") as slow:
         (slow / "images.npy").write_bytes(b"slow")
         slow.rename(slow.with_name(".one.tmp-other"))  # as if it belonged to another process
-        write_folder(tmp_path, "one")
+        write_folder(home, "one")
         slow.with_name(".one.tmp-other").rename(slow)
-    hold = cache_folder.open_whole(tmp_path, "one")
+    hold = cache_folder.open_whole(home, "one")
     assert (hold.folder / "facts.npy").read_bytes() == b"facts"

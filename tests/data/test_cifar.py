@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.data.cache_folder import LIMIT_BYTES
 from pipeline.data.cifar import LAYOUTS, find_files, from_cifar
 from pipeline.errors import DataError
 
@@ -51,7 +52,7 @@ def write_folder(folder, files):
 
 
 def read(name, place, workspace):
-    return from_cifar(LAYOUTS[name], place, workspace, CLASSES[name])
+    return from_cifar(LAYOUTS[name], place, workspace, LIMIT_BYTES, CLASSES[name])
 
 
 def array_of(source):
@@ -80,18 +81,21 @@ def test_archive_and_folder_give_the_same_source(tmp_path, name):
 def test_an_array_that_was_lost_or_cut_is_unpacked_again(tmp_path):
     archive = write_archive(tmp_path, "cifar10", files_of("cifar10"))
     first = read("cifar10", archive, tmp_path)
-    expected = array_of(first)
-    written = Path(first.storage.array_path).stat().st_mtime_ns
+    expected, labels, path = array_of(first), first.labels, Path(first.storage.array_path)
+    written = path.stat().st_mtime_ns
     assert Path(read("cifar10", archive, tmp_path).storage.array_path).stat().st_mtime_ns == written
-    Path(first.storage.array_path).unlink()
+    del first  # which lets the array go
+    path.unlink()
     assert (array_of(read("cifar10", archive, tmp_path)) == expected).all()
-    os.truncate(first.storage.array_path, 200)
+    os.truncate(path, 200)
     assert (array_of(read("cifar10", archive, tmp_path)) == expected).all()
-    labels = next(tmp_path.rglob("*-labels.npy"))
-    os.truncate(labels, 20)
+    os.truncate(path.with_name("columns.npy"), 20)
     again = read("cifar10", archive, tmp_path)
-    assert (again.labels == first.labels).all()
+    assert (again.labels == labels).all()
     assert (array_of(again) == expected).all()
+    del again
+    np.save(path.with_name("columns.npy"), np.zeros(len(labels), np.uint8))  # of another shape
+    assert (read("cifar10", archive, tmp_path).labels == labels).all()
 
 
 def without(name, file):

@@ -160,6 +160,7 @@ def test_blocks_and_batches_of_pairs_change_nothing(monkeypatch):
     whole = near_of(stack_of(images))
     monkeypatch.setattr(duplicates, "BLOCK", 7)
     monkeypatch.setattr(duplicates, "MAX_PAIRS", 5)
+    monkeypatch.setattr(duplicates, "SPAN", 3)
     assert near_of(stack_of(images)).tolist() == whole.tolist()
 
 

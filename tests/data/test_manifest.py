@@ -1,6 +1,7 @@
 """Tables that are written are read again as the same images, and the memory of splits is whole or refused."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,6 +78,33 @@ def test_rows_can_be_left_out_and_a_split_that_is_not_whole_is_not_written(tmp_p
     source = source_of(tmp_path, ["1", "2", "3", "4"])
     manifest.write_manifest(tmp_path / "t.csv", source, np.array([1, 2]), np.array([0, 0, NOT_GIVEN, 0], np.uint8))
     assert (tmp_path / "t.csv").read_text().splitlines() == ["path,label", "2,dog", "3,cat"]
+
+
+@pytest.mark.parametrize("name", ["[1]", '["a", "b"]', "[]", "=1+1", "@SUM(A1)", "-x", "+x"])
+def test_a_class_that_a_csv_would_change_is_refused_and_the_other_tables_take_it(tmp_path, name):
+    source = replace(source_of(tmp_path, ["1", "2"]), classes=(name, "dog"))
+    with pytest.raises(DataError, match=r"t\.csv: the class .* would be a .*; write \.jsonl or \.parquet instead"):
+        manifest.write_manifest(tmp_path / "t.csv", source, np.arange(2))
+    assert not (tmp_path / "t.csv").exists()
+    for kind in ("jsonl", "parquet"):
+        manifest.write_manifest(tmp_path / f"t.{kind}", source, np.arange(2))
+        again = open_source(str(tmp_path / f"t.{kind}"), tmp_path)
+        assert [again.label_text(row) for row in (0, 1)] == [name, "dog"]
+
+
+def test_a_name_that_a_spreadsheet_would_run_is_written_as_a_path(tmp_path):
+    source = source_of(tmp_path, ["=cmd|x!A0.png", "-1", "@/a.png", "b/=a.png"])
+    manifest.write_manifest(tmp_path / "t.csv", source, np.arange(4))
+    assert [line.rpartition(",")[0] for line in (tmp_path / "t.csv").read_text().splitlines()[1:]] == [
+        "./=cmd|x!A0.png", "-1", "./@/a.png", "b/=a.png",
+    ]  # fmt: skip
+
+
+def test_labels_that_begin_with_many_empty_lists_are_still_lists_of_texts(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "BATCH", 2)
+    labels = np.array([[0, 0], [0, 0], [1, 0], [1, 1]], np.uint8)
+    manifest.write_manifest(tmp_path / "t.parquet", source_of(tmp_path, list("1234"), labels), np.arange(4))
+    assert open_source(str(tmp_path / "t.parquet"), tmp_path).labels.tolist() == labels.tolist()
 
 
 def test_an_unknown_ending_and_images_without_files_are_refused(tmp_path):

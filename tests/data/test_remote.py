@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import io
 import os
 import sys
 import threading
@@ -12,6 +13,7 @@ from fsspec.registry import _registry
 
 from pipeline.data.decode import DecodeError
 from pipeline.data.remote import from_url, is_url, read_url, redacted, refuse_unserved, url_stamp
+from pipeline.data.tables import read_table
 from pipeline.errors import DataError
 from tests.data.pictures import write_picture
 
@@ -167,13 +169,31 @@ def test_a_store_without_classes_shows_the_layout(memory):
         from_url("memory://set", "set")
 
 
+def test_a_table_in_a_store_that_names_an_unknown_store_is_refused(memory):
+    memory.pipe("/set.csv", b"path,label\na.png,cat\nnowhere://b.png,dog\n")
+    with pytest.raises(DataError, match=r"memory://set\.csv: nowhere://b\.png: Protocol not known: nowhere"):
+        from_url("memory://set.csv", "set")
+
+
+@pytest.mark.parametrize("name", ["set.npz", "set.tar", "SET.TAR.GZ?sig=1"])
+def test_arrays_and_archives_are_read_from_the_disk_only(memory, name):
+    with pytest.raises(DataError, match=r"address of an array or archive; expected that of a table.*fetch the file"):
+        from_url(f"memory://{name}", "set")
+
+
+def test_the_case_of_a_scheme_does_not_matter(memory):
+    memory.pipe("/set.csv", b"path,label\na.png,cat\n")
+    assert from_url("MEMORY://set.csv", "set").paths == ["a.png"]
+
+
 @pytest.mark.parametrize(("scheme", "package", "extra"), [("gs", "gcsfs", "gs"), ("s3", "s3fs", "s3")])
 def test_a_driver_that_is_not_installed_is_named(monkeypatch, scheme, package, extra):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(_registry, scheme, raising=False)  # an earlier test may have loaded it
+    table = f"path,label\na.png,cat\n{scheme}://bucket/a.png,dog\n"
     with pytest.raises(DataError) as caught:
-        refuse_unserved(["a.png", f"{scheme}://bucket/a.png"])
-    assert str(caught.value).startswith(f"{scheme}://bucket/a.png: import of {package} halted")
+        refuse_unserved(read_table(io.BytesIO(table.encode()), ".csv", "set.csv", "set", ""))
+    assert str(caught.value).startswith(f"set.csv: {scheme}://bucket/a.png: import of {package} halted")
     assert str(caught.value).endswith(f', which {scheme}:// needs; pip install "keras-image-pipeline[{extra}]"')
 
 

@@ -290,8 +290,14 @@ def test_any_damage_is_refused_or_leaves_members_inside_the_file(tmp_path_factor
 
 def test_a_shard_without_a_labelled_image_is_refused(tmp_path):
     path = write_tar(tmp_path / "a.tar", [("a.jpg", b"x")])
-    with pytest.raises(DataError, match=r"a\.tar: found no labelled image; expected key\.jpg and key\.cls"):
+    with pytest.raises(DataError) as caught:
         from_shards(path)
+    assert (
+        "a.tar: found no labelled image (the first of 1 members is a.tar/a.jpg: an image without a label beside it "
+        "(.cls)); expected key.jpg and key.cls"
+    ) in str(caught.value)
+    with pytest.raises(DataError, match=r"b\.tar: found no labelled image \(it is empty\); expected"):
+        from_shards(write_tar(tmp_path / "b.tar", []))
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.txt"])

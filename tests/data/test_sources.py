@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import fsspec
 import numpy as np
-import pandas
 import pytest
 
 from pipeline.data.source import NOT_GIVEN, Files, Members, Rows, Source
@@ -69,6 +68,12 @@ def make_shard(folder):
     return write_shard(folder / "set.tar", *(f"a{n}" for n in range(6)), *(f"b{n}" for n in range(6)))
 
 
+def test_a_folder_with_some_of_the_idx_files_says_which_is_missing(tmp_path):
+    (make_idx(tmp_path) / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(DataError, match=r"set: found no t10k-labels-idx1-ubyte\[\.gz\]; expected the four idx files"):
+        open_source(str(tmp_path / "set"), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("make", "storage"),
     [
@@ -109,7 +114,10 @@ def test_a_url_of_a_table_and_of_a_local_file(tmp_path):
     assert local.storage.location(0).path == str(tmp_path / "0.png")
 
 
+@pytest.mark.heavy
 def test_a_table_of_pandas(tmp_path):
+    import pandas
+
     pandas.DataFrame({"path": ["1", "2"], "label": [0, 1], "weight": [1, 2.5]}).to_parquet(tmp_path / "set.parquet")
     source = open_source(str(tmp_path / "set.parquet"), tmp_path)
     assert (source.classes, source.weights.tolist()) == (("0", "1"), [1.0, 2.5])

@@ -149,6 +149,12 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path, kind):
     [
         ("", "found no rows; expected one row per image with the columns path,label"),
         ("path,label\n", "found no rows"),
+        (
+            "path;label\na.png;x\n",
+            "row 1: cannot be read as csv: its columns are separated by ';'; save it with commas",
+        ),
+        ("path\tlabel\na.png\tx\n", "its columns are separated by '\\t'"),
+        ("p\0a\0t\0h\0,\0", "row 1: cannot be read as csv: it is no UTF-8 text (UTF-16, or no text at all)"),
         ("file,label\na.png,x\n", "row 1: found ['file', 'label'] with no path; expected the columns path,label"),
         ("path,kind\na.png,x\n", "row 1: found ['kind', 'path'] with no label"),
         ("path,label\na.png,x\nb.png\n", "row 2: found ['path'] with no label"),
@@ -212,6 +218,39 @@ def test_a_damaged_parquet_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError, match=r"set\.parquet, row 1: cannot be read as parquet"):
         from_table(path, "photos")
+
+
+def test_a_header_without_an_end_is_not_repeated(tmp_path):
+    with pytest.raises(DataError) as caught:
+        read_csv(tmp_path, "x" * 100_000 + ",y\na,b\n")
+    assert len(str(caught.value)) < 500 + len(str(tmp_path))
+
+
+def test_empty_lines_of_a_csv_are_no_rows(tmp_path):
+    assert read_csv(tmp_path, "\n\npath,label\n\na,x\n\nb,y\n").paths == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pyarrow.array([2**31 - 1], pyarrow.int32()).cast(pyarrow.date32()),
+        pyarrow.array([10**15]).cast(pyarrow.timestamp("s")),
+        pyarrow.array([10**9]).cast(pyarrow.timestamp("s", "Nowhere/City")),
+        pyarrow.array([2**62]).cast(pyarrow.duration("s")),
+    ],
+)
+def test_dates_that_python_cannot_express_are_refused_with_their_column(tmp_path, column):
+    table = pyarrow.table({"path": ["a"], "label": ["x"], "when": column})
+    pyarrow.parquet.write_table(table, tmp_path / "set.parquet")
+    with pytest.raises(DataError, match=r"row 1: cannot be read as parquet: the column 'when' holds what .* leave it"):
+        from_table(tmp_path / "set.parquet", "photos")
+
+
+def test_a_map_is_no_label(tmp_path):
+    column = pyarrow.array([[("a", 1)]], pyarrow.map_(pyarrow.string(), pyarrow.int64()))
+    pyarrow.parquet.write_table(pyarrow.table({"path": ["a"], "label": column}), tmp_path / "set.parquet")
+    with pytest.raises(DataError, match=r"row 1: label is \[\('a', 1\)\]; expected a text"):
+        from_table(tmp_path / "set.parquet", "photos")
 
 
 def test_a_table_that_vanished_is_refused(tmp_path):

@@ -12,10 +12,11 @@ from pipeline.data import cache_folder, manifest
 from pipeline.data.source import NOT_GIVEN, Files, Source
 from pipeline.errors import DataError, StoppedEarly
 from pipeline.files import write_json
-from pipeline.records import EpochRow, ImageSpec, TrialOutcome
+from pipeline.machine import Resources
+from pipeline.records import EpochRow, ImageSpec
 from pipeline.search import crossfit
 from pipeline.search.engine import LocalEngine
-from pipeline.search.store import DONE, FINAL_TRIAL, StudyStore
+from pipeline.search.store import DONE, FINAL_TRIAL, Attempt, StudyStore
 
 NUM_IMAGES = 42
 UNUSABLE = 41
@@ -49,13 +50,14 @@ def store(tmp_path):
             "study": "photos-1", "dataset": "photos", "source": "photos",
             "fingerprint": "f", "cache": str(tmp_path / "images" / "key"),
             "image": asdict(SPEC), "classes": ["dark", "light"], "mean": [120.0], "std": [60.0], "seed": 0,
+            "objective": "val_accuracy", "space": {},
             "num_images": {"train": 25, "val": 8, "test": 8},
         }
     )  # fmt: skip
-    attempt, _ = store.start_attempt(FINAL_TRIAL, 1, 3)
+    store.put_attempt(Attempt(1, FINAL_TRIAL, 2, 99, 3, 1, 1, DONE, 0.9, 9.9, ended=2))
+    store.save()
     for step in (1, 2, 3):
-        store.add_epoch(attempt, EpochRow(step, 0.1, 0.9, 0.1, 0.9, 0.01, seconds=3.3))
-    store.end_attempt(TrialOutcome(attempt, FINAL_TRIAL, 1, "COMPLETED", score=0.9), DONE, "COMPLETED", "")
+        store.add_epoch(1, EpochRow(step, 0.1, 0.9, 0.1, *[0.9] * 4, learning_rate=0.01, seconds=3.3))
     yield store
     store.close()
 
@@ -182,7 +184,7 @@ def test_a_fold_is_trained_in_a_child_and_what_cannot_be_trained_says_why(store)
     plan = crossfit.plan_cross_fit(store, 3)
     assign(plan, store)
     before = dict(os.environ)
-    engine = LocalEngine(1, 1, plan.folder / "folds.log")
+    engine = LocalEngine([Resources(1)], plan.folder / "folds.log")
     engine.start()
     try:
         accuracy = crossfit.run_fold(plan, engine, 1)
