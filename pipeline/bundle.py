@@ -16,6 +16,7 @@ from pipeline.data.decode import DECODER_VERSION
 from pipeline.errors import ModelRefused
 from pipeline.files import sha256_file, write_json
 from pipeline.machine import check_backend
+from pipeline.models.allowed import ALLOWED_LAYERS, foreign_classes
 from pipeline.records import ImageSpec
 
 SCHEMA = 1
@@ -25,51 +26,6 @@ FACTS_FILE = "model.json"
 NATIVE_CHATTER = re.compile(rb"WARNING: All log messages before absl|[IW]\d{4} \d\d:\d\d|[IW]0000 00:00:")
 COLOUR = re.compile("#[0-9a-fA-F]{6}")
 MAX_CONFIG_BYTES = 16 * 2**20  # an honest config takes ~1 KB a layer
-
-# Keras' safe_mode has had a dozen bypasses in two years, each through a class that no image classifier needs.
-ALLOWED_LAYERS = (
-    "Functional",
-    "Sequential",
-    "InputLayer",
-    "Rescaling",
-    "Normalization",
-    "Conv2D",
-    "DepthwiseConv2D",
-    "SeparableConv2D",
-    "Dense",
-    "BatchNormalization",
-    "LayerNormalization",
-    "GroupNormalization",
-    "Activation",
-    "ReLU",
-    "LeakyReLU",
-    "Softmax",
-    "MaxPooling2D",
-    "AveragePooling2D",
-    "GlobalAveragePooling2D",
-    "GlobalMaxPooling2D",
-    "Flatten",
-    "Reshape",
-    "Dropout",
-    "SpatialDropout2D",
-    "Add",
-    "Multiply",
-    "Average",
-    "Concatenate",
-    "ZeroPadding2D",
-    "Cropping2D",
-    "UpSampling2D",
-)
-ALLOWED_LAYER_MODULES = (
-    "keras",
-    "keras.layers",
-    "keras.models",
-    "keras.src.models.functional",
-    "keras.src.models.sequential",
-)
-# Values that carry numbers only; a callable is never among them.
-ALLOWED_VALUE_MODULES = ("keras.initializers", "keras.regularizers", "keras.constraints")
-ALLOWED_VALUES = ("__keras_tensor__", "__tuple__", "__tensor__", "__numpy__", "DTypePolicy")
 
 
 @dataclass(frozen=True)
@@ -254,33 +210,8 @@ def check_layers(keras_path: Path) -> None:
             **config,
             "compile_config": None,
         }  # load_model(compile=False) drops the outermost one unread
-    for found in named_classes(config):
-        if not is_allowed(found):
-            raise ModelRefused(
-                f"{keras_path}: holds {found.get('module')}.{found.get('class_name')}; expected built-in"
-                f" layers only ({', '.join(ALLOWED_LAYERS)}); the model may run foreign code; do not load it"
-            )
-
-
-def named_classes(value: Any) -> Iterator[dict[str, Any]]:
-    """Yield every object of a Keras config that names a class, however deep."""
-    if isinstance(value, dict):
-        if "class_name" in value:
-            yield value
-        children = list(value.values())
-    else:
-        children = value if isinstance(value, list) else []
-    for child in children:
-        yield from named_classes(child)
-
-
-def is_allowed(found: dict[str, Any]) -> bool:
-    """Tell whether a serialised object of a Keras config is a known layer or a plain value."""
-    name, module = found.get("class_name"), found.get("module")
-    if found.get("registered_name") not in (None, name):
-        return False
-    if name in ALLOWED_VALUES:
-        return module in (None, "keras", "builtins")
-    if module in ALLOWED_VALUE_MODULES:
-        return name not in ("function", "__lambda__")
-    return name in ALLOWED_LAYERS and module in ALLOWED_LAYER_MODULES
+    for found in foreign_classes(config):
+        raise ModelRefused(
+            f"{keras_path}: holds {found}; expected built-in layers only ({', '.join(ALLOWED_LAYERS)}); the model may"
+            " run foreign code; do not load it"
+        )

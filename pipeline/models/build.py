@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from pipeline.models.plan import Layer, plan_layers
+from pipeline.space import Builder
 
 BATCH_NORM_MOMENTUM = (
     0.9  # short trainings need faster statistics than Keras' 0.99; airbench and hlb-CIFAR10 use <= 0.9
@@ -49,8 +50,15 @@ class Pixels:
         return [1.0 / max(value, smallest) for value in self.std]
 
 
-def build(params: Mapping[str, Any], pixels: Pixels, num_classes: int) -> keras.Model:
-    """Return an untrained model: pixels (batch, height, width, channels) to float32 logits (batch, num_classes)."""
+def build(params: Mapping[str, Any], pixels: Pixels, num_classes: int, builder: Builder | None = None) -> keras.Model:
+    """Return an untrained model: pixels (batch, height, width, channels) to float32 logits (batch, num_classes).
+
+    With a `builder` it is the user's, which normalises by itself and may be compiled.
+    """
+    if builder is not None:
+        from pipeline.models.hypermodel import build_hypermodel, preset
+
+        return build_hypermodel(builder, preset(params), pixels.shape, num_classes)
     inputs = keras.Input(pixels.shape, dtype=pixels.dtype, name="image")
     scale = pixels.scale()
     offset = [-value * factor for value, factor in zip(pixels.mean, scale, strict=True)]

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.models.plan import Layer, plan_layers
+from pipeline.space import Builder
 
 Shape = tuple[int, ...]
 
 
 class ImpossibleNetwork(ValueError):
-    """A network that pools the image away; the message names the layer."""
+    """A network that pools the image away, or that a user's own code cannot build; the message says where."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,20 @@ class Cost:
         return round(self.flops / 1e6, 3)
 
 
-def measure(params: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int) -> Cost:
+def measure(
+    params: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int, builder: Builder | None = None
+) -> Cost:
     """Return the cost of the network that `params` describe for images (height, width, channels).
 
+    With a `builder` its network is built, without memory for its weights; that imports Keras.
+
     Raises:
-        ImpossibleNetwork: a pooling finds fewer than two pixels in a direction.
+        ImpossibleNetwork: a pooling finds fewer than two pixels in a direction, or the builder fails.
     """
+    if builder is not None:
+        from pipeline.models.hypermodel import measure_hypermodel
+
+        return measure_hypermodel(builder, tuple(params.items()), image_shape, num_classes)
     shape: Shape = image_shape
     num_params = flops = 0
     shapes = []

@@ -9,11 +9,32 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SpaceError
+from pipeline.space.builder import Builder
 from pipeline.space.checks import check_document
-from pipeline.space.params import DEFAULTS, KNOWN_PARAMS, Param, complete, is_same, suggestion
+from pipeline.space.params import (
+    DEFAULTS,
+    KNOWN_PARAMS,
+    Param,
+    active_defaults,
+    complete,
+    is_active,
+    recipe,
+    suggestion,
+)
 from pipeline.space.yaml_file import parse, read_bytes
 
-__all__ = ["DEFAULTS", "KNOWN_PARAMS", "Param", "SearchSpace", "builtin_spaces", "complete", "load_space"]
+__all__ = [
+    "DEFAULTS",
+    "KNOWN_PARAMS",
+    "Builder",
+    "Param",
+    "SearchSpace",
+    "builtin_spaces",
+    "complete",
+    "is_active",
+    "load_space",
+    "recipe",
+]
 
 FOLDER = "search_spaces"
 
@@ -22,13 +43,17 @@ FOLDER = "search_spaces"
 class SearchSpace:
     """The hyperparameters that a search varies, in order. `source` is the file as the user knows it.
 
-    A name with several variants is several Params, whose conditions exclude each other.
+    A name with several variants is several Params, whose conditions exclude each other. `portfolio` holds complete
+    active configurations with their names, in the order in which a search begins with them. `builder` is the user's own
+    code that makes the networks; without one it is `models.plan`.
     """
 
     name: str
     description: str
     params: tuple[Param, ...]
     source: str
+    portfolio: tuple[tuple[str, dict[str, Any]], ...] = ()
+    builder: Builder | None = None
 
     def names(self) -> list[str]:
         """Return the hyperparameters, each once, in the order of the file."""
@@ -36,11 +61,7 @@ class SearchSpace:
 
     def defaults(self) -> dict[str, Any]:
         """Return the configuration in which every active hyperparameter has its default."""
-        values: dict[str, Any] = {}
-        for param in self.params:
-            if is_active(param, values):
-                values[param.name] = param.default
-        return values
+        return active_defaults(self.params)
 
     def active(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Keep the hyperparameters that are active under `values`.
@@ -91,21 +112,15 @@ class SearchSpace:
         return count
 
     def to_json(self) -> dict[str, Any]:
-        """Return the whole space as JSON-able values, without the place of its file."""
-        return {
+        """Return the whole space as JSON-able values, without the place of its file, but with the text of user code."""
+        document: dict[str, Any] = {
             "schema": 1,
             "name": self.name,
             "description": self.description,
             "params": [param.to_json() for param in self.params],
+            "portfolio": {name: dict(params) for name, params in self.portfolio},
         }
-
-
-def is_active(param: Param, values: Mapping[str, Any]) -> bool:
-    """Tell whether a hyperparameter exists where its parent has the value that `values` names."""
-    if param.when is None:
-        return True
-    parent, parent_values = param.when
-    return parent in values and any(is_same(values[parent], value) for value in parent_values)
+        return document if self.builder is None else {**document, "builder": self.builder.to_json()}
 
 
 def builtin_spaces() -> list[str]:
@@ -135,5 +150,5 @@ def load_space(name_or_path: str) -> SearchSpace:
 
 def space_from(content: bytes, name: str, source: str) -> SearchSpace:
     """Return the space that the bytes of a YAML file describe."""
-    description, params = check_document(parse(content, source), source)
-    return SearchSpace(name, description, params, source)
+    description, params, portfolio = check_document(parse(content, source), source)
+    return SearchSpace(name, description, params, source, portfolio)

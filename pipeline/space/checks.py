@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.space.params import DEFAULTS, KNOWN_PARAMS, LARGEST, Known, Param, Value, is_same, suggestion
-from pipeline.space.values import check_unique, checked_value, described, refuse
+from pipeline.space.portfolio import Portfolio, checked_portfolio
+from pipeline.space.values import check_keys, check_unique, checked_value, described, refuse
 
-TOP_KEYS = ("schema", "description", "params")
+TOP_KEYS = ("schema", "description", "params", "portfolio")
 RANGE_KEYS = ("min_value", "max_value", "step", "sampling", "default")
 KEYS: dict[str, tuple[str, ...]] = {
     "int": RANGE_KEYS,
@@ -25,8 +26,8 @@ TYPES_OF_KIND = {
 EXAMPLE = "{type: int, min_value: 2, max_value: 4, default: 3}"
 
 
-def check_document(document: Any, source: str) -> tuple[str, tuple[Param, ...]]:
-    """Return the description and the hyperparameters of a space.
+def check_document(document: Any, source: str) -> tuple[str, tuple[Param, ...], Portfolio]:
+    """Return the description, the hyperparameters and the portfolio of a space.
 
     Raises:
         SpaceError: the first thing that is wrong, with its place.
@@ -52,14 +53,8 @@ def check_document(document: Any, source: str) -> tuple[str, tuple[Param, ...]]:
     description = document.get("description", "")
     if not isinstance(description, str) or len(description.splitlines()) > 1:
         refuse(f"{source}: description", described(description), "one line of text", "write one line, in quotes")
-    return description, checked_params(document.get("params"), source)
-
-
-def check_keys(where: str, mapping: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Refuse a key that means nothing here."""
-    for key in mapping:
-        if key not in known:
-            refuse(f"{where}: key {key!r}", "is unknown here", ", ".join(known), suggestion(key, known))
+    params = checked_params(document.get("params"), source)
+    return description, params, checked_portfolio(document.get("portfolio", {}), params, source)
 
 
 def checked_params(raw: Any, source: str) -> tuple[Param, ...]:

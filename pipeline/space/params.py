@@ -89,6 +89,15 @@ def complete(params: Mapping[str, Any]) -> dict[str, Any]:
     return {**DEFAULTS, **params}
 
 
+RECIPE = ("optimizer", "learning_rate", "batch_size", "augment")
+"""The hyperparameters that say how a network is trained, whoever builds it."""
+
+
+def recipe(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters of RECIPE, those that `params` leaves out at their DEFAULTS."""
+    return {name: params.get(name, DEFAULTS[name]) for name in RECIPE}
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return the end of an error message on a misspelt name: what to do."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
@@ -166,3 +175,20 @@ class Param:
 def is_same(left: Any, right: Any) -> bool:
     """Tell whether two values are equal, where true is not 1."""
     return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
+
+
+def is_active(param: Param, values: Mapping[str, Any]) -> bool:
+    """Tell whether a hyperparameter exists where its parent has the value that `values` names."""
+    if param.when is None:
+        return True
+    parent, parent_values = param.when
+    return parent in values and any(is_same(values[parent], value) for value in parent_values)
+
+
+def active_defaults(params: Sequence[Param], given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the configuration in which every active hyperparameter has the value that is given, or its default."""
+    values: dict[str, Any] = {}
+    for param in params:
+        if is_active(param, values):
+            values[param.name] = (given or {}).get(param.name, param.default)
+    return values

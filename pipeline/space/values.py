@@ -1,6 +1,6 @@
 """One value of a YAML space: is it legal for its hyperparameter, and how to say so if not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from pipeline.errors import SpaceError
@@ -72,3 +72,10 @@ def check_unique(where: str, values: Sequence[Value]) -> None:
     for index, value in enumerate(values):
         if value in values[:index]:
             refuse(f"{where}[{index}]", f"repeats {value!r}", "each value once", "remove it")
+
+
+def check_keys(where: str, mapping: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse a key that means nothing here."""
+    for key in mapping:
+        if key not in known:
+            refuse(f"{where}: key {key!r}", "is unknown here", ", ".join(known), suggestion(key, known))

@@ -66,6 +66,17 @@ def test_show_prints_ranges_conditions_and_what_is_not_varied() -> None:
     assert "dropout 0.1, batch_norm true" in run("show", "tiny").stdout
 
 
+def test_show_lists_the_portfolio_by_what_it_changes() -> None:
+    rows = [" ".join(line.split()) for line in run("show", "cnn").stdout.splitlines()]
+    assert "portfolio changes of the defaults" in rows
+    assert "medium none" in rows
+    assert "small filters 16, dropout 0.0, learning_rate 0.005" in rows
+    assert "portfolio" not in run("show", "tiny").stdout
+    document = json.loads(run("show", "cnn", "--json").stdout)
+    assert document["portfolio"]["small"]["filters"] == 16
+    assert document["portfolio"]["small"]["depth"] == 3
+
+
 def test_show_counts_a_file_and_quotes_it_in_the_next_command(good: str) -> None:
     done = run("show", good)
     assert "1..5 step 2" in done.stdout

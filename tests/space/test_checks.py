@@ -212,6 +212,46 @@ BROKEN_PARAMS = [
 ]
 
 
+SPACE = """schema: 1
+params:
+  depth: {type: int, min_value: 1, max_value: 4}
+  optimizer: {type: choice, values: [adamw, sgd]}
+  dropout: {type: float, min_value: 0.0, max_value: 0.4, step: 0.1}
+  learning_rate: {type: float, min_value: 1.0e-3, max_value: 1.0e-1, when: {optimizer: [sgd]}}
+portfolio: """
+
+BROKEN_PORTFOLIOS = [
+    ("[small]", "portfolio is the list ['small']", "write such as `small: {filters: 16}`"),
+    ("null", "portfolio is nothing", "write such as"),
+    ("{small: 3}", "portfolio.small is the number 3", "write {} for the defaults"),
+    ("{small: {dept: 2}}", "portfolio.small.dept is not in this space", "did you mean depth?"),
+    ("{small: {filters: 8}}", "portfolio.small.filters is not in this space; expected depth", "remove it"),
+    ("{small: {depth: two}}", "portfolio.small.depth is the text 'two'", "write a number"),
+    ("{small: {depth: 0}}", "portfolio.small.depth is the number 0; expected a whole number >= 1", "correct"),
+    ("{small: {depth: 5}}", "depth is the number 5; expected a value that params.depth can have: 1 to 4", "widen"),
+    ("{a: {dropout: 0.15}}", "dropout is the number 0.15", "0.0 to 0.4 in steps of 0.1"),
+    ("{a: {optimizer: adam}}", "portfolio.a.optimizer is the text 'adam'", "did you mean adamw?"),
+    (
+        "{a: {learning_rate: 1.0e-2}}",
+        "portfolio.a.learning_rate is given, though optimizer is adamw; expected optimizer to be sgd with it",
+        "remove learning_rate, or change optimizer",
+    ),
+    ("{a: {depth: 2}, b: {depth: 2}}", "portfolio.b is the same configuration as a", "remove it"),
+]
+
+
+@pytest.mark.parametrize(("text", "found", "do"), BROKEN_PORTFOLIOS, ids=lambda value: repr(value)[:40])
+def test_a_broken_portfolio_is_refused_with_its_fix(tmp_path: Path, text: str, found: str, do: str) -> None:
+    path = write(tmp_path, SPACE + text)
+    with pytest.raises(SpaceError) as caught:
+        load_space(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: portfolio")
+    assert found in message
+    assert do in message
+    assert message.count("; ") >= 2
+
+
 @pytest.mark.parametrize(("text", "expected"), BROKEN_FILES, ids=lambda value: repr(value)[:40])
 def test_a_broken_file_is_refused_with_its_place(tmp_path: Path, text: str, expected: str) -> None:
     path = write(tmp_path, text)

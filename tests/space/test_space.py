@@ -244,3 +244,42 @@ def test_whole_numbers_become_floats_where_floats_are_meant(tmp_path: Path) -> N
 
 def test_a_stepped_float_range_reaches_its_maximum(small: SearchSpace) -> None:
     assert small.params[3].grid() == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+
+
+def test_a_portfolio_holds_complete_active_configurations_in_order(tmp_path: Path) -> None:
+    text = SMALL + "portfolio:\n  plain: {}\n  momentum: {optimizer: sgd, dense_layers: 0, dropout: 0}\n"
+    space = load_space(write(tmp_path, text))
+    assert [name for name, _ in space.portfolio] == ["plain", "momentum"]
+    (_, plain), (_, momentum) = space.portfolio
+    assert plain == space.defaults()
+    assert momentum == {
+        "depth": 1,
+        "dense_layers": 0,
+        "dropout": 0.0,
+        "batch_norm": False,
+        "pooling": "avg",
+        "optimizer": "sgd",
+        "learning_rate": 0.01,
+    }
+    assert space.contains(momentum)
+    assert space.to_json()["portfolio"] == {"plain": plain, "momentum": momentum}
+
+
+def test_a_portfolio_may_be_left_out(small: SearchSpace) -> None:
+    assert small.portfolio == ()
+    assert small.to_json()["portfolio"] == {}
+
+
+@pytest.mark.parametrize("name", builtin_spaces())
+def test_installed_portfolios_begin_with_the_defaults_and_fit_small_images(name: str) -> None:
+    from pipeline.models.cost import measure
+
+    space = load_space(name)
+    for _, params in space.portfolio:
+        assert space.contains(params)
+        assert measure(params, (8, 8, 1), 10).num_params > 0
+    assert [params for _, params in space.portfolio[:1]] in ([], [space.defaults()])
+
+
+def test_the_portfolio_of_cnn_is_named() -> None:
+    assert [name for name, _ in load_space("cnn").portfolio] == ["medium", "small", "momentum", "wide", "deep"]

@@ -1,0 +1,88 @@
+"""Which Keras classes a model may consist of: the one rule for what is trained, saved and loaded."""
+
+from collections.abc import Iterator
+from typing import Any
+
+# Keras' safe_mode has had a dozen bypasses in two years, each through a class that no image classifier needs.
+ALLOWED_LAYERS = (
+    "Functional",
+    "Sequential",
+    "InputLayer",
+    "Rescaling",
+    "Normalization",
+    "Conv2D",
+    "DepthwiseConv2D",
+    "SeparableConv2D",
+    "Dense",
+    "BatchNormalization",
+    "LayerNormalization",
+    "GroupNormalization",
+    "Activation",
+    "ReLU",
+    "LeakyReLU",
+    "ELU",
+    "PReLU",
+    "Softmax",
+    "MaxPooling2D",
+    "AveragePooling2D",
+    "GlobalAveragePooling2D",
+    "GlobalMaxPooling2D",
+    "Flatten",
+    "Reshape",
+    "Dropout",
+    "SpatialDropout2D",
+    "GaussianNoise",
+    "RandomFlip",
+    "RandomTranslation",
+    "RandomRotation",
+    "RandomZoom",
+    "RandomContrast",
+    "Add",
+    "Multiply",
+    "Average",
+    "Concatenate",
+    "ZeroPadding2D",
+    "Cropping2D",
+    "UpSampling2D",
+)
+ALLOWED_LAYER_MODULES = (
+    "keras",
+    "keras.layers",
+    "keras.models",
+    "keras.src.models.functional",
+    "keras.src.models.sequential",
+)
+# Values that carry numbers only; a callable is never among them.
+ALLOWED_VALUE_MODULES = ("keras.initializers", "keras.regularizers", "keras.constraints")
+ALLOWED_VALUES = ("__keras_tensor__", "__tuple__", "__tensor__", "__numpy__", "DTypePolicy")
+
+
+def foreign_classes(config: Any) -> Iterator[str]:
+    """Yield module and name of every class in a Keras config that is not allowed."""
+    for found in named_classes(config):
+        if not is_allowed(found):
+            yield f"{found.get('module')}.{found.get('class_name')}"
+
+
+def named_classes(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield every object of a Keras config that names a class, however deep."""
+    if isinstance(value, dict):
+        if "class_name" in value:
+            yield value
+        children = list(value.values())
+    else:
+        children = value if isinstance(value, list) else []
+    for child in children:
+        yield from named_classes(child)
+
+
+def is_allowed(found: dict[str, Any]) -> bool:
+    """Tell whether a serialised object of a Keras config is a known layer or a plain value."""
+    name, module = found.get("class_name"), found.get("module")
+    if found.get("registered_name") not in (None, name):
+        return False
+    if name in ALLOWED_VALUES:
+        return module in (None, "keras", "builtins")
+    if module in ALLOWED_VALUE_MODULES:
+        return name not in ("function", "__lambda__")
+    return name in ALLOWED_LAYERS and module in ALLOWED_LAYER_MODULES

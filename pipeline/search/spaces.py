@@ -1,0 +1,29 @@
+"""A search space by the name that the user gave: installed, a YAML file, or the user's own code."""
+
+from pipeline.machine import check_backend
+from pipeline.space import SearchSpace, load_space
+from pipeline.space.builder import is_code, read_builder
+
+EXAMPLE_SHAPE = (64, 64, 3)
+EXAMPLE_CLASSES = 10
+
+
+def open_space(
+    name: str, image_shape: tuple[int, int, int] = EXAMPLE_SHAPE, num_classes: int = EXAMPLE_CLASSES
+) -> SearchSpace:
+    """Return the space; the user's own code is run, for images (height, width, channels), which imports Keras.
+
+    Raises:
+        InvalidUsage: code needs a Keras backend that is not installed.
+        SpaceError: there is no such space, or it cannot be used.
+    """
+    if not is_code(name):
+        return load_space(name)
+    builder = read_builder(name)
+    check_backend()
+    from pipeline.bundle import native_chatter_hidden
+
+    with native_chatter_hidden():
+        from pipeline.search.hypermodels import load_hypermodel
+
+    return load_hypermodel(builder, image_shape, num_classes)
