@@ -1,5 +1,6 @@
 """The images of one training, and the batches that an epoch is made of."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,40 +26,103 @@ class Labelled:
         return len(self.labels)
 
 
-class EpochBatches(keras.utils.PyDataset):
-    """Shuffled batches of one shape; the remainder of an epoch is left out, a different one each time.
+@dataclass(frozen=True)
+class Steps:
+    """How a training is cut: `num_batches` an epoch, each fed in `num_parts` parts of `part_size` images.
 
-    A set smaller than a batch is repeated to fill one. `augment` is "none" or "shift" (a random translation of each
-    image by up to SHIFT_FRACTION of its side, edges repeated).
+    A step takes one part; the weights change after the last part of a batch.
     """
 
-    def __init__(self, data: Labelled, batch_size: int, augment: str, seed: int) -> None:
+    num_epochs: int
+    num_batches: int
+    num_parts: int
+    part_size: int
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps of an epoch."""
+        return self.num_batches * self.num_parts
+
+    @property
+    def num_updates(self) -> int:
+        """Changes of the weights in the whole training."""
+        return self.num_epochs * self.num_batches
+
+
+def plan_steps(samples: int, num_images: int, batch_size: int, num_micro_batches: int = 1) -> Steps:
+    """Return the steps in which `samples` images are seen, out of a set of `num_images`.
+
+    A batch is cut into at least `num_micro_batches` equal parts: into the next number that divides it.
+    """
+    num_epochs = max(1, round(samples / num_images))
+    num_batches = max(1, round(samples / (num_epochs * batch_size)))
+    wanted = min(num_micro_batches, batch_size)
+    num_parts = next(number for number in range(wanted, batch_size + 1) if batch_size % number == 0)
+    return Steps(num_epochs, num_batches, num_parts, batch_size // num_parts)
+
+
+NO_IMAGES = Labelled(np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int32))
+
+
+class EpochBatches(keras.utils.PyDataset):
+    """Shuffled batches of one shape, or the parts of them.
+
+    What is random in epoch `epoch` (from 0) follows from the seed and the epoch alone. A set that is smaller than the
+    images of an epoch is repeated; what an epoch has no room for is left out, something different each time. `augment`
+    is "none" or "shift" (a random translation of each image by up to SHIFT_FRACTION of its side, edges repeated).
+    `on_step(epoch, step)` is called before a step is fetched, perhaps in another thread and some steps ahead of the
+    training. `start` is (first epoch, steps that each epoch leaves out at its start).
+    """
+
+    def __init__(
+        self,
+        data: Labelled,
+        steps: Steps,
+        augment: str,
+        seed: int,
+        on_step: Callable[[int, int], None] = lambda epoch, step: None,
+        start: tuple[int, int] = (0, 0),
+    ) -> None:
         super().__init__(workers=1, use_multiprocessing=False)
         self.data = data
-        self.batch_size = batch_size
+        self.steps = steps
         self.reach = shift_reach(data.images.shape[1:3]) if augment == "shift" else 0
-        self.rng = np.random.default_rng(seed)
-        self.order = self.shuffled()
+        self.seed = seed
+        self.on_step = on_step
+        self.next_epoch, self.skip = start
+        self.draw(self.next_epoch)  # Keras looks at some batches before the first epoch begins
+
+    def on_epoch_begin(self) -> None:
+        """Go to the next epoch."""
+        self.draw(self.next_epoch)
+        self.next_epoch += 1
+
+    def draw(self, epoch: int) -> None:
+        """Draw the order and the shifts of an epoch."""
+        rng = np.random.default_rng((self.seed, epoch))
+        num_rows = self.steps.per_epoch * self.steps.part_size
+        self.epoch = epoch
+        self.order = np.resize(rng.permutation(len(self.data)), num_rows)
+        self.offsets = rng.integers(0, 2 * self.reach + 1, (2, num_rows), np.int16)
+
+    def let_go(self) -> None:
+        """Forget the images and who watches: TensorFlow keeps every generator that it ever fed from, for good."""
+        self.data, self.on_step = NO_IMAGES, lambda epoch, step: None
+        self.order = self.offsets = np.zeros(0, np.int64)
 
     def __len__(self) -> int:
-        return max(1, len(self.data) // self.batch_size)
+        return self.steps.per_epoch - self.skip
 
     def __getitem__(self, index: int) -> tuple[NDArray[Any], ...]:
-        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        step, size = index + self.skip, self.steps.part_size
+        self.on_step(self.epoch, step)
+        place = slice(step * size, (step + 1) * size)
+        rows = self.order[place]
         images = self.data.images[rows]
         if self.reach:
-            images = shifted(images, self.reach, self.rng)
+            images = shifted(images, self.reach, self.offsets[:, place])
         labels, weights = self.data.labels[rows], self.data.weights
         return (images, labels) if weights is None else (images, labels, weights[rows])
-
-    def on_epoch_end(self) -> None:
-        """Shuffle for the next epoch."""
-        self.order = self.shuffled()
-
-    def shuffled(self) -> NDArray[np.int64]:
-        """Return the rows of an epoch in a new order, at least one batch of them."""
-        order = self.rng.permutation(len(self.data))
-        return np.resize(order, max(len(order), self.batch_size))
 
 
 def shift_reach(sides: tuple[int, ...]) -> int:
@@ -66,11 +130,14 @@ def shift_reach(sides: tuple[int, ...]) -> int:
     return max(1, round(min(sides) * SHIFT_FRACTION))
 
 
-def shifted(images: NDArray[Any], reach: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Return each image moved by its own random offset in [-reach, reach] pixels, both ways, edges repeated."""
+def shifted(images: NDArray[Any], reach: int, offsets: NDArray[np.int16]) -> NDArray[Any]:
+    """Return each image moved by its own offset, edges repeated.
+
+    `offsets` (2, num_images) are down and right from -reach, so `reach` leaves an image where it is.
+    """
     num_images, height, width, _ = images.shape
     padded = np.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
-    top, left = rng.integers(0, 2 * reach + 1, (2, num_images))
+    top, left = offsets
     rows = top[:, None] + np.arange(height)
     columns = left[:, None] + np.arange(width)
     return padded[np.arange(num_images)[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -1,87 +1,70 @@
-"""Train one configuration for a number of epochs, report each epoch, and say what the model is worth."""
+"""Train one configuration for a number of images, report each epoch, and keep the state to go on from."""
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.errors import TrialFailed
+from pipeline.files import sha256_json
 from pipeline.models.build import Pixels, build
 from pipeline.models.predict import predict_logits
-from pipeline.records import FAILED, INFEASIBLE, PRUNED, EpochRow
-from pipeline.space import complete
-from pipeline.training.images import EpochBatches, Labelled
-from pipeline.training.recipe import compile_model
+from pipeline.pulse import Pulse
+from pipeline.records import FAILED, INFEASIBLE, PRUNED, STOPPED, EpochRow
+from pipeline.space import Builder, recipe
+from pipeline.training import checkpoint, stopping
+from pipeline.training.checkpoint import Position
+from pipeline.training.determinism import make_deterministic
+from pipeline.training.images import EpochBatches, Labelled, Steps, plan_steps
+from pipeline.training.metrics import NOTHING, measure_logits
+from pipeline.training.recipe import compile_model, forget_parts
+from pipeline.training.watch import CAUSES, Watch
 
 Report = Callable[[EpochRow], None]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is common to all trials of a study, and how long this one may take.
+    """How one training of a study goes.
 
     `mean` and `std` are those of the training pixels, one number a channel, on their own scale; `dtype` is that of the
-    pixels.
+    pixels. `samples` images are seen. `objective` is the column of EpochRow that trials are ranked by. `first_step` is
+    the number of the first epoch. `num_micro_batches` > 1 cuts each batch into that many parts, which takes less
+    memory. `is_deterministic` gives the same numbers to the last bit. `keeps_unfinished` returns the model as it is
+    when the time is over, instead of raising: the winner of a search must be there in time.
     """
 
     num_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    epochs: int
+    samples: int
     seed: int
+    objective: str = "val_accuracy"
     seconds_limit: float = math.inf
     first_step: int = 1
     dtype: str = "uint8"
+    num_micro_batches: int = 1
+    is_deterministic: bool = False
+    keeps_unfinished: bool = False
+    builder: Builder | None = None
 
 
-class Progress(keras.callbacks.Callback):
-    """After each epoch: evaluate, report, and stop where going on makes no sense. It has no batch hooks (they sync)."""
+@dataclass(frozen=True)
+class TrainingFiles:
+    """Where a training keeps its state and its sign of life, and the state of another one whose weights it begins with.
 
-    def __init__(self, validation: Labelled | None, setting: Setting, report: Report) -> None:
-        super().__init__()
-        self.validation = validation
-        self.setting = setting
-        self.report = report
-        self.started = self.epoch_started = time.monotonic()
-        self.last: EpochRow | None = None
+    A training goes on from `checkpoint` if that is there and of this training, and then `start_from` is not read.
+    """
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Note the time."""
-        self.epoch_started = time.monotonic()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Evaluate on the validation images and report.
-
-        Raises:
-            TrialFailed: the loss is not finite, or the time is over before the last epoch.
-        """
-        logs = logs or {}
-        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        if not math.isfinite(logs["loss"]):
-            raise TrialFailed(FAILED, f"the loss became {logs['loss']} in epoch {epoch + 1} (learning rate {rate:.2g})")
-        val_loss, val_accuracy = (
-            evaluate(self.model, self.validation) if self.validation is not None else (math.nan, math.nan)
-        )
-        now = time.monotonic()
-        self.last = EpochRow(
-            step=self.setting.first_step + epoch,
-            loss=float(logs["loss"]),
-            accuracy=float(logs["accuracy"]),
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
-            learning_rate=rate,
-            seconds=now - self.epoch_started,
-        )
-        self.report(self.last)
-        if self.validation is not None and not math.isfinite(val_loss):
-            raise TrialFailed(FAILED, f"the validation loss became {val_loss} in epoch {epoch + 1}")
-        if now - self.started > self.setting.seconds_limit and epoch + 1 < self.setting.epochs:
-            raise TrialFailed(PRUNED, f"the time was over after epoch {epoch + 1} of {self.setting.epochs}")
+    checkpoint: Path | None = None
+    start_from: Path | None = None
+    pulse: Path | None = None
 
 
 def train(
@@ -90,45 +73,184 @@ def train(
     validation: Labelled | None,
     setting: Setting,
     report: Report,
+    files: TrainingFiles = TrainingFiles(),
 ) -> tuple[keras.Model, EpochRow]:
-    """Train a fresh model and return it with its last epoch.
+    """Train a model and return it with its last epoch.
 
-    Without validation images (the winner's last training) the validation figures are NaN.
+    `report` gets every epoch in order, and again those that were trained before a resume. Without validation images
+    (the winner's last training) the validation figures are NaN.
 
     Raises:
-        TrialFailed: not finite, out of memory, or out of time; its `state` says which.
+        TrialFailed: not finite, out of memory, out of time or stopped; its `state` says which. The last two leave a
+            checkpoint to go on from.
     """
     keras.utils.clear_session()
     keras.utils.set_random_seed(setting.seed)
-    values = complete(params)
+    if setting.is_deterministic:
+        make_deterministic()
+    values = recipe(params)
+    steps = plan_steps(setting.samples, len(training), values["batch_size"], setting.num_micro_batches)
+    task = task_hash(values, training, setting)
+    with closing(Pulse(files.pulse)) as pulse, naming_lack_of_memory(steps):
+        pixels = Pixels(training.images.shape[1:], setting.dtype, setting.mean, setting.std)
+        model = build(params, pixels, setting.num_classes, setting.builder)
+        compile_model(model, values, steps)
+        position = checkpoint.resume(files.checkpoint, model, task)
+        if position is None and files.start_from is not None:
+            checkpoint.start_from(files.start_from, model)
+        watch = Watch(model, steps, setting.seconds_limit, pulse)
+        keep = partial(checkpoint.save, files.checkpoint, model, task)
+        progress = Progress(position or Position(), watch, validation, setting, report, keep)
+        try:
+            fit(model, training, values["augment"], progress)
+        except TrialFailed as error:
+            if error.state != PRUNED or not setting.keeps_unfinished:
+                raise
+        forget_parts(model, values, steps)
+    return model, progress.position.rows[-1] if progress.position.rows else UNTRAINED
+
+
+UNTRAINED = EpochRow(0, *[math.nan] * 9)
+"""The last epoch of a training that was cut off in its first one."""
+
+
+class Progress(keras.callbacks.Callback):
+    """After each epoch: evaluate, report, keep the state, and stop where going on makes no sense.
+
+    It has no batch hooks, for which Keras would wait after every batch.
+    """
+
+    def __init__(
+        self,
+        position: Position,
+        watch: Watch,
+        validation: Labelled | None,
+        setting: Setting,
+        report: Report,
+        keep: Callable[[Position], None],
+    ) -> None:
+        super().__init__()
+        self.position = position
+        self.watch = watch
+        self.validation = validation
+        self.setting = setting
+        self.report = report
+        self.keep = keep
+        self.epoch_started = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Note the time."""
+        self.epoch_started = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Evaluate on the validation images, report and keep; of an epoch that was broken off, only keep.
+
+        Raises:
+            TrialFailed: a loss or the objective is not finite, or the training is to stop before its end.
+        """
+        steps = self.watch.steps
+        part = self.part_of_epoch(epoch, logs or {})
+        if part.step < steps.per_epoch:
+            self.keep(part)
+            raise self.stopped(self.watch.cause() or STOPPED, part)
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        if not math.isfinite(part.loss):
+            raise TrialFailed(FAILED, f"the loss became {part.loss} in epoch {epoch + 1} (learning rate {rate:.2g})")
+        row = self.evaluated(part, rate)
+        self.report(row)
+        if self.validation is not None:
+            self.refuse_not_finite(row, epoch)
+        self.position = Position((*part.rows, row))
+        self.keep(self.position)
+        if epoch + 1 < steps.num_epochs and (state := self.watch.cause()):
+            raise self.stopped(state, self.position)
+
+    def part_of_epoch(self, epoch: int, logs: dict[str, float]) -> Position:
+        """Return the steps done of this epoch, those before a resume included.
+
+        The optimizer counts them: the feed may be some ahead.
+        """
+        before = self.position
+        num_steps = int(keras.ops.convert_to_numpy(self.model.optimizer.variables[0]))
+        step = num_steps - epoch * self.watch.steps.per_epoch
+        return Position(
+            rows=before.rows,
+            step=step,
+            loss=(before.loss * before.step + float(logs["loss"]) * (step - before.step)) / step,
+            accuracy=(before.accuracy * before.step + float(logs["accuracy"]) * (step - before.step)) / step,
+            seconds=before.seconds + time.monotonic() - self.epoch_started,
+        )
+
+    def evaluated(self, part: Position, rate: float) -> EpochRow:
+        """Return the row of a whole epoch."""
+        started, found = time.monotonic(), NOTHING
+        if self.validation is not None:
+            logits = predict_logits(self.model, self.validation.images, on_batch=self.watch.pulse.touch)
+            found = measure_logits(logits, self.validation.labels)
+        return EpochRow(
+            step=self.setting.first_step + len(part.rows),
+            loss=part.loss,
+            accuracy=part.accuracy,
+            learning_rate=rate,
+            seconds=part.seconds + time.monotonic() - started,
+            **{f"val_{name}": value for name, value in asdict(found).items()},
+        )
+
+    def refuse_not_finite(self, row: EpochRow, epoch: int) -> None:
+        """Raise TrialFailed if what a trial is ranked by is not a number."""
+        for name in ("val_loss", self.setting.objective):
+            value = getattr(row, name)
+            if not math.isfinite(value):
+                raise TrialFailed(
+                    FAILED, f"{name} became {value} in epoch {epoch + 1} (learning rate {row.learning_rate:.2g})"
+                )
+
+    def stopped(self, state: str, position: Position) -> TrialFailed:
+        """Return what to raise where a training stops before its end."""
+        steps = self.watch.steps
+        if state == STOPPED:
+            stopping.clear()
+        done = f"after {len(position.rows)} of {steps.num_epochs} epochs"
+        rest = f" and {position.step} of {steps.per_epoch} steps" if position.step else ""
+        return TrialFailed(state, f"{CAUSES[state]} {done}{rest}")
+
+
+def fit(model: keras.Model, training: Labelled, augment: str, progress: Progress) -> None:
+    """Train from where `progress` is to the end, after a report of the epochs that are done."""
+    watch, position = progress.watch, progress.position
+    for row in position.rows:
+        progress.report(row)
+    if len(position.rows) < watch.steps.num_epochs and (state := watch.cause()):
+        raise progress.stopped(state, position)
+    while (first := len(progress.position.rows)) < watch.steps.num_epochs:
+        skip = progress.position.step
+        # Keras counts the steps of an epoch once a `fit`, so the rest of a broken-off epoch is a `fit` of its own.
+        end = first + 1 if skip else watch.steps.num_epochs
+        batches = EpochBatches(training, watch.steps, augment, progress.setting.seed, watch.on_step, (first, skip))
+        try:
+            model.fit(batches, initial_epoch=first, epochs=end, verbose=0, callbacks=[progress], shuffle=False)
+        finally:
+            batches.let_go()
+
+
+def task_hash(values: Mapping[str, Any], training: Labelled, setting: Setting) -> str:
+    """Return the hash of what is trained how: a checkpoint of another one is of no use."""
+    how = asdict(setting)
+    for name in ("objective", "seconds_limit", "is_deterministic", "keeps_unfinished"):  # none changes the course
+        del how[name]
+    return sha256_json({"params": dict(values), "images": [len(training), *training.images.shape[1:]], **how})
+
+
+@contextmanager
+def naming_lack_of_memory(steps: Steps) -> Iterator[None]:
+    """Turn what Python, TensorFlow and JAX raise when memory runs out into an INFEASIBLE trial."""
     try:
-        normal = Pixels(training.images.shape[1:], setting.dtype, setting.mean, setting.std)
-        model = build(params, normal, setting.num_classes)
-        batches = EpochBatches(training, values["batch_size"], values["augment"], setting.seed)
-        compile_model(model, values, num_steps=len(batches) * setting.epochs)
-        progress = Progress(validation, setting, report)
-        model.fit(batches, epochs=setting.epochs, verbose=0, callbacks=[progress], shuffle=False)
+        yield
     except Exception as error:
-        if is_out_of_memory(error):
-            raise TrialFailed(INFEASIBLE, f"out of memory at batch {values['batch_size']}") from error
-        raise
-    if progress.last is None:
-        raise TrialFailed(FAILED, "no epoch was trained")
-    return model, progress.last
-
-
-def evaluate(model: keras.Model, data: Labelled) -> tuple[float, float]:
-    """Return (cross-entropy without smoothing, accuracy) on labelled images."""
-    return measure_logits(predict_logits(model, data.images), data.labels)
-
-
-def measure_logits(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> tuple[float, float]:
-    """Return (cross-entropy, accuracy) of logits (num_images, num_classes)."""
-    wide = logits.astype(np.float64)
-    shifted = wide - wide.max(axis=1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    loss = -log_probabilities[np.arange(len(labels)), labels].mean()
-    return float(loss), float((logits.argmax(axis=1) == labels).mean())
+        if not is_out_of_memory(error):
+            raise
+        parts = f" in {steps.num_parts} parts" if steps.num_parts > 1 else ""
+        raise TrialFailed(INFEASIBLE, f"out of memory at batch {steps.num_parts * steps.part_size}{parts}") from error
 
 
 def is_out_of_memory(error: Exception) -> bool:

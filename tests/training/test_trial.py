@@ -24,13 +24,14 @@ def stripes(count, seed=0):
     return Labelled(images.clip(0, 255).astype(np.uint8)[..., None], labels)
 
 
-def run(params=None, epochs=3, validation=True, **changes):
-    from pipeline.training.trial import Setting, train
+def run(params=None, epochs=3, validation=True, files=None, **changes):
+    from pipeline.training.trial import Setting, TrainingFiles, train
 
     rows = []
-    setting = Setting(2, (128.0,), (60.0,), epochs, seed=1, **changes)
+    setting = Setting(2, (128.0,), (60.0,), **{"samples": 160 * epochs, "seed": 1, **changes})
+    held_out = stripes(60, 9) if validation else None
     model, last = train(
-        {**SMALL, **(params or {})}, stripes(160), stripes(60, 9) if validation else None, setting, rows.append
+        {**SMALL, **(params or {})}, stripes(160), held_out, setting, rows.append, files or TrainingFiles()
     )
     return model, last, rows
 
@@ -56,16 +57,27 @@ def test_the_same_seed_gives_the_same_course():
 
 
 def test_reported_validation_is_what_the_model_is_worth():
-    from pipeline.training.trial import evaluate
+    from pipeline.models.predict import predict_logits
+    from pipeline.training.metrics import measure_logits
 
-    model, last, _ = run()
-    assert evaluate(model, stripes(60, 9)) == pytest.approx((last.val_loss, last.val_accuracy), rel=1e-4)
+    model, last, _ = run(epochs=1)
+    held_out = stripes(60, 9)
+    found = measure_logits(predict_logits(model, held_out.images), held_out.labels)
+    for name in ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auc"):
+        assert getattr(last, f"val_{name}") == pytest.approx(getattr(found, name), rel=1e-4)
 
 
 def test_without_validation_images_there_is_no_validation():
     _, last, _ = run(validation=False)
-    assert math.isnan(last.val_accuracy)
+    figures = (last.val_accuracy, last.val_loss, last.val_balanced_accuracy, last.val_macro_f1, last.val_auc)
+    assert all(math.isnan(figure) for figure in figures)
     assert last.accuracy > 0.8
+
+
+def test_samples_that_are_less_than_an_epoch_are_a_short_epoch():
+    model, _, rows = run(samples=48)
+    assert [row.step for row in rows] == [1]
+    assert int(model.optimizer.iterations) == 3
 
 
 def test_a_loss_that_is_not_finite_fails_with_epoch_and_learning_rate():
@@ -75,23 +87,65 @@ def test_a_loss_that_is_not_finite_fails_with_epoch_and_learning_rate():
     assert "in epoch 1 (learning rate" in caught.value.reason
 
 
-def test_a_training_that_is_out_of_time_is_pruned_at_the_end_of_an_epoch():
+def test_an_objective_that_is_not_a_number_fails():
+    from pipeline.training.images import Labelled
+    from pipeline.training.trial import Setting, train
+
+    one_class = Labelled(stripes(20).images, np.zeros(20, np.int32))
+    with pytest.raises(TrialFailed) as caught:
+        train(SMALL, stripes(160), one_class, Setting(2, (128.0,), (60.0,), 160, 1, "val_auc"), lambda row: None)
+    assert caught.value.state == "FAILED"
+    assert caught.value.reason.startswith("val_auc became nan in epoch 1 (learning rate")
+
+
+def test_a_training_without_time_is_pruned():
     with pytest.raises(TrialFailed) as caught:
         run(seconds_limit=0.0)
     assert caught.value.state == "PRUNED"
-    assert caught.value.reason == "the time was over after epoch 1 of 3"
+    assert caught.value.reason == "the time was over after 0 of 3 epochs"
 
 
-def test_running_out_of_memory_is_infeasible():
+def test_a_winner_whose_time_is_over_is_kept_as_it_is():
+    model, last, rows = run(seconds_limit=0.0, keeps_unfinished=True)
+    assert model.output_shape == (None, 2)
+    assert math.isnan(last.loss)
+    assert rows == []
+
+
+@pytest.mark.parametrize(("num_micro_batches", "batch"), [(1, "batch 16"), (3, "batch 16 in 4 parts")])
+def test_running_out_of_memory_is_infeasible(num_micro_batches, batch):
     with pytest.raises(TrialFailed) as caught:
-        run({"dense_layers": 1, "head": "flatten", "dense_units": 2_000_000_000})  # 4 TB of weights
+        run(
+            {"dense_layers": 1, "head": "flatten", "dense_units": 2_000_000_000},  # 4 TB of weights
+            num_micro_batches=num_micro_batches,
+        )
     assert caught.value.state == "INFEASIBLE"
-    assert caught.value.reason == "out of memory at batch 16"
+    assert caught.value.reason == f"out of memory at {batch}"
 
 
-def test_cross_entropy_of_known_logits():
-    from pipeline.training.trial import measure_logits
+def test_an_allocation_that_jax_refuses_is_lack_of_memory():
+    from pipeline.training.trial import is_out_of_memory
 
-    logits = np.array([[0.0, 0.0], [1000.0, 0.0]], np.float32)
-    assert measure_logits(logits, np.array([0, 0])) == pytest.approx((math.log(2) / 2, 1.0))
-    assert measure_logits(logits, np.array([1, 0]))[1] == 0.5
+    assert is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 4 bytes"))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("INVALID_ARGUMENT: shapes"))
+
+
+@pytest.mark.parametrize(("optimizer", "learning_rate"), [("adamw", 0.01), ("sgd", 0.1)])
+def test_parts_of_batches_give_what_whole_batches_give(optimizer, learning_rate):
+    params = {"batch_norm": False, "optimizer": optimizer, "learning_rate": learning_rate}
+    (whole, last, _), (parts, last_of_parts, _) = run(params, 2), run(params, 2, num_micro_batches=4)
+    assert int(parts.optimizer.iterations) == int(whole.optimizer.iterations) == 20
+    for one, other in zip(whole.get_weights(), parts.get_weights(), strict=True):
+        assert other == pytest.approx(one, abs=1e-5)
+    assert last_of_parts.learning_rate == pytest.approx(last.learning_rate, abs=1e-9)
+    assert last_of_parts.loss == pytest.approx(last.loss, rel=1e-3)
+
+
+def test_a_model_trained_in_parts_is_saved_without_a_class_of_ours(tmp_path):
+    import keras
+
+    model, _, _ = run(epochs=1, num_micro_batches=2)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    assert loaded.optimizer.get_config()["learning_rate"]["registered_name"] is None
