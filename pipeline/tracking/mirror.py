@@ -1,27 +1,16 @@
 """The MLflow mirror of a study: sends what the study holds and MLflow does not; reads no file."""
 
-import dataclasses
-import itertools
 import json
-import math
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.records import (
-    COMPLETED,
-    FINAL_STATES,
-    PARENT,
-    PAUSED,
-    PLANNED,
-    PRUNED,
-    EpochRow,
-    MirrorMark,
-    StudyView,
-    TrialRow,
-)
+from pipeline.records import FINAL_STATES, PARENT, PAUSED, PLANNED, RUNNING, MirrorMark, StudyView, TrialRow
+from pipeline.tracking import entries
+from pipeline.tracking.entries import Clock
 from pipeline.tracking.store import (
     STUDY_TAG,
     WORKSPACE_TAG,
@@ -36,14 +25,23 @@ if TYPE_CHECKING:
 
 NUMBER_TAG = "trial.number"
 PARENT_TAG = "mlflow.parentRunId"
-INACTIVE = "-"  # the parallel-coordinates chart drops runs that lack a column
-DIGEST_LENGTH = 36  # MLflow's limit on the digest of a data set
-MAX_PARAMS = 100  # MLflow's limit on one log_batch; 1000 for metrics
-MAX_EPOCHS = 160  # 160 epochs x 6 metrics < 1000
-MAX_VALUE = 6000  # MLflow's limit on the text of a param
-# MLflow stores the same value of a metric at the same step and time once. The times here follow from the
-# study alone, so a point that is sent again after a kill between sending and marking doubles nothing.
-Clock = int  # milliseconds since 1970
+RESTING_STATES = (*FINAL_STATES, PAUSED)  # nothing trains, so the run has ended; a promotion opens it again
+
+
+@dataclass
+class Child:
+    """The run of a trial as MLflow holds it: what need not be sent again.
+
+    `clock` is the time of the last epoch sent, `last_step` its step, `last_rung` the last rung with a score.
+    """
+
+    run_id: str
+    clock: float
+    status: str = "RUNNING"
+    tags: dict[str, str] = field(default_factory=dict)
+    last_step: int = 0
+    last_rung: int = -1
+    is_described: bool = False
 
 
 class MlflowMirror:
@@ -60,9 +58,12 @@ class MlflowMirror:
         self._workspace = workspace
         self._client: Any = None
         self._facts: dict[str, Any] = {}
-        self._children: dict[int, Any] = {}  # mlflow RunInfo by trial number
-        self._sent_states: dict[int, str] = {}
+        self._marks: dict[int, MirrorMark] = {}
+        self._trials: dict[int, TrialRow] = {}
+        self._children: dict[int, Child] = {}
+        self._doubtful: set[int] = set()  # trials whose run may have been made twice
         self._parent_start: Clock = 0
+        self._parent_steps: dict[str, int] = {}
 
     def push(self) -> None:
         """Send everything that the study holds and MLflow does not; a closed run is opened again.
@@ -74,13 +75,10 @@ class MlflowMirror:
             if self._client is None:
                 self._client = self._connect()
             with tracking_errors("sending the study"):
-                marks = self._view.marks()
-                trials = self._view.trials()
-                for trial in trials:
-                    mark = marks.get(trial.number)
-                    if trial.state != PLANNED and not (mark and mark.is_closed):
-                        self._push_trial(trial, mark)
-                self._push_progress(trials, marks[PARENT])
+                for version, trial in self._view.unsent():
+                    self._trials[trial.number] = trial
+                    self._push_trial(version, trial)
+                self._push_progress()
         except BaseException:
             self._client = None  # what was sent last is unknown: look again before the next push
             raise
@@ -88,76 +86,105 @@ class MlflowMirror:
     def close(self, state: str) -> str:
         """Send the rest, end the parent run as `state` (FINISHED, FAILED or KILLED) and return its run id.
 
-        Runs of trials that are not final end as KILLED (also those that wait to start again after a kill), or as
-        FINISHED when they wait at a rung of a finished study; a later push opens them again.
+        Runs of trials that still train, or wait to start again, end as KILLED; a later push opens them again.
         """
         self.push()
         with tracking_errors("ending the runs"):
-            trials = self._view.trials()
-            states = {trial.number: trial.state for trial in trials}
-            for number, info in self._children.items():
-                trial_state = states.get(number, PLANNED)
-                if trial_state not in FINAL_STATES:
-                    is_waiting = trial_state == PAUSED and state != "KILLED"
-                    self._client.set_terminated(info.run_id, "FINISHED" if is_waiting else "KILLED")
-            self._end_parent(trials, state)
+            for number, mark in list(self._marks.items()):
+                if number != PARENT and mark.run_id and not mark.is_closed:
+                    self._client.set_terminated(mark.run_id, "KILLED")
+                    self._children.pop(number, None)
+                    self._mark(number, MirrorMark(mark.run_id, mark.version, is_closed=True))
+            self._delete_doubles()
+            self._end_parent(state)
         self._client = None
         return str(self.run_id)
 
+    def _delete_doubles(self) -> None:
+        """Delete what a server that hung made later than it was asked for again."""
+        for number in self._doubtful - {PARENT}:
+            self._find_child(number)
+        if PARENT in self._doubtful:
+            for run in self._unmarked_parents(self._client):
+                self._client.delete_run(run.info.run_id)
+
+    def is_complete(self) -> bool:
+        """Tell whether MLflow holds the whole study and the parent run was ended; nothing is sent.
+
+        Raises:
+            TrackingError: the store cannot be used.
+        """
+        mark = self._view.marks().get(PARENT)
+        if mark is None or not mark.is_closed or self._view.unsent():
+            return False
+        client = open_client(self._workspace)
+        with tracking_errors("looking for the parent run"):
+            self.run_id = mark.run_id
+            return active_run(client, mark.run_id) is not None
+
     def _connect(self) -> "MlflowClient":
-        """Open the store, find or create the parent run and see which child runs there are."""
+        """Open the store and find or create the parent run; its trials are looked at when they have news."""
         client = open_client(self._workspace)
         self._facts = self._view.facts()
-        self._sent_states = {}
-        self.experiment_id = experiment_id(client, self._facts["dataset"], self._workspace)
+        self._marks = self._view.marks()
+        if not self._trials:
+            self._trials = {trial.number: trial for trial in self._view.trials()}
+        name = self._facts["dataset"]
+        self.experiment_id = experiment_id(client, name, self._workspace, self._facts["objective"])
         with tracking_errors("opening the parent run"):
-            mark = self._view.marks().get(PARENT)
-            run = active_run(client, mark.run_id) if mark else None
-            if run is None:
-                if mark:  # deleted there, or another store than last time: replay all
-                    self._forget()
-                run = self._find_parent(client) or self._create_parent(client)
-                mark = MirrorMark(run.info.run_id)
-                self._view.set_mark(PARENT, mark)
+            run = self._find_parent(client) or self._create_parent(client)
             self.run_id, self._parent_start = run.info.run_id, run.info.start_time
-            self._open_parent(client, mark or MirrorMark(run.info.run_id))
-            children = search_runs(client, [self.experiment_id], f"tags.`{PARENT_TAG}` = '{self.run_id}'")
-            self._children = {int(child.data.tags[NUMBER_TAG]): child.info for child in children}
+            self._parent_steps = entries.last_steps(run)
+            self._open_parent(client, run)
         return client
 
-    def _forget(self) -> None:
-        for number in self._view.marks():
-            self._view.set_mark(number, MirrorMark(""))
+    def _mark(self, number: int, mark: MirrorMark) -> None:
+        self._view.set_mark(number, mark)
+        self._marks[number] = mark
 
     def _find_parent(self, client: "MlflowClient") -> Any:
-        """Return a parent run whose creation was not marked any more because the process died, or None."""
-        query = f"tags.`{WORKSPACE_TAG}` = '{workspace_tag(self._workspace)}' and attributes.status = 'RUNNING'"
-        for run in search_runs(client, [str(self.experiment_id)], query):
-            tags = run.data.tags
-            # The params are sent after the mark: with params it is another study of the same name.
-            if tags.get(STUDY_TAG) == self._facts["study"] and PARENT_TAG not in tags and not run.data.params:
-                return run
-        return None
+        """Return the parent run, even if the process died before its creation was marked; None if there is none."""
+        mark = self._marks.get(PARENT)
+        if mark is None:
+            return None
+        if mark.run_id:
+            run = active_run(client, mark.run_id)
+            if run is None:  # deleted there, or another store than last time: replay all
+                self._children.clear()
+                for number in sorted(self._marks, reverse=True):  # the parent last: half done, it begins again
+                    self._mark(number, MirrorMark(""))
+            return run
+        self._doubtful.add(PARENT)
+        return keep_first(client, self._unmarked_parents(client))
+
+    def _unmarked_parents(self, client: "MlflowClient") -> list[Any]:
+        """Return the parent runs that were made for this study and are not described, hence not marked."""
+        tags = f"tags.`{WORKSPACE_TAG}` = '{workspace_tag(self._workspace)}' and tags.`{STUDY_TAG}` = "
+        found = search_runs(client, [str(self.experiment_id)], f"{tags}'{self._facts['study']}'")
+        return [run for run in found if PARENT_TAG not in run.data.tags and not run.data.params]
 
     def _create_parent(self, client: "MlflowClient") -> Any:
-        tags = {**self._common_tags(), "mlflow.note.content": parent_note(self._facts)}
+        if PARENT not in self._marks:
+            self._mark(PARENT, MirrorMark(""))  # before the run: if this is the last that works, it is looked for
+        tags = {**self._common_tags(), "mlflow.note.content": entries.parent_note(self._facts)}
         return client.create_run(str(self.experiment_id), tags=tags, run_name=self._facts["study"])
 
-    def _open_parent(self, client: "MlflowClient", mark: MirrorMark) -> None:
+    def _open_parent(self, client: "MlflowClient", run: Any) -> None:
         """Set the parent run to RUNNING under this process; describe it unless that was done for certain."""
-        from mlflow.entities import RunTag
-
-        run_id = mark.run_id
-        client.update_run(run_id, status="RUNNING")
-        client.log_batch(run_id, tags=[RunTag(*item) for item in self._common_tags().items()])
-        if mark.last_step == 0:
-            log_params(client, run_id, parent_params(self._facts))
-            client.log_inputs(run_id, [dataset_input(self._facts)])
+        mark, run_id = self._marks[PARENT], run.info.run_id
+        if not mark.run_id or mark.is_closed:
+            self._mark(PARENT, MirrorMark(run_id, mark.version))
+        if run.info.status != "RUNNING":
+            client.update_run(run_id, status="RUNNING")
+        tags = {**self._common_tags(), **entries.origin_tags(self._facts)}
+        client.log_batch(run_id, tags=entries.tag_entries(tags))
+        if mark.version == 0:
+            client.log_batch(run_id, params=entries.param_entries(entries.parent_params(self._facts)))
+            client.log_inputs(run_id, [entries.dataset_input(self._facts)])
             client.log_text(run_id, json.dumps(self._facts["space"], indent=2), "space.json")
             if manifest := self._facts.get("split_manifest"):
                 client.log_artifact(run_id, manifest, "data")
-        if mark.is_closed:
-            self._view.set_mark(PARENT, dataclasses.replace(mark, is_closed=False))
+            self._mark(PARENT, MirrorMark(run_id, 1))
 
     def _common_tags(self) -> dict[str, str]:
         return {
@@ -169,93 +196,110 @@ class MlflowMirror:
             "mlflow.source.type": "LOCAL",
         }
 
-    def _push_trial(self, trial: TrialRow, mark: MirrorMark | None) -> None:
-        from mlflow.entities import RunTag
+    def _push_trial(self, version: int, trial: TrialRow) -> None:
+        """Send what is new of one trial, then mark it; whatever fails in between is found out by the next push."""
+        number = trial.number
+        mark = self._marks.get(number)
+        if trial.state == PLANNED:  # it waits to start again after a kill; `close` ends its run if it never does
+            run_id, is_closed = (mark.run_id, mark.is_closed) if mark else ("", True)
+            self._mark(number, MirrorMark(run_id, version, is_closed))
+            return
+        child = self._children.pop(number, None) or self._open_child(trial, mark)
+        self._send_news(trial, child)
+        is_resting = trial.state in RESTING_STATES
+        if is_resting and child.status != entries.run_status(trial):
+            self._client.set_terminated(child.run_id, entries.run_status(trial))
+        child.status = entries.run_status(trial)
+        self._mark(number, MirrorMark(child.run_id, version, is_resting))
+        self._children[number] = child
 
-        info, mark = self._open_child(trial, mark)
-        state_tags = [RunTag("trial.state", trial.state)] if self._is_news(trial) else []
-        rows = self._view.epochs(trial.number, mark.last_step)
-        if rows or state_tags:
-            metrics = epoch_metrics(rows, self._rows_start(trial.number, mark, info))
-            for start in range(0, max(1, len(rows)), MAX_EPOCHS):
-                chunk = rows[start : start + MAX_EPOCHS]
-                points = list(itertools.chain(*metrics[start : start + MAX_EPOCHS]))
-                self._client.log_batch(info.run_id, metrics=points, tags=state_tags)
-                if chunk:
-                    mark = dataclasses.replace(mark, last_step=chunk[-1].step)
-                    self._view.set_mark(trial.number, mark)
-            self._sent_states[trial.number] = trial.state
-        if trial.state in FINAL_STATES:
-            self._end_child(trial, mark, info)
+    def _open_child(self, trial: TrialRow, mark: MirrorMark | None) -> Child:
+        """Find out what MLflow holds of a trial, or make its run."""
+        run = None
+        if mark is None:
+            self._mark(trial.number, MirrorMark(""))  # before the run, as with the parent
+        else:
+            run = active_run(self._client, mark.run_id) or self._find_child(trial.number)
+        if run is not None:
+            return self._found_child(trial.number, run)
+        own = entries.trial_tags(trial)
+        tags = {**self._common_tags(), PARENT_TAG: str(self.run_id), NUMBER_TAG: str(trial.number), **own}
+        info = self._client.create_run(str(self.experiment_id), tags=tags).info
+        return Child(info.run_id, info.start_time, tags=own)
 
-    def _is_news(self, trial: TrialRow) -> bool:
-        return self._sent_states.get(trial.number) != trial.state
+    def _found_child(self, number: int, run: Any) -> Child:
+        steps = entries.last_steps(run)
+        last_step = steps.get("learning_rate", 0)
+        sent = [row for row in self._view.epochs(number) if row.step <= last_step]
+        return Child(
+            run.info.run_id,
+            run.info.start_time + sum(map(entries.duration, sent)),
+            run.info.status,
+            dict(run.data.tags),
+            last_step,
+            steps.get("rung", -1),
+            "model/params" in steps and set(self._facts["param_names"]) <= set(run.data.params),
+        )
 
-    def _rows_start(self, number: int, mark: MirrorMark, info: Any) -> float:
-        """Return the time (ms) of the last epoch that was sent: the start plus the seconds of its epochs."""
-        sent = self._view.epochs(number) if mark.last_step else []
-        return float(info.start_time + sum(duration(row) for row in sent if row.step <= mark.last_step))
+    def _find_child(self, number: int) -> Any:
+        """Return the run of a trial that was asked for and perhaps made, or None; delete any further one."""
+        self._doubtful.add(number)
+        query = f"tags.`{PARENT_TAG}` = '{self.run_id}' and tags.`{NUMBER_TAG}` = '{number}'"
+        found = search_runs(self._client, [str(self.experiment_id)], query)
+        return keep_first(self._client, found, self._marks[number].run_id)
 
-    def _open_child(self, trial: TrialRow, mark: MirrorMark | None) -> tuple[Any, MirrorMark]:
-        """Return the run of a trial, RUNNING and with its params, and the trial's mark."""
-        info = self._children.get(trial.number)
-        is_first_look = trial.number not in self._sent_states
-        if info is None:
-            tags = {**self._common_tags(), PARENT_TAG: str(self.run_id), NUMBER_TAG: str(trial.number)}
-            name = f"t{trial.number:03d}"
-            info = self._client.create_run(str(self.experiment_id), tags=tags, run_name=name).info
-            self._children[trial.number] = info
-        elif is_first_look and info.status != "RUNNING":
-            self._client.update_run(info.run_id, status="RUNNING")
-        if mark is None or mark.run_id != info.run_id:
-            mark = MirrorMark(info.run_id)
-            self._view.set_mark(trial.number, mark)
-        if is_first_look and mark.last_step == 0:
-            params = {name: text(trial.params.get(name, INACTIVE)) for name in self._facts["param_names"]}
-            costs = {"model/params": trial.num_params, "model/mflops": trial.mflops}
-            log_params(self._client, info.run_id, params, points(costs, info.start_time))
-        return info, mark
+    def _send_news(self, trial: TrialRow, child: Child) -> None:
+        """Send the epochs and facts of a trial that its run lacks, all in one call; nothing if there are none."""
+        if trial.state == RUNNING and child.status != "RUNNING":
+            self._client.update_run(child.run_id, status="RUNNING")
+        params, metrics = [], []
+        if not child.is_described:
+            params = entries.param_entries(entries.trial_params(trial, self._facts["param_names"]))
+            metrics += entries.points(entries.cost_values(trial), round(child.clock))
+        rows = self._view.epochs(trial.number, child.last_step)
+        metrics += entries.epoch_points(rows, child.clock)
+        child.clock += sum(map(entries.duration, rows))
+        child.last_step = rows[-1].step if rows else child.last_step
+        tags = {key: value for key, value in entries.trial_tags(trial).items() if child.tags.get(key) != value}
+        if trial.rung > child.last_rung:
+            values = entries.rung_values(trial, self._facts["objective"])
+            metrics += entries.points(values, round(child.clock), trial.rung)
+        if trial.state in RESTING_STATES and (tags or trial.rung > child.last_rung or not child.is_described):
+            metrics += entries.points({"time/train_s": trial.seconds}, round(child.clock), child.last_step)
+        if params or metrics or tags:
+            self._client.log_batch(child.run_id, metrics=metrics, params=params, tags=entries.tag_entries(tags))
+        child.tags |= tags
+        child.last_rung, child.is_described = trial.rung, True
 
-    def _end_child(self, trial: TrialRow, mark: MirrorMark, info: Any) -> None:
-        from mlflow.entities import RunTag
+    def _push_progress(self) -> None:
+        """Log the best score so far on the parent, one point for each number of rungs that trials finished."""
+        num_rungs = sum(trial.rung + 1 for trial in self._trials.values() if trial.score is not None)
+        if num_rungs:
+            best = entries.best_score(self._trials.values(), self._facts["objective"])
+            self._log_on_parent({f"best_{self._facts['objective']}": best}, num_rungs)
 
-        values = {"time/train_s": trial.seconds}
-        if trial.score is not None:
-            values |= {"best_val_accuracy": trial.score, "best_epoch": trial.best_epoch}
-        tags = [RunTag("trial.reason", trial.reason[:MAX_VALUE])] if trial.reason else []
-        end = info.start_time + round(1000 * trial.seconds)
-        self._client.log_batch(info.run_id, metrics=points(values, end), tags=tags)
-        self._client.update_run(info.run_id, name=final_name(trial))
-        status = "FINISHED" if trial.state in (COMPLETED, PRUNED) else "FAILED"
-        self._client.set_terminated(info.run_id, status)
-        self._view.set_mark(trial.number, dataclasses.replace(mark, is_closed=True))
+    def _log_on_parent(self, values: dict[str, float], step: int) -> None:
+        """Log metrics on the parent unless it has points at this or a later step."""
+        if all(self._parent_steps.get(name, -1) >= step for name in values):
+            return
+        clock = self._parent_start + round(1000 * sum(trial.seconds for trial in self._trials.values()))
+        self._client.log_batch(str(self.run_id), metrics=entries.points(values, clock, step))
+        self._parent_steps |= dict.fromkeys(values, step)
 
-    def _push_progress(self, trials: Sequence[TrialRow], mark: MirrorMark) -> None:
-        """Log the best score so far on the parent, one point for each number of trials that have a score."""
-        scores = [trial.score for trial in trials if trial.score is not None]
-        if len(scores) > mark.last_step:
-            self._client.log_batch(mark.run_id, metrics=self._progress(trials, max(scores), len(scores)))
-            self._view.set_mark(PARENT, dataclasses.replace(mark, last_step=len(scores)))
-
-    def _progress(self, trials: Sequence[TrialRow], best: float, step: int) -> list[Any]:
-        return points({"best_val_accuracy": best}, self._parent_clock(trials), step)
-
-    def _parent_clock(self, trials: Sequence[TrialRow]) -> Clock:
-        return self._parent_start + round(1000 * sum(trial.seconds for trial in trials))
-
-    def _end_parent(self, trials: Sequence[TrialRow], state: str) -> None:
-        states = [trial.state for trial in trials]
-        num_done = sum(state in (COMPLETED, PRUNED) for state in states)
-        num_failed = sum(state in FINAL_STATES for state in states) - num_done
+    def _end_parent(self, state: str) -> None:
+        trials = self._trials.values()
+        num_done = sum(entries.run_status(trial) == "FINISHED" for trial in trials)
+        num_failed = sum(entries.run_status(trial) == "FAILED" for trial in trials)
         values: dict[str, float] = {"trials_completed": num_done, "trials_failed": num_failed}
-        metrics = points(values, self._parent_clock(trials), num_done + num_failed)
-        scores = [trial.score for trial in trials if trial.score is not None]
-        if scores:  # a promoted trial may have become better after the last point
-            metrics += self._progress(trials, max(scores), len(scores))
-        mark = self._view.marks()[PARENT]
-        self._client.log_batch(mark.run_id, metrics=metrics)
-        self._client.set_terminated(mark.run_id, state)
-        self._view.set_mark(PARENT, dataclasses.replace(mark, is_closed=True))
+        self._log_on_parent(values, num_done + num_failed)
+        objective, minimise = self._facts["objective"], self._facts.get("minimise")
+        if minimise:
+            table = entries.front_table(entries.front(trials, objective, minimise), objective, minimise)
+            self._client.log_text(str(self.run_id), table, entries.FRONT_FILE)
+            shown = json.dumps([{"path": entries.FRONT_FILE, "type": "table"}])
+            self._client.set_tag(str(self.run_id), "mlflow.loggedArtifacts", shown)
+        self._client.set_terminated(str(self.run_id), state)
+        self._mark(PARENT, MirrorMark(str(self.run_id), 1, is_closed=True))
 
 
 def active_run(client: "MlflowClient", run_id: str) -> Any:
@@ -273,6 +317,17 @@ def active_run(client: "MlflowClient", run_id: str) -> Any:
     return run if run.info.lifecycle_stage == "active" else None
 
 
+def keep_first(client: "MlflowClient", runs: Iterable[Any], run_id: str = "") -> Any:
+    """Return the run `run_id`, else the oldest of those found, and delete the others; None if there is none.
+
+    A run is made twice when a server makes it but its answer is lost.
+    """
+    found = sorted(runs, key=lambda run: (run.info.run_id != run_id, run.info.start_time, run.info.run_id))
+    for run in found[1:]:
+        client.delete_run(run.info.run_id)
+    return found[0] if found else None
+
+
 def search_runs(client: "MlflowClient", experiment_ids: list[str], query: str) -> Iterable[Any]:
     """Yield all active runs that match a filter, page by page."""
     token = None
@@ -282,90 +337,3 @@ def search_runs(client: "MlflowClient", experiment_ids: list[str], query: str) -
         token = page.token
         if not token:
             return
-
-
-def points(values: dict[str, float], clock: Clock, step: int = 0) -> list[Any]:
-    """Return metrics of one step without NaN and infinities: one of them ruins the axis of a chart."""
-    from mlflow.entities import Metric
-
-    return [Metric(key, float(v), clock, step) for key, v in values.items() if math.isfinite(v)]
-
-
-def duration(row: EpochRow) -> float:
-    """Return the milliseconds that an epoch took; 0 when it was not measured."""
-    return 1000 * row.seconds if math.isfinite(row.seconds) else 0.0
-
-
-def epoch_metrics(rows: Sequence[EpochRow], start: float) -> list[list[Any]]:
-    """Return the metrics of each epoch; `start` is the time (ms) at which the first of them began."""
-    result = []
-    for row in rows:
-        start += duration(row)
-        values = dataclasses.asdict(row)
-        step = values.pop("step")
-        values["epoch_seconds"] = values.pop("seconds")
-        result.append(points(values, round(start), step))
-    return result
-
-
-def log_params(client: "MlflowClient", run_id: str, params: dict[str, str], metrics: Sequence[Any] = ()) -> None:
-    """Log params, and metrics with the first of them; the same value again is accepted by MLflow."""
-    from mlflow.entities import Param
-
-    entries = [Param(name, value[:MAX_VALUE]) for name, value in params.items()]
-    for start in range(0, max(1, len(entries)), MAX_PARAMS):
-        client.log_batch(run_id, params=entries[start : start + MAX_PARAMS], metrics=metrics if start == 0 else [])
-
-
-def parent_params(facts: dict[str, Any]) -> dict[str, str]:
-    """Return the params of the parent run, flat."""
-    image = facts["image"]
-    params = {
-        "space": facts["space"].get("name", INACTIVE),
-        "oracle": facts["oracle"],
-        "seed": facts["seed"],
-        "objective": facts["objective"],
-        "image": f"{image['height']}x{image['width']}x{image['channels']}",
-        "num_classes": len(facts["classes"]),
-        **{f"num_images_{split}": number for split, number in facts["num_images"].items()},
-    }
-    return {name: text(value) for name, value in params.items()}
-
-
-def parent_note(facts: dict[str, Any]) -> str:
-    """Return the description of the parent run, Markdown."""
-    return (
-        f"Search **{facts['study']}** over **{facts['dataset']}**: {len(facts['classes'])} classes,"
-        f" oracle {facts['oracle']}, objective {facts['objective']}, seed {facts['seed']}.\n\n"
-        "Its child runs are the trials; a value of `-` is a hyperparameter that the trial does not use."
-        " `space.json` is the search space. `best_val_accuracy` here is the best so far, by number of trials."
-    )
-
-
-def dataset_input(facts: dict[str, Any]) -> Any:
-    """Return the data set as an MLflow input; MLflow's own digest would look at the first values only."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    dataset = Dataset(
-        name=facts["dataset"],
-        digest=facts["fingerprint"][:DIGEST_LENGTH],
-        source_type="local",
-        source=json.dumps({"uri": str(facts["source"])}),
-        profile=json.dumps({"num_images": facts["num_images"], "num_classes": len(facts["classes"])}),
-    )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
-
-
-def final_name(trial: TrialRow) -> str:
-    """Return the name under which a trial is reviewed, such as `t012 d3 f64 max 0.912`."""
-    words = [f"t{trial.number:03d}"]
-    for name, prefix in (("depth", "d"), ("filters", "f"), ("pooling", "")):
-        if name in trial.params:
-            words.append(f"{prefix}{trial.params[name]}")
-    words.append(trial.state.lower() if trial.score is None else f"{trial.score:.3f}")
-    return " ".join(words)
-
-
-def text(value: Any) -> str:
-    """Return a hyperparameter as MLflow keeps it."""
-    return str(value)

@@ -5,7 +5,6 @@ import dataclasses
 import os
 import re
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,8 @@ from pipeline.bundle import FACTS_FILE, Bundle, read_bundle
 from pipeline.errors import ModelRefused
 from pipeline.files import sha256_json
 from pipeline.tracking import flavor
-from pipeline.tracking.mirror import points, search_runs
+from pipeline.tracking.entries import points
+from pipeline.tracking.mirror import search_runs
 from pipeline.tracking.store import (
     STUDY_TAG,
     WORKSPACE_TAG,
@@ -75,7 +75,7 @@ def log_and_register(
     """Log a bundle as the model of a run, register it under `model_name` and make it the champion of that name.
 
     `step` is the best epoch; `tags` go on the version. A second call with the same run and bundle makes no
-    second version.
+    second version and no second model, wherever the first one was cut off, and takes the alias from no newer version.
 
     Raises:
         ModelRefused: the folder holds no sound bundle.
@@ -94,7 +94,8 @@ def log_and_register(
                 version = client.create_model_version(
                     model_name, f"models:/{model_id}", run_id, tags=all_tags, model_id=model_id
                 )
-        client.set_registered_model_alias(model_name, CHAMPION, version.version)
+        if previous is None or int(previous) < int(version.version):
+            client.set_registered_model_alias(model_name, CHAMPION, version.version)
     number = str(version.version)
     return RegisteredModel(model_name, number, f"models:/{model_name}/{number}", logged_model_id(version) or "")
 
@@ -148,18 +149,48 @@ def version_tags(bundle: Bundle) -> dict[str, str]:
 def log_model(client: "MlflowClient", run_id: str, bundle: Bundle, metrics: Mapping[str, float], step: int) -> str:
     """Log a bundle as a model of the run, its metrics on both, and return the model's id.
 
-    The client's calls are used, not Model.log: that one works on the global tracking URI, exports it to the
-    environment, and reads the whole history of every metric of the run.
+    What an earlier call began is finished. The client's calls are used, not Model.log: that one works on the global
+    tracking URI, exports it to the environment, and reads the whole history of every metric of the run.
     """
-    from mlflow.entities import LoggedModelOutput, Metric
-    from mlflow.models import Model
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 
     run = client.get_run(run_id)
+    logged = find_logged(client, run, bundle) or create_logged(client, run, bundle)
+    model_id = str(logged.model_id)
+    if logged.status == LoggedModelStatus.READY:
+        return model_id
+    outputs = run.outputs.model_outputs if run.outputs else []
+    if all(output.model_id != model_id for output in outputs):
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=step)])
+    upload_model(client, run_id, logged, bundle)
+    entries = [
+        Metric(m.key, m.value, m.timestamp, m.step, model_id=model_id, run_id=run_id)
+        for m in points(dict(metrics), logged.creation_timestamp, step)
+    ]
+    client.log_batch(run_id, metrics=entries)
+    client.finalize_logged_model(model_id, LoggedModelStatus.READY)
+    return model_id
+
+
+def find_logged(client: "MlflowClient", run: Any, bundle: Bundle) -> Any:
+    """Return the logged model that an earlier call made of this bundle, or None."""
+    query = f"source_run_id = '{run.info.run_id}' AND tags.sha256 = '{bundle.sha256}'"
+    return next(iter(client.search_logged_models([run.info.experiment_id], query)), None)
+
+
+def create_logged(client: "MlflowClient", run: Any, bundle: Bundle) -> Any:
+    """Create the logged model of a bundle, without its files."""
     params = {name: str(value) for name, value in bundle.facts.get("params", {}).items()}
-    logged = client.create_logged_model(
-        run.info.experiment_id, MODEL_NAME, source_run_id=run_id, tags={KIND_TAG: KIND}, params=params
+    tags = {KIND_TAG: KIND, "sha256": bundle.sha256}
+    return client.create_logged_model(
+        run.info.experiment_id, MODEL_NAME, source_run_id=run.info.run_id, tags=tags, params=params
     )
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=step)])
+
+
+def upload_model(client: "MlflowClient", run_id: str, logged: Any, bundle: Bundle) -> None:
+    """Write a bundle in MLflow's format to the place of a logged model."""
+    from mlflow.models import Model
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / MODEL_NAME
         model = Model(
@@ -170,13 +201,6 @@ def log_model(client: "MlflowClient", run_id: str, bundle: Bundle, metrics: Mapp
         )
         flavor.save_model(str(path), model, bundle.folder)
         client.log_model_artifacts(logged.model_id, str(path))
-    entries = [
-        Metric(m.key, m.value, m.timestamp, m.step, model_id=logged.model_id, run_id=run_id)
-        for m in points(dict(metrics), round(time.time() * 1000), step)
-    ]
-    client.log_batch(run_id, metrics=entries)
-    client.finalize_logged_model(logged.model_id, "READY")
-    return str(logged.model_id)
 
 
 def resolve_model(workspace: Path, model: str) -> ResolvedModel:

@@ -10,11 +10,13 @@ import re
 import socket
 import sqlite3
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import TrackingError
+from pipeline.records import OBJECTIVES
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 HEALTH_SECONDS = 5
 CREDENTIALS = re.compile(r"//[^/\s]*@")
 SQLITE = "sqlite:///"
+SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")  # plugins add others
 STUDY_TAG = "pipeline.study"
 WORKSPACE_TAG = "pipeline.workspace"
 # Folders in ./mlruns/ that are not an experiment's.
@@ -31,10 +34,13 @@ FORCED_ENVIRONMENT = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_UV_AUTO_DETECT": "false",
+    # MLflow sends again what a server has done but not answered, which makes a run twice, and blocks a call for
+    # 244 s while a server is down. The mirror looks before it sends again.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
-# The defaults of MLflow block a call for 244 s while a server is down.
 DEFAULT_ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    # A connection that was opened while the database could only be read stays so: open it anew now and then.
+    "MLFLOW_SQLALCHEMYSTORE_POOL_RECYCLE": "60",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
@@ -108,15 +114,31 @@ def tracking_errors(action: str) -> Iterator[None]:
         ) from error
 
 
-def check_store(workspace: Path) -> str:
-    """Return the tracking URI after all checks that need no mlflow; they take no time.
+def check_settings(workspace: Path) -> str:
+    """Return the tracking URI after the checks of what no waiting heals; nothing is asked of a server.
 
     Raises:
-        TrackingError: an old file store is in the way, or a server does not answer.
+        TrackingError: the URI is none that MLflow knows, or an old file store is in the way.
     """
     uri = tracking_uri(workspace)
+    scheme = urlsplit(uri).scheme.partition("+")[0]
+    if scheme not in SCHEMES and not entry_points(group="mlflow.tracking_store", name=scheme):
+        raise TrackingError(
+            f"MLFLOW_TRACKING_URI is {redacted(uri)!r}, of the unknown kind {scheme}://; expected http(s)://... or"
+            f" {SQLITE}/path/to/mlflow.db; unset it to use {workspace / 'mlflow.db'}"
+        )
     if not os.environ.get("MLFLOW_TRACKING_URI", "").strip():
         refuse_file_store(workspace)
+    return uri
+
+
+def check_store(workspace: Path) -> str:
+    """Return the tracking URI after all checks that need no mlflow.
+
+    Raises:
+        TrackingError: as `check_settings`, or a server does not answer.
+    """
+    uri = check_settings(workspace)
     if is_remote(uri):
         check_server(uri)
     return uri
@@ -237,8 +259,8 @@ def prepare_sqlite(path: Path) -> None:
         ) from error
 
 
-def experiment_id(client: "MlflowClient", name: str, workspace: Path) -> str:
-    """Return the id of the experiment of that name, made when there is none.
+def experiment_id(client: "MlflowClient", name: str, workspace: Path, objective: str) -> str:
+    """Return the id of the experiment of that name, made when there is none; it shows `objective` first.
 
     Raises:
         TrackingError: it was deleted, or its artifacts cannot be written through this store.
@@ -253,7 +275,7 @@ def experiment_id(client: "MlflowClient", name: str, workspace: Path) -> str:
         )
     check_artifact_location(experiment.artifact_location, uri, name)
     with tracking_errors(f"describing the experiment {name!r}"):
-        for key, value in experiment_tags(name).items():
+        for key, value in experiment_tags(name, objective).items():
             if key not in experiment.tags:  # a note that the user wrote stays
                 client.set_experiment_tag(experiment.experiment_id, key, value)
     return str(experiment.experiment_id)
@@ -301,15 +323,15 @@ def check_artifact_location(location: str, uri: str, name: str) -> None:
         )
 
 
-def experiment_tags(name: str) -> dict[str, str]:
+def experiment_tags(name: str, objective: str) -> dict[str, str]:
     """Return the tags by which the user interface shows an experiment as we mean it."""
     return {
         "mlflow.note.content": (
             f"Searches over the data set **{name}**, one parent run a search and one child run a trial.\n\n"
-            "Sort by `best_val_accuracy`; `model/params` and `model/mflops` say what a model costs."
+            f"Sort by `best_{objective}`; `model/params` and `model/mflops` say what a model costs."
             " `test/...` is on the chosen model only: the test images are looked at once."
         ),
         "mlflow.experimentKind": "custom_model_development",
-        "mlflow.experiment.primaryMetric.name": "best_val_accuracy",
-        "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
+        "mlflow.experiment.primaryMetric.name": f"best_{objective}",
+        "mlflow.experiment.primaryMetric.greaterIsBetter": str(OBJECTIVES[objective] == "max"),
     }

@@ -1,10 +1,11 @@
 """A study in memory, a tiny bundle and a process that dies between two calls, for the tests of tracking."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.records import EpochRow, ImageSpec, MirrorMark, TrialRow
+from pipeline.records import PLANNED, EpochRow, ImageSpec, MirrorMark, TrialRow
 
 IMAGE = asdict(ImageSpec(8, 8, 3))
 
@@ -35,13 +36,13 @@ def study_facts(study: str = "digits-1", dataset: str = "digits") -> dict[str, A
 def trial(number: int, state: str, score: float | None = None, **changes: Any) -> TrialRow:
     """Return a trial without dropout."""
     params = {"depth": 3, "filters": 64, "pooling": "max"}
-    row = TrialRow(number, state, score, params, 1234, 5.5, 9.0, "", 3, 2)
+    row = TrialRow(number, state, score, params, 1234, 5.5, 9.0, "", 3, 2, rung=-1 if score is None else 0, samples=60)
     return replace(row, **changes)
 
 
 def epochs(num: int) -> list[EpochRow]:
     """Return epochs 1 to num."""
-    return [EpochRow(n, 1 / n, 0.5, 2 / n, 0.4, 0.001, 3.0) for n in range(1, num + 1)]
+    return [EpochRow(n, 1 / n, 0.5, 2 / n, 0.4, 0.3, 0.2, 0.8, 0.001, 3.0) for n in range(1, num + 1)]
 
 
 @dataclass
@@ -54,17 +55,36 @@ class FakeView:
     saved: dict[int, MirrorMark] = field(default_factory=dict)
     lives: int | None = None
     keeps_last_mark: bool = True
+    seen: dict[int, list[Any]] = field(default_factory=dict)
+    reads: Counter[str] = field(default_factory=Counter)
+    is_touched: int = 0  # a resumed study changes every trial that had not ended
 
     def facts(self) -> dict[str, Any]:
         return self.fact_dict
 
     def trials(self) -> list[TrialRow]:
+        self.reads["trials"] += 1
         return list(self.trial_rows)
 
+    def unsent(self) -> list[tuple[int, TrialRow]]:
+        versions = [(self.version(row), row) for row in self.trial_rows]
+        marks = self.saved
+        return [(v, row) for v, row in versions if v > (marks[row.number].version if row.number in marks else 0)]
+
+    def version(self, row: TrialRow) -> int:
+        """Return the number of changes of a trial: what was seen of it, and how often that was something else."""
+        state = (row, tuple(self.epoch_rows.get(row.number, ())), self.is_touched)
+        seen = self.seen.setdefault(row.number, [])
+        if (not seen or seen[-1] != state) and (seen or row.state != PLANNED):
+            seen.append(state)
+        return len(seen)
+
     def epochs(self, number: int, after_step: int = 0) -> list[EpochRow]:
+        self.reads["epochs"] += 1
         return [row for row in self.epoch_rows.get(number, []) if row.step > after_step]
 
     def marks(self) -> dict[int, MirrorMark]:
+        self.reads["marks"] += 1
         return dict(self.saved)
 
     def set_mark(self, number: int, mark: MirrorMark) -> None:

@@ -34,6 +34,17 @@ def test_folder_as_tracking_uri_is_refused(uri: str, tmp_path: Path, monkeypatch
         store.tracking_uri(tmp_path)
 
 
+def test_unknown_kind_of_uri_is_refused_and_a_server_that_is_down_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "htp://ada:secret@host:5000")
+    with pytest.raises(TrackingError, match=r"'htp://\*\*\*@host:5000', of the unknown kind htp://; expected http"):
+        store.check_settings(tmp_path)
+    for uri in ("http://127.0.0.1:9", "postgresql+psycopg://db/mlflow"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        assert store.check_settings(tmp_path) == uri
+
+
 def test_old_file_store_is_refused_with_the_command_that_migrates_it(tmp_path: Path) -> None:
     (tmp_path / "mlruns" / "0").mkdir(parents=True)
     (tmp_path / "mlruns" / "0" / "meta.yaml").touch()
@@ -114,8 +125,8 @@ def test_new_store_is_in_wal_mode_with_artifacts_beside_it(name: str, tmp_path: 
     workspace = tmp_path / name
     workspace.mkdir()
     client = store.open_client(workspace)
-    identity = store.experiment_id(client, "flowers", workspace)
-    assert store.experiment_id(client, "flowers", workspace) == identity
+    identity = store.experiment_id(client, "flowers", workspace, "val_accuracy")
+    assert store.experiment_id(client, "flowers", workspace, "val_accuracy") == identity
     experiment = client.get_experiment(identity)
     assert experiment.artifact_location == (workspace / "mlruns" / "flowers").as_uri()
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
@@ -130,7 +141,7 @@ def test_new_store_is_in_wal_mode_with_artifacts_beside_it(name: str, tmp_path: 
 @pytest.mark.heavy
 def test_deleted_experiment_is_refused_with_the_command_that_restores_it(tmp_path: Path) -> None:
     client = store.open_client(tmp_path)
-    identity = store.experiment_id(client, "flowers", tmp_path)
+    identity = store.experiment_id(client, "flowers", tmp_path, "val_accuracy")
     client.delete_experiment(identity)
     with pytest.raises(TrackingError, match=f"mlflow experiments restore -x {identity}"):
-        store.experiment_id(client, "flowers", tmp_path)
+        store.experiment_id(client, "flowers", tmp_path, "val_accuracy")

@@ -1,0 +1,140 @@
+"""A study on its way to MLflow: the steps of `pipeline sync`, and those that `pipeline search` shares with it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DataError, PipelineError, StoppedEarly, TrackingError
+from pipeline.files import locked
+from pipeline.search.mirroring import BackgroundMirror
+from pipeline.search.store import StudyStore, is_alive, list_studies, open_study
+from pipeline.text import safe_name
+from pipeline.tracking.mirror import MlflowMirror
+from pipeline.tracking.registry import close_stale_runs, log_and_register
+from pipeline.tracking.store import check_settings, open_client
+
+
+def start_mirror(study_path: Path, workspace: Path, warn: Callable[[str], None]) -> BackgroundMirror:
+    """Begin to show a study in MLflow, in the background; once that works, end the runs there of searches that died.
+
+    Raises:
+        TrackingError: the settings are such that MLflow will never answer; one that is down is warned of later.
+    """
+    check_settings(workspace)
+    mirror = MlflowMirror(StudyStore(study_path), workspace)
+    background = BackgroundMirror(
+        mirror,
+        study_path.parent.name,
+        warn,
+        lambda: close_stale_runs(workspace, lambda study: is_alive(workspace, study)),
+    )
+    background.start()
+    return background
+
+
+def sync(workspace: Path, study: str | None) -> tuple[list[dict[str, Any]], int, PipelineError | None]:
+    """Send one study or all; return what was done about each, how many stale runs were ended, and what failed.
+
+    Raises:
+        PipelineError: the one study that was asked for cannot be sent.
+    """
+    if study is not None:
+        return [sync_study(workspace, study)], 0, None
+    names = list_studies(workspace)
+    if not names:
+        raise DataError(
+            f"{workspace}: no studies here; expected a folder in which `pipeline search` ran; begin one with: "
+            "pipeline search digits --budget 3m"
+        )
+    done, failure = [], None
+    for name in names:
+        try:
+            done.append(facts_of(name, "searching") if is_alive(workspace, name) else sync_study(workspace, name))
+        except PipelineError as error:
+            done.append(facts_of(name, "failed"))
+            failure = failure or error
+            if isinstance(error, TrackingError):  # the others are in the same store
+                return done, 0, failure
+    return done, close_stale_runs(workspace, lambda name: is_alive(workspace, name)), failure
+
+
+def sync_study(workspace: Path, name: str) -> dict[str, Any]:
+    """Send what MLflow lacks of a study on which no search is at work.
+
+    Raises:
+        DataError: there is no such study.
+        StoppedEarly: a search is at work on it.
+        TrackingError: MLflow does not answer.
+    """
+    store = open_study(workspace, name)
+    try:
+        if is_alive(workspace, name):
+            raise StoppedEarly(
+                f"study {name}: a search is at work on it, and sends it to MLflow itself; expected one that has "
+                "ended; wait for its end"
+            )
+        with locked(store.path.with_name("lock"), f"study {name}"):
+            return send(store, workspace, name)
+    finally:
+        store.close()
+
+
+def send(store: StudyStore, workspace: Path, name: str) -> dict[str, Any]:
+    """Send what MLflow lacks of a study, and register its model if that was not done."""
+    mirror = MlflowMirror(store, workspace)
+    result = store.get("result")
+    if mirror.is_complete() and (result is None or result["run_id"] == mirror.run_id):
+        return facts_of(name, "complete", run_id=mirror.run_id, model_uri=result and result["model_uri"])
+    num_unsent = len(store.unsent())
+    run_id = mirror.close("KILLED" if result is None else "FINISHED")
+    if result is None or result["run_id"] == run_id:
+        return facts_of(name, "sent", num_unsent, run_id=run_id, model_uri=result and result["model_uri"])
+    result = register_result(store, workspace, run_id)
+    return facts_of(name, "sent", num_unsent, run_id=run_id, model_uri=result["model_uri"], is_registered=True)
+
+
+def facts_of(name: str, status: str, trials_sent: int = 0, **changes: Any) -> dict[str, Any]:
+    """Return what was done about a study, as `--json` prints it."""
+    facts = {"study": name, "status": status, "trials_sent": trials_sent}
+    return {**facts, "run_id": None, "model_uri": None, "is_registered": False, **changes}
+
+
+def register_result(store: StudyStore, workspace: Path, run_id: str) -> dict[str, Any]:
+    """Log and register the model of a finished study on its run; return the result, which the study keeps.
+
+    A result whose `run_id` is None waits for this; it may be repeated.
+
+    Raises:
+        ModelRefused: the model's folder was damaged.
+        TrackingError: MLflow does not answer; the result stays as it was.
+    """
+    result, objective = store.get("result"), store.get("objective")
+    winner, test = result["winner"], result["test"]
+    registered = log_and_register(
+        open_client(workspace),
+        workspace,
+        run_id,
+        store.path.parent / "model",
+        safe_name(store.get("dataset")),
+        metrics={
+            **test_metrics(test),
+            objective: winner[objective],
+            "model/params": winner["num_params"],
+            "model/mflops": winner["mflops"],
+        },
+        step=winner["epochs"],
+        tags={"pipeline.study": result["study"], "trial.number": str(winner["trial"])},
+    )
+    result |= {"run_id": run_id, "model_uri": registered.model_uri}
+    store.put("result", result)
+    return result
+
+
+def test_metrics(test: dict[str, Any]) -> dict[str, float]:
+    """Return what was measured on the test images, and what a leaking split would add, as metrics."""
+    low, high = test["ci95"]
+    metrics = {"test/accuracy": test["accuracy"], "test/ci95_low": low, "test/ci95_high": high}
+    leaked = test.get("leaked")
+    if leaked is None:
+        return metrics
+    return {**metrics, "test/accuracy_with_leaked": leaked["accuracy_with"], "test/num_leaked": leaked["num_images"]}
