@@ -1,0 +1,195 @@
+"""How far a study is, read from its file and the pulses of its children: for the live board and for other terminals."""
+
+import socket
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DataError
+from pipeline.files import lock_owner
+from pipeline.pulse import read_pulse
+from pipeline.records import (
+    CRASHED,
+    FAILED,
+    FINAL_STATES,
+    INFEASIBLE,
+    PAUSED,
+    PLANNED,
+    RUNNING,
+    TIMEOUT,
+    Objective,
+    TrialRow,
+)
+from pipeline.search.budget import DEFAULT_BUDGET
+from pipeline.search.checkpoints import pulse_path
+from pipeline.search.health import kind
+from pipeline.search.store import FINAL_TRIAL, STARTED, Attempt, StudyStore, is_alive, open_study, studies_folder
+from pipeline.search.study import winner
+
+STATES = (PLANNED, RUNNING, PAUSED, *FINAL_STATES)
+FAILURES = (FAILED, INFEASIBLE, CRASHED, TIMEOUT)
+
+
+@dataclass(frozen=True)
+class RunningTrial:
+    """How far a training is: `batch` batches of epoch `epoch` (from 1; 0 before the first step) of `num_epochs`.
+
+    `trial` is None for the winner's last training. `seconds_since_step` is None before the first step, and on another
+    machine than the one that trains.
+    """
+
+    trial: int | None
+    rung: int
+    epoch: int
+    num_epochs: int
+    batch: int
+    num_batches: int
+    fraction: float
+    seconds_since_step: float | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The commonest reason of trials that ended without a score: the latest of its kind, and how many there are."""
+
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A study at one moment. `state` is running, stopped, finished, or created (no trial has begun).
+
+    `trials` counts them by state, in small letters. `budget_seconds` is None without a time limit, `eta_seconds` where
+    nobody can say.
+    """
+
+    study: str
+    state: str
+    trials: dict[str, int]
+    running: tuple[RunningTrial, ...] = ()
+    objective: str = Objective.name
+    best: TrialRow | None = None
+    commonest_failure: Failure | None = None
+    elapsed_seconds: float = 0.0
+    budget_seconds: float | None = None
+    eta_seconds: float | None = None
+
+
+class Watch:
+    """Looks at one study again and again; a look reads only the trials that changed since the last one."""
+
+    def __init__(self, store: StudyStore) -> None:
+        self.store = store
+        self.study: str = store.get("study")
+        self.objective = Objective(store.get("objective"), store.get("minimise"))
+        options = store.get("options") or {}
+        limits = [options.get(name) for name in ("budget", "trials", "epochs")]
+        self.max_trials: int | None = options.get("trials")
+        self.budget: float | None = DEFAULT_BUDGET if limits == [None] * 3 else options.get("budget")
+        self.change = 0
+        self.states: dict[int, str] = {}
+        self.counts: Counter[str] = Counter()
+        self.unfinished: dict[int, TrialRow] = {}  # those whose state is RUNNING
+        self.reasons: Counter[str] = Counter()  # by kind
+        self.examples: dict[str, str] = {}  # the latest reason of each kind
+        self.best: TrialRow | None = None
+
+    def look(self, state: str, elapsed: float, is_here: bool = True) -> Snapshot:
+        """Return where the study is; `is_here` says that this machine trains it, whose clock the pulses follow."""
+        self.catch_up()
+        counts = self.counts.copy()
+        running: list[RunningTrial] = []
+        if state == "running":
+            open_attempts = [self.store.attempts(number)[-1:] for number in (*self.unfinished, FINAL_TRIAL)]
+            started = [each for last in open_attempts for each in last if each.state == STARTED]
+            running = [self.place(attempt, is_here) for attempt in started]
+        else:  # what a killed search left goes on from where it was
+            for row in self.unfinished.values():
+                counts.update({RUNNING: -1, PLANNED if row.score is None else PAUSED: 1})
+        return Snapshot(
+            study=self.study,
+            state=state,
+            trials={name.lower(): counts[name] for name in STATES},
+            running=tuple(running),
+            objective=self.objective.name,
+            best=self.best,
+            commonest_failure=self.commonest_failure(),
+            elapsed_seconds=round(elapsed, 1),
+            budget_seconds=self.budget,
+            eta_seconds=self.eta(elapsed) if state == "running" else None,
+        )
+
+    def catch_up(self) -> None:
+        """Take in the trials that changed; one that changes meanwhile is read again the next time."""
+        rows, self.change = self.store.changed(self.change)
+        for row in rows:
+            before = self.states.get(row.number)
+            if row.state != before:
+                self.counts[row.state] += 1
+                if before is not None:
+                    self.counts[before] -= 1
+                if row.state in FAILURES:
+                    self.reasons[kind(row.reason)] += 1
+                    self.examples[kind(row.reason)] = row.reason
+            self.states[row.number] = row.state
+            self.unfinished.pop(row.number, None)
+            if row.state == RUNNING:
+                self.unfinished[row.number] = row
+            self.best = winner([each for each in (self.best, row) if each is not None], self.objective)
+
+    def place(self, attempt: Attempt, is_here: bool) -> RunningTrial:
+        """Return how far a training is, by its pulse."""
+        number = None if attempt.number == FINAL_TRIAL else attempt.number
+        pulse = read_pulse(pulse_path(self.store.path.parent, attempt.id))
+        if pulse is None or pulse.batch == 0:
+            return RunningTrial(number, attempt.rung, 0, attempt.epochs, 0, 0, 0.0, None)
+        fraction = (pulse.epoch - 1 + pulse.batch / pulse.num_batches) / pulse.num_epochs
+        since = round(max(time.monotonic() - pulse.beat, 0.0), 1) if is_here else None
+        place = (pulse.epoch, pulse.num_epochs, pulse.batch, pulse.num_batches)
+        return RunningTrial(number, attempt.rung, *place, round(min(fraction, 1.0), 4), since)
+
+    def commonest_failure(self) -> Failure | None:
+        """Return why most of the trials failed that did."""
+        if not self.reasons:
+            return None
+        name, count = self.reasons.most_common(1)[0]
+        return Failure(self.examples[name], count)
+
+    def eta(self, elapsed: float) -> float | None:
+        """Return the seconds until the end: by the budget, and by the pace of the trials if their number is limited."""
+        left = [] if self.budget is None else [self.budget - elapsed]
+        num_ended = len(self.states) - self.counts[PLANNED] - self.counts[RUNNING]
+        if self.max_trials is not None and 0 < num_ended < self.max_trials:
+            left.append(elapsed / num_ended * (self.max_trials - num_ended))
+        return round(max(min(left), 0.0), 1) if left else None
+
+
+def read_snapshot(workspace: Path, study: str) -> Snapshot:
+    """Return where a study is, without its lock and without writing anything.
+
+    Raises:
+        DataError: there is no such study.
+    """
+    is_running = is_alive(workspace, study)
+    try:
+        store = open_study(workspace, study, is_read_only=True)
+    except DataError:
+        if not is_running:
+            raise
+        return Snapshot(study, "running", {name.lower(): 0 for name in STATES})  # its images are being decoded
+    try:
+        watch = Watch(store)
+        result: dict[str, Any] | None = store.get("result")
+        watch.catch_up()
+        state = "finished" if result else "running" if is_running else "stopped" if watch.states else "created"
+        return watch.look(state, float(store.get("elapsed") or 0.0), is_running and is_here(workspace, study))
+    finally:
+        store.close()
+
+
+def is_here(workspace: Path, study: str) -> bool:
+    """Tell whether this machine is the one that works on a running study."""
+    return lock_owner(studies_folder(workspace) / study / "lock").endswith(f" on {socket.gethostname()}")

@@ -1,0 +1,138 @@
+"""A search without Keras, run as a process of its own: a real study and follower, and trainings that only pretend.
+
+Usage: search_driver.py WORKSPACE NUM_TRIALS [raise]; with `raise` the engine fails when half of the trials are done.
+"""
+
+import math
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+from pipeline.cli.follower import Follower
+from pipeline.cli.interruptions import interruptions
+from pipeline.cli.main import fail
+from pipeline.errors import PipelineError
+from pipeline.files import locked
+from pipeline.pulse import Pulse
+from pipeline.records import COMPLETED, INFEASIBLE, STOPPED, Objective, TrialOutcome, TrialTask
+from pipeline.search.budget import Budget
+from pipeline.search.checkpoints import pulse_path
+from pipeline.search.health import forget_stop
+from pipeline.search.job import run_trials
+from pipeline.search.pace import Pace, Terms
+from pipeline.search.store import StudyStore, studies_folder
+from pipeline.search.study import Study
+from pipeline.space import load_space
+
+STEP_SECONDS = 0.05
+NUM_EPOCHS, NUM_BATCHES, NUM_CHILDREN = 3, 5, 2
+FACTS = {
+    "study": "photos-1",
+    "dataset": "photos",
+    "objective": "val_accuracy",
+    "options": {"budget": None, "trials": 100, "epochs": None},
+    "elapsed": 0.0,
+}
+
+
+@dataclass
+class PretendEngine:
+    """Two children that count batches into their pulses; every fifth trial has no memory."""
+
+    halt_at: float = math.inf
+    running: list[TrialTask] = field(default_factory=list)
+    pulses: dict[int, Pulse] = field(default_factory=dict)
+    steps: Counter[int] = field(default_factory=Counter)
+    num_done: int = 0
+
+    def num_free(self):
+        return NUM_CHILDREN - len(self.running)
+
+    def submit(self, task):
+        path = pulse_path(task.study_path, task.attempt)
+        path.parent.mkdir(exist_ok=True)
+        self.running.append(task)
+        self.pulses[task.attempt] = Pulse(path)
+
+    def wait(self, seconds):
+        time.sleep(STEP_SECONDS)
+        if self.num_done >= self.halt_at:
+            raise RuntimeError("a bug in the engine")
+        return [outcome for task in list(self.running) if (outcome := self.step(task))]
+
+    def step(self, task):
+        epoch, batch = divmod(self.steps[task.attempt], NUM_BATCHES)
+        self.steps[task.attempt] += 1
+        is_too_large = task.number % 5 == 4
+        if is_too_large and epoch == 1:
+            reason = f"\x1b[31mno memory\x1b[0m at [bold]batch[/bold] {task.number}"
+            return self.end(task, INFEASIBLE, reason=reason)
+        if epoch == NUM_EPOCHS:
+            return self.end(task, COMPLETED, score=0.5 + task.number % 50 / 100)
+        self.pulses[task.attempt].batch(epoch + 1, NUM_EPOCHS, batch + 1, NUM_BATCHES)
+        return None
+
+    def end(self, task, state, **facts):
+        self.running.remove(task)
+        self.pulses.pop(task.attempt).close()
+        self.num_done += 1
+        return TrialOutcome(task.attempt, task.number, task.rung, state, seconds=1.0, **facts)
+
+    def interrupt(self):
+        return [self.end(task, STOPPED, reason="stopped") for task in list(self.running)]
+
+
+@dataclass
+class SampledProposals:
+    """An oracle that proposes new configurations only."""
+
+    limit: int
+
+    def propose(self, next_number, is_acceptable):
+        if next_number is None or next_number >= self.limit:
+            return None
+        params = {
+            "depth": 1 + next_number % 3,
+            "learning_rate": 0.001 * (next_number + 1),
+            "batch_size": 32,
+            "filters": 8,
+        }
+        return SimpleNamespace(number=next_number, rung=0, params=params)
+
+    def begin(self, number, rung, params):
+        pass
+
+    report = tell = begin
+
+
+def make_study(folder: Path, num_trials: int, elapsed) -> Study:
+    store = StudyStore(folder / "study.db")
+    if not store.is_created():
+        store.create(FACTS)
+    terms = Terms(load_space("tiny"), (8, 8, 1), 10, num_images=100, num_final_images=120, seed=3, typical={})
+    pace = Pace(terms, Budget(math.inf, None, (300,), math.inf, math.inf), elapsed)
+    study = Study(store, lambda: SampledProposals(num_trials), Objective(), pace)
+    study.recover()
+    return study
+
+
+def main(workspace: Path, num_trials: int, halt_at: float) -> None:
+    folder = studies_folder(workspace) / "photos-1"
+    started = time.monotonic()
+    try:
+        with locked(folder / "lock", "study photos-1"), interruptions(lambda: "it can be resumed") as stop:
+            forget_stop(folder)
+            study = make_study(folder, num_trials, lambda: time.monotonic() - started)
+            with stop.deferred(), Follower(study, study.pace.elapsed, stop) as follower:
+                run_trials(study, PretendEngine(halt_at), follower)
+    except PipelineError as error:
+        fail(str(error), error.exit_code)
+    print("the result")
+
+
+if __name__ == "__main__":
+    count = int(sys.argv[2])
+    main(Path(sys.argv[1]), count, count / 2 if "raise" in sys.argv else math.inf)
