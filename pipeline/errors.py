@@ -1,5 +1,7 @@
 """Every error that a user can cause, each with the exit code that the command ends with; no other code lives here."""
 
+from typing import Any
+
 
 class PipelineError(Exception):
     """Something that the user can act on: the message says where, what was found, what was expected, what to do."""
@@ -56,12 +58,13 @@ class Interrupted(PipelineError):
 
 
 class TrialFailed(PipelineError):
-    """A trial that ended without a score; `state` is the state that the study records.
+    """A trial that ended without a score; `state` is the state that the study records, `facts` what else is known.
 
     Raised inside the child process that trains; the search turns it into a row, never into an exit.
     """
 
-    def __init__(self, state: str, reason: str) -> None:
+    def __init__(self, state: str, reason: str, facts: dict[str, Any] | None = None) -> None:
         super().__init__(state, reason)
         self.state = state
         self.reason = reason
+        self.facts = facts or {}

@@ -1,16 +1,21 @@
 """Files that are whole or absent: atomic writes, hashes and locks. Nothing here knows what a file means."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from pipeline.crashpoints import crashpoint
 from pipeline.errors import StoppedEarly
+
+PROBE_SECONDS = 0.2  # a lock is asked for that long: `is_locked` of another process holds it for some microseconds
 
 
 @contextlib.contextmanager
@@ -22,7 +27,9 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
+        crashpoint("before-rename")
         temporary.replace(path)
+        crashpoint("after-rename")
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -64,17 +71,16 @@ def locked(path: Path, what: str) -> Iterator[None]:
     """Hold an exclusive lock on `path` for the length of the block; the kernel frees it when the process dies.
 
     Raises:
-        StoppedEarly: another live process holds it; the message names that process.
+        StoppedEarly: another live process holds it; the message names that process and its host.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            acquire(file)
         except BlockingIOError as error:
-            file.seek(0)
-            owner = file.read().strip() or "an unknown process"
             raise StoppedEarly(
-                f"{what} is in use by {owner}; expected one process at a time; wait for it, or stop it and try again"
+                f"{what} is in use by {lock_owner(path)}; expected one process at a time; wait for it, or stop it and "
+                "try again"
             ) from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -82,13 +88,60 @@ def locked(path: Path, what: str) -> Iterator[None]:
         yield
 
 
+def acquire(file: IO[str]) -> None:
+    """Take the exclusive lock on an open file.
+
+    Raises:
+        BlockingIOError: another process keeps it.
+    """
+    end = time.monotonic() + PROBE_SECONDS
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.01)
+
+
+def lock_owner(path: Path) -> str:
+    """Return who holds, or held last, the lock on `path`, as `process PID on HOST`."""
+    return path.read_text(encoding="utf-8", errors="replace").strip() or "an unknown process"
+
+
 def is_locked(path: Path) -> bool:
-    """Tell whether a live process holds the lock on `path`."""
+    """Tell whether a live process holds the lock on `path`; nothing is written, so a read-only folder will do."""
     if not path.exists():
         return False
-    with path.open("a+", encoding="utf-8") as file:
+    with path.open("rb") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         return False
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Tell whether an exception means that the disk, or the user's share of it, is full.
+
+    SQLite and NumPy (`1000 requested and 80 written`) give no number of an error.
+    """
+    is_named = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return is_named or any(text in str(error) for text in ("disk is full", " requested and "))
+
+
+NETWORK_FILESYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "beegfs", "9p")
+
+
+def is_network_folder(folder: Path, mounts: Path = Path("/proc/mounts")) -> bool:
+    """Tell whether a folder lies on a network file system, as far as the kernel says; False where it does not."""
+    if not mounts.exists():
+        return False
+    found = ("/", "")
+    place = str(folder.resolve())
+    for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines():
+        point, kind = line.split()[1:3]
+        point = point.replace("\\040", " ")
+        if (place + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(found[0]):
+            found = (point, kind)
+    return found[1].removeprefix("fuse.") in (*NETWORK_FILESYSTEMS, "sshfs")

@@ -1,16 +1,39 @@
-"""What this machine offers: cores and a Keras backend; nothing here imports one."""
+"""What this machine offers: cores, memory, GPUs, a Keras backend, children that end; nothing here imports a backend."""
 
+import contextlib
 import importlib.util
+import multiprocessing
 import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.errors import InvalidUsage
 
 BACKENDS = {"tensorflow": "tensorflow-cpu", "jax": "jax", "torch": "torch"}  # name in KERAS_BACKEND, package to install
 
 
+MAX_AUTO_WORKERS = 4  # more configurations at once are proposed knowing less of each other
+MEMORY_SHARE = 0.9  # of the available memory, for all children together
+CHILD_MB = 2500  # a child with TensorFlow and a middling network; fewer children than cores where memory is short
+GPU_SHARE = 0.9  # of a GPU's memory, for its children together; the rest is CUDA's
+
+
 def num_cores() -> int:
     """Return the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def end_with_parent() -> None:
+    """End this child process, whatever it does, as soon as its parent is gone: `kill -9` leaves the parent no time."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def wait() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=wait, name="end-with-parent", daemon=True).start()
 
 
 def check_backend() -> None:
@@ -27,3 +50,75 @@ def check_backend() -> None:
             f"Keras needs {name}, which is not installed; install it (pip install {BACKENDS[name]}), or set "
             f"KERAS_BACKEND to one of {', '.join(BACKENDS)} that is"
         )
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one child process may use.
+
+    `cores` are the processors that it is pinned to (none: any), `gpu` is a value of CUDA_VISIBLE_DEVICES (None: as it
+    is), `gpu_share` the part of that GPU's memory, `memory_mb` the most resident memory in MB (0: no limit).
+    """
+
+    num_threads: int
+    cores: tuple[int, ...] = ()
+    gpu: str | None = None
+    gpu_share: float = 1.0
+    memory_mb: float = 0.0
+
+
+def available_memory_mb() -> float:
+    """Return the memory in MB that this process and its children may still take; 0 where the kernel does not say."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")) / 1e6)
+    with contextlib.suppress(OSError, ValueError):
+        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
+        found.append((float(limit) - float(used)) / 1e6)  # "max" is no number: no limit
+    return min(found, default=0.0)
+
+
+def visible_gpus() -> list[str]:
+    """Return the NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; nothing is imported."""
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if wanted is not None:
+        return [name for name in wanted.split(",") if name.strip() not in ("", "-1")]
+    folder = Path("/proc/driver/nvidia/gpus")
+    return [str(index) for index in range(len(list(folder.iterdir())))] if folder.is_dir() else []
+
+
+def hide_gpus() -> None:
+    """Keep this process, which imports Keras but never trains, from taking memory of a GPU."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def share_resources(num_workers: int | None, trials_per_gpu: int | None) -> list[Resources]:
+    """Return what each child gets: on GPUs one child each unless told otherwise, on a CPU one child a core.
+
+    Two children of one thread each train 1.13 to 1.26 times as many images as one of two threads (benchmarks/README.md,
+    "Workers and threads"), as long as there is memory for them. `num_workers` and `trials_per_gpu` None choose.
+    """
+    gpus, cores = visible_gpus(), num_cores()
+    memory_mb = available_memory_mb()
+    if gpus:
+        per_gpu = trials_per_gpu or 1
+        names = [gpu for gpu in gpus for _ in range(per_gpu)][: num_workers or None]
+        threads = max(1, cores // len(names))
+        share = MEMORY_SHARE * memory_mb / len(names)
+        return [Resources(threads, gpu=name, gpu_share=GPU_SHARE / per_gpu, memory_mb=share) for name in names]
+    if num_workers is None:
+        num_workers = min(cores, MAX_AUTO_WORKERS, max(1, int(memory_mb // CHILD_MB)) if memory_mb else cores)
+    threads = max(1, cores // num_workers)
+    share = MEMORY_SHARE * memory_mb / num_workers
+    pins = core_groups(num_workers, threads) if num_workers > 1 else [()]
+    return [Resources(threads, cores=pin, gpu="" if gpus else None, memory_mb=share) for pin in pins]
+
+
+def core_groups(num_workers: int, num_threads: int) -> list[tuple[int, ...]]:
+    """Return the cores of each child; nothing is pinned if there are more children than cores."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if num_workers * num_threads > len(cores):
+        return [()] * num_workers
+    return [tuple(cores[index * num_threads : (index + 1) * num_threads]) for index in range(num_workers)]

@@ -173,10 +173,13 @@ class EpochRow:
 
 @dataclass(frozen=True)
 class MirrorMark:
-    """How much of one trial is in MLflow already: its run, the last step sent, and whether the run was ended."""
+    """How much of one trial is in MLflow: its run, the version of the trial that it shows, whether the run was ended.
+
+    `run_id` is empty from before the run is made until that is known to have worked.
+    """
 
     run_id: str
-    last_step: int = 0
+    version: int = 0
     is_closed: bool = False
 
 
@@ -191,12 +194,21 @@ class StudyView(Protocol):
         """Return the immutable facts of the study.
 
         Keys: study, dataset, fingerprint (of the data), source, space (the whole space as JSON-able dict), param_names
-        (every hyperparameter of the space), oracle, seed, objective (its name), minimise (a cost or None), image (fields of ImageSpec), classes, num_images
-        ({"train", "val", "test"}), split_manifest (path of a table of every image with its split), versions.
+        (every hyperparameter of the space), oracle, seed, objective (its name), minimise (a cost or None), image
+        (fields of ImageSpec), classes, num_images ({"train", "val", "test"}), split_manifest (path of a table of every
+        image with its split), versions; and where they apply forked_from (name of a study) and versions_seen (of this
+        program, a list).
         """
 
     def trials(self) -> list[TrialRow]:
         """Return all trials, by number."""
+
+    def unsent(self) -> list[tuple[int, TrialRow]]:
+        """Return (version, trial), by number, of each trial whose version is greater than that of its mark.
+
+        The version of a trial is 0 while it was only planned and grows with every change of it, its attempts and its
+        epochs. The cost is that of the trials returned, not of all.
+        """
 
     def epochs(self, number: int, after_step: int = 0) -> list[EpochRow]:
         """Return the epochs of one trial whose step is greater than `after_step`, in order."""

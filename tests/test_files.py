@@ -1,12 +1,16 @@
 """Files are whole or absent, and locks are held by the living."""
 
+import fcntl
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
+from pipeline import files
 from pipeline.errors import StoppedEarly
-from pipeline.files import is_locked, locked, replacing, sha256_json, write_json
+from pipeline.files import is_locked, is_network_folder, locked, replacing, sha256_json, write_json
 from pipeline.intervals import wilson_interval
 
 
@@ -58,3 +62,57 @@ def test_a_json_hash_does_not_depend_on_the_order_of_keys():
 )
 def test_wilson_interval(num_correct, num_total, low, high):
     assert wilson_interval(num_correct, num_total) == pytest.approx((low, high), abs=1e-6)
+
+
+def test_asking_for_a_lock_writes_nothing_and_does_not_keep_others_from_taking_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PROBE_SECONDS", 60.0)
+    path = tmp_path / "lock"
+    with locked(path, "study a"):
+        before = path.read_bytes(), path.stat().st_mtime_ns
+        assert is_locked(path)
+        assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    with path.open("rb") as probe:  # what `is_locked` of another process does, stretched
+        fcntl.flock(probe, fcntl.LOCK_SH)
+        assert not is_locked(path)
+        threading.Timer(0.05, fcntl.flock, (probe.fileno(), fcntl.LOCK_UN)).start()
+        with locked(path, "study a"):
+            assert is_locked(path)
+
+
+MOUNTS = """\
+/dev/vda / ext4 rw 0 0
+server:/export /work nfs4 rw,vers=4.2 0 0
+tmpfs /work/scratch tmpfs rw 0 0
+//server/share /mnt/my\\040share cifs rw 0 0
+user@host:/home /home/remote fuse.sshfs rw 0 0
+/dev/vdb /mnt/my xfs rw 0 0
+overlay /var/lib/my\\134odd overlay rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "is_network"),
+    [
+        ("/home/user", False),
+        ("/work", True),
+        ("/work/project/mlruns", True),
+        ("/workshop", False),  # only the same letters
+        ("/work/scratch/a", False),  # a local disk within a remote one
+        ("/mnt/my share/a", True),
+        ("/mnt/my", False),
+        ("/home/remote/a", True),
+    ],
+)
+def test_a_network_file_system_is_told_by_the_closest_mount(tmp_path, folder, is_network):
+    mounts = tmp_path / "mounts"
+    mounts.write_text(MOUNTS)
+    assert is_network_folder(Path(folder), mounts) is is_network
+
+
+def test_the_last_of_two_mounts_on_one_folder_counts_and_without_a_list_nothing_is_known(tmp_path):
+    mounts = tmp_path / "mounts"
+    mounts.write_text("a /data nfs rw 0 0\nb /data ext4 rw 0 0\n")
+    assert not is_network_folder(Path("/data/x"), mounts)
+    mounts.write_text("b /data ext4 rw 0 0\na /data nfs rw 0 0\n")
+    assert is_network_folder(Path("/data/x"), mounts)
+    assert not is_network_folder(Path("/data/x"), tmp_path / "missing")

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from pipeline.models.plan import plan_layers
+from pipeline.records import Objective
 from pipeline.space import load_space
 from tests.cli.workspace import pipeline, write_photos
 
@@ -27,10 +28,11 @@ def test_pooling_from_yaml_to_model_json_and_mlflow(tmp_path):
     )
     space = load_space(str(path))
     assert [param.default for param in space.params if param.name == "pooling"] == ["avg"]
-    proposed = Proposer("random", space, 0).propose(0, lambda params: True)
-    assert proposed["pooling"] == "avg"
-    assert "avg_pool" in [layer.kind for layer in plan_layers(proposed, 3)]
-    assert measure(proposed, (10, 12, 1), 3).num_params > 0
+    proposed = Proposer("random", space, 0, Objective(), 1).propose(0, lambda proposal: True)
+    assert proposed is not None
+    assert proposed.params["pooling"] == "avg"
+    assert "avg_pool" in [layer.kind for layer in plan_layers(proposed.params, 3)]
+    assert measure(proposed.params, (10, 12, 1), 3).num_params > 0
 
     done = pipeline(tmp_path, "search", "photos", "--trials", "1", "--space", "./tiny.yaml", "--json")
     assert done.returncode == 0, done.stderr

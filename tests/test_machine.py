@@ -12,7 +12,7 @@ import pytest
 from pipeline.cli.main import exit_code_of
 from pipeline.errors import InvalidUsage
 from pipeline.machine import check_backend, num_cores
-from tests.cli.workspace import command, env, pipeline, write_photos
+from tests.cli.workspace import env, pipeline, write_photos
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,7 @@ def test_a_backend_that_is_not_there_is_named(monkeypatch, backend, message):
         check_backend()
 
 
+@pytest.mark.heavy
 def test_a_search_with_an_unknown_backend_ends_at_once(tmp_path):
     write_photos(tmp_path)
     done = pipeline(tmp_path, "search", "photos", "--trials", "1", KERAS_BACKEND="typo")
@@ -84,16 +85,3 @@ def test_an_installed_wheel_finds_its_spaces_in_any_folder(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert '"learning_rate"' in done.stdout
-
-
-@pytest.mark.heavy
-def test_a_search_writes_nothing_outside_its_workspace(tmp_path):
-    for name in ("home", "work"):
-        (tmp_path / name).mkdir()
-    write_photos(tmp_path / "work")
-    options = ("search", "photos", "--space", "./tiny.yaml", "--trials", "1")
-    done = subprocess.run(
-        command(*options), cwd=tmp_path / "work", env=env(HOME=str(tmp_path / "home")), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert list((tmp_path / "home").rglob("*")) == []

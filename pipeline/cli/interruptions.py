@@ -4,31 +4,53 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
-from typing import NoReturn
 
 from pipeline.errors import Interrupted
 
 
+class Interruptions:
+    """What has arrived. While `is_deferred`, a signal is only noted: `check` acts on it where nothing is half done."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self.is_deferred = False
+
+    def note(self, number: int, _frame: object) -> None:
+        """Take the first signal; the next one ends the process at once."""
+        self.received = signal.Signals(number)
+        for again in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(again, lambda second, _frame: os._exit(128 + second))
+        if not self.is_deferred:
+            raise KeyboardInterrupt  # no Exception: the borders that record foreign errors must not catch it
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if a signal was noted."""
+        if self.received is not None:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Only note a signal during the block, which calls `check` where it can stop."""
+        self.is_deferred = True
+        try:
+            yield
+        finally:
+            self.is_deferred = False
+
+
 @contextlib.contextmanager
-def interruptions(advice: Callable[[], str]) -> Iterator[None]:
+def interruptions(advice: Callable[[], str]) -> Iterator[Interruptions]:
     """Turn the first Ctrl-C or SIGTERM inside the block into exit code 130 or 143; `advice` says how to go on.
 
     Raises:
         Interrupted: one of the two came.
     """
-    received = signal.SIGINT
-
-    def stop(number: int, _frame: object) -> NoReturn:
-        nonlocal received
-        received = signal.Signals(number)
-        for again in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(again, lambda second, _frame: os._exit(128 + second))
-        raise KeyboardInterrupt  # no Exception: the borders that record foreign errors must not catch it
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    noted = Interruptions()
+    previous = {number: signal.signal(number, noted.note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield noted
     except KeyboardInterrupt as error:
+        received = noted.received or signal.SIGINT
         raise Interrupted(f"stopped by {received.name}; {advice()}", 128 + received) from error
     finally:
         for number, handler in previous.items():

@@ -17,7 +17,11 @@ from pipeline.text import printable
 COMMANDS = {
     "data": ("pipeline.cli.data", "List built-in sets, check images, find wrong labels."),
     "search": ("pipeline.cli.search", "Search the best CNN for labelled images."),
+    "status": ("pipeline.cli.status", "Show how far a search is, from any terminal."),
+    "stop": ("pipeline.cli.stop", "Ask a running search to stop; --resume goes on."),
     "runs": ("pipeline.cli.runs", "Show the leaderboard of a study."),
+    "promote": ("pipeline.cli.promote", "Take another trial of a study as the champion."),
+    "sync": ("pipeline.cli.sync", "Send to MLflow what it missed."),
     "score": ("pipeline.cli.score", "Label image files with a model."),
     "ui": ("pipeline.cli.ui", "Open the MLflow user interface on this workspace."),
     "doctor": ("pipeline.cli.doctor", "Check Python, packages, devices, disk and store."),

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,10 +36,14 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def say(text: str, level: int = 0) -> None:
     """Print progress on stderr; level 1 needs --verbose, level 0 is dropped by --quiet."""
+    if verbosity() >= level:
+        click.echo(printable(text), file=sys.stderr)  # with err=True click would write past a live board
+
+
+def verbosity() -> int:
+    """Return how much the user wants to read: 1 with --verbose, -1 with --quiet, else 0."""
     context = click.get_current_context(silent=True)
-    verbosity = context.meta.get("verbosity", 0) if context else 0
-    if verbosity >= level:
-        click.echo(printable(text), err=True)
+    return context.meta.get("verbosity", 0) if context else 0
 
 
 def result(text: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from pipeline.cli.output import json_option, next_steps, result, result_json, table, verbosity_options
+from pipeline.records import Objective, TrialRow
 
 
 @click.command("runs")
@@ -21,7 +22,8 @@ def command(study: str | None, as_json: bool) -> None:
       pipeline runs digits-1 --json
     """
     from pipeline.errors import DataError
-    from pipeline.search.store import list_studies, open_study, ranked
+    from pipeline.search.ranking import pareto_front, ranked
+    from pipeline.search.store import list_studies, open_study
 
     workspace = Path.cwd()
     names = list_studies(workspace)
@@ -31,25 +33,14 @@ def command(study: str | None, as_json: bool) -> None:
             "pipeline search digits --budget 3m"
         )
     store = open_study(workspace, study or names[-1])
-    rows = ranked(store.trials())
+    objective = Objective(store.get("objective"), store.get("minimise"))
+    rows = ranked(store.trials(), objective)
+    front = {row.number for row in pareto_front(rows, objective)} if objective.minimise else set()
     if as_json:
-        result_json([as_facts(row) for row in rows])
+        result_json([as_facts(row) | {"is_on_front": row.number in front} for row in rows])
         return
-    headers = (
-        "trial",
-        "val_accuracy",
-        "epochs",
-        "depth",
-        "filters",
-        "pooling",
-        "params",
-        "MFLOPs",
-        "seconds",
-        "state",
-        "reason",
-    )
     result(f"study {store.get('study')}: {len(rows)} trial(s) on {store.get('dataset')}")
-    result(table(headers, [as_cells(row) for row in rows]))
+    result(table(headers(objective), [as_cells(row, objective, row.number in front) for row in rows]))
     if finished := store.get("result"):
         print_test(finished)
     if len(names) > 1:
@@ -70,24 +61,41 @@ def print_test(finished: dict[str, Any]) -> None:
     )
 
 
-def as_facts(row: Any) -> dict[str, Any]:
+def as_facts(row: TrialRow) -> dict[str, Any]:
     """Return a trial as `--json` prints it."""
     return {
         "trial": row.number,
         "state": row.state,
         "score": row.score,
+        "rung": row.rung,
         "params": row.params,
         "num_params": row.num_params,
         "mflops": row.mflops,
+        "size_mb": row.size_mb,
+        "latency_ms": row.latency_ms,
         "epochs": row.epochs,
+        "samples": row.samples,
         "seconds": row.seconds,
         "reason": row.reason,
     }
 
 
-def as_cells(row: Any) -> tuple[str, ...]:
+def headers(objective: Objective) -> tuple[str, ...]:
+    """Return the names of the columns of the leaderboard."""
+    latency = ("ms",) if objective.minimise == "latency" else ()
+    front = ("front",) if objective.minimise else ()
+    return (
+        "trial", objective.name, "rung", "epochs", "depth", "filters", "pooling", "params", "MFLOPs", *latency,
+        "seconds", *front, "state", "reason",
+    )  # fmt: skip
+
+
+def as_cells(row: TrialRow, objective: Objective, is_on_front: bool) -> tuple[str, ...]:
     """Return a trial as cells of the leaderboard."""
     score = "-" if row.score is None else f"{row.score:.4f}"
+    reached = (str(row.rung), str(row.epochs)) if row.rung >= 0 else ("-", "-")
     shown = [str(row.params.get(name, "-")) for name in ("depth", "filters", "pooling")]
-    cost = (f"{row.num_params:,}", f"{row.mflops:,.1f}", f"{row.seconds:.1f}")
-    return (str(row.number), score, str(row.epochs or "-"), *shown, *cost, row.state, row.reason or "")
+    latency = ["-" if row.latency_ms is None else f"{row.latency_ms:.2f}"] if objective.minimise == "latency" else []
+    front = ["*" if is_on_front else ""] if objective.minimise else []
+    cost = (f"{row.num_params:,}", f"{row.mflops:,.1f}", *latency, f"{row.seconds:.1f}", *front)
+    return (str(row.number), score, *reached, *shown, *cost, row.state, row.reason or "")

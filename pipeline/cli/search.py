@@ -18,66 +18,30 @@ from pipeline.cli.output import (
     result_json,
     verbosity_options,
 )
-from pipeline.cli.values import Duration, StudyName, format_seconds
-
-ORACLES = ("random", "bayesian", "grid")
+from pipeline.cli.search_options import search_options
+from pipeline.cli.values import StudyName, format_seconds
 
 
 @click.command("search")
-@click.argument("data")
-@click.option(
-    "--space",
-    default="cnn",
-    show_default=True,
-    metavar="NAME|FILE",
-    help="Search space: a built-in name or a YAML file.",
-)
-@click.option(
-    "--oracle",
-    type=click.Choice(ORACLES),
-    default="random",
-    show_default=True,
-    help="Who proposes configurations.",
-)
-@click.option("--trials", type=click.IntRange(1), metavar="N", help="Try at most N configurations.")
-@click.option(
-    "--budget",
-    type=Duration(),
-    metavar="TIME",
-    help="Time for the whole job, such as 45m. [default: 15m, or none with --trials]",
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of proposals and trainings.")
-@click.option("--name", type=StudyName(), metavar="STUDY", help="Name of the study. [default: DATA-1, DATA-2, ...]")
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 64),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Processes that train at once; they share the cores.",
-)
-@click.option(
-    "--folds",
-    type=click.IntRange(2, 20),
-    metavar="K",
-    help="Validate by K-fold cross-validation, for small sets; a trial takes about K times longer.",
-)
-@click.option(
-    "--allow-leak", is_flag=True, help="Search though the given split leaks; the score is shown without leaks."
-)
+@click.argument("data", required=False)
+@search_options
 @data_options
 @click.option(
     "--resume",
     is_flag=True,
-    help="Continue a study with its own options: the one given by --name, else the newest DATA-N.",
+    help="Continue a study with its own options: the one given by --name, else the newest of DATA, or of all.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option(
+    "--fork",
+    type=StudyName(),
+    metavar="NEW",
+    help="Begin study NEW from the one that --name or --resume means, with other options; valid trials are reused.",
+)
+@click.option("--dry-run", is_flag=True, help="Measure this machine for some seconds, print the plan and stop.")
 @json_option
 @verbosity_options
 @click.pass_context
-def command(
-    context: click.Context, /, data: str, name: str | None, resume: bool, dry_run: bool, as_json: bool, **options: Any
-) -> None:
+def command(context: click.Context, /, data: str | None, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Search the best CNN for labelled images.
 
     DATA is a built-in set (see `pipeline data list`), a folder with a sub-folder per class, a folder with
@@ -86,38 +50,45 @@ def command(
     rest to validate; near-duplicates and groups never straddle a split.
 
     Every trial goes to MLflow. The validation images choose the winner, which is trained again on train + validation,
-    judged once on the test images, and registered with the alias "champion".
+    judged once on the test images, and registered with the alias "champion". Whatever stops the search, the same
+    command with --resume goes on; docs/search.md explains oracles, rungs, budgets and limits.
 
     \b
     Examples:
       pipeline search digits --budget 3m
-      pipeline search photos/ --budget 45m --seed 1
+      pipeline search photos/ --budget 45m --max-latency-ms 5
       pipeline search photos/ --resume
     """
     from pipeline.cli.search_job import Search
+    from pipeline.cli.search_plan import Call, make_plan
 
     sources = {key: context.get_parameter_source(key) for key in options}
     given = {key for key, source in sources.items() if source is ParameterSource.COMMANDLINE}
-    search = Search(time.monotonic(), Path.cwd(), data, name, resume, options, given)
-    search.plan()
+    call = Call(time.monotonic(), Path.cwd(), data, options, given)
+    plan = make_plan(call)
     if dry_run:
-        print_plan(search.describe_plan(), as_json)
+        print_plan(Search(plan).estimate(), as_json)
         return
-    with interruptions(lambda: f"every finished trial is kept; continue with: {search.resume_command()}"):
-        facts = search.run()
+    search = Search(plan)
+    with interruptions(lambda: f"every finished trial is kept; continue with: {plan.resume_command()}") as stop:
+        facts = search.run(stop)
     if as_json:
         result_json({"schema": SCHEMA, **facts})
     else:
         print_result(facts)
+    next_steps(*what_next(facts))
+
+
+def what_next(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what to type after a search."""
     model = facts["model_uri"]
-    next_steps(
-        ("mlflow ui", "review every trial in the browser"),
-        (f"pipeline runs {facts['study']}", "the leaderboard"),
-        (
-            f"pipeline score {'champion' if model.startswith('models:') else quoted(model)} FOLDER -o scores/",
-            "label images",
-        ),
-    )
+    score = f"pipeline score {'champion' if model.startswith('models:') else quoted(model)} FOLDER -o scores/"
+    steps = [("mlflow ui", "review every trial in the browser"), (f"pipeline runs {facts['study']}", "the leaderboard")]
+    if not model.startswith("models:"):
+        steps.append((f"pipeline sync {facts['study']}", "register the model when MLflow answers"))
+    if facts.get("front"):
+        steps.append((f"pipeline promote {facts['study']} --pick TRIAL", "take another trial of the front"))
+    return [*steps, (score, "label images")]
 
 
 def print_plan(plan: dict[str, Any], as_json: bool) -> None:
@@ -127,8 +98,12 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
     else:
         images, classes, default, pixels = plan["images"], plan["classes"], plan["default"], plan["image"]
         size = "infinite (a continuous range)" if plan["space_size"] is None else f"{plan['space_size']:,.0f}"
-        trials = f"about {plan['trials']}" if plan["budget_seconds"] else f"{plan['trials']}"
         network = f"default network: {default['num_params']:,} params, {default['mflops']:,} MFLOPs"
+        rungs = ", ".join(
+            f"{epochs:g} ({seconds:.0f} s)"
+            for epochs, seconds in zip(plan["epochs"], plan["trial_seconds"], strict=True)
+        )
+        cost = f", against {plan['minimise']}" if plan["minimise"] else ""
         print_facts(
             {
                 "data": plan["source"],
@@ -137,10 +112,12 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
                 "pixels": f"{pixels['height']} x {pixels['width']} x {pixels['channels']}, {pixels['dtype']}",
                 "space": f"{plan['space']}: {', '.join(plan['params'])}",
                 "configurations": size,
+                "objective": f"{plan['objective']}{cost}",
                 "oracle": f"{plan['oracle']}, seed {plan['seed']}",
                 "budget": format_seconds(plan["budget_seconds"]) if plan["budget_seconds"] else "no time limit",
-                "trials": f"{trials}, {plan['epochs']} epoch(s) each; then the best train longer",
-                "seconds a trial": f"about {plan['trial_seconds']:.0f} ({network})",
+                "processes": f"{plan['workers']} of {plan['threads']} thread(s)",
+                "trials": f"about {plan['trials']}, the best go on; epochs of each rung: {rungs}; {network}",
+                "whole job": f"about {format_seconds(plan['seconds'])}",
             }
         )
     next_steps((plan["command"], "run it"))
@@ -151,20 +128,33 @@ def print_result(facts: dict[str, Any]) -> None:
     best, test, trials = facts["winner"], facts["test"], facts["trials"]
     low, high = test["ci95"]
     others = "".join(f", {count} {name}" for name, count in trials.items() if count and name != "completed")
-    interval = f"95 % interval {low:.2%} to {high:.2%}, {test['num_images']:,} images, opened once"
+    interval = f"95 % interval {low:.2%} to {high:.2%}, {test['num_images']:,} images, {opened(facts)}"
     cost = f"{best['num_params']:,} params, {best['mflops']:,} MFLOPs"
     leaked = test.get("leaked")
     print_facts(
         {
             "test accuracy": f"{test['accuracy']:.2%}  ({interval})",
             **({"with leaks": inflated(test)} if leaked else {}),
-            "winner": f"trial {best['trial']}: validation accuracy {best['val_accuracy']:.2%}, {cost}",
+            "winner": f"trial {best['trial']}: {facts['objective']} {best[facts['objective']]:.4f}, {cost}",
             "network": ", ".join(f"{name} {format_value(value)}" for name, value in best["params"].items()),
+            **({"front": front_line(facts["front"])} if facts.get("front") else {}),
             "trials": f"{trials['completed']} completed{others}",
             "model": facts["model_uri"],
             "study": f"{facts['study']}, {format_seconds(facts['seconds'])}",
         }
     )
+
+
+def opened(facts: dict[str, Any]) -> str:
+    """Return how often the test images were looked at in this study: the more often, the less they are worth."""
+    count = facts["test_opened"]
+    return "opened once" if count == 1 else f"opened {count} times"
+
+
+def front_line(front: list[dict[str, Any]]) -> str:
+    """Return the front of two objectives in one line, the cheapest trial first."""
+    score, cost = [name for name in front[0] if name != "trial"]
+    return "; ".join(f"trial {row['trial']}: {row[score]:.4f} at {row[cost]:,.5g} {cost}" for row in front)
 
 
 def inflated(test: dict[str, Any]) -> str:

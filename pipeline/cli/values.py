@@ -1,11 +1,17 @@
-"""How options are written: durations and names, turned into seconds and checked text; and seconds into text again."""
+"""How options are written: durations, names and outputs, turned into seconds and checked; and seconds into text."""
 
+import math
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
+from pipeline.errors import InvalidUsage
+
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+PAGES = (".html", ".htm")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -31,6 +37,26 @@ class Duration(click.ParamType[float]):
         return seconds
 
 
+class Goal(click.ParamType[str]):
+    """A value that ends a search when a trial reaches it, such as val_accuracy=0.95."""
+
+    name = "goal"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text, checked."""
+        from pipeline.records import OBJECTIVES
+
+        metric, _, number = str(value).partition("=")
+        try:
+            is_number = math.isfinite(float(number))
+        except ValueError:
+            is_number = False
+        if metric not in OBJECTIVES or not is_number:
+            names = ", ".join(OBJECTIVES)
+            self.fail(f"{value!r} is no goal; expected METRIC=NUMBER with a metric of {names}", param, ctx)
+        return str(value)
+
+
 class StudyName(click.ParamType[str]):
     """The name of a study: letters, digits, dot, dash and underscore, at most 64, as it becomes a folder."""
 
@@ -41,6 +67,12 @@ class StudyName(click.ParamType[str]):
         if not NAME.fullmatch(value):
             self.fail(f"{value!r} cannot be a study; expected 1 to 64 letters, digits, '.', '_' or '-'", param, ctx)
         return str(value)
+
+
+def refuse_ending(flag: str, path: Path, endings: Sequence[str]) -> None:
+    """Raise InvalidUsage if the name of an output does not say what it will be: a slip would replace another file."""
+    if path.suffix.lower() not in endings:
+        raise InvalidUsage(f"{flag} {path}: found the ending {path.suffix!r}; expected {', '.join(endings)}")
 
 
 def format_seconds(seconds: float) -> str:

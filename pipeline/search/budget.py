@@ -1,4 +1,4 @@
-"""How a budget becomes epochs, finalists and deadlines; and how long a trial will take, by arithmetic."""
+"""How a budget becomes rungs and deadlines, and how long a training will take."""
 
 import math
 from collections.abc import Mapping
@@ -7,97 +7,112 @@ from statistics import median
 from typing import Any
 
 from pipeline.models.cost import Cost
-from pipeline.space import complete
+from pipeline.space import recipe
 
-# Measured on 2 Zen 4 cores (TensorFlow 2.21, float32): benchmarks/README.md, "Speed of a trial".
+# Measured on 2 Zen 4 cores (TensorFlow 2.21, float32): benchmarks/README.md, "Speed of a trial". A probe corrects them.
 FLOPS_PER_CORE = 45e9  # sustained in training, forward and backward
 TRAIN_FORWARD_RATIO = 3.0  # a training step costs about three forward passes
 SECONDS_PER_STEP = 0.004  # dispatch, whatever the network
 SECONDS_PER_TRIAL = 1.5  # build, trace and the first step
-STARTUP_SECONDS = 12.0  # imports of the children and of the parent, which overlap
-IMPORT_SECONDS = 6.0  # of those, what is left when the images are decoded
+STARTUP_SECONDS = 12.0  # imports of the children, with the decoding of the images beside them
 CLOSING_SECONDS = 12.0  # test, model files, MLflow, registry
+RESTART_SECONDS = 10.0  # the winner gets a fresh process with all cores
+
+# A probe neither reads images nor validates: trainings of Fashion-MNIST took 1.4 times as long (2 cores, n = 1).
+PROBE_FACTOR = 1.4
 
 DEFAULT_BUDGET = 15 * 60.0
-NUM_SCREENED = 12  # trials of the default network that the screening share is cut into
-NUM_FINALISTS = 3
-SCREENING_SHARE = 0.5  # of the working time; the rest is for finalists and the winner
+REDUCTION = 3  # a rung has three times the samples of the one below; Li et al. 2020 (ASHA) find 3 and 4 best
+NUM_RUNGS = 3
+FULL_TRIALS = {True: 4.0, False: 10.0}
+"""Into how many trainings to the highest rung the time is cut, with and without lower rungs.
+
+With rungs a configuration costs a quarter to a third of one on average, so 4 of them are some 12 to 16 configurations.
+"""
 MAX_EPOCHS = 100
-MAX_STRETCH = 4.0  # a finalist trains at most this many times longer than in the screening
-MIN_STRETCH = 1.5  # below this a longer training says little that is new
-STRETCH_WITHOUT_BUDGET = 2.0
-FINAL_IMAGES = 1.25  # the winner's last training sees train + validation: at most this many times the images
 SAMPLES_WITHOUT_BUDGET = 600_000  # images a trial sees if only the number of trials is limited
-SLOWEST_TRIAL = 3.0  # times the intended seconds of a trial; slower configurations are not proposed
+MIN_SAMPLES = 512  # of the lowest rung: fewer say nothing
+MAX_STRETCH = 2.0  # the winner trains at most this many times longer than in its highest rung
+FINAL_IMAGES = 1.25  # the winner sees train + validation: at most this many times the images, as a rule
 
 
 @dataclass(frozen=True)
 class Budget:
     """What a search may spend; seconds count from the start of the study, and are infinite if only trials are limited.
 
-    Until `screening_until` new configurations are tried for `epochs` epochs; then the best train longer, and the winner
-    last, until `end`; what is left up to `total` is for the test and the model.
+    `rungs` are the images that a trial sees in each rung, the last one its full training. Until `search_until` trials
+    run; then the winner trains until `end`; what is left up to `total` is for the test and the model.
     """
 
     total: float
     max_trials: int | None
-    epochs: int
-    screening_until: float
+    rungs: tuple[int, ...]
+    search_until: float
     end: float
-    trial_seconds: float
 
     @property
-    def slowest_trial(self) -> float:
-        """Estimated seconds above which a configuration is too slow for this budget."""
-        return SLOWEST_TRIAL * self.trial_seconds
-
-    def stretch(self, elapsed: float, seconds: list[float]) -> float:
-        """Return how many times longer than before finalists may train that took `seconds` each in the screening.
-
-        All of them and then the slowest of them on train + validation fit before `end`; 0 if it is not worth it.
-        """
-        if math.isinf(self.end):
-            return STRETCH_WITHOUT_BUDGET
-        training = [max(value - SECONDS_PER_TRIAL, 0.1) for value in seconds]
-        available = self.end - elapsed - (len(seconds) + 1) * SECONDS_PER_TRIAL
-        stretch = min(MAX_STRETCH, MAX_EPOCHS / self.epochs, available / (sum(training) + FINAL_IMAGES * max(training)))
-        return stretch if stretch >= MIN_STRETCH else 0.0
+    def is_timed(self) -> bool:
+        """Whether there is a time limit."""
+        return not math.isinf(self.total)
 
 
-def estimate_seconds(cost: Cost, params: Mapping[str, Any], num_images: int, epochs: int, num_threads: int) -> float:
-    """Return the estimated seconds of a trial: `epochs` passes over `num_images`, each followed by a validation."""
-    compute = num_images * cost.flops * TRAIN_FORWARD_RATIO / (FLOPS_PER_CORE * num_threads)
-    dispatch = SECONDS_PER_STEP * num_images / complete(params)["batch_size"]
-    return SECONDS_PER_TRIAL + epochs * (compute + dispatch)
+@dataclass(frozen=True)
+class Workforce:
+    """Who trains: `num_workers` children at once, each with `num_threads` threads; the winner gets all cores.
+
+    `final_speedup` is how many times faster that one is than a child of the search.
+    """
+
+    num_workers: int
+    num_threads: int
+    final_speedup: float = 1.0
+
+
+def estimate_seconds(cost: Cost, params: Mapping[str, Any], samples: int, num_threads: int) -> float:
+    """Return the estimated seconds in which a network sees `samples` images, without its start, uncorrected."""
+    compute = samples * cost.flops * TRAIN_FORWARD_RATIO / (FLOPS_PER_CORE * num_threads)
+    return compute + SECONDS_PER_STEP * samples / recipe(params)["batch_size"]
 
 
 def plan_budget(
-    seconds: float | None,
-    max_trials: int | None,
-    epoch_seconds: float,
-    num_images: int,
-    num_workers: int,
-    start: float = STARTUP_SECONDS,
-) -> Budget:
-    """Divide a budget. `epoch_seconds` is the estimate for one epoch of a typical network; trials begin at `start`.
+    seconds: float | None, max_trials: int | None, num_epochs: int | None, sample_seconds: float, num_images: int,
+    has_rungs: bool, workforce: Workforce, start: float = STARTUP_SECONDS,
+) -> Budget:  # fmt: skip
+    """Divide a budget. `sample_seconds` is the time of a typical network for one image; trials begin at `start`.
 
-    With `max_trials` and no seconds the time is not limited and every trial sees SAMPLES_WITHOUT_BUDGET images.
+    With `max_trials` or `num_epochs` and no seconds the time is not limited. `num_epochs` fixes the full training.
     """
-    if seconds is None and max_trials is not None:
-        epochs = clamp(round(SAMPLES_WITHOUT_BUDGET / num_images), 3, MAX_EPOCHS // 4)
-        return Budget(math.inf, max_trials, epochs, math.inf, math.inf, math.inf)
+    if seconds is None and (max_trials is not None or num_epochs is not None):
+        epochs = num_epochs or clamp(round(SAMPLES_WITHOUT_BUDGET / num_images), 3, MAX_EPOCHS // 4)
+        return Budget(math.inf, max_trials, rung_samples(epochs * num_images, has_rungs), math.inf, math.inf)
     total = seconds or DEFAULT_BUDGET
     end = max(total - CLOSING_SECONDS, 0.5 * total)
-    screening = SCREENING_SHARE * max(end - start, 0.5 * end)
-    trial_seconds = max(screening * num_workers / min(NUM_SCREENED, max_trials or NUM_SCREENED), SECONDS_PER_TRIAL)
+    working = max(end - start - RESTART_SECONDS * (workforce.num_workers > 1), 0.3 * total)
+    num_full = FULL_TRIALS[has_rungs]
+    if max_trials is not None:
+        num_full = max(1.0, num_full * min(1.0, max_trials / 12))
+    full_seconds = working / (num_full / workforce.num_workers + FINAL_IMAGES / workforce.final_speedup)
+    samples = int(max(full_seconds - SECONDS_PER_TRIAL, 0.1) / sample_seconds)
+    full = (num_epochs or MAX_EPOCHS) * num_images
+    full = full if num_epochs else min(full, max(samples, MIN_SAMPLES))
+    final_seconds = SECONDS_PER_TRIAL + FINAL_IMAGES * full * sample_seconds / workforce.final_speedup
+    if workforce.num_workers > 1:
+        final_seconds += RESTART_SECONDS
     return Budget(
         total=total,
         max_trials=max_trials,
-        epochs=clamp(round((trial_seconds - SECONDS_PER_TRIAL) / epoch_seconds), 1, MAX_EPOCHS // 2),
-        screening_until=min(start + screening, 0.9 * end),
+        rungs=rung_samples(full, has_rungs),
+        search_until=max(end - final_seconds, 0.4 * end),
         end=end,
-        trial_seconds=trial_seconds,
     )
+
+
+def rung_samples(full: int, has_rungs: bool) -> tuple[int, ...]:
+    """Return the samples of each rung: `full`, and below it a third of that each time; fewer rungs if it is small."""
+    rungs = [full]
+    while has_rungs and len(rungs) < NUM_RUNGS and rungs[0] // REDUCTION >= MIN_SAMPLES:
+        rungs.insert(0, rungs[0] // REDUCTION)
+    return tuple(rungs)
 
 
 def correction(estimated: list[float], measured: list[float]) -> float:

@@ -1,54 +1,47 @@
-"""Who trains: child processes on this machine, each recycled after some tasks; it knows nothing of a study."""
+"""Who trains: child processes on this machine, each watched and recycled; nothing here knows of a study."""
 
-import concurrent.futures
 import math
-import multiprocessing
-import os
-from concurrent.futures import BrokenExecutor, Future
+import time
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, CancelledError, Future
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import InvalidUsage, StoppedEarly
-from pipeline.records import CRASHED, FAILED, TIMEOUT, TrialOutcome, TrialTask
-from pipeline.search.worker import CHILD_ENVIRONMENT, prepare, run_task, warm_up
+from pipeline.machine import Resources, hide_gpus
+from pipeline.records import CRASHED, FAILED, INFEASIBLE, STOPPED, TIMEOUT, TrialOutcome, TrialTask
+from pipeline.search.child import PATIENCE, Child, Patience
+from pipeline.search.worker import run_task, warm_up
 
-TASKS_PER_CHILD = 40  # Keras and TensorFlow leak some 9 MiB a trial; a new child costs the imports, about 9 s
-GRACE_SECONDS = 60.0  # what a task may run over its own limit before its process is killed
+TASKS_PER_CHILD = 25  # Keras and TensorFlow leak some 11 MB a trial; a new child costs the imports, about 9 s
+GROWTH_MB = 1024  # a child that grew by more since its first task is replaced as well
+POLL_SECONDS = 0.05
+STOP_SECONDS = 8.0  # what a child gets to stop at a batch and to save, when the search is interrupted
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a child does: `train` a task, after `warm_up` imported what that needs. Tests put stubs here."""
+
+    train: Callable[[TrialTask], TrialOutcome] = run_task
+    warm_up: Callable[[], int] = warm_up
 
 
 class LocalEngine:
     """Child processes that train tasks; `submit` when there is room, `wait` for outcomes, `stop` at the end."""
 
-    def __init__(self, num_workers: int, num_threads: int, log_path: Path) -> None:
-        self.num_workers = num_workers
-        self.num_threads = num_threads
+    def __init__(
+        self, resources: list[Resources], log_path: Path, work: Work = Work(), patience: Patience = PATIENCE
+    ) -> None:
+        self.children = [Child(each, log_path, work.warm_up, patience) for each in resources]
         self.log_path = log_path
-        self.environment: dict[str, str] = {}
-        self.pool: Any = None
-        self.running: dict[Future[TrialOutcome], TrialTask] = {}
-        self.warming: list[Future[bool]] = []
+        self.work = work
 
     def start(self) -> None:
         """Start the children, which begin to import; then hide the GPUs from this process, which never uses one."""
-        self.environment = dict(CHILD_ENVIRONMENT)
-        if "CUDA_VISIBLE_DEVICES" in os.environ:
-            self.environment["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"]
-        self.pool = self.make_pool()
-        self.warming = [self.pool.schedule(warm_up) for _ in range(self.num_workers)]
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-    def make_pool(self) -> Any:
-        """Return a new pool of children."""
-        from pebble import ProcessPool
-
-        return ProcessPool(
-            max_workers=self.num_workers,
-            max_tasks=TASKS_PER_CHILD,
-            initializer=prepare,
-            initargs=(self.environment, self.num_threads, str(self.log_path)),
-            context=multiprocessing.get_context("spawn"),
-        )
+        for child in self.children:
+            child.start()
+        hide_gpus()
 
     def check(self) -> None:
         """Wait until the children can train.
@@ -60,65 +53,116 @@ class LocalEngine:
         from pebble import ProcessExpired
 
         try:
-            for future in self.warming:
-                future.result()
+            for child in self.children:
+                child.wait_until_warm()
         except ImportError as error:
             raise InvalidUsage(
                 f"the Keras backend cannot be imported: {error}; expected TensorFlow or JAX beside Keras; "
                 "install one: pip install tensorflow-cpu (or: pip install jax, and set KERAS_BACKEND=jax)"
             ) from error
-        except (ProcessExpired, BrokenExecutor) as error:
+        except (ProcessExpired, BrokenExecutor, TimeoutError) as error:
             raise StoppedEarly(
                 f"a training process died while it started ({error}); expected it to import Keras; what it wrote is in "
-                f"{self.log_path}; free memory, or see `pipeline doctor`, and run the same command with --resume"
+                f"{self.log_path}; free memory, or see `pipeline doctor`, and run the same command again"
             ) from error
 
-    def has_room(self) -> bool:
-        """Tell whether a child is free."""
-        return len(self.running) < self.num_workers
+    def probe(self, function: Callable[..., float], *arguments: object) -> list["Future[float]"]:
+        """Have a function called in every child at once, to see how fast they are when all of them work."""
+        return [child.call(function, *arguments) for child in self.children]
+
+    def call(self, function: Callable[..., float], *arguments: object) -> "Future[float]":
+        """Have a function called in the first child."""
+        return self.children[0].call(function, *arguments)
+
+    def num_free(self) -> int:
+        """Return how many children are free."""
+        return sum(child.task is None for child in self.children)
+
+    @property
+    def running(self) -> list[TrialTask]:
+        """The tasks that are being trained."""
+        return [child.task for child in self.children if child.task is not None]
 
     def submit(self, task: TrialTask) -> None:
-        """Hand a task to a free child; a pool that broke when an idle child died is replaced."""
-        timeout = None if math.isinf(task.seconds_limit) else max(task.seconds_limit, 0) + GRACE_SECONDS
-        try:
-            future = self.pool.schedule(run_task, args=(task,), timeout=timeout)
-        except RuntimeError:
-            self.stop()
-            self.pool = self.make_pool()
-            future = self.pool.schedule(run_task, args=(task,), timeout=timeout)
-        self.running[future] = task
+        """Hand a task to a free child; one that has worked long enough is replaced first."""
+        child = next(child for child in self.children if child.task is None)
+        if child.num_tasks >= TASKS_PER_CHILD or child.growth_mb() > GROWTH_MB:
+            child.restart()
+        child.submit(self.work.train, task)
 
     def wait(self, seconds: float) -> list[TrialOutcome]:
-        """Return what ended, after at most `seconds`."""
-        done, _ = concurrent.futures.wait(self.running, seconds, concurrent.futures.FIRST_COMPLETED)
-        return [collect(self.running.pop(future), future) for future in done]
+        """Return what ended, after at most `seconds`; a child that hangs or takes too much memory is killed."""
+        end = time.monotonic() + seconds
+        while self.running:
+            outcomes = [self.collect(child) for child in self.children if child.future is not None and child.is_done()]
+            if outcomes or time.monotonic() > end:
+                return outcomes
+            for child in self.children:
+                child.watch()
+            time.sleep(min(POLL_SECONDS, max(0.0, end - time.monotonic())))
+        return []
+
+    def collect(self, child: Child) -> TrialOutcome:
+        """Return the outcome of a child that is done, and free it; one that died is started anew."""
+        task, future, verdict = child.release()
+        outcome = outcome_of(task, future, verdict)
+        if outcome.state in (CRASHED, TIMEOUT) or verdict is not None:
+            child.restart()
+        return outcome
+
+    def interrupt(self, seconds: float = STOP_SECONDS) -> list[TrialOutcome]:
+        """Ask all children to stop at the next batch and to save; return what they say within some seconds.
+
+        Those that say nothing are killed; their last checkpoint stands.
+        """
+        for child in self.children:
+            child.ask_to_stop()
+        end = time.monotonic() + seconds
+        outcomes: list[TrialOutcome] = []
+        while self.running and time.monotonic() < end:
+            outcomes += self.wait(POLL_SECONDS)
+        for child in self.children:
+            if child.task is not None:
+                task, _, _ = child.release()
+                reason = "stopped before it could save; it goes on from its last checkpoint"
+                outcomes.append(TrialOutcome(task.attempt, task.number, task.rung, STOPPED, reason=reason))
+                child.stop()
+        return outcomes
 
     def stop(self) -> None:
         """End the children, whatever they do."""
-        if self.pool is not None:
-            self.pool.stop()
-            self.pool.join()
-            self.pool = None
+        for child in self.children:
+            child.stop()
 
 
-def collect(task: TrialTask, future: Future[TrialOutcome]) -> TrialOutcome:
-    """Return the outcome of an ended task, also when its process died or had to be killed."""
+def outcome_of(task: TrialTask, future: Future[TrialOutcome], verdict: tuple[str, str] | None) -> TrialOutcome:
+    """Return the outcome of an ended task, also when its process died; `verdict` says why it was killed, if it was."""
     from pebble import ProcessExpired
 
     try:
-        return future.result()
+        return checked(task, future.result())
     except ProcessExpired as error:
-        state, reason = CRASHED, f"its process died ({describe_exit(error.exitcode)})"
+        state, reason = verdict or (CRASHED, f"its process died ({describe_exit(error.exitcode)})")
     except BrokenExecutor as error:
-        state, reason = CRASHED, f"its process died ({error})"
-    except TimeoutError:
-        state, reason = (
-            TIMEOUT,
-            f"still running {GRACE_SECONDS:.0f} s after its limit of {task.seconds_limit:.0f} s; killed",
-        )
-    except Exception as error:  # noqa: BLE001  border: what could not even be sent to the child or back
-        state, reason = FAILED, f"{type(error).__name__}: {error}"
-    return TrialOutcome(task.attempt, task.number, task.rung, state, reason=reason)
+        state, reason = verdict or (CRASHED, f"its process died ({error})")
+    except CancelledError:
+        state, reason = verdict or (CRASHED, "its process was stopped")
+    except (Exception, SystemExit) as error:  # noqa: BLE001  border: what could not even be sent to the child or back
+        state, reason = FAILED, f"{type(error).__name__}: {error}"[:500]
+    facts = {"is_out_of_memory": True} if state == INFEASIBLE else {}
+    return TrialOutcome(task.attempt, task.number, task.rung, state, reason=reason, facts=facts)
+
+
+def checked(task: TrialTask, outcome: object) -> TrialOutcome:
+    """Return what a child sent, if it is an outcome with a finite score; else what is wrong with it, as an outcome."""
+    if not isinstance(outcome, TrialOutcome):
+        reason = f"the training returned {outcome!r:.80}; expected an outcome"
+        return TrialOutcome(task.attempt, task.number, task.rung, FAILED, reason=reason)
+    score = outcome.score
+    if score is not None and not (isinstance(score, float) and math.isfinite(score)):
+        reason = f"the score became {score!r:.80}; expected a finite number"
+        return TrialOutcome(task.attempt, task.number, task.rung, FAILED, reason=reason, seconds=outcome.seconds)
+    return outcome
 
 
 def describe_exit(exitcode: int | None) -> str:

@@ -1,19 +1,33 @@
-"""The whole search as one straight line: screening, finalists, winner, test, model folder."""
+"""The whole search as one straight line: trials, winner, test, model folder."""
 
+import math
+import shutil
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.bundle import read_bundle, write_bundle
-from pipeline.data.dataset import Dataset
-from pipeline.errors import StoppedEarly
+from pipeline.crashpoints import crashpoint
+from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.intervals import wilson_interval
-from pipeline.records import COMPLETED, CRASHED, FAILED, INFEASIBLE, PRUNED, TIMEOUT, TrialOutcome, TrialRow
-from pipeline.search.engine import LocalEngine
-from pipeline.search.store import DIED, DONE, StudyStore, winner
-from pipeline.search.study import Study
+from pipeline.records import (
+    COMPLETED,
+    CRASHED,
+    FAILED,
+    INFEASIBLE,
+    PRUNED,
+    STOPPED,
+    TIMEOUT,
+    TrialOutcome,
+    TrialRow,
+    TrialTask,
+)
+from pipeline.search.checkpoints import FREE_FLOOR_MB, MODEL, NEW_MODEL, drop_files, pulse_path
+from pipeline.search.health import Health, check_stop_file
+from pipeline.search.ranking import knee, pareto_front, ranked
+from pipeline.search.store import DIED, DONE, FINAL_TRIAL, StudyStore
+from pipeline.search.study import Study, winner
 
 POLL_SECONDS = 0.5
 COUNTED = {
@@ -21,74 +35,237 @@ COUNTED = {
     "timeout": TIMEOUT,
 }  # fmt: skip
 
-Tell = Callable[[TrialOutcome, TrialRow], None]
+
+class Engine(Protocol):
+    """Who trains: see `engine.LocalEngine`."""
+
+    @property
+    def running(self) -> list[TrialTask]:
+        """The tasks that are being trained."""
+
+    def num_free(self) -> int:
+        """Return how many tasks can be submitted."""
+
+    def submit(self, task: TrialTask) -> None:
+        """Begin to train a task."""
+
+    def wait(self, seconds: float) -> list[TrialOutcome]:
+        """Return what ended, after at most `seconds`."""
+
+    def interrupt(self) -> list[TrialOutcome]:
+        """Stop all tasks at the next batch, with a checkpoint."""
+
+
+class Audience(Protocol):
+    """Who follows a search: see `cli.board`."""
+
+    def told(self, outcome: TrialOutcome, row: TrialRow) -> None:
+        """Show what became of a task."""
+
+    def refresh(self, running: list[TrialTask]) -> None:
+        """Show how far the running tasks are; raise to end the search (KeyboardInterrupt)."""
 
 
 @dataclass(frozen=True)
 class Finished:
     """What a search ends with: the winning trial, the outcome of its last training and the folder of the model.
 
-    `test` is as in model.json: accuracy, ci95, num_images; and, if the given split leaks, `leaked`.
+    `test` is as in model.json: accuracy, ci95, num_images; and, if the given split leaks, `leaked`. `front` are the
+    trials that no other beats in both objectives, the cheapest first; empty with one objective.
     """
 
     winner: TrialRow
     epochs: int
     test: dict[str, Any]
     model_folder: Path
+    front: tuple[TrialRow, ...] = ()
 
 
-def run_trials(study: Study, engine: LocalEngine, tell: Tell) -> None:
-    """Ask, train and tell until the study has nothing left to ask and nothing is running."""
-    while True:
-        while engine.has_room() and (task := study.ask()):
-            engine.submit(task)
-        if not engine.running:
-            return
-        for outcome in engine.wait(POLL_SECONDS):
+def run_trials(
+    study: Study, engine: Engine, audience: Audience, goal: float | None = None, free_floor_mb: int = FREE_FLOOR_MB
+) -> None:
+    """Ask, train and tell until the study has nothing left to ask and nothing is running, or the goal is reached.
+
+    What ended and what starts next is one durable transaction; only then does it start.
+
+    Raises:
+        StoppedEarly: going on makes no sense; the running trials were stopped and go on with --resume.
+    """
+    health = Health(study.store.path.parent, free_floor_mb)
+    ended: list[tuple[TrialTask, TrialOutcome]] = []
+    try:
+        while True:
+            health.check()
+            tasks = ask_all(study, engine.num_free())
+            study.store.save()
+            crashpoint("before-submit")
+            show(study, ended, audience)
+            for task in tasks:
+                engine.submit(task)
+            if not engine.running or is_reached(study, goal):
+                break
+            ended = [(study.tell(outcome), outcome) for outcome in engine.wait(POLL_SECONDS)]
+            for _, outcome in ended:
+                health.note(outcome)
+            study.observe()
+            audience.refresh(engine.running)
+    finally:
+        for outcome in engine.interrupt():
             study.tell(outcome)
-            tell(outcome, next(row for row in study.store.trials() if row.number == outcome.number))
+        study.store.save()
+    study.complete()
+    study.store.save()
 
 
-def finish(study: Study, engine: LocalEngine, dataset: Dataset) -> Finished:
-    """Train the winner on train + validation, open the test split once, and write the model's folder.
+def ask_all(study: Study, num_free: int) -> list[TrialTask]:
+    """Return a task for each child that is free, as far as there are tasks."""
+    tasks: list[TrialTask] = []
+    while len(tasks) < num_free and (task := study.ask()):
+        tasks.append(task)
+    return tasks
+
+
+def show(study: Study, ended: list[tuple[TrialTask, TrialOutcome]], audience: Audience) -> None:
+    """Show what ended, and delete the files that nothing needs any more."""
+    for task, outcome in ended:
+        if (outcome.number, outcome.rung) not in study.waiting:
+            drop_files(task)
+        pulse_path(task.study_path, task.attempt).unlink(missing_ok=True)
+        audience.told(outcome, study.rows[outcome.number])
+
+
+def is_reached(study: Study, goal: float | None) -> bool:
+    """Tell whether some trial has reached the value that the user wanted."""
+    if goal is None or study.leader is None or study.leader.score is None:
+        return False
+    return study.objective.sign * study.leader.score >= study.objective.sign * goal
+
+
+def finish(study: Study, engine: Engine, audience: Audience, picked: TrialRow | None = None) -> Finished:
+    """Train the winner, or a trial that was picked, on train + validation, open the test split, and write the model.
 
     Raises:
         StoppedEarly: no trial finished, or the winner's last training failed; the message names the reason.
     """
-    folder = study.store.path.parent / "model"
-    if study.store.has_final_model():  # a process before this one got as far, and was stopped before MLflow had it
-        return finished_model(study.store, folder)
-    best = winner(study.store.trials())
+    adopt_model(study.store.path.parent)
+    if picked is None and study.store.has_final_model():  # an earlier process was stopped before MLflow had it
+        return finished_model(study)
+    best = picked or chosen(study)
     if best is None:
         raise StoppedEarly(no_winner(study.store))
-    task = study.final_task(best)
-    engine.submit(task)
-    outcome = wait_for(engine)
+    outcome, task = train_winner(study, engine, best, audience)
     if outcome.state != COMPLETED:
-        study.store.end_attempt(outcome, DIED, outcome.state, outcome.reason)
         raise StoppedEarly(
             f"study {study.store.get('study')}: the last training of trial {best.number} ended as {outcome.state}: "
             f"{outcome.reason}; all trials are kept; run the same command with --resume to train it again"
         )
-    write_model_facts(folder, study.store, dataset, best, task.epochs, outcome.facts)
-    study.store.end_attempt(outcome, DONE, COMPLETED, "")
-    return finished_model(study.store, folder)
+    crashpoint("final-trained")
+    epochs = study.num_epochs(FINAL_TRIAL, task.samples)
+    write_model_facts(study, best, epochs, outcome.facts)
+    crashpoint("facts-written")
+    study.end_attempt(study.attempt_of(outcome), DONE, outcome)
+    study.store.save()
+    adopt_model(study.store.path.parent)
+    drop_files(task)
+    pulse_path(task.study_path, task.attempt).unlink(missing_ok=True)
+    return finished_model(study)
 
 
-def wait_for(engine: LocalEngine) -> TrialOutcome:
-    """Return the next outcome of an engine that runs one task."""
+def adopt_model(study_path: Path) -> None:
+    """Put a new model that is whole in the place of the one before, if there is one; a kill in between is made good."""
+    new, model = study_path / NEW_MODEL, study_path / MODEL
+    if (new / "model.json").is_file():
+        crashpoint("before-adopt")
+        shutil.rmtree(model, ignore_errors=True)
+        crashpoint("model-removed")
+        new.rename(model)
+        crashpoint("after-adopt")
+
+
+def chosen(study: Study) -> TrialRow | None:
+    """Return the winner: the best, or with two objectives the knee of the front.
+
+    The best is that of the highest rung, unless a trial of a lower one, which training further would rather improve, is
+    better by more than the standard error of the difference that chance makes, and can still be trained.
+    """
+    rows, objective = list(study.rows.values()), study.objective
+    if objective.minimise is not None:
+        front = pareto_front(rows, objective)
+        return knee(front, objective) if front else None
+    best = winner(rows, objective)
+    if best is None or best.score is None:
+        return None
+    least = objective.sign * best.score + standard_error(best.score, study.terms.num_val_images)
+    better = [row for row in rows if row.score is not None and objective.sign * row.score > least]
+    affordable = [row for row in better if study.pace.fits_final(row)]
+    return ranked(affordable, objective)[0] if affordable else best
+
+
+def standard_error(score: float, num_images: int) -> float:
+    """Return the standard error of a share of images; of a loss, which is none, that of an even chance."""
+    share = score if 0 < score < 1 else 0.5
+    return math.sqrt(share * (1 - share) / max(num_images, 1))
+
+
+def pick_trial(study: Study, pick: str) -> TrialRow:
+    """Return the trial that a user means: a number, or `knee` for that of the front.
+
+    Raises:
+        InvalidUsage: there is no such trial, it has no score, or the study has no front.
+    """
+    rows, name = study.rows, study.store.get("study")
+    front = pareto_front(list(rows.values()), study.objective) if study.objective.minimise else []
+    if pick == "knee":
+        if not front:
+            raise InvalidUsage(
+                f"study {name} has no front: it looked for one objective ({study.objective.name}); expected one with "
+                "--minimise; name a trial with --pick NUMBER"
+            )
+        return knee(front, study.objective)
+    row = rows.get(int(pick)) if pick.isdecimal() else None
+    if row is None or row.score is None:
+        scored = ", ".join(str(each.number) for each in front or ranked(rows.values(), study.objective)[:10])
+        raise InvalidUsage(
+            f"--pick {pick}: no trial of study {name} with a score; expected `knee` or a number such as "
+            f"{scored or 'none'}; see them with: pipeline runs {name}"
+        )
+    return row
+
+
+def train_winner(
+    study: Study, engine: Engine, best: TrialRow, audience: Audience
+) -> tuple[TrialOutcome, TrialTask]:  # fmt: skip
+    """Train on train + validation; a process that dies is tried once more. Interrupted, it goes on with --resume."""
     while True:
-        for outcome in engine.wait(POLL_SECONDS):
-            return outcome
+        task = study.final_task(best)
+        study.store.save()
+        engine.submit(task)
+        try:
+            while not (outcomes := engine.wait(POLL_SECONDS)):
+                audience.refresh(engine.running)
+                check_stop_file(study.store.path.parent)
+        except BaseException:
+            for stopped in engine.interrupt():
+                study.end_attempt(study.attempt_of(stopped), STOPPED, stopped)
+            study.store.save()
+            raise
+        outcome = outcomes[0]
+        study.running.pop(outcome.attempt)
+        if outcome.state == COMPLETED:
+            return outcome, task
+        is_dead = outcome.state == CRASHED
+        study.end_attempt(study.attempt_of(outcome), DIED if is_dead else outcome.state, outcome)
+        study.store.save()
+        if not is_dead or study.count(FINAL_TRIAL, DIED) % 2 == 0:
+            return outcome, task
 
 
-def write_model_facts(
-    folder: Path, store: StudyStore, dataset: Dataset, best: TrialRow, epochs: int, test: dict[str, Any]
-) -> None:
+def write_model_facts(study: Study, best: TrialRow, epochs: int, test: dict[str, Any]) -> None:
     """Write model.json beside the saved model."""
+    store = study.store
     facts = {
-        "classes": list(dataset.source.classes),
-        "image": asdict(dataset.spec),
+        "classes": store.get("classes"),
+        "image": store.get("image"),
         "params": best.params,
         "num_params": best.num_params,
         "mflops": best.mflops,
@@ -96,11 +273,12 @@ def write_model_facts(
         "study": store.get("study"),
         "trial": best.number,
         "data_fingerprint": store.get("fingerprint"),
-        "val_accuracy": best.score,
+        "objective": study.objective.name,
+        study.objective.name: best.score,
         "test": test_score(test),
         "versions": test["versions"],
     }
-    write_bundle(folder, facts)
+    write_bundle(store.path.parent / NEW_MODEL, facts)
 
 
 def test_score(test: dict[str, Any]) -> dict[str, Any]:
@@ -117,15 +295,17 @@ def test_score(test: dict[str, Any]) -> dict[str, Any]:
     return {"accuracy": num_correct / num_images, "ci95": list(interval), "num_images": num_images, **score}
 
 
-def finished_model(store: StudyStore, folder: Path) -> Finished:
+def finished_model(study: Study) -> Finished:
     """Return what the search ended with, from the model's folder.
 
     Raises:
         ModelRefused: the folder was damaged since.
     """
+    folder = study.store.path.parent / MODEL
     facts = read_bundle(folder).facts
-    best = next(row for row in store.trials() if row.number == facts["trial"])
-    return Finished(best, facts["epochs"], facts["test"], folder)
+    best = study.rows[facts["trial"]]
+    front = pareto_front(list(study.rows.values()), study.objective) if study.objective.minimise else []
+    return Finished(best, facts["epochs"], facts["test"], folder, tuple(front))
 
 
 def count_states(trials: list[TrialRow]) -> dict[str, int]:

@@ -1,8 +1,7 @@
 """A study's beginning: its name, its facts, what must not change when it is resumed, and the objects that run it."""
 
 import random
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,23 @@ from pipeline.data.source import SPLITS, Source, encodable
 from pipeline.data.split import MAX_VAL_IMAGES, TEST_FRACTION, VAL_FRACTION
 from pipeline.errors import InvalidUsage, SpaceError
 from pipeline.files import write_json
-from pipeline.machine import num_cores
+from pipeline.machine import Resources, num_cores
 from pipeline.models.cost import ImpossibleNetwork
-from pipeline.records import ImageSpec
-from pipeline.search.budget import IMPORT_SECONDS, STARTUP_SECONDS, Budget, plan_budget
+from pipeline.records import ImageSpec, Objective
+from pipeline.search.budget import STARTUP_SECONDS, Budget, Workforce, plan_budget
+from pipeline.search.checkpoints import sweep
+from pipeline.search.pace import Limits, Pace, Terms
 from pipeline.search.store import StudyStore, list_studies, studies_folder
-from pipeline.search.study import Study, Terms
+from pipeline.search.study import Study
 from pipeline.space import SearchSpace
 
-OBJECTIVE = "val_accuracy"
 NUM_TRIED = 300  # random configurations, before a space is said to hold no possible network
-FIXED_FACTS = ("fingerprint", "classes", "folds", "space", "objective", "seed", "oracle")
-"""Facts that make scores comparable: a study whose data, space, objective, seed or oracle changed is another study."""
+FIXED_FACTS = (
+    "fingerprint", "classes", "folds", "space", "objective", "minimise", "limits", "seed", "oracle", "is_deterministic",
+)  # fmt: skip
+"""Facts that make scores comparable: a study of which one of them changed is another study."""
+BALANCED = 3.0  # up to this ratio of the largest class to the smallest, accuracy says what a model is worth
+FINAL_SCALING = 0.7  # a training on n times the cores is n^0.7 times as fast: 1.6 on 2 (benchmarks/README.md)
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,13 @@ class Request:
     study: str
     oracle: str
     seed: int
+    objective: Objective
+    limits: Limits
     budget_seconds: float | None
     max_trials: int | None
-    num_workers: int
+    num_epochs: int | None = None
     num_folds: int | None = None
+    is_deterministic: bool = False
 
 
 def next_study_name(workspace: Path, dataset: str) -> str:
@@ -51,17 +58,18 @@ def next_study_name(workspace: Path, dataset: str) -> str:
     return f"{dataset}-{number}"
 
 
-def latest_study_name(workspace: Path, dataset: str) -> str:
-    """Return the newest study of a data set.
+def latest_study_name(workspace: Path, dataset: str | None) -> str:
+    """Return the newest study of a data set, or of all.
 
     Raises:
         InvalidUsage: there is none to resume.
     """
-    names = [name for name in list_studies(workspace) if name.rpartition("-")[0] == dataset]
+    names = [name for name in list_studies(workspace) if dataset is None or name.rpartition("-")[0] == dataset]
     if not names:
+        wanted = "no study" if dataset is None else f"no study {dataset}-N"
         raise InvalidUsage(
-            f"--resume: found no study {dataset}-N in {studies_folder(workspace)}; expected one; name it with --name, "
-            "or leave --resume out to begin one"
+            f"--resume: found {wanted} in {studies_folder(workspace)}; expected one; name it with --name, or leave "
+            "--resume out to begin one"
         )
     return names[-1]
 
@@ -84,8 +92,11 @@ def study_facts(request: Request, dataset: Dataset, space: SearchSpace) -> dict[
         "space": space.to_json(),
         "param_names": space.names(),
         "oracle": request.oracle,
-        "objective": OBJECTIVE,
+        "objective": request.objective.name,
+        "minimise": request.objective.minimise,
+        "limits": asdict(request.limits),
         "seed": request.seed,
+        "is_deterministic": request.is_deterministic,
         "versions": {"pipeline": pipeline.__version__},
     }
 
@@ -99,33 +110,51 @@ def create_study(
     if bad := dataset.cache.bad:
         write_json(folder / "bad_files.json", [asdict(item) | {"path": encodable(item.path)} for item in bad])
     manifest = str(folder / "data" / "split.parquet")
-    store.create({**facts, "split_manifest": manifest, "options": options, "epochs": budget.epochs, "elapsed": 0.0})
+    beginning = {"split_manifest": manifest, "options": options, "rungs": budget.rungs, "elapsed": 0.0}
+    store.create({**facts, **beginning})
 
 
 def check_unchanged(store: StudyStore, facts: dict[str, Any], dataset: Dataset) -> None:
     """Point a resumed study to the images of today, if nothing that its scores depend on has changed.
 
     Raises:
-        InvalidUsage: data, space, objective, seed or oracle differ; the message shows how.
+        InvalidUsage: data, space, objective, limits, seed or oracle differ; the message shows how.
     """
-    differences = [
-        f"{name}: was {shorten(store.get(name))}, is {shorten(facts[name])}"
-        for name in FIXED_FACTS
-        if store.get(name) != facts[name]
-    ]
-    if differences:
+    if changes := differences(store.facts(), facts):
         raise InvalidUsage(
-            f"study {facts['study']} cannot be resumed: {'; '.join(differences)}; expected what it began with; restore "
-            "that, or begin another study with --name"
+            f"study {facts['study']} cannot be resumed: {'; '.join(changes.values())}; expected what it began with; "
+            "restore that, or begin a linked study that reuses what remains valid: add --fork NEW_NAME"
         )
     write_dataset(store.path.parent / "data", dataset)
     store.put("cache", str(dataset.cache.folder))
 
 
-def shorten(value: Any) -> str:
-    """Return a value as text of at most 80 characters."""
-    text = str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
+    """Return which of the facts that make scores comparable differ, and how, as text."""
+    changed = [name for name in FIXED_FACTS if old.get(name) != new[name]]
+    return {
+        name: f"{name}: was {shorten(old.get(name), new[name])}, is {shorten(new[name], old.get(name))}"
+        for name in changed
+    }
+
+
+def note_version(store: StudyStore) -> str | None:
+    """Record the version of the product that works on a study; return the one before if that was another."""
+    seen = store.get("versions_seen") or [store.get("versions")["pipeline"]]
+    if seen[-1] == pipeline.__version__:
+        return None
+    store.put("versions_seen", [*seen, pipeline.__version__])
+    return str(seen[-1])
+
+
+def shorten(value: Any, other: Any) -> str:
+    """Return a value as text of at most 80 characters, from a little before where it differs from another one."""
+    text, counterpart = str(value), str(other)
+    if len(text) <= 80:
+        return text
+    same = next((i for i, pair in enumerate(zip(text, counterpart, strict=False)) if pair[0] != pair[1]), 0)
+    start = max(0, min(same - 20, len(text) - 77))
+    return f"{'...' if start else ''}{text[start : start + 74]}{'...' if start + 74 < len(text) else ''}"
 
 
 def expected_counts(source: Source) -> dict[str, int]:
@@ -144,63 +173,104 @@ def expected_counts(source: Source) -> dict[str, int]:
     return {"train": int(train.sum()), "val": int(val.sum()), "test": int(test.sum())}
 
 
+def default_objective(source: Source) -> tuple[str, str]:
+    """Return the objective that suits the balance of the classes, and why, as text."""
+    counts = np.bincount(source.strata(), minlength=1)
+    counts = counts[counts > 0]
+    ratio = counts.max() / counts.min()
+    if ratio > BALANCED:
+        return "val_balanced_accuracy", f"the largest class has {ratio:.1f} times the images of the smallest"
+    return "val_accuracy", "the classes are balanced"
+
+
+def make_workforce(resources: list[Resources]) -> Workforce:
+    """Return who trains: the winner's last training gets all cores, or one whole GPU."""
+    num_threads = resources[0].num_threads
+    if resources[0].gpu:
+        return Workforce(len(resources), num_threads, final_speedup=1.0)
+    return Workforce(len(resources), num_threads, max(1.0, num_cores() / num_threads) ** FINAL_SCALING)
+
+
 def make_terms(
-    space: SearchSpace, spec: ImageSpec, num_classes: int, counts: dict[str, int], request: Request
-) -> Terms:
-    """Return what is fixed for a study; a grid begins where its order does, not with the defaults.
+    space: SearchSpace, spec: ImageSpec, num_classes: int, counts: dict[str, int], request: Request,
+    workforce: Workforce,
+) -> Terms:  # fmt: skip
+    """Return what is fixed for a study; a grid begins where its order does, not with a portfolio.
 
     With folds, an epoch of a trial is one pass for each fold over the images that do not test in it.
     """
     num_final_images = counts["train"] + counts["val"]
-    return Terms(
+    terms = Terms(
         space=space,
         image_shape=spec.shape,
         num_classes=num_classes,
         num_images=num_final_images * (request.num_folds - 1) if request.num_folds else counts["train"],
         num_final_images=num_final_images,
         seed=request.seed,
-        num_threads=max(1, num_cores() // request.num_workers),
-        starts_with_default=request.oracle != "grid",
+        typical={},
+        workforce=workforce,
+        limits=request.limits,
     )
+    typical = typical_params(terms)
+    strong = [space.defaults(), *(dict(params) for _, params in space.portfolio)]
+    first = {"grid": [], "asha": strong, "tpe": strong}.get(request.oracle, strong[:1])
+    portfolio = [params for i, params in enumerate(first) if params not in first[:i] and terms.is_feasible(params)]
+    return replace(terms, typical=typical, portfolio=tuple(portfolio))
 
 
 def typical_params(terms: Terms) -> dict[str, Any]:
     """Return the default configuration if it can be built for these images, else one of the space that can.
 
     Raises:
-        SpaceError: none of NUM_TRIED configurations can.
+        SpaceError: none of NUM_TRIED configurations can, or none is within the limits.
     """
     rng = random.Random(0)
     tried = [terms.space.defaults(), *(terms.space.sample(rng) for _ in range(NUM_TRIED))]
+    reason = ""
     for params in tried:
         try:
-            terms.cost(params)
+            broken = terms.limits.broken_by(terms.cost(params))
         except ImpossibleNetwork as error:
-            reason = str(error)
+            reason = reason or str(error)
         else:
-            return params
+            if not broken:
+                return params
+            reason = broken
     height, width, _ = terms.image_shape
     raise SpaceError(
-        f"{terms.space.source}: no network of this space fits images of {height} x {width} pixels ({reason}); expected "
-        "at least one; allow a smaller depth, or larger images with --image-size"
+        f"{terms.space.source}: no network of this space fits images of {height} x {width} pixels and the limits "
+        f"({reason}); expected at least one; allow a smaller depth or fewer filters, larger images with --image-size, "
+        "or looser limits"
     )
 
 
-def make_budget(terms: Terms, request: Request, elapsed: float = 0.0) -> Budget:
-    """Return how the budget is divided when `elapsed` seconds of it are gone."""
-    params = typical_params(terms)
-    epoch_seconds = terms.estimate(params, 1) - terms.estimate(params, 0)
-    start = max(STARTUP_SECONDS, elapsed + IMPORT_SECONDS)
+def make_budget(terms: Terms, request: Request, factor: float = 1.0, elapsed: float = 0.0) -> Budget:
+    """Return how the budget is divided when `elapsed` seconds of it are gone; `factor` corrects the estimates."""
+    samples = 1000
+    start = max(STARTUP_SECONDS, elapsed) if elapsed == 0.0 else elapsed
     return plan_budget(
-        request.budget_seconds, request.max_trials, epoch_seconds, terms.num_images, request.num_workers, start
-    )
+        request.budget_seconds, request.max_trials, request.num_epochs,
+        factor * terms.estimate(terms.typical, samples) / samples, terms.num_images, request.oracle == "asha",
+        terms.workforce, start,
+    )  # fmt: skip
 
 
-def make_study(
-    store: StudyStore, terms: Terms, budget: Budget, request: Request, elapsed: Callable[[], float]
-) -> Study:
-    """Return the study with its oracle; importing KerasTuner takes seconds."""
-    with native_chatter_hidden():
-        from pipeline.search.oracles import Proposer
+def make_study(store: StudyStore, request: Request, pace: Pace) -> Study:
+    """Return the study as it was left; its oracle, which takes seconds to import, is made when it is needed."""
+    first = tuple(store.get("first") or ())  # the best configurations of the study that this one was forked from
+    terms = pace.terms = replace(pace.terms, portfolio=(*first, *pace.terms.portfolio))
 
-    return Study(store, Proposer(request.oracle, terms.space, request.seed), terms, budget, elapsed)
+    def make_oracle() -> Any:
+        with native_chatter_hidden():
+            from pipeline.search.oracles import Proposer
+
+        def costs(params: Any) -> tuple[float, ...]:
+            cost = terms.cost(params)
+            return (cost.mflops, float(cost.num_params))
+
+        return Proposer(request.oracle, terms.space, request.seed, request.objective, len(pace.budget.rungs), costs)
+
+    study = Study(store, make_oracle, request.objective, pace)
+    study.recover()
+    sweep(store.path.parent, list(study.waiting))
+    return study

@@ -1,60 +1,104 @@
 """The study on disk: one SQLite file that is the only truth about trials, attempts, epochs and the result."""
 
+import dataclasses
 import json
+import math
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.crashpoints import crashpoint
 from pipeline.errors import DataError
-from pipeline.files import is_locked
-from pipeline.records import (
-    COMPLETED,
-    PAUSED,
-    PLANNED,
-    RUNNING,
-    EpochRow,
-    MirrorMark,
-    TrialOutcome,
-    TrialRow,
-)
+from pipeline.files import is_locked, is_network_folder
+from pipeline.records import EpochRow, MirrorMark, TrialRow
+from pipeline.search.marks import MARK_TABLES, changed_trials, read_marks, unsent_versions, write_mark
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_SECONDS = 30.0
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS trial (
     number INTEGER PRIMARY KEY, state TEXT NOT NULL, params TEXT NOT NULL, num_params INTEGER NOT NULL,
-    mflops REAL NOT NULL, reason TEXT NOT NULL DEFAULT '');
+    mflops REAL NOT NULL, reason TEXT NOT NULL DEFAULT '', latency_ms REAL);
 CREATE TABLE IF NOT EXISTS attempt (
     id INTEGER PRIMARY KEY, trial INTEGER NOT NULL REFERENCES trial (number), rung INTEGER NOT NULL,
-    epochs INTEGER NOT NULL, first_step INTEGER NOT NULL, state TEXT NOT NULL, score REAL,
-    seconds REAL NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '', started REAL NOT NULL);
+    samples INTEGER NOT NULL, epochs INTEGER NOT NULL, first_step INTEGER NOT NULL, num_micro_batches INTEGER NOT NULL,
+    state TEXT NOT NULL, score REAL, seconds REAL NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '', ended INTEGER,
+    started REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS attempt_trial ON attempt (trial);
 CREATE TABLE IF NOT EXISTS epoch (
     attempt INTEGER NOT NULL REFERENCES attempt (id), step INTEGER NOT NULL, loss REAL, accuracy REAL, val_loss REAL,
-    val_accuracy REAL, learning_rate REAL, seconds REAL, PRIMARY KEY (attempt, step)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS mark (
-    trial INTEGER PRIMARY KEY, run_id TEXT NOT NULL, last_step INTEGER NOT NULL, is_closed INTEGER NOT NULL);
+    val_accuracy REAL, val_balanced_accuracy REAL, val_macro_f1 REAL, val_auc REAL, learning_rate REAL, seconds REAL,
+    PRIMARY KEY (attempt, step)) WITHOUT ROWID;
 """
 
-# States of an attempt besides those of a trial: DONE has a score, DIED lost its process, STOPPED was ended by the user.
-STARTED, DONE, DIED, STOPPED = "STARTED", "DONE", "DIED", "STOPPED"
+# States of an attempt besides those of a trial: STARTED runs (or its process was killed), DONE has a score, DIED lost
+# its process, RETRIED ran out of memory and is tried again in smaller pieces.
+STARTED, DONE, DIED, RETRIED = "STARTED", "DONE", "DIED", "RETRIED"
 
 FINAL_TRIAL = -2
 """The trial number under which the winner's last training is kept: it is no trial and not in the leaderboard."""
 
+EPOCH_COLUMNS = tuple(field.name for field in dataclasses.fields(EpochRow) if field.name != "step")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One training of one trial to the end of a rung, or up to where it was stopped.
+
+    `id` and `ended` number the beginnings and ends of all attempts in the order in which they happened.
+    """
+
+    id: int
+    number: int
+    rung: int
+    samples: int
+    epochs: int
+    first_step: int
+    num_micro_batches: int
+    state: str
+    score: float | None = None
+    seconds: float = 0.0
+    reason: str = ""
+    ended: int | None = None
+
 
 class StudyStore:
-    """A study's SQLite file, opened for one thread. Every public method is one durable transaction."""
+    """A study's SQLite file, opened for one thread; with `is_read_only`, no file is made or changed.
 
-    def __init__(self, path: Path) -> None:
+    What a search decides (trials, attempts and their ends) is collected and written by `save`, in one durable
+    transaction: half a decision is never on disk. Everything else is written at once.
+
+    Raises:
+        DataError: the file is no study.
+    """
+
+    def __init__(self, path: Path, is_read_only: bool = False) -> None:
         self.path = path
-        self.connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        self.pending: list[tuple[str, tuple[Any, ...]]] = []
+        # A new study's file may be empty until its tables are made; no trial has trained by then.
+        if (path.parent / "checkpoints").is_dir() and path.is_file() and path.stat().st_size == 0:
+            raise damaged(path, "the file is empty")
+        address = read_only_uri(path) if is_read_only else path
+        self.connection = sqlite3.connect(
+            address, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=is_read_only
+        )
         self.connection.row_factory = sqlite3.Row
-        self.connection.execute("PRAGMA journal_mode=WAL")
+        if is_read_only:
+            return
+        # The write-ahead log needs memory that is shared between processes, which network file systems do not have.
+        mode = "DELETE" if is_network_folder(path.parent) else "WAL"
+        try:
+            self.connection.execute(f"PRAGMA journal_mode={mode}")
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the second: of a message that quotes noise
+            if isinstance(error, sqlite3.OperationalError):  # the disk is full, or the file is locked
+                raise
+            raise damaged(path, error) from error
         self.connection.execute("PRAGMA synchronous=FULL")
 
     def close(self) -> None:
@@ -67,29 +111,47 @@ class StudyStore:
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield self.connection
+            crashpoint("before-commit")
+            self.connection.execute("COMMIT")
         except BaseException:
-            self.connection.execute("ROLLBACK")
+            if self.connection.in_transaction:  # SQLite itself rolls back when, say, the disk is full
+                self.connection.execute("ROLLBACK")
             raise
-        self.connection.execute("COMMIT")
+        crashpoint("after-commit")
 
     def create(self, facts: dict[str, Any]) -> None:
         """Make the tables and write the immutable facts of the study."""
-        self.connection.executescript(TABLES)
+        self.connection.executescript(TABLES + MARK_TABLES)
         with self.transaction():
             for name, value in {**facts, "schema": SCHEMA_VERSION, "created": time.time()}.items():
                 self.put(name, value)
+        # A log that is damaged later must not take the facts with it: the study would begin anew.
+        self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def is_created(self) -> bool:
         """Tell whether the study's facts are there; a kill may have come before."""
         tables = self.connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'fact'").fetchall()
         return bool(tables) and self.get("created") is not None
 
+    def check_whole(self) -> None:
+        """Read everything once.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        try:
+            found = self.connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                raise sqlite3.DatabaseError(found.splitlines()[-1])
+            if self.is_created():
+                self.facts()
+                self.trials()
+        except (sqlite3.DatabaseError, ValueError) as error:
+            raise damaged(self.path, error) from error
+
     def put(self, name: str, value: Any) -> None:
         """Write one fact, inside a transaction or as one of its own."""
-        self.connection.execute(
-            "INSERT INTO fact VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            (name, json.dumps(value)),
-        )
+        self.connection.execute(PUT_FACT, (name, json.dumps(value)))
 
     def get(self, name: str) -> Any:
         """Return one fact, or None."""
@@ -100,160 +162,142 @@ class StudyStore:
         """Return all facts of the study."""
         return {row["name"]: json.loads(row["value"]) for row in self.connection.execute("SELECT * FROM fact")}
 
-    def add_trial(self, number: int, params: dict[str, Any], num_params: int, mflops: float) -> None:
-        """Record a trial as PLANNED, before anything of it runs."""
-        self.connection.execute(
-            "INSERT INTO trial (number, state, params, num_params, mflops) VALUES (?, ?, ?, ?, ?)",
-            (number, PLANNED, json.dumps(params), num_params, mflops),
-        )
+    def save(self) -> None:
+        """Write what was decided since the last time, in one durable transaction."""
+        if self.pending:
+            with self.transaction() as connection:
+                for statement, values in self.pending:
+                    connection.execute(statement, values)
+            self.pending.clear()
 
-    def start_attempt(self, number: int, rung: int, epochs: int) -> tuple[int, int]:
-        """Record that a trial starts to train, before it does, and return (attempt, first step of its epochs)."""
-        with self.transaction() as connection:
-            row = connection.execute(
-                "SELECT COALESCE(SUM(epochs), 0) AS steps FROM attempt WHERE trial = ? AND state = ?",
-                (number, DONE),
-            ).fetchone()
-            first_step = row["steps"] + 1
-            cursor = connection.execute(
-                "INSERT INTO attempt (trial, rung, epochs, first_step, state, started) VALUES (?, ?, ?, ?, ?, ?)",
-                (number, rung, epochs, first_step, STARTED, time.time()),
-            )
-            connection.execute("UPDATE trial SET state = ? WHERE number = ?", (RUNNING, number))
-        return int(cursor.lastrowid or 0), first_step
+    def decide(self, statement: str, *values: Any) -> None:
+        """Collect one statement for `save`."""
+        self.pending.append((statement, values))
+
+    def add_trial(self, row: TrialRow) -> None:
+        """Decide on a new trial."""
+        self.decide(
+            "INSERT INTO trial (number, state, params, num_params, mflops) VALUES (?, ?, ?, ?, ?)",
+            row.number, row.state, json.dumps(row.params), row.num_params, row.mflops,
+        )  # fmt: skip
+
+    def put_attempt(self, attempt: Attempt) -> None:
+        """Decide on an attempt: that it starts, or how it ended."""
+        self.decide(
+            "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET state = "
+            "excluded.state, score = excluded.score, seconds = excluded.seconds, reason = excluded.reason, "
+            "ended = excluded.ended",
+            *dataclasses.astuple(attempt), time.time(),
+        )  # fmt: skip
+
+    def put_trial(self, row: TrialRow) -> None:
+        """Decide on what changed of a trial."""
+        self.decide(
+            "UPDATE trial SET state = ?, reason = ?, latency_ms = ? WHERE number = ?",
+            row.state, row.reason, row.latency_ms, row.number,
+        )  # fmt: skip
+
+    def put_later(self, name: str, value: Any) -> None:
+        """Decide on a fact."""
+        self.decide(PUT_FACT, name, json.dumps(value))
 
     def add_epoch(self, attempt: int, row: EpochRow) -> None:
-        """Record one epoch of an attempt; NaN becomes NULL."""
-        self.connection.execute(
-            "INSERT OR REPLACE INTO epoch VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                attempt,
-                row.step,
-                row.loss,
-                row.accuracy,
-                row.val_loss,
-                row.val_accuracy,
-                row.learning_rate,
-                row.seconds,
-            ),
-        )
-
-    def end_attempt(self, outcome: TrialOutcome, attempt_state: str, trial_state: str, reason: str) -> None:
-        """Record what became of an attempt and, in the same transaction, the trial's state and reason."""
-        with self.transaction() as connection:
-            connection.execute(
-                "UPDATE attempt SET state = ?, score = ?, seconds = ?, reason = ? WHERE id = ?",
-                (attempt_state, outcome.score, outcome.seconds, outcome.reason, outcome.attempt),
-            )
-            connection.execute(
-                "UPDATE trial SET state = ?, reason = ? WHERE number = ?",
-                (trial_state, reason, outcome.number),
-            )
-
-    def set_state(self, number: int, state: str) -> None:
-        """Change the state of one trial."""
-        self.connection.execute("UPDATE trial SET state = ? WHERE number = ?", (state, number))
-
-    def count_deaths(self, number: int) -> int:
-        """Return how often the process of a trial died."""
-        row = self.connection.execute(
-            "SELECT COUNT(*) AS deaths FROM attempt WHERE trial = ? AND state = ?", (number, DIED)
-        ).fetchone()
-        return int(row["deaths"])
-
-    def unfinished_attempts(self) -> list[sqlite3.Row]:
-        """Return the attempts that were started and never ended: what a killed search leaves."""
-        return self.connection.execute("SELECT * FROM attempt WHERE state = ? ORDER BY id", (STARTED,)).fetchall()
+        """Record one epoch of an attempt, at once; NaN becomes NULL."""
+        columns = ", ".join("?" * (len(EPOCH_COLUMNS) + 2))
+        values = (getattr(row, name) for name in EPOCH_COLUMNS)
+        crashpoint("before-epoch")
+        self.connection.execute(f"INSERT OR REPLACE INTO epoch VALUES ({columns})", (attempt, row.step, *values))
+        crashpoint("after-epoch")
 
     def has_final_model(self) -> bool:
         """Tell whether the winner's last training is done and its model was tested."""
         query = "SELECT 1 FROM attempt WHERE trial = ? AND state = ?"
         return self.connection.execute(query, (FINAL_TRIAL, DONE)).fetchone() is not None
 
-    def scores(self, rung: int) -> dict[int, float]:
-        """Return the score that each trial reached at the end of a rung."""
-        rows = self.connection.execute(
-            "SELECT trial, score FROM attempt WHERE rung = ? AND state = ? AND trial >= 0 ORDER BY id",
-            (rung, DONE),
-        )
-        return {row["trial"]: row["score"] for row in rows}
+    def attempts(self, number: int | None = None) -> list[Attempt]:
+        """Return all attempts, or those of one trial, in the order in which they started."""
+        where, values = ("", ()) if number is None else ("WHERE trial = ?", (number,))
+        rows = self.connection.execute(f"SELECT * FROM attempt {where} ORDER BY id", values)
+        return [Attempt(*tuple(row)[:-1]) for row in rows]
 
-    def timings(self) -> list[tuple[int, int, float]]:
-        """Return (trial, epochs, seconds) of every finished rung."""
-        rows = self.connection.execute(
-            "SELECT trial, epochs, seconds FROM attempt WHERE state = ? ORDER BY id", (DONE,)
-        )
-        return [(row["trial"], row["epochs"], row["seconds"]) for row in rows]
+    def trials(self, numbers: Iterable[int] | None = None) -> list[TrialRow]:
+        """Return all trials, or those of the given numbers, by number."""
+        chosen = [] if numbers is None else [json.dumps(list(numbers))]
+        among = " IN (SELECT value FROM json_each(?))" if chosen else " >= 0"
+        attempts: dict[int, list[Attempt]] = {}
+        for row in self.connection.execute(f"SELECT * FROM attempt WHERE trial{among} ORDER BY id", chosen):
+            attempts.setdefault(row["trial"], []).append(Attempt(*tuple(row)[:-1]))
+        rows = self.connection.execute(f"SELECT * FROM trial WHERE number{among} ORDER BY number", chosen)
+        return [trial_row(stored_row(row), attempts.get(row["number"], [])) for row in rows]
 
-    def trials(self) -> list[TrialRow]:
-        """Return all trials, by number."""
-        attempts: dict[int, list[sqlite3.Row]] = {}
-        for row in self.connection.execute("SELECT * FROM attempt ORDER BY id"):
-            attempts.setdefault(row["trial"], []).append(row)
-        rows = self.connection.execute("SELECT * FROM trial WHERE number >= 0 ORDER BY number")
-        return [trial_row(row, attempts.get(row["number"], [])) for row in rows]
+    def changed(self, change: int) -> tuple[list[TrialRow], int]:
+        """Return the trials that changed after a change number, and the number of the last change."""
+        numbers, last = changed_trials(self.connection, change)
+        return (self.trials(numbers) if numbers else []), last
+
+    def unsent(self) -> list[tuple[int, TrialRow]]:
+        """Return (version, trial), by number, of each trial that changed since its mark was set."""
+        versions = unsent_versions(self.connection)
+        return [(versions[row.number], row) for row in self.trials(versions)] if versions else []
 
     def epochs(self, number: int, after_step: int = 0) -> list[EpochRow]:
         """Return the epochs of one trial after a step: each step once, that of the latest attempt."""
         rows = self.connection.execute(
-            "SELECT epoch.* FROM epoch JOIN attempt ON attempt.id = epoch.attempt WHERE attempt.trial = ? AND step > ? "
+            "SELECT epoch.* FROM attempt JOIN epoch ON attempt.id = epoch.attempt WHERE attempt.trial = ? AND step > ? "
             "ORDER BY step, attempt.id",
             (number, after_step),
         )
         latest = {row["step"]: row for row in rows}
-        nan = float("nan")
         return [
-            EpochRow(step, *(nan if row[name] is None else row[name] for name in EPOCH_COLUMNS))
+            EpochRow(step, *(math.nan if row[name] is None else row[name] for name in EPOCH_COLUMNS))
             for step, row in latest.items()
         ]
 
     def marks(self) -> dict[int, MirrorMark]:
         """Return how much of each trial the mirror holds."""
-        rows = self.connection.execute("SELECT * FROM mark")
-        return {row["trial"]: MirrorMark(row["run_id"], row["last_step"], bool(row["is_closed"])) for row in rows}
+        return read_marks(self.connection)
 
     def set_mark(self, number: int, mark: MirrorMark) -> None:
         """Store how much of one trial the mirror holds."""
-        self.connection.execute(
-            "INSERT OR REPLACE INTO mark VALUES (?, ?, ?, ?)",
-            (number, mark.run_id, mark.last_step, mark.is_closed),
-        )
+        write_mark(self.connection, number, mark)
 
 
-EPOCH_COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
+PUT_FACT = "INSERT INTO fact VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 
 
-def trial_row(row: sqlite3.Row, attempts: list[sqlite3.Row]) -> TrialRow:
-    """Return a line of the leaderboard from a trial and its attempts."""
-    done = [attempt for attempt in attempts if attempt["state"] == DONE]
-    # Of equal scores the longer training: on few validation images ties are common, and its loss is mostly lower.
-    best = max(done, key=lambda attempt: (attempt["score"], attempt["rung"]), default=None)
+def damaged(path: Path, reason: object) -> DataError:
+    """Return what is said of a file that is no study, or no whole one."""
+    return DataError(
+        f"{path}: {reason}; expected a study; if the disk is full, free some space; if the file is damaged, restore it "
+        "from a copy, or delete its folder"
+    )
+
+
+def read_only_uri(path: Path) -> str:
+    """Return how SQLite opens a study to read it. Where nobody writes, it need not make the files of a log to do so."""
+    is_quiet = not is_locked(path.parent / "lock") and not path.with_name(f"{path.name}-wal").exists()
+    return f"{path.absolute().as_uri()}?{'immutable=1' if is_quiet else 'mode=ro'}"
+
+
+def stored_row(row: sqlite3.Row) -> TrialRow:
+    """Return a trial as it is stored, without what follows from its attempts."""
+    params = json.loads(row["params"])
+    costs = (row["num_params"], row["mflops"])
     return TrialRow(
-        number=row["number"],
-        state=row["state"],
-        score=best["score"] if best else None,
-        params=json.loads(row["params"]),
-        num_params=row["num_params"],
-        mflops=row["mflops"],
-        seconds=round(sum(attempt["seconds"] for attempt in attempts), 3),
-        reason=row["reason"],
-        epochs=best["epochs"] if best else 0,
-        best_epoch=best["first_step"] + best["epochs"] - 1 if best else 0,
+        row["number"], row["state"], None, params, *costs, 0.0, row["reason"], 0, 0, latency_ms=row["latency_ms"]
     )
 
 
-def ranked(trials: list[TrialRow]) -> list[TrialRow]:
-    """Return trials best first: by score, of equal scores the one with fewer FLOPs; those without a score last."""
-    return sorted(
-        trials,
-        key=lambda trial: (-(trial.score if trial.score is not None else -1.0), trial.mflops, trial.number),
-    )
-
-
-def winner(trials: list[TrialRow]) -> TrialRow | None:
-    """Return the best of the trials that finished a rung, or None."""
-    finished = [trial for trial in trials if trial.score is not None and trial.state in (COMPLETED, PAUSED)]
-    return ranked(finished)[0] if finished else None
+def trial_row(row: TrialRow, attempts: list[Attempt]) -> TrialRow:
+    """Return a line of the leaderboard: a trial with what follows from its attempts."""
+    seconds = round(sum(attempt.seconds for attempt in attempts), 3)
+    best = max((attempt for attempt in attempts if attempt.state == DONE), key=lambda done: done.rung, default=None)
+    if best is None:
+        return dataclasses.replace(row, seconds=seconds)
+    return dataclasses.replace(
+        row, seconds=seconds, score=best.score, rung=best.rung, samples=best.samples, epochs=best.epochs,
+        best_epoch=best.first_step + best.epochs - 1,
+    )  # fmt: skip
 
 
 def studies_folder(workspace: Path) -> Path:
@@ -261,7 +305,7 @@ def studies_folder(workspace: Path) -> Path:
     return workspace / "mlruns" / "studies"
 
 
-def open_study(workspace: Path, name: str) -> StudyStore:
+def open_study(workspace: Path, name: str, is_read_only: bool = False) -> StudyStore:
     """Open a study that exists.
 
     Raises:
@@ -274,11 +318,12 @@ def open_study(workspace: Path, name: str) -> StudyStore:
             f"study {name}: not found in {studies_folder(workspace)}; found {known}; check the name or the folder"
         )
     try:
-        store = StudyStore(path)
+        store = StudyStore(path, is_read_only)
+        store.check_whole()
         if store.is_created():
             return store
     except sqlite3.DatabaseError as error:
-        raise DataError(f"{path}: {error}; expected a study; restore it from a copy, or delete its folder") from error
+        raise damaged(path, error) from error
     raise DataError(f"study {name} was stopped before it began; expected trials; begin it again with --resume")
 
 
@@ -296,10 +341,10 @@ def list_studies(workspace: Path) -> list[str]:
 def creation_time(path: Path) -> float:
     """Return when a study was created, in seconds since 1970; 0 for one whose creation did not finish."""
     try:
-        store = StudyStore(path)
+        store = StudyStore(path, is_read_only=True)
         try:
             return float(store.get("created")) if store.is_created() else 0.0
         finally:
             store.close()
-    except sqlite3.DatabaseError:  # a damaged study must not hide the others
+    except (sqlite3.DatabaseError, DataError, ValueError):  # a damaged study must not hide the others
         return 0.0

@@ -4,286 +4,392 @@ import hashlib
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Protocol
 
-from pipeline.models.cost import Cost, ImpossibleNetwork, measure
-from pipeline.records import COMPLETED, CRASHED, PAUSED, PLANNED, TrialOutcome, TrialRow, TrialTask
-from pipeline.search.budget import (
-    MIN_STRETCH,
-    NUM_FINALISTS,
-    SECONDS_PER_TRIAL,
-    Budget,
-    correction,
-    estimate_seconds,
+from pipeline.records import (
+    COMPLETED,
+    CRASHED,
+    INFEASIBLE,
+    PAUSED,
+    PLANNED,
+    PRUNED,
+    RUNNING,
+    STOPPED,
+    Objective,
+    TrialOutcome,
+    TrialRow,
+    TrialTask,
 )
-from pipeline.search.store import DIED, DONE, FINAL_TRIAL, STOPPED, StudyStore, ranked
-from pipeline.space import SearchSpace
+from pipeline.search.budget import REDUCTION
+from pipeline.search.pace import SLOWEST_TRIAL, Pace
+from pipeline.search.ranking import climbers, ranked
+from pipeline.search.store import DIED, DONE, FINAL_TRIAL, RETRIED, STARTED, Attempt, StudyStore, trial_row
 
 MAX_DEATHS = 2  # a trial whose process died this often is CRASHED and never run again
-SCREENING, FINALISTS = 0, 1
+MICRO_BATCHES = 4  # into which a batch is cut that did not fit into memory
+
+
+class Proposal(Protocol):
+    """What an oracle proposes: see `oracles.Proposal`."""
+
+    number: int
+    rung: int
+    params: dict[str, Any]
 
 
 class Proposes(Protocol):
     """What a study needs of an oracle: see `oracles.Proposer`."""
 
-    def propose(self, number: int, is_acceptable: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any] | None:
-        """Return the next acceptable configuration, or None."""
+    def propose(self, next_number: int | None, is_acceptable: Callable[[Any], bool]) -> Any:
+        """Return the next acceptable proposal, or None; without `next_number` only of a trial that goes on."""
 
-    def replay(self, number: int, params: Mapping[str, Any]) -> None:
-        """Count a trial of an earlier process."""
+    def begin(self, number: int, rung: int, params: Mapping[str, Any]) -> None:
+        """Count a training that the oracle did not propose in this process."""
 
-    def tell(self, number: int, score: float | None) -> None:
-        """Report a score, or None for a failure."""
+    def report(self, number: int, rung: int, step: int, value: float) -> None:
+        """Take an intermediate value."""
 
-
-@dataclass(frozen=True)
-class Terms:
-    """What is fixed for a study: space, images, seed and machine.
-
-    `num_images` are those that trials train on, `num_final_images` those of the winner's last training.
-    """
-
-    space: SearchSpace
-    image_shape: tuple[int, int, int]
-    num_classes: int
-    num_images: int
-    num_final_images: int
-    seed: int
-    num_threads: int
-    starts_with_default: bool = True
-
-    def cost(self, params: Mapping[str, Any]) -> Cost:
-        """Return what the network of a configuration costs."""
-        return measure(params, self.image_shape, self.num_classes)
-
-    def estimate(self, params: Mapping[str, Any], epochs: int) -> float:
-        """Return the estimated seconds of a trial, uncorrected."""
-        return estimate_seconds(self.cost(params), params, self.num_images, epochs, self.num_threads)
+    def tell(self, number: int, rung: int, values: tuple[float, ...] | None) -> None:
+        """Take the end of a rung; None for a failure."""
 
 
 class Study:
-    """The state of a search between processes: trials proposed, running and told; the store remembers all of it."""
+    """The state of a search between processes. The store remembers all of it; `store.save` makes decisions durable.
+
+    `make_oracle` is called when a proposal is needed that is not of the portfolio: it imports KerasTuner.
+    """
 
     def __init__(
-        self,
-        store: StudyStore,
-        proposer: Proposes,
-        terms: Terms,
-        budget: Budget,
-        elapsed: Callable[[], float],
+        self, store: StudyStore, make_oracle: Callable[[], Proposes], objective: Objective, pace: Pace
     ) -> None:
         self.store = store
-        self.proposer = proposer
-        self.terms = terms
-        self.budget = budget
-        self.elapsed = elapsed
+        self.make_oracle = make_oracle
+        self.objective = objective
+        self.pace = pace
+        self.terms, self.budget = pace.terms, pace.budget
+        self.rows: dict[int, TrialRow] = {row.number: row for row in store.trials()}
+        self.leader = winner(list(self.rows.values()), objective)  # who would win now
+        self.attempts: dict[int, list[Attempt]] = {}
         self.waiting: deque[tuple[int, int]] = deque()
-        self.running: set[int] = set()
-        self.is_screening = True
+        self.running: dict[int, TrialTask] = {}  # by attempt
+        self.seen: dict[int, int] = {}  # last epoch that the oracle knows, by attempt
+        self.last_event = 0
+        self.is_ending = False
+        self.oracle: Proposes | None = None
 
     def recover(self) -> int:
-        """Continue a study of an earlier process: replay its trials, queue what it did not finish; return their number.
+        """Continue a study of an earlier process: queue what it did not finish; return the number of its trials."""
+        for attempt in self.store.attempts():
+            self.attempts.setdefault(attempt.number, []).append(attempt)
+            self.last_event = max(self.last_event, attempt.id, attempt.ended or 0)
+        for number, attempts in self.attempts.items():
+            for attempt in attempts:
+                if attempt.state == DONE and number >= 0:
+                    self.pace.note(number, self.rows[number].params, attempt.samples, attempt.seconds)
+            last = attempts[-1]
+            if last.state == STARTED:
+                last = self.end_attempt(last, STOPPED, reason="the search was killed")
+                if number >= 0:
+                    self.put_trial(replace(self.rows[number], state=self.resting_state(number)))
+            is_open = number >= 0 and self.rows[number].state in (PLANNED, PAUSED, RUNNING)
+            if is_open and last.state in (STOPPED, DIED, RETRIED):
+                self.waiting.append((number, last.rung))
+        self.store.save()
+        return len(self.rows)
 
-        A trial that was running when that process died starts its rung again.
-        """
-        for attempt in self.store.unfinished_attempts():
-            outcome = TrialOutcome(
-                attempt["id"], attempt["trial"], attempt["rung"], CRASHED, reason="the search was killed"
-            )
-            self.store.end_attempt(outcome, STOPPED, PLANNED, self.reason_so_far(attempt["trial"]))
-        scores = self.store.scores(SCREENING)
-        rows = self.store.trials()
-        for row in rows:
-            self.proposer.replay(row.number, row.params)
-            if row.number in scores or row.state != PLANNED:
-                self.proposer.tell(row.number, scores.get(row.number))
-            elif row.state == PLANNED:
-                self.waiting.append((row.number, SCREENING))
-        finalists = self.store.get("finalists")
-        if finalists is not None:
-            self.is_screening = False
-            unfinished = [row.number for row in rows if row.number in finalists and row.state in (PLANNED, PAUSED)]
-            self.waiting.extend((number, FINALISTS) for number in unfinished)
-        return len(rows)
+    def consult(self) -> Proposes:
+        """Return the oracle; a new one first learns all that happened, in the order in which it did."""
+        if self.oracle is None:
+            self.oracle = self.make_oracle()
+            events: list[tuple[int, Attempt, bool]] = []
+            for number, attempts in self.attempts.items():
+                if number >= 0:
+                    events += [(attempt.id, attempt, False) for attempt in attempts]
+                    events += [(attempt.ended, attempt, True) for attempt in attempts if attempt.ended is not None]
+            begun: set[tuple[int, int]] = set()
+            for _, attempt, is_end in sorted(events, key=lambda event: event[0]):
+                key = (attempt.number, attempt.rung)
+                if not is_end and key not in begun:
+                    begun.add(key)
+                    self.oracle.begin(*key, self.rows[attempt.number].params)
+                elif is_end and self.is_verdict(attempt):
+                    self.oracle.tell(*key, self.values(attempt))
+        return self.oracle
+
+    def is_verdict(self, attempt: Attempt) -> bool:
+        """Tell whether an oracle hears of the end of an attempt: its rung is not tried again, nor cut off by time."""
+        if attempt.state == DIED:
+            deaths = [each.id for each in self.attempts[attempt.number] if each.state == DIED]
+            return deaths.index(attempt.id) + 1 >= MAX_DEATHS
+        return attempt.state not in (STOPPED, PRUNED, RETRIED)
 
     def ask(self) -> TrialTask | None:
-        """Return the next task; None if the end of a running one must be waited for, or if all is done."""
-        if self.is_screening and not self.waiting:
-            number = self.propose()
-            if number is not None:
-                return self.start(number, SCREENING)
-            if self.running:
-                return None
-            self.end_screening()
-        while self.waiting:
-            number, rung = self.waiting.popleft()
-            if rung == SCREENING or self.leaves_time_for_winner(number):
-                return self.start(number, rung)
-            self.store.set_state(number, COMPLETED)  # it keeps the score of its screening
+        """Return the next task; None if the end of a running one must be waited for, or if all is done.
+
+        The task must not run before `store.save`.
+        """
+        if self.is_ending:
+            return None
+        if self.waiting:
+            return self.start(*self.waiting.popleft())
+        chosen = self.next_of_portfolio() or self.next_of_oracle() or self.next_of_end_game()
+        if chosen is None:
+            self.is_ending = not self.running
+            return None
+        number, rung, params = chosen
+        if number not in self.rows:
+            cost = self.terms.cost(params)
+            row = TrialRow(number, PLANNED, None, params, cost.num_params, cost.mflops, 0.0, "", 0, 0)
+            self.rows[number] = row
+            self.store.add_trial(row)
+        return self.start(number, rung)
+
+    def next_of_portfolio(self) -> tuple[int, int, dict[str, Any]] | None:
+        """Return the next configuration that the space's author thinks strong, if it can be used."""
+        if len(self.rows) >= len(self.terms.portfolio) or not self.has_room():
+            return None
+        tried = [row.params for row in self.rows.values()]
+        for params in self.terms.portfolio:
+            if params not in tried and self.is_affordable(params, 0):
+                number = len(self.rows)
+                if self.oracle is not None:
+                    self.oracle.begin(number, 0, params)
+                return number, 0, params
         return None
 
-    def propose(self) -> int | None:
-        """Add the next configuration as a planned trial, or return None when screening is over or must wait."""
-        rows = self.store.trials()
-        number = len(rows)
-        if self.budget.max_trials is not None and number >= self.budget.max_trials:
-            return None
-        remaining = self.budget.screening_until - self.elapsed()
-        if number and remaining < 0.5 * self.budget.trial_seconds:
-            return None
-        params = self.first_params(number) or self.proposer.propose(number, self.acceptance(rows, remaining))
-        if params is None and number == 0:  # too short a budget for many trials: then one that fits
-            whole = 0.4 * (self.budget.end - self.elapsed())
-            params = self.proposer.propose(number, lambda params: self.is_affordable(params, 1.0, whole))
-        if params is None:
-            return None
-        cost = self.terms.cost(params)
-        self.store.add_trial(number, params, cost.num_params, cost.mflops)
-        return number
+    def next_of_oracle(self) -> tuple[int, int, dict[str, Any]] | None:
+        """Return what the oracle proposes, or None if it has nothing, or nothing that fits into the time."""
+        next_number = len(self.rows) if self.has_room() else None
+        if next_number is None and (len(self.budget.rungs) == 1 or len(self.rows) < REDUCTION):
+            return None  # none can begin and none can be promoted: the oracle need not even be made
+        proposal = self.consult().propose(next_number, self.is_acceptable)
+        return None if proposal is None else (proposal.number, proposal.rung, dict(proposal.params))
 
-    def first_params(self, number: int) -> dict[str, Any] | None:
-        """Return the space's default configuration for the first trial, if it can be built and the oracle allows it."""
-        params = self.terms.space.defaults()
-        if (
-            number != 0
-            or not self.terms.starts_with_default
-            or not self.is_affordable(params, 1.0, self.budget.slowest_trial)
-        ):
-            return None
-        self.proposer.replay(number, params)
-        return params
-
-    def acceptance(self, rows: list[TrialRow], remaining: float) -> Callable[[Mapping[str, Any]], bool]:
-        """Return the check that a proposal must pass: a possible network that is quick enough for the budget."""
-        by_number = {row.number: row for row in rows}
-        done = [(by_number[number], epochs, seconds) for number, epochs, seconds in self.store.timings() if number >= 0]
-        factor = correction(
-            [self.terms.estimate(row.params, epochs) for row, epochs, _ in done],
-            [seconds for _, _, seconds in done],
-        )
-        limit = min(self.budget.slowest_trial, remaining if rows else math.inf)
-        return lambda params: self.is_affordable(params, factor, limit)
-
-    def is_affordable(self, params: Mapping[str, Any], factor: float, limit: float) -> bool:
-        """Tell whether a configuration is a possible network that trains in at most `limit` seconds."""
-        try:
-            seconds = factor * self.terms.estimate(params, self.budget.epochs)
-        except ImpossibleNetwork:
+    def has_room(self) -> bool:
+        """Tell whether a new configuration may be tried, by the number of trials and the time."""
+        if self.budget.max_trials is not None and len(self.rows) >= self.budget.max_trials:
             return False
-        return seconds <= limit
+        return not self.rows or self.is_affordable(self.terms.typical, 0)
 
-    def end_screening(self) -> None:
-        """Queue the finalists for a longer training, if there is time, and complete the others."""
-        self.is_screening = False
-        paused = ranked([row for row in self.store.trials() if row.state == PAUSED])
-        finalists, stretch = paused[:NUM_FINALISTS], 0.0
-        while finalists and not stretch:
-            stretch = self.budget.stretch(self.elapsed(), [row.seconds for row in finalists])
-            if int(self.budget.epochs * stretch) < MIN_STRETCH * self.budget.epochs:
-                finalists.pop()
-                stretch = 0.0
-        if not paused:
-            return  # nothing to decide: a resumed study screens again
-        with self.store.transaction():
-            self.store.put("finalists", [row.number for row in finalists])
-            self.store.put("finalist_epochs", int(self.budget.epochs * stretch))
-            for row in paused[len(finalists) :]:
-                self.store.set_state(row.number, COMPLETED)
-        self.waiting.extend((row.number, FINALISTS) for row in finalists)
+    def is_acceptable(self, proposal: Proposal) -> bool:
+        """Tell whether a proposal is a possible network within the limits, and quick enough for the time."""
+        is_known = proposal.number in self.rows
+        return (is_known or self.terms.is_feasible(proposal.params)) and self.is_affordable(
+            proposal.params, proposal.rung, proposal.number if is_known else None
+        )
+
+    def is_affordable(self, params: Mapping[str, Any], rung: int, number: int | None = None) -> bool:
+        """Tell whether a rung fits into the time, and leaves enough to bring one trial to the highest rung."""
+        if not self.budget.is_timed or not self.rows:  # the first trial runs, however short the time is
+            return True
+        seconds = self.pace.training_seconds(params, self.budget.rungs[rung], number)
+        if number is None:
+            typical = self.pace.training_seconds(self.terms.typical, self.budget.rungs[rung])
+            if seconds > SLOWEST_TRIAL * typical:
+                return False
+        return seconds <= self.time_left() - (0.0 if self.is_settled(rung) else self.climb_seconds())
+
+    def is_settled(self, rung: int) -> bool:
+        """Tell whether some trial has reached the highest rung, is on its way there, or would be with this task."""
+        top = len(self.budget.rungs) - 1
+        is_reached = self.leader is not None and self.leader.rung == top
+        return rung == top or is_reached or any(task.rung == top for task in self.running.values())
+
+    def climb_seconds(self) -> float:
+        """Return the seconds in which the leader, or a typical network, reaches the highest rung."""
+        leader, full = self.leader, self.budget.rungs[-1]
+        if leader is None:
+            return self.pace.training_seconds(self.terms.typical, full)
+        return self.pace.training_seconds(leader.params, full, leader.number)
+
+    def time_left(self) -> float:
+        """Return the seconds until the winner's last training must begin."""
+        return self.pace.time_left(self.leader)
+
+    def next_of_end_game(self) -> tuple[int, int, dict[str, Any]] | None:
+        """Return a trial that goes on although it was not promoted: the winner must have seen the highest rung.
+
+        With a time limit, others follow while there is time.
+        """
+        top = len(self.budget.rungs) - 1
+        if (self.is_settled(0) and not self.budget.is_timed) or (self.running and not self.budget.is_timed):
+            return None
+        for row in climbers(list(self.rows.values()), self.objective):
+            for rung in range(top, row.rung, -1):
+                seconds = self.pace.training_seconds(row.params, self.budget.rungs[rung], row.number)
+                if seconds <= self.time_left():
+                    if self.oracle is not None:
+                        self.oracle.begin(row.number, rung, row.params)
+                    return row.number, rung, row.params
+        return None
 
     def start(self, number: int, rung: int) -> TrialTask:
-        """Record that a trial starts a rung and return the task."""
-        epochs = self.budget.epochs if rung == SCREENING else self.store.get("finalist_epochs")
-        limit = self.budget.end - self.elapsed()
-        if rung == SCREENING:
-            limit = min(limit, 2 * self.budget.slowest_trial)
-        else:
-            limit -= self.final_seconds(number, epochs)
-        row = next(row for row in self.store.trials() if row.number == number)
-        self.running.add(number)
-        return self.begin(number, rung, epochs, row.params, limit)
+        """Decide on an attempt of a trial and return its task."""
+        self.rows[number] = replace(self.rows[number], state=RUNNING)
+        self.store.put_trial(self.rows[number])
+        limit = max(self.time_left(), 0.0) if self.budget.is_timed else math.inf
+        if len(self.rows) == 1:  # the first trial runs, however short the time is
+            limit = max(limit, 2 * self.pace.training_seconds(self.rows[number].params, self.budget.rungs[rung]))
+        return self.begin(number, rung, self.budget.rungs[rung], self.rows[number].params, limit)
 
-    def begin(self, number: int, rung: int, epochs: int, params: dict[str, Any], limit: float) -> TrialTask:
-        """Record an attempt, before it runs, and return its task."""
-        attempt, first_step = self.store.start_attempt(number, rung, epochs)
-        return TrialTask(
-            study_path=str(self.store.path.parent),
-            attempt=attempt,
-            number=number,
-            rung=rung,
-            epochs=epochs,
-            params=params,
-            seed=trial_seed(self.terms.seed, number, rung),
-            seconds_limit=limit,
-            first_step=first_step,
-            is_final=number == FINAL_TRIAL,
-        )
+    def begin(self, number: int, rung: int, samples: int, params: dict[str, Any], limit: float) -> TrialTask:
+        """Decide on an attempt, before it runs, and return its task."""
+        earlier = self.attempts.setdefault(number, [])
+        first_step = 1 + sum(attempt.epochs for attempt in earlier if attempt.state == DONE)
+        is_retry = any(attempt.state == RETRIED for attempt in earlier)
+        attempt = Attempt(
+            self.next_event(), number, rung, samples, self.num_epochs(number, samples), first_step,
+            MICRO_BATCHES if is_retry else 1, STARTED,
+        )  # fmt: skip
+        earlier.append(attempt)
+        self.store.put_attempt(attempt)
+        task = TrialTask(
+            study_path=str(self.store.path.parent), attempt=attempt.id, number=number, rung=rung, samples=samples,
+            params=params, seed=trial_seed(self.terms.seed, number, rung), seconds_limit=limit, first_step=first_step,
+            num_micro_batches=attempt.num_micro_batches, is_final=number == FINAL_TRIAL,
+        )  # fmt: skip
+        self.running[attempt.id] = task
+        return task
 
-    def epoch_seconds(self, number: int) -> float:
-        """Return the seconds that an epoch of a trial took, over its finished rungs, without their start-up."""
-        done = [(epochs, seconds) for trial, epochs, seconds in self.store.timings() if trial == number]
-        training = sum(max(seconds - SECONDS_PER_TRIAL, 0.0) for _, seconds in done)
-        return max(training / max(sum(epochs for epochs, _ in done), 1), 1e-6)
-
-    def final_seconds(self, number: int, epochs: int) -> float:
-        """Return the seconds that a trial will take on train + validation."""
-        return epochs * self.epoch_seconds(number) * self.terms.num_final_images / self.terms.num_images
-
-    def leaves_time_for_winner(self, number: int) -> bool:
-        """Tell whether a finalist can train and the slowest of the finalists after it, on train + validation."""
-        epochs = self.store.get("finalist_epochs")
-        slowest = max(self.final_seconds(finalist, epochs) for finalist in self.store.get("finalists"))
-        needed = epochs * self.epoch_seconds(number) + slowest + 2 * SECONDS_PER_TRIAL
-        return self.elapsed() + needed <= self.budget.end
+    def num_epochs(self, number: int, samples: int) -> int:
+        """Return the epochs of a training: the passes over its images, at least one."""
+        images = self.terms.num_final_images if number == FINAL_TRIAL else self.terms.num_images
+        return max(1, round(samples / images))
 
     def final_task(self, row: TrialRow) -> TrialTask:
-        """Return the winner's last training: on train + validation, for the epochs that won, or what time allows."""
-        least = min(row.epochs, self.budget.epochs)
-        affordable = (self.budget.end - self.elapsed()) / self.final_seconds(row.number, 1)
-        epochs = row.epochs if math.isinf(affordable) else max(least, min(row.epochs, round(affordable)))
-        return self.begin(FINAL_TRIAL, FINALISTS, epochs, row.params, math.inf)
+        """Return the winner's last training: on train + validation; one that was stopped goes on as it began."""
+        last = self.attempts.get(FINAL_TRIAL, [None])[-1]
+        goes_on = last is not None and last.state == STOPPED and self.budget.is_timed
+        samples = last.samples if last and goes_on else self.pace.final_samples(row)
+        return self.begin(FINAL_TRIAL, row.rung, samples, row.params, self.pace.final_limit())
 
-    def tell(self, outcome: TrialOutcome) -> None:
-        """Record an outcome: in one transaction the attempt's end and what becomes of the trial."""
-        self.running.discard(outcome.number)
-        if outcome.state == CRASHED:
-            self.tell_death(outcome)
-        elif outcome.state == COMPLETED:
-            state = PAUSED if outcome.rung == SCREENING else COMPLETED
-            self.store.end_attempt(outcome, DONE, state, self.reason_so_far(outcome.number))
-            self.tell_oracle(outcome, outcome.score)
+    def tell(self, outcome: TrialOutcome) -> TrialTask:
+        """Decide what becomes of a trial after an outcome, and return the task that ended.
+
+        `store.save` makes the decision durable.
+        """
+        task = self.running.pop(outcome.attempt)
+        row = self.rows[outcome.number]
+        if "latency_ms" in outcome.facts:
+            row = self.rows[outcome.number] = replace(row, latency_ms=outcome.facts["latency_ms_1core"])
+        if outcome.state == COMPLETED:
+            self.tell_score(outcome, task)
+        elif outcome.state == STOPPED:
+            self.end_attempt(self.attempt_of(outcome), STOPPED, outcome)
+            self.put_trial(replace(row, state=self.resting_state(row.number)))
+            self.waiting.appendleft((outcome.number, outcome.rung))
+        elif outcome.state == CRASHED and self.count(outcome.number, DIED) + 1 < MAX_DEATHS:
+            self.try_again(outcome, DIED, f"{outcome.reason}; tried again")
+        elif self.is_first_shortage(outcome, task):
+            self.try_again(outcome, RETRIED, f"{outcome.reason}; tried again with {MICRO_BATCHES} micro-batches")
         else:
-            self.tell_failure(outcome, outcome.state)
-        self.store.put("elapsed", self.elapsed())
+            self.tell_failure(outcome)
+        self.seen.pop(outcome.attempt, None)
+        self.store.put_later("elapsed", self.pace.elapsed())
+        return task
 
-    def tell_death(self, outcome: TrialOutcome) -> None:
-        """Record that the process of a trial died: once is tried again, twice is CRASHED."""
-        deaths = self.store.count_deaths(outcome.number) + 1
-        if deaths >= MAX_DEATHS:
-            self.tell_failure(outcome, CRASHED, DIED)
-            return
-        reason = f"{outcome.reason}; tried again"
-        self.store.end_attempt(outcome, DIED, PLANNED, reason)
-        self.waiting.append((outcome.number, outcome.rung))
+    def tell_score(self, outcome: TrialOutcome, task: TrialTask) -> None:
+        """Decide on the end of a rung."""
+        attempt = self.end_attempt(self.attempt_of(outcome), DONE, outcome)
+        is_top = outcome.rung == len(self.budget.rungs) - 1
+        self.put_trial(replace(self.rows[outcome.number], state=COMPLETED if is_top else PAUSED))
+        self.pace.note(outcome.number, task.params, task.samples, outcome.seconds)
+        rivals = [row for row in (self.leader, self.rows[outcome.number]) if row is not None]
+        self.leader = winner(rivals, self.objective)
+        self.tell_oracle(outcome, self.values(attempt))
 
-    def tell_failure(self, outcome: TrialOutcome, state: str, attempt_state: str | None = None) -> None:
-        """Record an end without a score; a finalist keeps the score of its screening."""
-        if outcome.rung == SCREENING:
-            self.store.end_attempt(outcome, attempt_state or state, state, outcome.reason)
-        else:
-            reason = f"the longer training ended as {state}: {outcome.reason}"
-            self.store.end_attempt(outcome, attempt_state or state, COMPLETED, reason)
-        self.tell_oracle(outcome, None)
+    def try_again(self, outcome: TrialOutcome, attempt_state: str, reason: str) -> None:
+        """Decide that a trial trains its rung once more, from its last checkpoint."""
+        self.end_attempt(self.attempt_of(outcome), attempt_state, outcome)
+        number = outcome.number
+        self.put_trial(replace(self.rows[number], state=self.resting_state(number), reason=reason))
+        self.waiting.append((number, outcome.rung))
 
-    def tell_oracle(self, outcome: TrialOutcome, score: float | None) -> None:
-        """Tell the oracle the score of a screening; a finalist's is not comparable with it."""
-        if outcome.rung == SCREENING:
-            self.proposer.tell(outcome.number, score)
+    def tell_failure(self, outcome: TrialOutcome) -> None:
+        """Decide on an end without a score; a trial that finished a lower rung keeps the score of that."""
+        self.end_attempt(self.attempt_of(outcome), DIED if outcome.state == CRASHED else outcome.state, outcome)
+        row, state, reason = self.rows[outcome.number], outcome.state, outcome.reason
+        if row.score is not None:
+            state, reason = COMPLETED, f"rung {outcome.rung} ended as {outcome.state}: {outcome.reason}"
+        self.put_trial(replace(row, state=state, reason=reason))
+        if outcome.state != PRUNED:
+            self.tell_oracle(outcome, None)
 
-    def reason_so_far(self, number: int) -> str:
-        """Return what was noted of a trial before, so that a success after a death keeps the note."""
-        return next((row.reason for row in self.store.trials() if row.number == number), "")
+    def is_first_shortage(self, outcome: TrialOutcome, task: TrialTask) -> bool:
+        """Tell whether a trial ran out of memory with whole batches."""
+        is_shortage = outcome.state == INFEASIBLE and bool(outcome.facts.get("is_out_of_memory"))
+        return is_shortage and task.num_micro_batches == 1
+
+    def tell_oracle(self, outcome: TrialOutcome, values: tuple[float, ...] | None) -> None:
+        """Tell the oracle, if it is there already: it learns the rest when it is made."""
+        if self.oracle is not None:
+            self.oracle.tell(outcome.number, outcome.rung, values)
+
+    def observe(self) -> None:
+        """Pass the epochs that running trials have finished to the oracle."""
+        for task in self.running.values():
+            for row in self.store.epochs(task.number, self.seen.get(task.attempt, task.first_step - 1)):
+                self.seen[task.attempt] = row.step
+                if self.oracle is not None:
+                    self.oracle.report(task.number, task.rung, row.step, getattr(row, self.objective.name))
+
+    def complete(self) -> None:
+        """Decide that no trial goes on: those that wait at a rung are completed."""
+        for row in list(self.rows.values()):
+            if row.state == PAUSED:
+                self.put_trial(replace(row, state=COMPLETED))
+
+    def values(self, attempt: Attempt) -> tuple[float, ...] | None:
+        """Return what an oracle is told of an attempt: objective and, with two objectives, the cost."""
+        if attempt.state != DONE or attempt.score is None:
+            return None
+        cost = self.rows[attempt.number].cost(self.objective.minimise) if self.objective.minimise else None
+        return (attempt.score,) if cost is None else (attempt.score, cost)
+
+    def end_attempt(
+        self, attempt: Attempt, state: str, outcome: TrialOutcome | None = None, reason: str = ""
+    ) -> Attempt:
+        """Decide on the end of an attempt and what follows for the trial's line of the leaderboard."""
+        ended = replace(attempt, state=state, reason=reason, ended=self.next_event())
+        if outcome is not None:
+            ended = replace(ended, score=outcome.score, seconds=outcome.seconds, reason=outcome.reason)
+        attempts = self.attempts[attempt.number]
+        attempts[attempts.index(attempt)] = ended
+        self.store.put_attempt(ended)
+        if attempt.number >= 0:
+            self.rows[attempt.number] = trial_row(self.rows[attempt.number], attempts)
+        return ended
+
+    def put_trial(self, row: TrialRow) -> None:
+        """Decide on the state and reason of a trial; what its attempts say stays as it is."""
+        current = self.rows[row.number]
+        self.rows[row.number] = replace(current, state=row.state, reason=row.reason, latency_ms=row.latency_ms)
+        self.store.put_trial(self.rows[row.number])
+
+    def resting_state(self, number: int) -> str:
+        """Return the state of a trial that waits to go on."""
+        return PAUSED if self.rows[number].score is not None else PLANNED
+
+    def attempt_of(self, outcome: TrialOutcome) -> Attempt:
+        """Return the attempt that an outcome ends."""
+        return next(attempt for attempt in self.attempts[outcome.number] if attempt.id == outcome.attempt)
+
+    def count(self, number: int, state: str) -> int:
+        """Return how many attempts of a trial ended in a state."""
+        return sum(attempt.state == state for attempt in self.attempts.get(number, []))
+
+    def next_event(self) -> int:
+        """Return the next number of the beginnings and ends of attempts."""
+        self.last_event += 1
+        return self.last_event
+
+
+def winner(rows: list[TrialRow], objective: Objective) -> TrialRow | None:
+    """Return the best of the trials that finished the highest rung that any trial finished, or None."""
+    top = max((row.rung for row in rows), default=-1)
+    finished = [row for row in rows if row.score is not None and row.rung == top]
+    return ranked(finished, objective)[0] if finished else None
 
 
 def trial_seed(seed: int, number: int, rung: int) -> int:

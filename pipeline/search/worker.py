@@ -1,5 +1,6 @@
 """What runs in a child process: one task at a time, from the study's cached images to an outcome."""
 
+import contextlib
 import os
 import signal
 import time
@@ -13,10 +14,15 @@ import numpy as np
 
 from pipeline.data.dataset import StoredDataset, Subset
 from pipeline.errors import TrialFailed
-from pipeline.records import COMPLETED, FAILED, EpochRow, ImageSpec, TrialOutcome, TrialTask
-from pipeline.search.store import StudyStore
+from pipeline.files import is_disk_full
+from pipeline.machine import Resources, end_with_parent
+from pipeline.records import COMPLETED, FAILED, INFEASIBLE, STOPPED, EpochRow, ImageSpec, TrialOutcome, TrialTask
+from pipeline.search.checkpoints import NEW_MODEL, checkpoint_path, pulse_path
+from pipeline.search.store import EPOCH_COLUMNS, StudyStore
+from pipeline.space import Builder
 
 Report = Callable[[EpochRow], None]
+Train = Callable[[TrialTask], tuple[float, dict[str, Any]]]  # to the score and what else is known
 
 # What child processes are started with; the parent sets none of it for itself.
 CHILD_ENVIRONMENT = {
@@ -24,50 +30,64 @@ CHILD_ENVIRONMENT = {
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
 }
+KILL_ME_FIRST = "500"  # of -1000 to 1000: when memory runs out the kernel kills a child rather than the search
 
 
-def prepare(environment: dict[str, str], num_threads: int, log_path: str) -> None:
-    """Make this child ready: its environment and threads, its chatter to a file, and Ctrl-C left to the parent."""
+def prepare(resources: Resources, log_path: str) -> None:
+    """Make this child ready: its cores, GPU and threads, its chatter to a file, and Ctrl-C left to the parent.
+
+    It ends with its parent.
+    """
+    end_with_parent()
     with Path(log_path).open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.environ.update(environment)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until a training knows how to stop
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(KILL_ME_FIRST)
+    if resources.cores:
+        os.sched_setaffinity(0, resources.cores)
+    os.environ.update(CHILD_ENVIRONMENT)
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        os.environ.setdefault(name, str(num_threads))
-    if "CUDA_VISIBLE_DEVICES" not in environment:
-        os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # the parent hid the GPUs from itself
+        os.environ.setdefault(name, str(resources.num_threads))
+    if resources.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = resources.gpu
+        os.environ["XLA_CLIENT_MEM_FRACTION"] = f"{resources.gpu_share:.2f}"
 
 
-def warm_up() -> bool:
-    """Import what every task needs, so that the imports of the child and of the parent overlap."""
+def warm_up() -> int:
+    """Import what every task needs, so that it overlaps with what the parent does; return the number of the process."""
+    import pipeline.training.stopping
     import pipeline.training.trial
 
-    return bool(pipeline.training.trial)
+    pipeline.training.stopping.listen()
+    return os.getpid() if pipeline.training.trial else 0
 
 
 def run_task(task: TrialTask) -> TrialOutcome:
-    """Train and return the outcome; every exception of the training becomes one, with its reason."""
-    warm_up()  # a new child imports first, and that is not the trial's time
+    """Train and return the outcome."""
+    return outcome_of(train_final if task.is_final else train_rung, task)
+
+
+def outcome_of(train: Train, task: TrialTask) -> TrialOutcome:
+    """Return the outcome of a training: every exception becomes one, with its reason.
+
+    A full disk is no fault of the trial: it goes on when there is room.
+    """
     started = time.monotonic()
     try:
-        score, facts = train_final(task) if task.is_final else train_rung(task)
+        score, facts = train(task)
         state, reason = COMPLETED, ""
     except TrialFailed as error:
-        score, facts, state, reason = None, {}, error.state, error.reason
-    except Exception as error:  # noqa: BLE001  border: what a training raises is recorded with its reason
+        score, facts, state, reason = None, error.facts, error.state, error.reason
+    except (Exception, SystemExit) as error:  # noqa: BLE001  border: what a training raises is recorded with its reason
         score, facts, state, reason = None, {}, FAILED, f"{type(error).__name__}: {error}"[:500]
-    return TrialOutcome(
-        attempt=task.attempt,
-        number=task.number,
-        rung=task.rung,
-        state=state,
-        score=score,
-        reason=reason,
-        seconds=time.monotonic() - started,
-        facts=facts,
-    )
+        if is_disk_full(error):
+            facts, state, reason = {"is_disk_full": True}, STOPPED, f"the disk is full; free some space ({reason})"
+    seconds = time.monotonic() - started
+    return TrialOutcome(task.attempt, task.number, task.rung, state, score, reason, seconds, facts)
 
 
 def stored_dataset(task: TrialTask, facts: dict[str, Any]) -> StoredDataset:
@@ -83,35 +103,74 @@ def labelled(subset: Subset) -> Any:
 
 
 def train_rung(task: TrialTask) -> tuple[float, dict[str, Any]]:
-    """Train one trial to the end of a rung and return its validation accuracy, over all folds if there are any."""
-    from pipeline.training.trial import train
-
+    """Train one trial to the end of a rung and return the objective's value there, the mean of the folds if any."""
     store = StudyStore(Path(task.study_path) / "study.db")
     try:
         facts = store.facts()
         dataset, report = stored_dataset(task, facts), reporter(store, task)
+        costs = latencies(task, facts) if task.rung == 0 else {}
         if facts.get("folds"):
             last = train_folds(task, facts, dataset, report)
         else:
             training, validation = labelled(dataset.split("train")), labelled(dataset.split("val"))
-            _, last = train(task.params, training, validation, setting(task, facts), report)
+            last = train_watched(task, facts, training, validation, report)[1]
     finally:
         store.close()
-    return last.val_accuracy, {"val_loss": last.val_loss}
+    return float(getattr(last, facts["objective"])), costs
+
+
+def train_watched(
+    task: TrialTask, facts: dict[str, Any], training: Any, validation: Any, report: Report, fold: int | None = None
+) -> tuple[Any, EpochRow]:  # fmt: skip
+    """Train, with a checkpoint each epoch and a pulse each batch; a lack of memory is marked as such."""
+    from pipeline.training.trial import TrainingFiles, train
+
+    pulse = pulse_path(task.study_path, task.attempt)
+    pulse.parent.mkdir(exist_ok=True)
+    files = TrainingFiles(checkpoint=checkpoint_path(task, fold), pulse=pulse)
+    try:
+        return train(task.params, training, validation, setting(task, facts), report, files)
+    except TrialFailed as error:
+        if error.state == INFEASIBLE:
+            error.facts["is_out_of_memory"] = True
+        raise
+
+
+def latencies(task: TrialTask, facts: dict[str, Any]) -> dict[str, float]:
+    """Return the measured latency of a network, if the study asks for it: before it trains.
+
+    Raises:
+        TrialFailed: it is over the limit.
+    """
+    limit = (facts.get("limits") or {}).get("max_latency_ms")
+    if limit is None and facts.get("minimise") != "latency":
+        return {}
+    from pipeline.models.build import Pixels, build
+    from pipeline.training.latency import measure_latency
+
+    image = ImageSpec(**facts["image"])
+    pixels = Pixels(image.shape, image.dtype, tuple(facts["mean"]), tuple(facts["std"]))
+    default_ms, one_core_ms = measure_latency(
+        build(task.params, pixels, len(facts["classes"]), Builder.of(facts["space"]))
+    )
+    one_core_ms = default_ms if one_core_ms is None else one_core_ms  # where threads cannot be pinned
+    measured = {"latency_ms": default_ms, "latency_ms_1core": one_core_ms}
+    if limit is not None and one_core_ms > limit:
+        raise TrialFailed(INFEASIBLE, f"{one_core_ms:.2f} ms for one image on one core, more than {limit:g}", measured)
+    return measured
 
 
 def train_folds(task: TrialTask, facts: dict[str, Any], dataset: StoredDataset, report: Report) -> EpochRow:
     """Train once for each fold that is held out and report the mean of the folds, epoch by epoch, with the last one."""
-    from pipeline.training.trial import train
-
     ends = time.monotonic() + task.seconds_limit
+    num_folds = facts["folds"]
     curves: list[list[EpochRow]] = []
-    for number in range(facts["folds"]):
+    for number in range(num_folds):
         curves.append([])
         training, validation = map(labelled, dataset.fold(number))
-        settings = replace(setting(task, facts), seconds_limit=ends - time.monotonic())
-        is_last = number == facts["folds"] - 1
-        train(task.params, training, validation, settings, partial(add_to_curve, curves, report if is_last else None))
+        part = replace(task, samples=task.samples // num_folds, seconds_limit=ends - time.monotonic())
+        add = partial(add_to_curve, curves, report if number == num_folds - 1 else None)
+        train_watched(part, facts, training, validation, add, number)
     return mean_row([curve[-1] for curve in curves])
 
 
@@ -125,7 +184,7 @@ def add_to_curve(curves: list[list[EpochRow]], report: Report | None, row: Epoch
 
 def mean_row(rows: list[EpochRow]) -> EpochRow:
     """Return one epoch that has the mean figures of several folds and the sum of their seconds."""
-    names = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+    names = [name for name in EPOCH_COLUMNS if name != "seconds"]
     means = {name: float(np.mean([getattr(row, name) for row in rows])) for name in names}
     return EpochRow(step=rows[-1].step, seconds=sum(row.seconds for row in rows), **means)
 
@@ -138,15 +197,15 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
     import keras
 
     from pipeline.models.predict import predict_logits
-    from pipeline.training.trial import measure_logits, train
+    from pipeline.training.metrics import measure_logits
 
     store = StudyStore(Path(task.study_path) / "study.db")
     try:
         facts = store.facts()
         dataset = stored_dataset(task, facts)
         training = labelled(dataset.split("train", "val"))
-        model, _ = train(task.params, training, None, setting(task, facts), reporter(store, task))
-        target = Path(task.study_path) / "model" / "model.keras"
+        model, _ = train_watched(task, facts, training, None, reporter(store, task))
+        target = Path(task.study_path) / NEW_MODEL / "model.keras"
         target.parent.mkdir(exist_ok=True)
         temporary = target.with_name("unfinished.keras")
         model.save(temporary)
@@ -155,13 +214,13 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
         test = dataset.split("test")
         logits = predict_logits(saved, test.images)
         np.save(target.parent / "test_logits.npy", logits)
-        loss, accuracy = measure_logits(logits, test.labels)
+        measured = measure_logits(logits, test.labels)
     finally:
         store.close()
     is_correct = logits.argmax(axis=1) == test.labels
     is_clean = ~dataset.column("leaked")[test.images.rows]
-    return accuracy, {
-        "test_loss": loss,
+    return measured.accuracy, {
+        "test_loss": measured.loss,
         "num_correct": int(is_correct.sum()),
         "num_images": len(is_correct),
         "num_clean_correct": int((is_correct & is_clean).sum()),
@@ -178,24 +237,22 @@ def setting(task: TrialTask, facts: dict[str, Any]) -> Any:
         num_classes=len(facts["classes"]),
         mean=tuple(facts["mean"]),
         std=tuple(facts["std"]),
-        epochs=task.epochs,
+        dtype=facts["image"]["dtype"],
+        samples=task.samples,
         seed=task.seed,
+        objective=facts["objective"],
         seconds_limit=task.seconds_limit,
         first_step=task.first_step,
-        dtype=facts["image"]["dtype"],
+        num_micro_batches=task.num_micro_batches,
+        is_deterministic=bool(facts.get("is_deterministic")),
+        keeps_unfinished=task.is_final,
+        builder=Builder.of(facts["space"]),
     )
 
 
 def reporter(store: StudyStore, task: TrialTask) -> Report:
-    """Return the function that records an epoch; it ends this child if its parent is gone."""
-    parent = os.getppid()
-
-    def report(row: EpochRow) -> None:
-        if os.getppid() != parent:
-            os._exit(1)
-        store.add_epoch(task.attempt, row)
-
-    return report
+    """Return the function that records an epoch."""
+    return partial(store.add_epoch, task.attempt)
 
 
 def versions() -> dict[str, str]:

@@ -10,21 +10,23 @@ from pathlib import Path
 import pytest
 
 from pipeline.files import sha256_file
-from tests.cli.workspace import pipeline, start, write_photos
+from tests.cli.workspace import pipeline, started, write_photos
 from tests.data.pictures import write_picture
 
 pytestmark = pytest.mark.heavy
 
-OPTIONS = ("--space", "./tiny.yaml", "--json")
+OPTIONS = ("--space", "./tiny.yaml", "--workers", "1", "--json")
 
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
-    """A workspace in which one search ran, and what it printed."""
-    folder = tmp_path_factory.mktemp("searched")
+    """A workspace in which one search ran, beside an empty home, and what it printed."""
+    folder = tmp_path_factory.mktemp("searched") / "work"
+    for name in ("home", "work"):
+        folder.with_name(name).mkdir()
     write_photos(folder)
     (folder / "photos" / "dark" / "broken.png").write_bytes(b"no picture")
-    done = pipeline(folder, "search", "photos", "--trials", "4", *OPTIONS)
+    done = pipeline(folder, "search", "photos", "--trials", "4", *OPTIONS, HOME=str(folder.with_name("home")))
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout), done.stderr
 
@@ -34,7 +36,7 @@ def study_rows(folder, study="photos-1", query="SELECT number, state, reason FRO
         return connection.execute(query).fetchall()
 
 
-def wait_for(condition, seconds=90.0):
+def wait_for(condition, seconds=300.0):
     """Return the first true value of `condition()`, asked until it comes."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -74,6 +76,7 @@ def test_the_result_keeps_its_contract(searched):
     assert facts["study"] == "photos-1"
     assert facts["model_uri"] == "models:/photos/1"
     assert set(facts["winner"]) >= {"trial", "params", "val_accuracy", "num_params", "mflops"}
+    assert (facts["objective"], facts["front"]) == ("val_accuracy", [])
     assert facts["trials"] == {
         "completed": 4, "pruned": 0, "failed": 0, "infeasible": 0, "crashed": 0, "timeout": 0,
     }  # fmt: skip
@@ -87,6 +90,7 @@ def test_the_result_keeps_its_contract(searched):
 def test_nothing_is_written_outside_the_workspace_places(searched):
     folder, _, _ = searched
     assert {path.name for path in folder.iterdir()} == {"photos", "tiny.yaml", "mlflow.db", "mlruns"}
+    assert list(folder.with_name("home").rglob("*")) == []
 
 
 def test_the_broken_file_is_named(searched):
@@ -177,15 +181,14 @@ def test_the_model_loads_with_plain_mlflow_and_keras(searched):
     assert np.asarray(native(images)).argmax(axis=1).tolist() == [0, 0]
 
 
-def test_the_same_name_is_refused_and_resuming_a_finished_study_shows_its_result(searched):
+def test_the_same_command_and_resuming_a_finished_study_show_its_result(searched):
     folder, facts, _ = searched
     again = pipeline(folder, "search", "photos", "--trials", "4", "--name", "photos-1", *OPTIONS)
-    assert again.returncode == 2
-    assert "study photos-1 exists already" in again.stderr
-    assert "add --resume to continue it" in again.stderr
-    resumed = pipeline(folder, "search", "photos", "--trials", "4", "--resume", *OPTIONS)
+    assert again.returncode == 0, again.stderr
+    assert "study photos-1 is finished already" in again.stderr
+    resumed = pipeline(folder, "search", "--resume", "--json")
     assert resumed.returncode == 0, resumed.stderr
-    assert json.loads(resumed.stdout) == facts
+    assert json.loads(again.stdout) == json.loads(resumed.stdout) == facts
 
 
 def test_resuming_with_another_seed_or_other_data_is_refused_with_the_difference(searched):
@@ -207,6 +210,16 @@ def test_resuming_with_another_seed_or_other_data_is_refused_with_the_difference
         (("photos", "--name", "../x"), 2, "'../x' cannot be a study"),
         (("photos", "--resume", "--name", "never"), 2, "study never not found"),
         (("photos", "--trials", "0"), 2, "0 is not in the range x>=1"),
+        (
+            ("photos", "--until", "accuracy"),
+            2,
+            "'accuracy' is no goal; expected METRIC=NUMBER with a metric",
+        ),
+        (
+            ("photos", "--until", "val_auc=0.9", "--objective", "val_loss"),
+            2,
+            "--until val_auc=0.9: the objective is val_loss; expected a value of the objective",
+        ),
     ],
 )
 def test_what_cannot_be_followed_is_said_before_any_time_is_spent(searched, arguments, code, message):
@@ -217,61 +230,63 @@ def test_what_cannot_be_followed_is_said_before_any_time_is_spent(searched, argu
 
 def test_a_child_that_is_killed_is_recorded_and_the_search_goes_on(tmp_path):
     write_photos(tmp_path)
-    process = start(tmp_path, "search", "photos", "--trials", "3", *OPTIONS)
-    wait_for(lambda: num_epochs(tmp_path))
-    os.kill(children(process.pid)[0], signal.SIGKILL)
-    stdout, stderr = process.communicate(timeout=180)
+    with started(tmp_path, "search", "photos", "--trials", "2", *OPTIONS) as process:
+        wait_for(lambda: num_epochs(tmp_path))
+        os.kill(children(process.pid)[0], signal.SIGKILL)
+        stdout, stderr = process.communicate(timeout=600)
     assert process.returncode == 0, stderr
-    assert json.loads(stdout)["trials"]["completed"] == 3
+    assert json.loads(stdout)["trials"]["completed"] == 2
     reasons = [reason for _, _, reason in study_rows(tmp_path) if reason]
     assert any("its process died (signal 9" in reason for reason in reasons)
 
 
 def test_a_search_killed_with_its_children_is_resumed_where_it_was(tmp_path):
     write_photos(tmp_path)
-    process = start(tmp_path, "search", "photos", "--trials", "4", *OPTIONS)
-    wait_for(lambda: num_epochs(tmp_path) > 12)
-    for pid in (process.pid, *children(process.pid)):
-        os.kill(pid, signal.SIGKILL)
-    process.communicate()
-    before = study_rows(tmp_path, query="SELECT trial, rung, score FROM attempt WHERE state = 'DONE' ORDER BY id")
-    resumed = pipeline(tmp_path, "search", "photos", "--resume", "--json")  # with its own options
+    with started(tmp_path, "search", "photos", "--trials", "2", *OPTIONS) as process:
+        wait_for(lambda: num_epochs(tmp_path) > 26)  # the first trial has ended, the second trains
+        for pid in (process.pid, *children(process.pid)):
+            os.kill(pid, signal.SIGKILL)
+    done = "SELECT trial, rung, score FROM attempt WHERE state = 'DONE' ORDER BY id"
+    before = study_rows(tmp_path, query=done)
+    interrupted = study_rows(tmp_path, query="SELECT id, trial, rung, epochs FROM attempt WHERE state = 'STARTED'")
+    resumed = pipeline(tmp_path, "search", "--resume", "--json")  # with its own data and options
     assert resumed.returncode == 0, resumed.stderr
-    assert json.loads(resumed.stdout)["trials"]["completed"] == 4
-    after = study_rows(tmp_path, query="SELECT trial, rung, score FROM attempt WHERE state = 'DONE' ORDER BY id")
+    assert json.loads(resumed.stdout)["trials"]["completed"] == 2
+    after = study_rows(tmp_path, query=done)
+    assert before
     assert after[: len(before)] == before
-    assert [trial for trial, rung, _ in after if rung == 0] == [0, 1, 2, 3]
+    assert sorted(trial for trial, rung, _ in after if rung == 0 and trial >= 0) == [0, 1]
+    for attempt, trial, rung, _ in interrupted:  # it went on from the last epoch that was saved
+        (count,) = study_rows(tmp_path, query=f"SELECT COUNT(*) FROM epoch WHERE attempt = {attempt}")[0]
+        (ended,) = study_rows(
+            tmp_path, query=f"SELECT id FROM attempt WHERE trial = {trial} AND rung = {rung} AND state = 'DONE'"
+        )[0]
+        seconds = study_rows(tmp_path, query=f"SELECT step, seconds FROM epoch WHERE attempt = {ended} ORDER BY step")
+        earlier = study_rows(tmp_path, query=f"SELECT step, seconds FROM epoch WHERE attempt = {attempt} ORDER BY step")
+        assert sum(one == other for one, other in zip(seconds, earlier, strict=False)) >= count - 1
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("photos").experiment_id])
-    assert sorted(run.info.status for run in runs) == ["FINISHED"] * 5
+    assert sorted(run.info.status for run in runs) == ["FINISHED"] * 3
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_search_resumably(tmp_path, number, code):
+def test_a_running_search_turns_a_second_one_away_and_ends_resumably_at_a_signal(tmp_path, number, code):
     write_photos(tmp_path)
-    process = start(tmp_path, "search", "photos", "--trials", "50", *OPTIONS)
-    wait_for(lambda: num_epochs(tmp_path))
-    pids = children(process.pid)
-    begun = time.monotonic()
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
-    assert time.monotonic() - begun < 10
+    with started(tmp_path, "search", "photos", "--trials", "50", *OPTIONS) as process:
+        wait_for(lambda: num_epochs(tmp_path))
+        second = pipeline(tmp_path, "search", "photos", "--trials", "50", "--resume", *OPTIONS)
+        assert second.returncode == 5
+        assert f"study photos-1 is in use by process {process.pid} on " in second.stderr
+        pids = children(process.pid)
+        begun = time.monotonic()
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=60)
+        assert time.monotonic() - begun < 10
     assert process.returncode == code, stderr
     assert "continue with: pipeline search photos --name photos-1 --resume" in stderr
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
-
-
-def test_a_second_process_on_a_study_is_turned_away(tmp_path):
-    write_photos(tmp_path)
-    process = start(tmp_path, "search", "photos", "--trials", "50", *OPTIONS)
-    wait_for(lambda: num_epochs(tmp_path))
-    second = pipeline(tmp_path, "search", "photos", "--trials", "50", "--resume", *OPTIONS)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert second.returncode == 5
-    assert f"study photos-1 is in use by process {process.pid} on " in second.stderr
 
 
 def test_a_dry_run_writes_nothing_and_says_what_would_happen(tmp_path):
@@ -284,7 +299,9 @@ def test_a_dry_run_writes_nothing_and_says_what_would_happen(tmp_path):
         "height": 10, "width": 12, "channels": 1, "dtype": "uint8",
     }  # fmt: skip
     assert plan["params"] == ["depth", "filters", "pooling", "learning_rate", "batch_size"]
-    assert plan["trial_seconds"] > 0
+    assert len(plan["trial_seconds"]) == len(plan["epochs"]) == 3
+    assert plan["seconds"] == plan["budget_seconds"] == 600
+    assert plan["command"] == "pipeline search photos --name photos-1 --budget 600s --space ./tiny.yaml --workers 1"
     assert not (tmp_path / "mlruns").exists()
 
 
@@ -297,31 +314,38 @@ def test_other_oracles_and_two_workers(tmp_path, oracle, workers):
             "{type: float, min_value: 0.01, max_value: 0.03, sampling: log", "{type: choice, values: [0.01, 0.02, 0.03]"
         )
     )
-    done = pipeline(tmp_path, "search", "photos", "--trials", "3", "--oracle", oracle, "--workers", workers, *OPTIONS)
+    done = pipeline(tmp_path, "search", "photos", "--trials", "2", *OPTIONS, "--oracle", oracle, "--workers", workers)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["trials"]["completed"] == 3
+    assert json.loads(done.stdout)["trials"]["completed"] == 2
 
 
 def test_a_search_is_tracked_by_a_server_and_scored_from_it(tmp_path, server):
     from mlflow import MlflowClient
 
     write_photos(tmp_path)
-    arguments = ("search", "photos", "--trials", "2", "--name", "remote", *OPTIONS)
+    arguments = ("search", "photos", "--trials", "1", "--name", "remote", *OPTIONS)
     done = pipeline(tmp_path, *arguments, MLFLOW_TRACKING_URI=server)
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert not (tmp_path / "mlflow.db").exists()
     client = MlflowClient(server)
     runs = client.search_runs([client.get_run(facts["run_id"]).info.experiment_id])
-    assert sorted(run.info.status for run in runs) == ["FINISHED"] * 3
+    assert sorted(run.info.status for run in runs) == ["FINISHED"] * 2
     out = pipeline(tmp_path, "score", "champion", "photos/dark", "-o", "out", "--json", MLFLOW_TRACKING_URI=server)
     assert out.returncode == 0, out.stderr
     assert json.loads(out.stdout)["ok"] == 24
 
 
-def test_a_server_that_is_down_is_said_before_any_training(tmp_path):
+def test_a_search_without_its_server_goes_on_and_is_sent_later(tmp_path):
     write_photos(tmp_path)
-    done = pipeline(tmp_path, "search", "photos", "--trials", "2", *OPTIONS, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
-    assert done.returncode == 7
-    assert "http://127.0.0.1:9" in done.stderr
-    assert "val_accuracy" not in done.stderr
+    done = pipeline(tmp_path, "search", "photos", "--trials", "1", *OPTIONS, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["model_uri"].endswith("mlruns/studies/photos-1/model")
+    assert facts["run_id"] is None
+    assert "`pipeline sync photos-1` finishes it" in done.stderr
+    assert "pipeline sync photos-1 " in done.stderr  # among the next steps
+    synced = pipeline(tmp_path, "sync", "photos-1", "--json")  # MLflow is the local file now
+    assert synced.returncode == 0, synced.stderr
+    (study,) = json.loads(synced.stdout)["studies"]
+    assert (study["model_uri"], study["is_registered"]) == ("models:/photos/1", True)

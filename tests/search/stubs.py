@@ -1,15 +1,47 @@
-"""A study whose trainings take no time: the loop is under test here, not the training."""
+"""A search whose trainings take no time and need no Keras: the search is under test here, not the training."""
 
+import bisect
+import math
+import os
 import random
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from pipeline.records import COMPLETED, EpochRow, TrialOutcome, TrialTask
-from pipeline.search.budget import Budget, plan_budget
+from pipeline.files import write_text
+from pipeline.pulse import Pulse
+from pipeline.records import COMPLETED, FAILED, STOPPED, EpochRow, Objective, TrialOutcome, TrialRow, TrialTask
+from pipeline.search.budget import Budget
+from pipeline.search.checkpoints import NEW_MODEL, checkpoint_path, pulse_path, sweep
+from pipeline.search.pace import Pace, Terms
 from pipeline.search.store import StudyStore
-from pipeline.search.study import Study, Terms
-from pipeline.space import load_space
+from pipeline.search.study import Study
+from pipeline.space import SearchSpace, load_space
 
-FACTS = {"study": "stub-1", "dataset": "stub", "seed": 3}
+NUM_IMAGES, NUM_FINAL_IMAGES = 1000, 1250
+RUNGS = (1000, 3000, 9000)
+FAILING = {4: 0, 9: 0}  # the rung in which a trial of a scripted study fails by design, by its number
+EPOCH_SECONDS = "STUB_EPOCH_SECONDS"  # name of the environment variable that says how long an epoch takes in a child
+FACTS: dict[str, Any] = {
+    "study": "stub-1",
+    "dataset": "stub",
+    "source": "stub",
+    "oracle": "stub",
+    "num_images": {"train": 1000, "val": 250, "test": 100},
+    "versions": {"pipeline": "0"},
+    "seed": 3,
+    "objective": "val_accuracy",
+    "minimise": None,
+    "fingerprint": "0" * 64,
+    "classes": ["ant", "bee"],
+    "image": {
+        "height": 8, "width": 8, "channels": 1, "dtype": "uint8", "background": "#000000", "max_megapixels": 50,
+        "max_megabytes": 64, "decoder_version": 2,
+    },
+    "options": {"budget": None, "trials": 20, "epochs": None},
+    "elapsed": 0.0,
+}  # fmt: skip
 
 
 @dataclass
@@ -22,58 +54,223 @@ class Clock:
         return self.now
 
 
+@dataclass(frozen=True)
+class Proposed:
+    """What the stub oracle proposes."""
+
+    number: int
+    rung: int
+    params: dict[str, Any]
+
+
 @dataclass
-class SampledProposals:
-    """An oracle that draws from the space and remembers what it was told."""
+class StubOracle:
+    """Random search with promotions, one in three: a function of its seed and of what it was told, in that order."""
 
-    seed: int = 0
-    told: dict[int, float | None] = field(default_factory=dict)
-    replayed: list[int] = field(default_factory=list)
-    limit: int = 1000
+    space: SearchSpace
+    seed: int = 3
+    num_rungs: int = len(RUNGS)
+    limit: int = 10**6  # new configurations that it knows
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    params: dict[int, dict[str, Any]] = field(default_factory=dict)
+    tried: set[str] = field(default_factory=set)
+    running: set[tuple[int, int]] = field(default_factory=set)
 
-    def propose(self, number, is_acceptable):
-        rng = random.Random(f"{self.seed} {number}")
-        if number >= self.limit:
-            return None
-        return next((p for p in (load_space("tiny").sample(rng) for _ in range(100)) if is_acceptable(p)), None)
+    def __post_init__(self) -> None:
+        self.waiting: list[list[tuple[float, int]]] = [[] for _ in range(self.num_rungs)]
+        self.values: list[dict[int, float]] = [{} for _ in range(self.num_rungs)]  # of those that wait
+        self.num_ended = [0] * self.num_rungs
+        self.num_promoted = [0] * self.num_rungs
 
-    def replay(self, number, params):
-        self.replayed.append(number)
+    def propose(self, next_number, is_acceptable):
+        for rung in reversed(range(self.num_rungs - 1)):
+            if self.waiting[rung] and self.num_promoted[rung] < self.num_ended[rung] // 3:
+                number = self.waiting[rung][0][1]
+                proposal = Proposed(number, rung + 1, self.params[number])
+                if is_acceptable(proposal):
+                    self.count(number, rung + 1, proposal.params)
+                    return proposal
+        for attempt in range(200 if next_number is not None and len(self.params) < self.limit else 0):
+            params = self.space.sample(random.Random(f"{self.seed} {next_number} {attempt}"))
+            proposal = Proposed(next_number, 0, params)
+            if repr(params) not in self.tried and is_acceptable(proposal):
+                self.count(next_number, 0, params)
+                return proposal
+        return None
 
-    def tell(self, number, score):
-        self.told[number] = score
+    def count(self, number, rung, params):
+        """Count a training that begins."""
+        assert (number, rung) not in self.running
+        self.running.add((number, rung))
+        self.params[number] = dict(params)
+        self.tried.add(repr(dict(params)))
+        if rung > 0:
+            self.num_promoted[rung - 1] += 1
+            for low in range(rung):  # the end game may jump over rungs
+                if number in self.values[low]:
+                    entry = (-self.values[low].pop(number), number)
+                    del self.waiting[low][bisect.bisect_left(self.waiting[low], entry)]
+
+    def begin(self, number, rung, params):
+        self.calls.append(("begin", number, rung))
+        self.count(number, rung, params)
+
+    def report(self, number, rung, step, value):
+        self.calls.append(("report", number, rung, step, value))
+
+    def tell(self, number, rung, values):
+        self.calls.append(("tell", number, rung, values))
+        self.running.remove((number, rung))
+        self.num_ended[rung] += 1
+        if values is not None and rung + 1 < self.num_rungs:
+            self.values[rung][number] = values[0]
+            bisect.insort(self.waiting[rung], (-values[0], number))
 
 
-def make_study(folder, budget: Budget | None = None, clock: Clock | None = None, proposals=None) -> Study:
-    path = folder / "study.db"
-    is_new = not path.exists()
-    store = StudyStore(path)
-    if is_new:
-        store.create(FACTS)
-    terms = Terms(load_space("tiny"), (8, 8, 1), 10, num_images=1000, num_final_images=1250, seed=3, num_threads=1)
-    budget = budget or plan_budget(None, 6, 1.0, 1000, 1)
-    return Study(store, proposals or SampledProposals(), terms, budget, clock or Clock())
+class InstantEngine:
+    """Trains within this process, in the order of submission, one task each time that it is waited for."""
+
+    def __init__(self, train, num_workers: int = 1) -> None:
+        self.train = train
+        self.num_workers = num_workers
+        self.running: list[TrialTask] = []
+
+    def num_free(self):
+        return self.num_workers - len(self.running)
+
+    def submit(self, task):
+        self.running.append(task)
+
+    def wait(self, seconds):
+        return [self.train(self.running.pop(0))] if self.running else []
+
+    def interrupt(self):
+        stopped = [TrialOutcome(task.attempt, task.number, task.rung, STOPPED) for task in self.running]
+        self.running.clear()
+        return stopped
 
 
-def score_of(task: TrialTask) -> float:
+class Silence:
+    """An audience that shows nothing."""
+
+    def told(self, outcome, row):
+        pass
+
+    def refresh(self, running):
+        pass
+
+
+def unlimited(max_trials: int | None = 6, rungs: tuple[int, ...] = RUNGS) -> Budget:
+    """Return a budget without a time limit."""
+    return Budget(math.inf, max_trials, rungs, math.inf, math.inf)
+
+
+def make_terms(space: SearchSpace | None = None, **changes: Any) -> Terms:
+    """Return the terms of a study on small grey images; without a portfolio unless one is given."""
+    space = space or load_space("tiny")
+    values = {"seed": 3, "typical": space.defaults(), **changes}
+    return Terms(space, (8, 8, 1), 2, num_images=NUM_IMAGES, num_final_images=NUM_FINAL_IMAGES, **values)
+
+
+def make_study(
+    folder: Path, budget: Budget | None = None, terms: Terms | None = None, clock: Clock | None = None,
+    oracle: StubOracle | None = None, objective: Objective | None = None,
+) -> Study:  # fmt: skip
+    """Return a new study in a folder, or the one that is there as an earlier process left it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    objective = objective or Objective()
+    terms, budget = terms or make_terms(), budget or unlimited()
+    store = StudyStore(folder / "study.db")
+    store.check_whole()
+    if not store.is_created():
+        (folder / "data").mkdir(exist_ok=True)
+        space = {"space": terms.space.to_json(), "param_names": terms.space.names()}
+        store.create({**FACTS, **space, "objective": objective.name, "minimise": objective.minimise})
+    pace = Pace(terms, budget, clock or Clock())
+    study = Study(store, lambda: oracle or StubOracle(terms.space, num_rungs=len(budget.rungs)), objective, pace)
+    study.recover()
+    sweep(folder, list(study.waiting))
+    return study
+
+
+def score_of(params: dict[str, Any], rung: int) -> float:
     """Return a made-up accuracy that depends on the configuration and grows with the rung."""
-    return round(random.Random(str(sorted(task.params.items()))).random() * 0.9 + 0.05 * task.rung, 6)
+    return round(random.Random(repr(sorted(params.items()))).random() * 0.8 + 0.05 * rung, 6)
 
 
-def train(study: Study, task: TrialTask, seconds: float = 1.0, **changes) -> TrialOutcome:
-    """Return what a training would: its epochs in the store and a score."""
-    for index in range(task.epochs):
-        study.store.add_epoch(task.attempt, EpochRow(task.first_step + index, 1.0, 0.5, 1.0, 0.5, 0.1, 0.1))
-    values = {"state": COMPLETED, "score": score_of(task), "seconds": seconds, **changes}
-    return TrialOutcome(task.attempt, task.number, task.rung, **values)
+def epoch_row(step: int, score: float) -> EpochRow:
+    """Return an epoch with this validation accuracy."""
+    return EpochRow(step, 1.0, 0.5, 1.0, score, score, score, score, 0.1, 0.1)
+
+
+def train_into(store: StudyStore, task: TrialTask, **changes: Any) -> TrialOutcome:
+    """Write the epochs of a training at once, and return its outcome."""
+    score = score_of(task.params, task.rung)
+    for index in range(max(1, round(task.samples / NUM_IMAGES))):
+        store.add_epoch(task.attempt, epoch_row(task.first_step + index, score))
+    return TrialOutcome(
+        task.attempt, task.number, task.rung, **{"state": COMPLETED, "score": score, "seconds": 1.0, **changes}
+    )
 
 
 def run_all(study: Study, seconds: float = 1.0) -> list[TrialTask]:
-    """Ask, train and tell until nothing is left; return the tasks in order."""
+    """Ask, train and tell until nothing is left; return the tasks in order. Each takes some seconds of a fake clock."""
     tasks = []
     while task := study.ask():
         tasks.append(task)
-        if isinstance(study.elapsed, Clock):
-            study.elapsed.now += seconds
-        study.tell(train(study, task, seconds))
+        study.store.save()
+        if isinstance(study.pace.elapsed, Clock):
+            study.pace.elapsed.now += seconds
+        study.tell(train_into(study.store, task, seconds=seconds))
+    study.complete()
+    study.store.save()
     return tasks
+
+
+def ends(rows: list[TrialRow]) -> list[tuple[Any, ...]]:
+    """Return what must not depend on whether a search was killed."""
+    return [(row.number, row.params, row.state, row.rung, row.score, row.epochs, row.best_epoch) for row in rows]
+
+
+# ---- what runs in a child process, or in a process of its own --------------------------------------------------------
+
+
+def warm_up() -> int:
+    """Import nothing."""
+    return os.getpid()
+
+
+def train(task: TrialTask) -> TrialOutcome:
+    """Train as a child does: pulse, epochs, a checkpoint after each, from which it goes on; some fail by design."""
+    store = StudyStore(Path(task.study_path) / "study.db")
+    try:
+        return train_in_child(store, task)
+    finally:
+        store.close()
+
+
+def train_in_child(store: StudyStore, task: TrialTask) -> TrialOutcome:
+    """Train with an open store."""
+    if FAILING.get(task.number) == task.rung:
+        return TrialOutcome(task.attempt, task.number, task.rung, FAILED, reason="ValueError: by design", seconds=0.1)
+    pulse = pulse_path(task.study_path, task.attempt)
+    pulse.parent.mkdir(exist_ok=True)
+    beat, checkpoint = Pulse(pulse), checkpoint_path(task)
+    score = score_of(task.params, task.rung)
+    num_epochs = max(1, round(task.samples / (NUM_FINAL_IMAGES if task.is_final else NUM_IMAGES)))
+    saved = checkpoint.read_bytes() if checkpoint.exists() else b""
+    for index in range(int(saved) if saved.isdigit() else 0, num_epochs):
+        beat.batch(index + 1, num_epochs, 1, 1)
+        time.sleep(float(os.environ.get(EPOCH_SECONDS, "0")))
+        store.add_epoch(task.attempt, epoch_row(task.first_step + index, score))
+        write_text(checkpoint, str(index + 1))
+    beat.close()
+    facts = save_model(task) if task.is_final else {}
+    return TrialOutcome(task.attempt, task.number, task.rung, COMPLETED, score, seconds=1.0, facts=facts)
+
+
+def save_model(task: TrialTask) -> dict[str, Any]:
+    """Write the file of a model, which only depends on the winner, and return what its test found."""
+    write_text(Path(task.study_path) / NEW_MODEL / "model.keras", repr(sorted(task.params.items())))
+    tested = {"num_correct": 90, "num_images": 100, "num_clean_correct": 88, "num_clean": 97}
+    return {**tested, "test_loss": 0.5, "versions": {"pipeline": "0"}}

@@ -1,125 +1,305 @@
-"""Whatever becomes of a child process, the parent gets an outcome with a reason."""
+"""Whatever becomes of a child process, the parent gets an outcome with a reason, and a child takes the next task."""
 
 import os
+import re
 import signal
 import time
-from concurrent.futures import Future
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
 
-import pebble
+import numpy as np
 import pytest
 
-from pipeline.errors import InvalidUsage
-from pipeline.records import ImageSpec, TrialTask
-from pipeline.search.engine import LocalEngine, collect
-from pipeline.search.store import StudyStore
+from pipeline.errors import InvalidUsage, StoppedEarly
+from pipeline.machine import Resources
+from pipeline.pulse import Pulse
+from pipeline.records import ImageSpec, TrialRow, TrialTask
+from pipeline.search.checkpoints import NEW_MODEL, checkpoint_path, pulse_path
+from pipeline.search.child import Child, Patience, is_process
+from pipeline.search.engine import TASKS_PER_CHILD, LocalEngine, Work
+from pipeline.search.job import run_trials
+from pipeline.search.store import FINAL_TRIAL, Attempt, StudyStore
+from pipeline.search.study import MICRO_BATCHES
+from tests.search import fault_stubs
+from tests.search.stubs import Silence, make_study, unlimited
 
-TASK = TrialTask("study", attempt=7, number=3, rung=0, epochs=2, params={}, seed=1, seconds_limit=10.0)
-
-
-def failed(error):
-    future = Future()
-    future.set_exception(error)
-    return collect(TASK, future)
-
-
-def expired(exitcode):
-    error = pebble.ProcessExpired("Abnormal termination")
-    error.exitcode = exitcode
-    return error
+MEMORY_MB = 400.0
+IMPATIENT = Patience(start=60.0, build=1.0, silent=1.0, overtime=0.0, term=0.3)
 
 
-@pytest.mark.parametrize(
-    ("error", "state", "reason"),
-    [
-        (expired(-9), "CRASHED", "its process died (signal 9, as the kernel sends when memory runs out)"),
-        (expired(-11), "CRASHED", "its process died (signal 11)"),
-        (expired(3), "CRASHED", "its process died (exit code 3)"),
-        (TimeoutError(), "TIMEOUT", "still running 60 s after its limit of 10 s; killed"),
-        (ValueError("no pickle"), "FAILED", "ValueError: no pickle"),
-    ],
-)
-def test_an_end_without_a_result_becomes_an_outcome(error, state, reason):
-    outcome = failed(error)
-    assert (outcome.state, outcome.reason, outcome.score) == (state, reason, None)
-    assert (outcome.attempt, outcome.number) == (7, 3)
+def bad_task(folder, fault: str, attempt: int = 1, **changes) -> TrialTask:
+    params = {"fault": fault, "score": changes.pop("score", None)}
+    task = TrialTask(str(folder), attempt, 3, 0, samples=100, params=params, seed=1, seconds_limit=600.0)
+    return replace(task, **changes)
 
 
-def test_a_missing_backend_says_what_to_install(tmp_path):
-    engine = LocalEngine(1, 1, tmp_path / "log")
-    future = Future()
-    future.set_exception(ModuleNotFoundError("No module named 'tensorflow'"))
-    engine.warming = [future]
-    with pytest.raises(InvalidUsage, match="pip install tensorflow-cpu"):
-        engine.check()
+def next_outcome(engine):
+    for _ in range(120):
+        for outcome in engine.wait(1.0):
+            return outcome
+    raise AssertionError("the engine does not answer")
+
+
+def do(engine, task):
+    """Have a task done by a child that is warm: its patience is short."""
+    engine.check()
+    engine.submit(task)
+    return next_outcome(engine)
+
+
+def wait_for_pulses(engine, folder, *attempts):
+    """Wait until the trainings of some attempts have begun."""
+    while not all(pulse_path(folder, attempt).exists() for attempt in attempts):
+        assert engine.wait(0.05) == []
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """Start an engine of stub children, which is stopped after the test."""
+    engines = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the engine sets it
+
+    def start_engine(warm_up=fault_stubs.warm_up, patience=IMPATIENT, num_children=1, train=fault_stubs.train):
+        resources = [Resources(1, memory_mb=MEMORY_MB)] * num_children
+        engines.append(LocalEngine(resources, tmp_path / "log", Work(train, warm_up), patience))
+        engines[-1].start()
+        return engines[-1]
+
+    yield start_engine
+    for engine in engines:
+        engine.stop()
+
+
+FAULTS = [
+    ("raise_an_error", "FAILED", "ValueError: no such layer"),
+    ("leave_python", "FAILED", "SystemExit: 3"),
+    ("leave_the_process", "CRASHED", "its process died (exit code 9)"),
+    ("break_the_process", "CRASHED", "its process died (signal 11)"),
+    ("take_memory", "INFEASIBLE", "its process took N MB of memory; its share is 400 MB"),
+    ("hang_before_the_first_step", "TIMEOUT", "no step for N s; killed"),
+    ("hang_after_a_step", "TIMEOUT", "no step for N s; killed"),
+    ("hang_and_ignore_sigterm", "TIMEOUT", "no step for N s; killed"),
+    ("return_nothing", "FAILED", "the training returned None; expected an outcome"),
+]
+
+
+@pytest.mark.heavy
+def test_every_fault_has_its_state_and_a_child_takes_the_next_task(start, tmp_path):
+    engine = start()
+    for number, (fault, state, reason) in enumerate(FAULTS):
+        outcome = do(engine, bad_task(tmp_path, fault, attempt=2 * number))
+        shown = re.sub(r"\d+ (s;|MB of)", r"N \1", outcome.reason)
+        assert (outcome.state, shown, outcome.score) == (state, reason, None)
+        assert (outcome.attempt, outcome.number, outcome.rung) == (2 * number, 3, 0)
+        assert outcome.facts.get("is_out_of_memory", False) == (state == "INFEASIBLE")
+        after = do(engine, bad_task(tmp_path, "work_as_bidden", attempt=2 * number + 1))
+        assert (after.state, after.score, engine.num_free()) == ("COMPLETED", 0.5, 1)
+
+
+@pytest.mark.heavy
+def test_what_a_training_returns_is_checked_and_what_it_prints_goes_to_the_log(start, tmp_path):
+    engine = start(patience=Patience())
+    shown = {"nan": "nan", "inf": "inf", "-inf": "-inf", "text": "'0.9'"}
+    for score, text in shown.items():
+        outcome = do(engine, bad_task(tmp_path, "return_an_odd_score", score=score))
+        assert (outcome.state, outcome.score) == ("FAILED", None)
+        assert outcome.reason == f"the score became {text}; expected a finite number"
+    unsent = do(engine, bad_task(tmp_path, "return_what_cannot_be_sent"))
+    assert (unsent.state, "pickle" in unsent.reason) == ("FAILED", True)
+    assert "_thread.lock" in unsent.reason
+    assert do(engine, bad_task(tmp_path, "print_much")).state == "COMPLETED"
+    assert (tmp_path / "log").stat().st_size >= 100 * 10**6
+
+
+@pytest.mark.heavy
+def test_a_child_that_is_killed_from_outside_says_by_what(start, tmp_path):
+    engine = start(patience=Patience())
+    engine.submit(bad_task(tmp_path, "step_for_ever"))
+    wait_for_pulses(engine, tmp_path, 1)
+    os.kill(engine.children[0].pid, signal.SIGKILL)
+    died = next_outcome(engine)
+    killed = "its process died (signal 9, as the kernel sends when memory runs out)"
+    assert (died.state, died.reason) == ("CRASHED", killed)
+
+
+@pytest.mark.heavy
+def test_a_search_goes_on_over_all_faults(start, tmp_path):
+    engine = start(patience=replace(IMPATIENT, build=60.0), num_children=2, train=fault_stubs.train_by_number)
+    study = make_study(tmp_path / "study", unlimited(6, rungs=(1000,)))
+    run_trials(study, engine, Silence(), free_floor_mb=0)
+    ends = ["CRASHED", "INFEASIBLE", "TIMEOUT", "FAILED", "COMPLETED", "COMPLETED"]
+    assert [row.state for row in study.store.trials()] == ends
+    tried = {number: [each.state for each in study.store.attempts(number)] for number in range(3)}
+    assert tried == {0: ["DIED", "DIED"], 1: ["RETRIED", "INFEASIBLE"], 2: ["TIMEOUT"]}
+    assert [each.num_micro_batches for each in study.store.attempts(1)] == [1, MICRO_BATCHES]
+    study.store.close()
+
+
+@pytest.mark.heavy
+def test_a_task_that_runs_over_its_limit_is_killed(start, tmp_path):
+    outcome = do(start(), bad_task(tmp_path, "step_for_ever", seconds_limit=0.5))
+    assert (outcome.state, outcome.reason) == ("TIMEOUT", "still running 0 s after its limit of 0 s; killed")
+
+
+@pytest.mark.heavy
+def test_children_are_replaced_when_they_die_idle_or_have_worked_enough(start, tmp_path):
+    engine = start(patience=Patience())
+    child = engine.children[0]
+    first = do(engine, bad_task(tmp_path, "work_as_bidden")).facts["pid"]
+    same = do(engine, bad_task(tmp_path, "work_as_bidden")).facts["pid"]
+    assert (same, child.pid) == (first, first)
+    os.kill(first, signal.SIGKILL)
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)  # dead, and left for pebble to notice
+    second = do(engine, bad_task(tmp_path, "work_as_bidden"))
+    if second.state == "CRASHED":  # the task went to the dead one before pebble had noticed
+        second = do(engine, bad_task(tmp_path, "work_as_bidden"))
+    assert (second.state, second.facts["pid"] != first) == ("COMPLETED", True)
+    child.num_tasks = TASKS_PER_CHILD
+    third = do(engine, bad_task(tmp_path, "work_as_bidden")).facts["pid"]
+    assert third not in (first, second.facts["pid"])
+    assert not is_process(second.facts["pid"])
+
+
+@pytest.mark.heavy
+def test_an_interruption_stops_those_that_hear_it_and_kills_the_others(start, tmp_path):
+    engine = start(patience=Patience(), num_children=2)
+    engine.check()
+    engine.submit(bad_task(tmp_path, "step_until_asked", attempt=1))
+    engine.submit(bad_task(tmp_path, "hang_and_ignore_sigterm", attempt=2))
+    pids = [child.pid for child in engine.children]
+    wait_for_pulses(engine, tmp_path, 1, 2)
+    assert engine.num_free() == 0
+    heard, killed = engine.interrupt(seconds=2.0)
+    assert (heard.attempt, heard.state, heard.reason) == (1, "STOPPED", "")
+    assert (killed.attempt, killed.state) == (2, "STOPPED")
+    assert killed.reason == "stopped before it could save; it goes on from its last checkpoint"
+    assert (is_process(pids[0]), is_process(pids[1])) == (True, False)
+    assert engine.num_free() == 2
+    engine.stop()
+    assert not is_process(pids[0])
+
+
+@pytest.mark.heavy
+def test_a_child_that_cannot_start_gives_back_its_task_or_says_what_to_install(start, tmp_path):
+    hanging = start(fault_stubs.hang_at_start, replace(IMPATIENT, start=2.0))
+    hanging.submit(bad_task(tmp_path, "work_as_bidden"))
+    outcome = next_outcome(hanging)
+    assert (outcome.state, outcome.reason) == ("TIMEOUT", "its process did not start within 2 s; killed")
+    dying = start(fault_stubs.die_at_start)
+    dying.submit(bad_task(tmp_path, "hang_before_the_first_step"))
+    outcome = next_outcome(dying)
+    assert (outcome.state, outcome.reason) == ("CRASHED", "its process could not start: Abnormal termination")
+    with pytest.raises(StoppedEarly, match=r"died while it started .*log; free memory.* the same command again"):
+        start(fault_stubs.die_at_start).check()
+    with pytest.raises(InvalidUsage, match=r"No module named 'tensorflow'.*pip install tensorflow-cpu"):
+        start(fault_stubs.lack_the_backend).check()
+
+
+# ---- a real training -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def study_folder(tmp_path):
-    """A study of 40 noise images, ready for children to train on."""
-    import numpy as np
-
+    """A study of 40 noise images with three trials, ready for children to train on."""
     np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8))
+    columns = {
+        "labels": np.arange(40, dtype=np.int32) % 2,
+        "splits": np.repeat(np.array([0, 1, 2], np.uint8), (24, 8, 8)),
+        "leaked": np.arange(40) == 39,
+    }
     (tmp_path / "data").mkdir()
-    np.save(tmp_path / "data" / "labels.npy", np.arange(40, dtype=np.int32) % 2)
-    np.save(tmp_path / "data" / "splits.npy", np.repeat(np.array([0, 1, 2], np.uint8), (24, 8, 8)))
+    for name, column in columns.items():
+        np.save(tmp_path / "data" / f"{name}.npy", column)
     store = StudyStore(tmp_path / "study.db")
-    image = asdict(ImageSpec(8, 8, 1))
-    store.create({"cache": str(tmp_path), "image": image, "classes": ["a", "b"], "mean": [128.0], "std": [74.0]})
-    for number in range(4):
-        store.add_trial(number, {}, 0, 0.0)
-        store.start_attempt(number, 0, 2)
+    store.create(
+        {
+            "cache": str(tmp_path), "image": asdict(ImageSpec(8, 8, 1)), "classes": ["a", "b"], "mean": [128.0],
+            "std": [74.0], "objective": "val_loss", "minimise": None, "limits": {}, "folds": None, "space": {},
+        }
+    )  # fmt: skip
+    for number in range(3):
+        store.add_trial(TrialRow(number, "PLANNED", None, {}, 0, 0.0, 0.0, "", 0, 0))
+        store.put_attempt(Attempt(number + 1, number, 0, 48, 2, 1, 1, "STARTED"))
+    store.save()
     store.close()
     return tmp_path
 
 
-def task(folder: Path, number: int, **params) -> TrialTask:
+def real_task(folder, number: int, **params) -> TrialTask:
     values = {"depth": 1, "filters": 8, "batch_size": 8, **params}
-    return TrialTask(str(folder), number + 1, number, 0, 2, values, seed=1, seconds_limit=600.0)
-
-
-def outcome_of(engine):
-    while True:
-        for outcome in engine.wait(0.1):
-            return outcome
+    return TrialTask(str(folder), number + 1, number, 0, 48, values, seed=1, seconds_limit=600.0)
 
 
 @pytest.mark.heavy
-def test_children_train_fail_die_and_are_replaced(study_folder):
-    before = dict(os.environ)
-    engine = LocalEngine(1, 1, study_folder / "trials.log")
+def test_a_real_child_trains_fails_stops_and_saves_a_model(study_folder, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    store = StudyStore(study_folder / "study.db")
+    engine = LocalEngine([Resources(1)], study_folder / "trials.log")
     engine.start()
     try:
         assert os.environ["CUDA_VISIBLE_DEVICES"] == ""  # the parent never touches a GPU
-        engine.submit(task(study_folder, 0))
-        trained = outcome_of(engine)
-        assert (trained.state, 0 <= trained.score <= 1) == ("COMPLETED", True)
-        engine.submit(task(study_folder, 1, pooling="no such pooling", depth=2))
-        raised = outcome_of(engine)
+        trained = do(engine, real_task(study_folder, 0))
+        rows = store.epochs(0)
+        assert [row.step for row in rows] == [1, 2]
+        assert (trained.state, trained.score) == ("COMPLETED", rows[-1].val_loss)
+        raised = do(engine, real_task(study_folder, 1, pooling="no such pooling", depth=2))
         assert (raised.state, "no such pooling" in raised.reason) == ("FAILED", True)
-        engine.submit(task(study_folder, 2, head="flatten", dense_layers=1, dense_units=1_000_000_000))
-        assert outcome_of(engine).state == "INFEASIBLE"
-        engine.submit(task(study_folder, 3))
-        for pid in pebble_children(engine):
-            os.kill(pid, signal.SIGKILL)
-        died = outcome_of(engine)
-        assert (died.state, "its process died" in died.reason) == ("CRASHED", True)
-        engine.submit(task(study_folder, 3))
-        assert outcome_of(engine).state == "COMPLETED"  # by a new child
+        engine.submit(replace(real_task(study_folder, 2), samples=10**6))
+        while not store.epochs(2):
+            assert engine.wait(0.05) == []
+        (stopped,) = engine.interrupt(seconds=60.0)
+        assert stopped.state == "STOPPED"
+        assert re.match(r"it was stopped after \d+ of 41667 epochs", stopped.reason)
+        assert checkpoint_path(real_task(study_folder, 2)).exists()
+        final = do(engine, replace(real_task(study_folder, FINAL_TRIAL), attempt=9, is_final=True))
     finally:
         engine.stop()
-        os.environ.clear()
-        os.environ.update(before)
-    rows = StudyStore(study_folder / "study.db").epochs(0)
-    assert [row.step for row in rows] == [1, 2]
+        store.close()
+    assert (final.state, final.facts["num_images"], final.facts["num_clean"]) == ("COMPLETED", 8, 7)
+    assert final.score == final.facts["num_correct"] / 8
+    assert np.load(study_folder / NEW_MODEL / "test_logits.npy").shape == (8, 2)
+    assert (study_folder / NEW_MODEL / "model.keras").stat().st_size > 10_000
 
 
-def pebble_children(engine):
-    """Return the processes of the pool once one of them is there."""
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        found = list(engine.pool._pool_manager.worker_manager.workers)
-        if found:
-            return found
-    raise AssertionError("no child started")
+# ---- the watchdog without a process ---------------------------------------------------------------------------------
+
+
+def judged(folder, began: float, patience: Patience, pulse=None, **changes):
+    """Return the verdict on a task that began some seconds ago."""
+    task = bad_task(folder, "none", **changes)
+    child = Child(Resources(1), folder / "log", fault_stubs.warm_up, patience)
+    child.began = time.monotonic() - began
+    if pulse is not None:
+        pulse_path(folder, task.attempt).parent.mkdir(exist_ok=True)
+        writer = Pulse(pulse_path(folder, task.attempt))
+        writer.intervals.extend([pulse["step"]])
+        writer.place = (1, 1, pulse["batch"], 10)
+        writer.write(time.monotonic() - pulse["ago"])
+        writer.close()
+    return child.judge(task)
+
+
+def test_slow_steps_and_slow_builds_are_no_hangs(tmp_path):
+    patience = Patience(start=5, build=600, silent=120, silent_steps=20, overtime=60)
+    assert judged(tmp_path, 599, patience) is None
+    assert judged(tmp_path, 601, patience) == ("TIMEOUT", "no step for 601 s; killed")
+    built = {"batch": 0, "step": 0.0, "ago": 601}
+    assert judged(tmp_path, 650, patience, built) == ("TIMEOUT", "no step for 601 s; killed")
+    assert judged(tmp_path, 650, patience, {**built, "ago": 10}) is None
+    steps = {"batch": 3, "step": 1.0, "ago": 121}
+    assert judged(tmp_path, 300, patience, steps) == ("TIMEOUT", "no step for 121 s; killed")
+    assert judged(tmp_path, 300, patience, {**steps, "step": 30.0, "ago": 599}) is None
+    assert judged(tmp_path, 602, patience, {**steps, "step": 30.0, "ago": 601})[0] == "TIMEOUT"
+
+
+def test_the_pulse_of_an_earlier_task_condemns_nobody(tmp_path):
+    old = {"batch": 0, "step": 0.0, "ago": 5000}
+    assert judged(tmp_path, 10, Patience(), old) is None
+
+
+def test_a_task_may_run_over_its_limit_by_a_little(tmp_path):
+    assert judged(tmp_path, 369, Patience(), seconds_limit=10.0) is None  # it may still be importing
+    assert judged(tmp_path, 371, Patience(), seconds_limit=10.0)[0] == "TIMEOUT"
+    steps = {"batch": 3, "step": 0.1, "ago": 0}
+    assert judged(tmp_path, 69, Patience(), steps, seconds_limit=10.0) is None
+    verdict = ("TIMEOUT", "still running 60 s after its limit of 10 s; killed")
+    assert judged(tmp_path, 71, Patience(), steps, seconds_limit=10.0) == verdict

@@ -1,226 +1,404 @@
-"""Ask and tell: what a study proposes, promotes, survives and remembers."""
+"""Ask and tell: what a study begins, promotes, survives and remembers."""
 
-import math
+import itertools
+from dataclasses import replace
 
 import pytest
 
-from pipeline.records import COMPLETED, CRASHED, FAILED, INFEASIBLE, PAUSED, PLANNED, PRUNED, RUNNING, TIMEOUT
-from pipeline.search.budget import Budget, plan_budget
-from pipeline.search.store import ranked, winner
-from pipeline.search.study import trial_seed
-from tests.search.stubs import Clock, SampledProposals, make_study, run_all, score_of, train
+from pipeline.records import (
+    COMPLETED,
+    CRASHED,
+    FAILED,
+    INFEASIBLE,
+    PAUSED,
+    PLANNED,
+    PRUNED,
+    RUNNING,
+    STOPPED,
+    TIMEOUT,
+    Objective,
+    TrialOutcome,
+)
+from pipeline.search.job import run_trials
+from pipeline.search.pace import Limits
+from pipeline.search.store import DONE, FINAL_TRIAL, StudyStore
+from pipeline.search.study import trial_seed, winner
+from pipeline.space import load_space, space_from
+from tests.search.stubs import (
+    RUNGS,
+    Clock,
+    InstantEngine,
+    Silence,
+    StubOracle,
+    ends,
+    make_study,
+    make_terms,
+    run_all,
+    score_of,
+    train_into,
+    unlimited,
+)
 
-pytestmark = pytest.mark.heavy  # many cases: seconds
+OUT_OF_MEMORY = {"state": INFEASIBLE, "score": None, "reason": "no memory", "facts": {"is_out_of_memory": True}}
+DIED = {"state": CRASHED, "score": None, "reason": "its process died (signal 9)"}
+SMALL = b"""
+schema: 1
+description: four configurations
+params:
+  depth: {type: fixed, value: 1}
+  convs_per_stage: {type: fixed, value: 1}
+  filters: {type: choice, values: [8, 16], default: 16}
+  pooling: {type: choice, values: [max, avg], default: max}
+  head: {type: fixed, value: gap}
+  learning_rate: {type: fixed, value: 1.0e-3}
+  batch_size: {type: fixed, value: 64}
+"""
 
 
-def test_the_first_trial_is_the_default_configuration(tmp_path):
-    study = make_study(tmp_path)
+def step(study, **changes):
+    """Ask, save and tell one task; return it."""
     task = study.ask()
-    assert task.params == study.terms.space.defaults()
-    assert (task.number, task.rung, task.first_step) == (0, 0, 1)
-    assert study.store.trials()[0].state == RUNNING
+    study.store.save()
+    study.tell(train_into(study.store, task, **changes))
+    study.store.save()
+    return task
 
 
-def test_the_best_three_train_longer_and_the_best_score_wins(tmp_path):
-    study = make_study(tmp_path)
+def oracle_for(study_oracle=None, **options):
+    return study_oracle or StubOracle(load_space("tiny"), **options)
+
+
+def reopened(study, **options):
+    """Return the study as the next process finds it after this one was killed: what was not saved is gone."""
+    study.store.close()
+    return make_study(study.store.path.parent, study.budget, study.terms, **options)
+
+
+# ---- what is asked for ----------------------------------------------------------------------------------------------
+
+
+def test_the_portfolio_comes_first_and_needs_no_oracle(tmp_path):
+    strong = [{**load_space("tiny").defaults(), "learning_rate": rate} for rate in (0.002, 0.004)]
+    study = make_study(tmp_path, unlimited(4), make_terms(portfolio=tuple(strong)))
+    assert [step(study).params for _ in strong] == strong
+    assert study.oracle is None
+    third = step(study)
+    assert third.number == 2
+    assert third.params not in strong
+    assert study.oracle is not None
+
+
+def test_an_oracle_made_late_learns_all_that_happened_in_its_order(tmp_path):
+    strong = [{**load_space("tiny").defaults(), "learning_rate": rate} for rate in (0.002, 0.003, 0.004, 0.005)]
+    oracle = oracle_for()
+    study = make_study(tmp_path, unlimited(9), make_terms(portfolio=tuple(strong)), oracle=oracle)
+    step(study)
+    first, second = study.ask(), study.ask()
+    study.tell(train_into(study.store, second, state=FAILED, score=None, reason="ValueError"))
+    study.tell(train_into(study.store, first))
+    step(study, **DIED)
+    assert oracle.calls == []
+    study.waiting.clear()  # let the next task come from the oracle
+    study.ask()
+    score = score_of(strong[0], 0), score_of(strong[1], 0)
+    assert oracle.calls == [
+        ("begin", 0, 0), ("tell", 0, 0, (score[0],)), ("begin", 1, 0), ("begin", 2, 0), ("tell", 2, 0, None),
+        ("tell", 1, 0, (score[1],)), ("begin", 3, 0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [DIED, {"state": PRUNED, "score": None}, {"state": TIMEOUT, "score": None}])
+def test_a_resumed_oracle_hears_the_same_of_a_failure_as_the_one_before(tmp_path, changes):
+    oracle, again = oracle_for(), oracle_for()
+    study = make_study(tmp_path, unlimited(9), oracle=oracle)
+    study.consult()
+    step(study, **changes)
+    if changes is DIED:
+        step(study, **DIED)
+    step(study)
+    live = [call for call in oracle.calls if call[0] == "tell"]
+    resumed = reopened(study, oracle=again)
+    resumed.consult()
+    assert [call for call in again.calls if call[0] == "tell"] == live
+    assert (resumed.oracle.running, resumed.oracle.num_ended) == (oracle.running, oracle.num_ended)
+
+
+def test_the_epochs_of_a_running_trial_reach_the_oracle_once(tmp_path):
+    oracle = oracle_for()
+    study = make_study(tmp_path, oracle=oracle)
+    task = study.ask()
+    study.store.save()
+    train_into(study.store, task)
+    study.observe()
+    study.observe()
+    assert oracle.calls == [("report", 0, 0, 1, score_of(task.params, 0))]
+
+
+def test_one_in_three_goes_on_and_the_best_of_the_highest_rung_wins(tmp_path):
+    study = make_study(tmp_path, unlimited(9))
     tasks = run_all(study)
-    screened = {task.number: score_of(task) for task in tasks if task.rung == 0}
-    finalists = [task for task in tasks if task.rung == 1]
-    assert len(screened) == 6
-    assert [task.number for task in finalists] == sorted(screened, key=screened.get, reverse=True)[:3]
-    assert all(task.epochs == 2 * tasks[0].epochs and task.first_step == tasks[0].epochs + 1 for task in finalists)
+    by_rung = [[task for task in tasks if task.rung == rung] for rung in range(3)]
+    assert [len(each) for each in by_rung] == [9, 3, 1]
+    assert [task.samples for task in (each[0] for each in by_rung)] == list(RUNGS)
+    assert [task.first_step for task in (each[0] for each in by_rung)] == [1, 2, 5]
     rows = study.store.trials()
     assert {row.state for row in rows} == {COMPLETED}
-    best = winner(rows)
-    assert best.number == finalists[0].number
-    assert best.score == score_of(finalists[0])
-    assert best.epochs == finalists[0].epochs
-    assert best.best_epoch == 3 * tasks[0].epochs
+    best = winner(rows, Objective())
+    assert (best.number, best.rung, best.epochs, best.best_epoch) == (by_rung[2][0].number, 2, 9, 13)
+    assert best.score == score_of(best.params, 2)
+    assert len(study.store.epochs(best.number)) == 13
 
 
-def test_every_failure_is_kept_with_its_reason_and_the_search_goes_on(tmp_path):
-    proposals = SampledProposals()
-    study = make_study(tmp_path, proposals=proposals)
-    ends = {0: (FAILED, "ValueError: bad"), 1: (INFEASIBLE, "out of memory at batch 64"), 2: (TIMEOUT, "too slow")}
-    ends[3] = (PRUNED, "the time was over")
+def test_a_better_score_in_a_lower_rung_does_not_win(tmp_path):
+    study = make_study(tmp_path, unlimited(4, (1000, 3000)))
     while task := study.ask():
-        if task.number in ends:
-            state, reason = ends[task.number]
-            study.tell(train(study, task, state=state, score=None, reason=reason))
-        else:
-            study.tell(train(study, task))
-    rows = {row.number: row for row in study.store.trials()}
-    assert {number: (rows[number].state, rows[number].reason) for number in ends} == ends
-    assert [rows[number].score for number in ends] == [None] * 4
-    assert (rows[4].state, rows[5].state) == (COMPLETED, COMPLETED)
-    assert {proposals.told[number] for number in ends} == {None}
-    assert winner(list(rows.values())).number in (4, 5)
+        study.tell(train_into(study.store, task, score=0.2 if task.rung else 0.9))
+    rows = study.rows.values()
+    assert (study.leader.rung, study.leader.score) == (1, 0.2)
+    assert max(row.score for row in rows) == 0.9
 
 
-def test_a_trial_whose_process_dies_once_is_tried_again_and_twice_is_crashed(tmp_path):
-    study = make_study(tmp_path)
-    first = study.ask()
-    study.tell(train(study, first, state=CRASHED, score=None, reason="its process died (signal 9)"))
-    assert study.store.trials()[0].state == PLANNED
-    again = study.ask()
-    assert (again.number, again.attempt) == (0, first.attempt + 1)
-    study.tell(train(study, again))
-    assert study.store.trials()[0].reason == "its process died (signal 9); tried again"
-    assert study.store.trials()[0].score == score_of(again)
-    for _ in range(2):
-        task = study.ask()
-        assert task.number == 1
-        study.tell(train(study, task, state=CRASHED, score=None, reason="its process died (signal 9)"))
-    assert study.store.trials()[1].state == CRASHED
-    assert study.ask().number == 2
+def test_a_loss_is_better_when_it_is_smaller(tmp_path):
+    study = make_study(tmp_path, unlimited(4, (1000,)), objective=Objective("val_loss"))
+    for loss in (0.5, 0.2, 0.9, 0.4):
+        step(study, score=loss)
+    assert study.ask() is None
+    assert study.leader.score == 0.2
 
 
-def test_a_finalist_that_fails_keeps_the_score_of_its_screening(tmp_path):
-    study = make_study(tmp_path)
-    while (task := study.ask()).rung == 0:
-        study.tell(train(study, task))
-    study.tell(train(study, task, state=FAILED, score=None, reason="the loss became nan"))
-    row = study.store.trials()[task.number]
-    assert (row.state, row.score) == (COMPLETED, study.store.scores(0)[task.number])
-    assert row.reason == "the longer training ended as FAILED: the loss became nan"
+def test_the_end_game_brings_the_best_trial_to_the_highest_rung(tmp_path):
+    study = make_study(tmp_path, unlimited(2))  # too few for a promotion
+    tasks = run_all(study)
+    scores = [score_of(task.params, 0) for task in tasks[:2]]
+    assert [(task.number, task.rung) for task in tasks[2:]] == [(scores.index(max(scores)), 2)]
 
 
-def test_no_finalists_before_every_screening_is_told(tmp_path):
-    study = make_study(tmp_path, plan_budget(None, 2, 1.0, 1000, 2))
+def test_when_the_leader_fails_in_the_end_game_the_next_one_is_brought_up(tmp_path):
+    study = make_study(tmp_path, unlimited(2))
+    scores = [score_of(step(study).params, 0) for _ in range(2)]
+    order = [scores.index(max(scores)), scores.index(min(scores))]
+    for number in order:
+        task = step(study, state=FAILED, score=None, reason="loss became nan")
+        assert (task.number, task.rung) == (number, 2)
+        assert study.rows[number].score == scores[number]
+        assert study.rows[number].reason == "rung 2 ended as FAILED: loss became nan"
+    assert study.ask() is None
+    assert study.leader.number == order[0]
+
+
+def test_as_many_trials_as_were_asked_for_and_no_configuration_twice(tmp_path):
+    for number, max_trials in enumerate((1, 7, 30)):
+        study = make_study(tmp_path / str(number), unlimited(max_trials))
+        run_all(study)
+        rows = study.store.trials()
+        assert len(rows) == max_trials
+        assert len({repr(row.params) for row in rows}) == max_trials
+
+
+def test_a_space_that_is_smaller_than_the_number_of_trials_ends_the_search(tmp_path):
+    space = space_from(SMALL, "small", "small.yaml")
+    study = make_study(tmp_path, unlimited(50), make_terms(space, portfolio=(space.defaults(),)))
+    run_all(study)
+    assert len({repr(row.params) for row in study.store.trials()}) == len(study.store.trials()) == 4
+    assert winner(study.store.trials(), Objective()).rung == 2
+
+
+def test_configurations_over_the_limits_are_not_tried(tmp_path):
+    study = make_study(tmp_path, unlimited(8), make_terms(limits=Limits(max_params=600)))
+    run_all(study)
+    rows = study.store.trials()
+    assert len(rows) == 8
+    assert all(row.num_params <= 600 for row in rows)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 5])
+def test_several_workers_train_each_rung_of_each_trial_once(tmp_path, num_workers):
+    study = make_study(tmp_path, unlimited(20))
+    engine = InstantEngine(lambda task: train_into(study.store, task), num_workers)
+    run_trials(study, engine, Silence())
+    attempts = study.store.attempts()
+    assert len({(each.number, each.rung) for each in attempts}) == len(attempts)
+    assert {each.state for each in attempts} == {DONE}
+    assert [row.number for row in study.store.trials()] == list(range(20))
+    assert winner(study.store.trials(), Objective()).rung == 2
+
+
+def test_while_others_run_nothing_is_asked_for_and_then_it_goes_on(tmp_path):
+    study = make_study(tmp_path, unlimited(2))
     first, second = study.ask(), study.ask()
     assert study.ask() is None
-    study.tell(train(study, first))
-    assert study.ask() is None  # the second is still running
-    study.tell(train(study, second))
-    assert study.ask().rung == 1
+    study.tell(train_into(study.store, first))
+    assert study.ask() is None
+    study.tell(train_into(study.store, second))
+    assert study.ask().rung == 2
 
 
-@pytest.mark.parametrize("num_done", [0, 3, 5, 8])
-def test_a_study_killed_at_any_task_ends_with_the_same_trials_and_winner(tmp_path, num_done):
-    whole = make_study(tmp_path / "whole" if (tmp_path / "whole").mkdir() is None else tmp_path)
+# ---- failures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [FAILED, INFEASIBLE, TIMEOUT, PRUNED])
+def test_a_failure_is_kept_with_its_reason_and_the_search_goes_on(tmp_path, state):
+    oracle = oracle_for()
+    study = make_study(tmp_path, oracle=oracle)
+    step(study, state=state, score=None, reason="because")
+    row = study.store.trials()[0]
+    assert (row.state, row.reason, row.score, row.seconds) == (state, "because", None, 1.0)
+    assert oracle.calls == ([] if state == PRUNED else [("tell", 0, 0, None)])
+    assert step(study).number == 1
+
+
+def test_a_trial_whose_process_dies_is_tried_once_more(tmp_path):
+    study = make_study(tmp_path)
+    first = step(study, **DIED)
+    assert study.store.trials()[0].state == PLANNED
+    again = step(study)
+    assert (again.number, again.rung, again.params, again.seed) == (0, 0, first.params, first.seed)
+    assert again.attempt > first.attempt
+    row = study.store.trials()[0]
+    assert (row.state, row.score) == (PAUSED, score_of(again.params, 0))
+    assert row.reason == "its process died (signal 9); tried again"
+
+
+def test_a_trial_whose_process_dies_twice_is_crashed_also_across_a_resume(tmp_path):
+    for number, is_resumed in enumerate((False, True)):
+        study = make_study(tmp_path / str(number))
+        step(study, **DIED)
+        if is_resumed:
+            study = reopened(study)
+        assert step(study, **DIED).number == 0
+        assert study.store.trials()[0].state == CRASHED
+        assert step(study).number == 1
+
+
+def test_a_lack_of_memory_is_tried_again_in_smaller_pieces_and_then_infeasible(tmp_path):
+    study = make_study(tmp_path)
+    assert step(study, **OUT_OF_MEMORY).num_micro_batches == 1
+    assert study.store.trials()[0].reason == "no memory; tried again with 4 micro-batches"
+    study = reopened(study)
+    assert step(study, **OUT_OF_MEMORY).num_micro_batches == 4
+    assert study.store.trials()[0].state == INFEASIBLE
+    assert step(study).num_micro_batches == 1
+
+
+def test_a_trial_that_needed_smaller_pieces_gets_them_in_its_later_rungs_too(tmp_path):
+    study = make_study(tmp_path, unlimited(1, (1000, 3000)))
+    pieces = [step(study, **OUT_OF_MEMORY), step(study), step(study)]
+    assert [(task.rung, task.num_micro_batches) for task in pieces] == [(0, 1), (0, 4), (1, 4)]
+
+
+def test_a_network_over_a_limit_is_not_tried_again(tmp_path):
+    study = make_study(tmp_path)
+    step(study, state=INFEASIBLE, score=None, reason="9 ms for one image, more than 5")
+    assert study.store.trials()[0].state == INFEASIBLE
+    assert step(study).number == 1
+
+
+def test_a_measured_latency_stays_with_the_trial(tmp_path):
+    study = make_study(tmp_path, unlimited(1), objective=Objective("val_accuracy", "latency"))
+    task = step(study, facts={"latency_ms": 1.0, "latency_ms_1core": 2.5})
+    assert study.store.trials()[0].latency_ms == 2.5
+    assert study.values(study.attempts[0][0]) == (score_of(task.params, 0), 2.5)
+
+
+def test_a_stopped_trial_goes_on_first_and_keeps_its_rung(tmp_path):
+    study = make_study(tmp_path)
+    first, second = study.ask(), study.ask()
+    study.tell(train_into(study.store, first, state=STOPPED, score=None))
+    assert study.store.trials() == []  # nothing was saved yet
+    study.store.save()
+    assert [row.state for row in study.store.trials()] == [PLANNED, RUNNING]
+    again = study.ask()
+    assert (again.number, again.rung, again.seed) == (first.number, 0, first.seed)
+    assert second.number == 1
+
+
+# ---- what is on disk ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_steps", [0, 3, 9, 17])
+def test_a_search_that_was_killed_between_any_two_steps_proposes_the_same(tmp_path, num_steps):
+    whole = make_study(tmp_path / "whole", unlimited(12))
     run_all(whole)
-    (tmp_path / "killed").mkdir()
-    killed = make_study(tmp_path / "killed")
-    for _ in range(num_done):
-        if task := killed.ask():
-            killed.tell(train(killed, task))
-    killed.ask()  # started, never told: the process is gone
-    killed.store.close()
-    resumed = make_study(tmp_path / "killed")
-    resumed.recover()
+    killed = make_study(tmp_path / "killed", unlimited(12))
+    for _ in range(num_steps):
+        if killed.ask() is not None:
+            killed.store.save()
+            killed.tell(train_into(killed.store, next(iter(killed.running.values()))))
+    killed.ask()  # decided, not saved: the process is gone
+    resumed = reopened(killed)
     run_all(resumed)
-    rows, expected = resumed.store.trials(), whole.store.trials()
-    assert [(row.number, row.params, row.score, row.state) for row in rows] == [
-        (row.number, row.params, row.score, row.state) for row in expected
-    ]
-    assert winner(rows).number == winner(expected).number
+    assert ends(resumed.store.trials()) == ends(whole.store.trials())
 
 
-def test_recovering_replays_every_trial_to_the_oracle(tmp_path):
-    study = make_study(tmp_path)
-    for _ in range(3):
-        study.tell(train(study, study.ask()))
+def test_what_ended_and_what_starts_next_is_one_transaction(tmp_path):
+    study = make_study(tmp_path, unlimited(9))
+    commits = []
+    study.store.connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
+    num_waits = itertools.count(1)
+
+    class CountingEngine(InstantEngine):
+        def wait(self, seconds):
+            self.num_waits = next(num_waits)
+            return super().wait(seconds)
+
+    engine = CountingEngine(lambda task: replace(train_into(study.store, task), seconds=2.0), 2)
+    run_trials(study, engine, Silence())
+    assert len(commits) == engine.num_waits + 2  # before the first wait, and when the trials are completed
+
+
+def test_a_crash_between_tell_and_save_loses_nothing(tmp_path):
+    study = make_study(tmp_path, unlimited(9))
+    for _ in range(4):
+        step(study)
+    task = study.ask()
+    study.store.save()
+    before = StudyStore(study.store.path, is_read_only=True).attempts()
+    study.tell(train_into(study.store, task))
     study.ask()
-    proposals = SampledProposals()
-    again = make_study(tmp_path, proposals=proposals)
-    assert again.recover() == 4
-    assert proposals.replayed == [0, 1, 2, 3]
-    assert set(proposals.told) == {0, 1, 2}
-    assert again.ask().number == 3
+    assert StudyStore(study.store.path, is_read_only=True).attempts() == before
+    resumed = reopened(study)
+    again = resumed.ask()
+    assert (again.number, again.rung, again.params) == (task.number, task.rung, task.params)
 
 
-def test_an_exhausted_space_ends_the_screening(tmp_path):
-    study = make_study(tmp_path, proposals=SampledProposals(limit=2))
-    tasks = run_all(study)
-    assert [task.number for task in tasks if task.rung == 0] == [0, 1]
-    assert sorted(task.number for task in tasks if task.rung == 1) == [0, 1]
+def test_the_last_training_is_none_of_the_trials_and_goes_on_as_it_began(tmp_path):
+    study = make_study(tmp_path, unlimited(3))
+    run_all(study)
+    final = study.final_task(study.leader)
+    assert (final.number, final.is_final, final.samples) == (FINAL_TRIAL, True, round(RUNGS[-1] * 1.25))
+    study.store.save()
+    resumed = reopened(study)
+    assert len(resumed.store.trials()) == 3
+    assert resumed.ask() is None
+    again = resumed.final_task(resumed.leader)
+    assert (again.samples, again.seed, again.params) == (final.samples, final.seed, final.params)
 
 
-def test_a_budget_is_divided_into_screening_and_finalists_and_not_exceeded(tmp_path):
+def test_a_resumed_study_knows_how_long_its_trainings_took(tmp_path):
     clock = Clock()
-    study = make_study(tmp_path, plan_budget(300.0, None, 0.5, 1000, 1), clock)
-    tasks = run_all(study, seconds=10.0)
-    assert len([task for task in tasks if task.rung == 0]) >= 8
-    assert [task.rung for task in tasks] == sorted(task.rung for task in tasks)
-    assert clock.now <= 300.0
-    final = study.final_task(winner(study.store.trials()))
-    assert final.is_final
-    assert final.epochs >= 1
+    study = make_study(tmp_path, unlimited(4), clock=clock)
+    run_all(study, seconds=7.5)
+    resumed = reopened(study)
+    assert resumed.pace.measured == pytest.approx(study.pace.measured)
+    assert resumed.store.get("elapsed") == clock.now
 
 
-def test_configurations_that_are_too_slow_for_the_budget_are_not_proposed(tmp_path):
-    tight = Budget(100.0, None, 5, 50.0, 90.0, trial_seconds=0.2)  # nothing trains in 0.6 s
-    study = make_study(tmp_path, tight)
-    first = study.ask()  # but one is tried, if it fits at all
-    study.tell(train(study, first))
-    assert study.propose() is None
-
-
-def test_a_study_without_a_score_screens_again_when_it_is_resumed(tmp_path):
-    study = make_study(tmp_path, plan_budget(None, 1, 1.0, 1000, 1))
-    study.tell(train(study, study.ask(), state=FAILED, score=None, reason="x"))
-    assert study.ask() is None
-    again = make_study(tmp_path, plan_budget(None, 2, 1.0, 1000, 1))
-    again.recover()
-    assert again.ask().number == 1
-
-
-def test_the_finalists_leave_the_winner_its_time(tmp_path):
-    clock = Clock()
-    study = make_study(tmp_path, Budget(1000.0, 2, 10, 500.0, 990.0, 100.0), clock)
-    while (task := study.ask()).rung == 0:
-        clock.now += 100.0
-        study.tell(train(study, task, seconds=100.0))
-    assert task.seconds_limit == pytest.approx(990.0 - clock.now - 1.25 * task.epochs * (100.0 - 1.5) / 10)
-
-
-def test_the_last_training_is_cut_to_the_time_that_is_left(tmp_path):
-    clock = Clock()
-    study = make_study(tmp_path, Budget(1000.0, 2, 10, 500.0, 990.0, 100.0), clock)
-    run_all(study, seconds=20.0)  # 10 epochs, then 40
-    best = winner(study.store.trials())
-    clock.now = 990.0 - 5.0
-    seconds_per_epoch = (best.seconds - 2 * 1.5) / best.best_epoch * 1.25
-    assert int(5.0 / seconds_per_epoch) < 10
-    assert study.final_task(best).epochs == 10  # never less than what the screening chose it by
-    clock.now = 990.0 - 15.2 * seconds_per_epoch
-    assert study.final_task(best).epochs == 15
-
-
-def test_a_finalist_that_would_take_the_winner_s_time_keeps_its_first_score(tmp_path):
-    clock = Clock()
-    study = make_study(tmp_path, Budget(1000.0, 3, 1, 300.0, 990.0, 100.0), clock)
-    while (task := study.ask()).rung == 0:
-        clock.now += 100.0
-        study.tell(train(study, task, seconds=100.0))
-    assert task.epochs == 2  # (990 - 300 s) for one or two finalists and the winner at 98.5 s an epoch
-    clock.now += 400.0  # twice as slow as before
-    study.tell(train(study, task, seconds=400.0))
-    assert study.ask() is None
-    assert {row.state for row in study.store.trials()} == {COMPLETED}
-    best = winner(study.store.trials())
-    assert study.final_task(best).epochs >= 1
-
-
-def test_rows_without_a_score_come_last_and_the_cheaper_of_equals_first(tmp_path):
-    study = make_study(tmp_path)
-    for task in (study.ask(), study.ask()):
-        study.tell(train(study, task, score=0.5))
-    study.tell(train(study, study.ask(), state=FAILED, score=None, reason="x"))
-    rows = ranked(study.store.trials())
-    assert rows[0].mflops <= rows[1].mflops
-    assert rows[2].score is None
-    assert rows[0].state == PAUSED
-
-
-def test_seeds_of_trials_differ_and_zero_is_a_seed():
+def test_seeds_of_trainings_differ_and_zero_is_a_seed():
     seeds = {trial_seed(seed, number, rung) for seed in (0, 1) for number in range(50) for rung in (0, 1)}
     assert len(seeds) == 200
     assert all(0 <= seed < 2**31 for seed in seeds)
     assert trial_seed(0, 1, 0) == trial_seed(0, 1, 0)
 
 
-def test_without_a_time_limit_every_trial_sees_as_many_images():
-    budget = plan_budget(None, 5, 1.0, 60_000, 1)
-    assert (budget.epochs, budget.max_trials) == (10, 5)
-    assert math.isinf(budget.end)
+def test_a_goal_that_is_reached_ends_the_search(tmp_path):
+    study = make_study(tmp_path, unlimited(50))
+    engine = InstantEngine(lambda task: train_into(study.store, task, score=0.1 * task.number), 2)
+    run_trials(study, engine, Silence(), goal=0.35)
+    assert len(study.rows) < 10
+    assert study.leader.score >= 0.35
+
+
+def test_an_outcome_of_a_task_that_nobody_asked_for_is_a_bug(tmp_path):
+    study = make_study(tmp_path)
+    with pytest.raises(KeyError):
+        study.tell(TrialOutcome(99, 0, 0, COMPLETED, 0.5))

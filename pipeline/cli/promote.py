@@ -1,0 +1,49 @@
+"""`pipeline promote`: take another trial of a study than the one that won."""
+
+import time
+from pathlib import Path
+
+import click
+
+from pipeline.cli.interruptions import interruptions
+from pipeline.cli.output import SCHEMA, json_option, next_steps, result_json, verbosity_options
+
+
+@click.command("promote")
+@click.argument("study")
+@click.option(
+    "--pick",
+    required=True,
+    metavar="knee|TRIAL",
+    help="The trial to take: its number, or that at the knee of the front of two objectives.",
+)
+@json_option
+@verbosity_options
+def command(study: str, pick: str, as_json: bool) -> None:
+    """Train a trial of STUDY on train + validation, test it, and register it as the champion.
+
+    A search does this with its winner; with two objectives any trial of the front may suit better. Each call opens the
+    test images once more, and the result says how often that was: whoever picks by the test score chooses by luck.
+
+    \b
+    Examples:
+      pipeline promote photos-1 --pick knee
+      pipeline promote photos-1 --pick 12
+    """
+    from pipeline.cli.search import command as search_command
+    from pipeline.cli.search import print_result, what_next
+    from pipeline.cli.search_job import Search
+    from pipeline.cli.search_plan import Call, make_plan
+
+    resumed = search_command.make_context("search", ["--name", study, "--resume"])
+    options = {name: value for name, value in resumed.params.items() if name not in ("data", "dry_run", "as_json")}
+    search = Search(make_plan(Call(time.monotonic(), Path.cwd(), None, options, {"name", "resume"})), pick)
+    with interruptions(
+        lambda: f"the study is as it was; try again with: pipeline promote {study} --pick {pick}"
+    ) as stop:
+        facts = search.run(stop)
+    if as_json:
+        result_json({"schema": SCHEMA, **facts})
+    else:
+        print_result(facts)
+    next_steps(*what_next(facts))

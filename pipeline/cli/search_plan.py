@@ -1,0 +1,204 @@
+"""What a call of `pipeline search` means: which study, data, space, limits and processes; nothing is written yet."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.cli.output import quoted
+from pipeline.data.cache import SpecOptions, choose_spec
+from pipeline.data.source import Source
+from pipeline.data.sources import open_source, source_name
+from pipeline.errors import DataError, InvalidUsage, StoppedEarly
+from pipeline.files import is_locked, lock_owner
+from pipeline.machine import Resources, hide_gpus, share_resources
+from pipeline.records import ImageSpec, Objective
+from pipeline.search import setup
+from pipeline.search.pace import Limits, Terms
+from pipeline.search.spaces import open_space
+from pipeline.search.store import StudyStore, list_studies, studies_folder
+from pipeline.space import SearchSpace
+from pipeline.text import safe_name
+
+CALL_ONLY = ("name", "resume", "fork")  # options of one call, which a study does not remember
+LIMITS = ("max_params", "max_mflops", "max_size_mb", "max_latency_ms")
+
+
+@dataclass(frozen=True)
+class Call:
+    """What was typed: `options` as click has them, `given` the names of those that were not left at their default."""
+
+    started: float
+    workspace: Path
+    data: str | None
+    options: dict[str, Any]
+    given: set[str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a search will do.
+
+    `stored` are the facts of the study if it exists already, `parent` those of the one that it is forked from.
+    """
+
+    call: Call
+    data: str
+    options: dict[str, Any]
+    space: SearchSpace
+    source: Source
+    spec: ImageSpec
+    request: setup.Request
+    resources: list[Resources]
+    counts: dict[str, int]
+    objective_reason: str
+    stored: dict[str, Any]
+    parent: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Where the study lies."""
+        return studies_folder(self.call.workspace) / self.request.study
+
+    def terms(self, spec: ImageSpec, counts: dict[str, int]) -> Terms:
+        """Return what is fixed for the study, by what is known of the images."""
+        workforce = setup.make_workforce(self.resources)
+        return setup.make_terms(self.space, spec, len(self.source.classes), counts, self.request, workforce)
+
+    def resume_command(self) -> str:
+        """Return what to type to continue this search; its options are remembered."""
+        return f"pipeline search {quoted(self.data)} --name {self.request.study} --resume"
+
+    def start_command(self) -> str:
+        """Return what to type to begin this search: every option that was given."""
+        call = self.call
+        values = {
+            key: call.options[key] for key in call.options if key in call.given and key not in ("name", "dry_run")
+        }
+        if "budget" in values:
+            values["budget"] = f"{round(values['budget'])}s"
+        if "name" in call.given and (call.options["fork"] or call.options["resume"]):
+            values["name"] = call.options["name"]
+        elif not call.options["resume"]:
+            values = {"name": self.request.study, **values}
+        texts = (
+            f" --{key.replace('_', '-')}" + ("" if value is True else f" {quoted(str(value))}")
+            for key, value in values.items()
+            if value is not None
+        )
+        return f"pipeline search {quoted(self.data)}{''.join(texts)}"
+
+
+def make_plan(call: Call) -> Plan:
+    """Read space and source, and decide study, objective and processes.
+
+    Raises:
+        PipelineError: anything that the user has to change, before any time is spent.
+    """
+    known, study = choose_study(call)
+    refuse_if_in_use(call.workspace, study)
+    stored = stored_facts(call.workspace, study)
+    parent = stored_facts(call.workspace, known) if known != study and not stored else {}
+    remembered = (stored or parent).get("options", {})
+    options = call.options | {key: value for key, value in remembered.items() if key not in call.given}
+    data = call.data or remembered.get("data")
+    if data is None:
+        raise InvalidUsage("DATA is missing; expected images to search for; name a built-in set, a folder or a table")
+    source = open_source(data, call.workspace, options["source"], options["cache_limit"])
+    if source.is_multi_label:
+        raise DataError(
+            f"{source.origin}: an image has several labels; expected one, since a search cannot train on several yet; "
+            "`pipeline data check` can look at such a set"
+        )
+    names = ("image_size", "background", "max_megapixels", "max_megabytes")
+    spec = choose_spec(source, SpecOptions(**{name: options[name] for name in names}))
+    resources = share_resources(options["workers"], options["trials_per_gpu"])
+    hide_gpus()
+    space = open_space(options["space"], spec.shape, len(source.classes))
+    objective, reason = choose_objective(options, source)
+    options = {key: value for key, value in options.items() if key not in CALL_ONLY}
+    options |= {"data": data, "objective": objective.name}
+    request = setup.Request(
+        study, options["oracle"], options["seed"], objective, Limits(**{name: options[name] for name in LIMITS}),
+        options["budget"], options["trials"], options["epochs"], options["folds"], options["deterministic"],
+    )  # fmt: skip
+    counts = setup.expected_counts(source)
+    return Plan(call, data, options, space, source, spec, request, resources, counts, reason, stored, parent)
+
+
+def choose_study(call: Call) -> tuple[str | None, str]:
+    """Return the study whose options are remembered (None for a new one), and the study to work on.
+
+    Raises:
+        InvalidUsage: there is nothing to resume or to fork, or no data to begin with.
+    """
+    folder, options = studies_folder(call.workspace), call.options
+    name, fork = options["name"], options["fork"]
+    if name is not None and (folder / name / "study.db").is_file():
+        return name, fork or name
+    if name is not None and (options["resume"] or fork):
+        option = "--fork" if fork else "--resume"
+        raise InvalidUsage(
+            f"{option}: study {name} not found in {folder}; found {', '.join(list_studies(call.workspace)) or 'none'}; "
+            "check the name or the folder, or leave the option out to begin it"
+        )
+    if options["resume"] or fork:
+        latest = setup.latest_study_name(call.workspace, dataset_name(call.data))
+        return latest, fork or latest
+    if name is None and call.data is None:
+        raise InvalidUsage(
+            "DATA is missing; expected images to search for; name a built-in set (pipeline search digits), a folder or "
+            "a table, or continue the newest study with --resume"
+        )
+    return None, name or setup.next_study_name(call.workspace, str(dataset_name(call.data)))
+
+
+def dataset_name(data: str | None) -> str | None:
+    """Return what studies of some data are called; None without data."""
+    return None if data is None else safe_name(source_name(data))
+
+
+def refuse_if_in_use(workspace: Path, study: str) -> None:
+    """Look at the lock of a study before anything that takes time.
+
+    Raises:
+        StoppedEarly: another process works on it.
+    """
+    lock = studies_folder(workspace) / study / "lock"
+    if is_locked(lock):
+        raise StoppedEarly(
+            f"study {study} is in use by {lock_owner(lock)}; expected one process at a time; follow it with: pipeline "
+            f"status {study}; end it with: pipeline stop {study}"
+        )
+
+
+def stored_facts(workspace: Path, study: str | None) -> dict[str, Any]:
+    """Return what a study remembers; nothing if there is none, or if it was killed while it was being created."""
+    path = studies_folder(workspace) / (study or "") / "study.db"
+    if study is None or not path.is_file():
+        return {}
+    store = StudyStore(path)
+    try:
+        store.check_whole()
+        return store.facts() if store.is_created() else {}
+    finally:
+        store.close()
+
+
+def choose_objective(options: dict[str, Any], source: Source) -> tuple[Objective, str]:
+    """Return what trials are ranked by, and why if the user did not say.
+
+    Raises:
+        InvalidUsage: --until names another metric.
+    """
+    name, reason = options["objective"], ""
+    goal = (options["until"] or "").partition("=")[0]
+    if name is None and goal:
+        name, reason = goal, "as --until says"
+    if name is None:
+        name, reason = setup.default_objective(source)
+    if goal and goal != name:
+        raise InvalidUsage(
+            f"--until {options['until']}: the objective is {name}; expected a value of the objective; name the same "
+            "metric in --until and --objective"
+        )
+    return Objective(name, options["minimise"]), reason

@@ -1,0 +1,60 @@
+"""Where a study keeps checkpoints, pulses and its model, what is still needed, and how much disk must stay free."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipeline.errors import StoppedEarly
+from pipeline.records import TrialTask
+
+FREE_FLOOR_MB = 300  # below this a search stops while its own files still fit
+CHECKPOINTS, PULSES = "checkpoints", "pulses"
+MODEL, NEW_MODEL = "model", "model.new"  # the second is renamed when it is whole
+
+
+def checkpoint_path(task: TrialTask, fold: int | None = None) -> Path:
+    """Return where the training of a rung is saved each epoch; folds have files of their own."""
+    name = "final" if task.is_final else f"t{task.number:05d}-r{task.rung}"
+    suffix = "" if fold is None else f"-f{fold}"
+    return Path(task.study_path) / CHECKPOINTS / f"{name}{suffix}.npz"
+
+
+def pulse_path(study_path: str | Path, attempt: int) -> Path:
+    """Return where a child says how far an attempt is."""
+    return Path(study_path) / PULSES / str(attempt)
+
+
+def drop_files(task: TrialTask) -> None:
+    """Delete the checkpoints of a rung that has ended: the next one begins with fresh weights."""
+    path = checkpoint_path(task)
+    for file in path.parent.glob(f"{path.stem}*.npz"):
+        file.unlink(missing_ok=True)
+
+
+def sweep(study_path: Path, open_rungs: Iterable[tuple[int, int]]) -> None:
+    """Delete what a killed process left: checkpoints of all rungs but `open_rungs` (trial, rung), and all pulses.
+
+    Half-written files go too; a child that outlives its parent for a moment fails to rename its own, and ends.
+    """
+    kept = {f"t{number:05d}-r{rung}" for number, rung in open_rungs}
+    for path in (study_path / CHECKPOINTS).glob("t*.npz"):
+        if "-".join(path.stem.split("-")[:2]) not in kept:
+            path.unlink(missing_ok=True)
+    for folder in (CHECKPOINTS, NEW_MODEL, MODEL):
+        for path in (study_path / folder).glob(".*.tmp-*"):
+            path.unlink(missing_ok=True)
+    shutil.rmtree(study_path / PULSES, ignore_errors=True)
+
+
+def check_free_space(study_path: Path, floor_mb: int = FREE_FLOOR_MB) -> None:
+    """Check that the disk has room for the next checkpoints, models and pages of the database.
+
+    Raises:
+        StoppedEarly: it has less than the floor.
+    """
+    free_mb = shutil.disk_usage(study_path).free / 1e6
+    if free_mb < floor_mb:
+        raise StoppedEarly(
+            f"{study_path}: {free_mb:.0f} MB of disk are free; expected at least {floor_mb} MB; every finished trial "
+            "is kept: free some space and run the same command with --resume"
+        )

@@ -1,0 +1,88 @@
+"""When a search stops by itself: most trials fail for one reason, the disk is nearly full, or someone asked for it."""
+
+import re
+from collections import Counter, deque
+from pathlib import Path
+
+from pipeline.errors import StoppedEarly
+from pipeline.records import COMPLETED, CRASHED, FAILED, INFEASIBLE, PRUNED, STOPPED, TIMEOUT, TrialOutcome
+from pipeline.search.checkpoints import FREE_FLOOR_MB, check_free_space
+
+NUM_RECENT = 20  # attempts of which less than half may fail for one reason
+STOP_FILE = "stop"
+CURES = {
+    INFEASIBLE: "free memory, take fewer --workers, smaller images (--image-size), a smaller space, or looser limits",
+    FAILED: "read the reason; `nan` means too high a learning rate; otherwise try --space tiny",
+    CRASHED: "look into trials.log in the study's folder, and at `pipeline doctor`; take fewer --workers",
+    TIMEOUT: "look into trials.log in the study's folder: the machine may be overloaded, or a disk may hang",
+}
+
+
+class Health:
+    """Watches the outcomes of a search; `check` raises when going on makes no sense."""
+
+    def __init__(self, study_path: Path, free_floor_mb: int = FREE_FLOOR_MB) -> None:
+        self.study_path = study_path
+        self.free_floor_mb = free_floor_mb
+        self.recent: deque[tuple[str, str]] = deque(maxlen=NUM_RECENT)
+        self.is_disk_full = False
+
+    def note(self, outcome: TrialOutcome) -> None:
+        """Take an outcome into account."""
+        self.is_disk_full = self.is_disk_full or bool(outcome.facts.get("is_disk_full"))
+        if outcome.state != STOPPED:
+            is_success = outcome.state in (COMPLETED, PRUNED)
+            self.recent.append((outcome.state, "" if is_success else kind(outcome.reason)))
+
+    def check(self) -> None:
+        """Check that the search should go on.
+
+        Raises:
+            StoppedEarly: most attempts fail for one reason, the disk is full, or `pipeline stop` was called.
+        """
+        self.check_failures()
+        check_stop_file(self.study_path)
+        check_free_space(self.study_path, self.free_floor_mb)
+        if self.is_disk_full:
+            raise StoppedEarly(
+                f"{self.study_path}: the disk is full; expected room for checkpoints; every finished trial is kept: "
+                "free some space and run the same command with --resume"
+            )
+
+    def check_failures(self) -> None:
+        """Stop if more than half of the last NUM_RECENT attempts failed for one reason."""
+        reasons = Counter(entry for entry in self.recent if entry[1])
+        if not reasons:
+            return
+        (state, reason), count = reasons.most_common(1)[0]
+        if 2 * count > NUM_RECENT:
+            raise StoppedEarly(
+                f"{count} of the last {len(self.recent)} attempts ended as {state}: {reason}; expected most to train; "
+                f"{CURES[state]}; every finished trial is kept, and --resume goes on"
+            )
+
+
+def ask_to_stop(study_path: Path) -> None:
+    """Leave the word for the search that works on a study, on this machine or another one, that it should stop."""
+    (study_path / STOP_FILE).touch()
+
+
+def forget_stop(study_path: Path) -> None:
+    """Take the word away: the search that it was meant for is gone."""
+    (study_path / STOP_FILE).unlink(missing_ok=True)
+
+
+def check_stop_file(study_path: Path) -> None:
+    """Stop if `pipeline stop` left its word; it is taken away, so that a resumed search runs.
+
+    Raises:
+        StoppedEarly: it did.
+    """
+    if (study_path / STOP_FILE).exists():
+        forget_stop(study_path)
+        raise StoppedEarly("stopped by `pipeline stop`; every finished trial is kept; --resume goes on")
+
+
+def kind(reason: str) -> str:
+    """Return a reason without its numbers, so that the same failure of two trials counts as one."""
+    return re.sub(r"[-+]?\d[\d.,e+-]*", "N", reason)[:200] or "no reason given"

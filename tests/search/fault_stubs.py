@@ -1,0 +1,179 @@
+"""Trainings that go wrong, each in its own way; they run in real children and need no TensorFlow."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import replacing
+from pipeline.pulse import Pulse
+from pipeline.records import COMPLETED, STOPPED, TrialOutcome, TrialTask
+from pipeline.search.checkpoints import NEW_MODEL, checkpoint_path, pulse_path
+from pipeline.search.store import StudyStore
+from pipeline.search.worker import outcome_of
+from pipeline.training import stopping
+from tests.search.stubs import NUM_IMAGES, epoch_row, save_model, score_of
+
+FOREVER = 3600.0
+NUM_MEGABYTES = 600  # more than a child may take in the tests
+
+
+def warm_up() -> int:
+    """Get ready in no time; stops are heard as in a real child."""
+    stopping.listen()
+    return os.getpid()
+
+
+def hang_at_start() -> int:
+    time.sleep(FOREVER)
+    return os.getpid()
+
+
+def die_at_start() -> int:
+    os._exit(4)
+
+
+def lack_the_backend() -> int:
+    raise ModuleNotFoundError("No module named 'tensorflow'")
+
+
+def outcome(task: TrialTask, score: object = 0.5, state: str = COMPLETED) -> TrialOutcome:
+    """Return what a training returns, with the number of its process."""
+    return TrialOutcome(task.attempt, task.number, task.rung, state, score, facts={"pid": os.getpid()})
+
+
+def first_pulse(task: TrialTask) -> Pulse:
+    path = pulse_path(task.study_path, task.attempt)
+    path.parent.mkdir(exist_ok=True)
+    return Pulse(path)
+
+
+def work_as_bidden(task):
+    return outcome(task)
+
+
+def raise_an_error(task):
+    raise ValueError("no such layer")
+
+
+def leave_python(task):
+    sys.exit(3)
+
+
+def leave_the_process(task):
+    os._exit(9)
+
+
+def break_the_process(task):
+    ctypes.string_at(0)
+
+
+def take_memory(task):
+    pulse, taken = first_pulse(task), []
+    for _ in range(NUM_MEGABYTES):
+        taken.append(os.urandom(1) * 2**20)
+        pulse.touch()
+    time.sleep(FOREVER)
+
+
+def hang_before_the_first_step(task):
+    first_pulse(task)
+    time.sleep(FOREVER)
+
+
+def hang_after_a_step(task):
+    first_pulse(task).batch(1, 1, 1, 100)
+    time.sleep(FOREVER)
+
+
+def hang_and_ignore_sigterm(task):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    hang_after_a_step(task)
+
+
+def step_for_ever(task):
+    pulse, step = first_pulse(task), 0
+    while True:
+        step += 1
+        pulse.batch(1, 1, step, 100)
+        time.sleep(0.01)
+
+
+def step_until_asked(task):
+    pulse, step = first_pulse(task), 0
+    while not stopping.is_requested():
+        step += 1
+        pulse.batch(1, 1, step, 100)
+        time.sleep(0.01)
+    stopping.clear()
+    return outcome(task, None, STOPPED)
+
+
+def print_much(task):
+    for _ in range(100):
+        sys.stdout.write("x" * 10**6)
+    return outcome(task)
+
+
+# JSON-able names, as hyperparameters are.
+SCORES = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf"), "text": "0.9", "nothing": None}
+
+
+def return_an_odd_score(task):
+    return outcome(task, SCORES[task.params["score"]])
+
+
+def return_nothing(task):
+    return None
+
+
+def return_what_cannot_be_sent(task):
+    return threading.Lock()
+
+
+def train(task: TrialTask) -> TrialOutcome:
+    """Do what the hyperparameter `fault` names."""
+    return globals()[task.params["fault"]](task)
+
+
+BAD_TRIALS = {0: "leave_the_process", 1: "take_memory", 2: "hang_after_a_step", 3: "raise_an_error"}
+
+
+def train_by_number(task: TrialTask) -> TrialOutcome:
+    """Let some trials go wrong, each in its own way, and the others go well."""
+    return globals()[BAD_TRIALS.get(task.number, "work_as_bidden")](task)
+
+
+# ---- trainings that write all that a real one writes -----------------------------------------------------------------
+
+CHECKPOINT_BYTES, MODEL_BYTES = 200_000, 300_000
+
+
+def train_on_disk(task: TrialTask) -> TrialOutcome:
+    """Train at once, behind the border that turns exceptions into outcomes."""
+    return outcome_of(write_training, task)
+
+
+def write_training(task: TrialTask) -> tuple[float, dict[str, Any]]:
+    """Write pulse, epochs and checkpoints, and of a winner the model; return score and facts."""
+    beat, score = first_pulse(task), score_of(task.params, task.rung)
+    store = StudyStore(Path(task.study_path) / "study.db")
+    try:
+        for index in range(max(1, round(task.samples / NUM_IMAGES))):
+            beat.batch(index + 1, 1, 1, 1)
+            store.add_epoch(task.attempt, epoch_row(task.first_step + index, score))
+            with replacing(checkpoint_path(task)) as temporary:
+                temporary.write_bytes(bytes(CHECKPOINT_BYTES))
+    finally:
+        store.close()
+        beat.close()
+    if not task.is_final:
+        return score, {}
+    facts = save_model(task)
+    with (Path(task.study_path) / NEW_MODEL / "test_logits.npy").open("wb") as file:
+        file.write(bytes(MODEL_BYTES))
+    return score, facts
