@@ -4,7 +4,8 @@
     python benchmarks/data.py photos [COUNT]    224 x 224 JPEG files to 96 x 96 against a full decode and resize
     python benchmarks/data.py scan [COUNT]      a tree of empty files: scan and key
     python benchmarks/data.py memory [COUNT...] peak memory of a check and a split of so many small files
-    python benchmarks/data.py child [FOLDER]    what decoding in a disposable child costs against decoding in threads
+    python benchmarks/data.py child FOLDER      what decoding in a disposable child costs against decoding in threads
+    python benchmarks/data.py stream FOLDER     batches in random order, decoded anew, against the same in threads
 
 Everything generated lies in a folder of its own under TMPDIR, which is deleted. Each figure is the median of n runs.
 """
@@ -28,7 +29,7 @@ from accuracy import describe_machine, installed
 from PIL import Image
 
 from pipeline.data.cache import SpecOptions, choose_spec, open_cache
-from pipeline.data.chunks import decode_chunk
+from pipeline.data.chunks import Chunk, decode_chunk
 from pipeline.data.dataset import split_dataset
 from pipeline.data.decoders import CHUNK, Decoders, chunks_of
 from pipeline.data.sources import open_source, source_key
@@ -107,13 +108,16 @@ def photos(count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = write_photos(Path(folder, "set"), count)
         paths = image_files(root)
-        full = timed(partial(in_threads, full_decode_and_resize, paths))
-        decoding = timed(partial(decode_all, paths, ImageSpec(96, 96, 3)))
+        fulls, decodings = [], []
+        for _ in range(RUNS):
+            fulls.append(timed(partial(in_threads, full_decode_and_resize, paths)))
+            decodings.append(timed(partial(decode_all, paths, ImageSpec(96, 96, 3))))
+        full, decoding = statistics.median(fulls), statistics.median(decodings)
         whole = timed(partial(check_and_cache, root, Path(folder), 96))
     report(
-        "photos", num_images=count, n=1, full_rate=round(count / full), decode_rate=round(count / decoding),
-        whole_rate=round(count / whole), decode_ratio=round(full / decoding, 3), whole_ratio=round(full / whole, 3),
-        bar=1.5,
+        "photos", num_images=count, n=RUNS, full_seconds=fulls, decode_seconds=decodings,
+        full_rate=round(count / full), decode_rate=round(count / decoding), whole_rate=round(count / whole),
+        decode_ratio=round(full / decoding, 3), whole_ratio=round(full / whole, 3), bar=1.5,
     )  # fmt: skip
 
 
@@ -298,10 +302,36 @@ def child(root: Path) -> None:
     report("child", num_images=len(paths), n=RUNS, chunk=CHUNK, images_per_second=medians)
 
 
+def stream(root: Path) -> None:
+    """Measure batches of 128 images in random order that are decoded anew, as a training whose images stream gets them,
+    against the same decoding in threads of this process."""
+    from pipeline.data.streaming import StreamedImages, write_locations
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = open_source(str(root), Path(folder))
+        spec = choose_spec(source, SpecOptions())
+        write_locations(Path(folder, "index.parquet"), source)
+        images = StreamedImages(Path(folder, "index.parquet"), spec)
+        order = np.random.default_rng(0).permutation(len(source))[: 128 * 100].reshape(100, 128)
+        images[order[0]]  # starts the children
+        rates: dict[str, list[float]] = {"threads": [], "disposable children": []}
+
+        def in_thread(row: int) -> object:
+            return decode_chunk(Chunk(0, [source.storage.location(row)]), spec)
+
+        for _ in range(RUNS):
+            with ThreadPoolExecutor(THREADS) as pool:
+                seconds = timed(lambda: [np.stack([r[0] for r in pool.map(in_thread, batch)]) for batch in order])
+            rates["threads"].append(order.size / seconds)
+            rates["disposable children"].append(order.size / timed(lambda: [images[batch] for batch in order]))
+    medians = {name: round(statistics.median(values)) for name, values in rates.items()}
+    report("stream", num_images=order.size, n=RUNS, size=spec.shape, images_per_second=medians)
+
+
 if __name__ == "__main__":
     name, *rest = sys.argv[1:]
-    if name in ("cifar", "child"):
-        {"cifar": cifar, "child": child}[name](Path(rest[0]))
+    if name in ("cifar", "child", "stream"):
+        {"cifar": cifar, "child": child, "stream": stream}[name](Path(rest[0]))
     elif name == "memory":
         memory([int(text) for text in rest] or [6_000, 60_000, 300_000])
     else:

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -190,10 +191,15 @@ class StoredDataset:
         """Return one array by its name."""
         return np.asarray(np.load(self.folder / f"{name}.npy"))
 
+    @cached_property
+    def images(self) -> Images:
+        """The pixels of all images; one object, so that one set of children decodes what is streamed."""
+        return open_images(self.cache_folder, self.spec)
+
     def subset(self, rows: NDArray[np.int64]) -> Subset:
         """Return some images."""
         weights = self.column("weights")[rows] if (self.folder / "weights.npy").exists() else None
-        return Subset(View(open_images(self.cache_folder, self.spec), rows), self.column("labels")[rows], weights)
+        return Subset(View(self.images, rows), self.column("labels")[rows], weights)
 
     def split(self, *names: str) -> Subset:
         """Return the images of some splits."""

@@ -88,6 +88,10 @@ class Decoders:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the children, whatever they do."""
         self.pool.stop()
         self.pool.join()
 
@@ -132,8 +136,7 @@ class Decoders:
         try:
             future: Future[Result] = self.pool.schedule(work, args=(chunk,), timeout=seconds)
         except RuntimeError:
-            self.pool.stop()
-            self.pool.join()
+            self.stop()
             self.pool = self.make_pool()
             future = self.pool.schedule(work, args=(chunk,), timeout=seconds)
         return future
@@ -165,8 +168,13 @@ def describe_exit(exitcode: int | None) -> str:
     return f"signal {-exitcode}" if exitcode is not None and exitcode < 0 else f"exit code {exitcode}"
 
 
-def chunks_of(location: Callable[[int], Location], rows: Sequence[int], image_bytes: int) -> Iterator[Chunk]:
-    """Yield the images of `rows` in chunks, numbered by their place in `rows`; an image decodes to `image_bytes`."""
-    size = max(1, min(CHUNK, CHUNK_BYTES // image_bytes))
+def chunks_of(
+    location: Callable[[int], Location], rows: Sequence[int], image_bytes: int, most: int = CHUNK
+) -> Iterator[Chunk]:
+    """Yield the images of `rows` in chunks of at most `most`, numbered by their place in `rows`.
+
+    An image decodes to `image_bytes`.
+    """
+    size = max(1, min(most, CHUNK_BYTES // image_bytes))
     for start in range(0, len(rows), size):
         yield Chunk(start, [location(row) for row in rows[start : start + size]])

@@ -1,18 +1,21 @@
 """Images that do not fit on the disk: decoded whenever they are asked for, from where they lie."""
 
+import os
+import weakref
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.chunks import decode_content, load
+from pipeline.data.chunks import decode_chunk
 from pipeline.data.decode import DecodeError
+from pipeline.data.decoders import CHUNK, Decoders, Killed, chunks_of
 from pipeline.data.source import Location, Source, encodable
 from pipeline.errors import DataError
-from pipeline.machine import num_cores
 from pipeline.records import ImageSpec
 
 BLOCK = 2_000  # rows of the index that are built at once; five times as many take 15 MB more
@@ -20,8 +23,6 @@ BLOCK = 2_000  # rows of the index that are built at once; five times as many ta
 
 def write_locations(path: Path, source: Source) -> None:
     """Write the index of a cache: id, location, label and weight of each image, one row an image."""
-    import os
-
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -46,12 +47,9 @@ def write_locations(path: Path, source: Source) -> None:
 
 
 class StreamedImages:
-    """Images (num_images, height, width, channels) that are decoded by threads at each access; nothing is kept.
+    """Images (num_images, height, width, channels) that are decoded by children at each access; nothing is kept.
 
-    They are decoded in the process that asks, unlike everywhere else: each was decoded once before, in a child that
-    may die, and those that killed or stalled it are left out by every user. One that harms now has changed since, and
-    costs a trial's process, which is a disposable child itself, or the command that writes a page. `data.decoders`
-    would not do here: the children of pebble are daemons, which multiprocessing forbids children of their own.
+    The children start with the first access and end with this object, or with the process that asked.
     """
 
     def __init__(self, index_path: Path, spec: ImageSpec) -> None:
@@ -62,33 +60,42 @@ class StreamedImages:
         self.places = np.stack([table[name].to_numpy() for name in ("offset", "size", "row")], axis=1)
         self.spec = spec
         self.shape = (table.num_rows, *spec.shape)
-        self.pool = ThreadPoolExecutor(num_cores(), thread_name_prefix="decode")
+        self.decoders: Decoders | None = None
+        self.lock = Lock()  # batches are asked for by the threads of Keras
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
-        """Return the images of a slice or of an array of row numbers, decoded now."""
-        numbers: Sequence[int] = np.arange(len(self))[rows]
-        images = np.empty((len(numbers), *self.spec.shape), self.spec.dtype)
-        for place, pixels in enumerate(self.pool.map(self.decode_row, numbers)):
-            images[place] = pixels
-        return images
-
-    def decode_row(self, row: int) -> NDArray[Any]:
-        """Return the pixels of one image.
+        """Return the images of a slice or of an array of row numbers, decoded now.
 
         Raises:
-            DataError: its file has changed since it was checked.
+            DataError: a file has changed since it was checked.
         """
-        import os
+        numbers: Sequence[int] = np.arange(len(self))[rows]
+        images = np.empty((len(numbers), *self.spec.shape), self.spec.dtype)
+        with self.lock:
+            if self.decoders is None:
+                self.decoders = Decoders()
+                weakref.finalize(self, self.decoders.stop)
+            size = min(CHUNK, -(-len(numbers) // self.decoders.num_workers))
+            chunks = chunks_of(self.location, numbers, self.spec.num_bytes, max(1, size))
+            for chunk, decoded in self.decoders.map(partial(decode_chunk, spec=self.spec), chunks):
+                for place, pixels in enumerate([decoded] if isinstance(decoded, Killed) else decoded):
+                    if not isinstance(pixels, np.ndarray):
+                        raise DataError(changed(chunk.locations[place], pixels))
+                    images[chunk.first + place] = pixels
+        return images
 
-        path = os.fsdecode(self.paths[int(row)].as_py())
-        offset, size, place = (int(value) for value in self.places[row])
-        try:
-            return decode_content(load(Location(path, offset, size, place), self.spec), self.spec)[0]
-        except DecodeError as error:
-            raise DataError(
-                f"{encodable(path)}: {error.code}, {error.detail}; expected the picture that was there when the search "
-                "began; restore it, or begin another study"
-            ) from error
+    def location(self, row: int) -> Location:
+        """Return where an image lies."""
+        return Location(os.fsdecode(self.paths[int(row)].as_py()), *(int(value) for value in self.places[row]))
+
+
+def changed(location: Location, reason: DecodeError | Killed) -> str:
+    """Return the message on an image that has pixels no more."""
+    detail = f"killed, {reason}" if isinstance(reason, Killed) else f"{reason.code}, {reason.detail}"
+    return (
+        f"{encodable(location.path)}: {detail}; expected the picture that was there when the search began; restore it, "
+        "or begin another study"
+    )
