@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.data import arrays, cifar, download
+from pipeline.data import cifar, download, idx
 from pipeline.data.cache_folder import LIMIT_BYTES
 from pipeline.data.folders import from_folder
 from pipeline.data.source import Source
@@ -136,7 +136,7 @@ def open_builtin(name: str, workspace: Path, source_folder: str | None, limit_by
         place = find_place(name, workspace, source_folder)
         layout = cifar.LAYOUTS.get(name)
         if layout is None:
-            source = arrays.from_idx_folder(place, workspace, limit_bytes, CLASSES[name])
+            source = idx.from_idx_folder(place, workspace, limit_bytes, CLASSES[name])
         else:
             source = cifar.from_cifar(layout, place, workspace, limit_bytes, CLASSES[name])
     return replace(source, name=name, origin=f"built-in set {name}", is_official=True)
@@ -166,7 +166,7 @@ def find_files(name: str, folder: Path) -> Path | None:
     """Return where in `folder` the files of a set lie: the folder itself, or one or an archive in it."""
     if name in cifar.LAYOUTS:
         return cifar.find_files(cifar.LAYOUTS[name], folder)
-    return folder if arrays.is_idx_folder(folder) else None
+    return folder if idx.is_idx_folder(folder) else None
 
 
 def missing(name: str, folder: Path) -> str:
@@ -174,7 +174,7 @@ def missing(name: str, folder: Path) -> str:
     if name in cifar.LAYOUTS:
         layout = cifar.LAYOUTS[name]
         return f"found no {layout.archive}; expected {layout.expected}"
-    return f"found no {arrays.missing_idx(folder)}[.gz]; expected {arrays.IDX_EXPECTED}"
+    return f"found no {idx.missing_idx(folder)}[.gz]; expected {idx.IDX_EXPECTED}"
 
 
 def download_files(name: str, folder: Path) -> None:
@@ -184,7 +184,7 @@ def download_files(name: str, folder: Path) -> None:
         DataError: one cannot be had, or is not as published; the message names the other ways.
     """
     one = SETS[name]
-    expected = cifar.LAYOUTS[name].expected if name in cifar.LAYOUTS else arrays.IDX_EXPECTED
+    expected = cifar.LAYOUTS[name].expected if name in cifar.LAYOUTS else idx.IDX_EXPECTED
     for file_name, digest in DIGESTS[name].items():
         if (folder / file_name).is_file():
             continue

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data import arrays, builtin, folders, remote, shards, tables
+from pipeline.data import builtin, folders, idx, npz, remote, shards, tables
 from pipeline.data.cache_folder import LIMIT_BYTES
 from pipeline.data.folders import class_name
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Members, Rows, Source, encodable
@@ -46,8 +46,8 @@ def open_source(data: str, workspace: Path, source_folder: str | None = None, li
 
 def open_folder(path: Path, workspace: Path, limit_bytes: int) -> Source:
     """Return the labelled images of a folder."""
-    if arrays.has_idx(path):
-        return arrays.from_idx_folder(path, workspace, limit_bytes)
+    if idx.has_idx(path):
+        return idx.from_idx_folder(path, workspace, limit_bytes)
     if shards.is_shard_folder(path):
         return shards.from_shards(path)
     return folders.from_folder(path, source_name(str(path)), encodable(str(path)))
@@ -61,7 +61,7 @@ def open_file(path: Path, workspace: Path, limit_bytes: int) -> Source:
         remote.refuse_unserved(source)
         return source
     if kind == ".npz":
-        return arrays.from_npz(path, workspace, limit_bytes)
+        return npz.from_npz(path, workspace, limit_bytes)
     if shards.is_shard(path):
         return shards.from_shards(path)
     raise wrong_layout(str(path), "a file of another kind")

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.data import arrays, cache_folder
-from pipeline.data.arrays import from_idx_folder, from_npz, is_idx_folder
+from pipeline.data.idx import from_idx_folder, is_idx_folder
+from pipeline.data.npz import from_npz
 from pipeline.errors import DataError, StoppedEarly
 
 RNG = np.random.default_rng(0)
