@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.interruptions import interruptions
-from pipeline.cli.output import SCHEMA, json_option, next_steps, result_json, verbosity_options
+from pipeline.cli.output import json_option, verbosity_options
 
 
 @click.command("promote")
@@ -31,7 +31,7 @@ def command(study: str, pick: str, as_json: bool) -> None:
       pipeline promote photos-1 --pick 12
     """
     from pipeline.cli.search import command as search_command
-    from pipeline.cli.search import print_result, what_next
+    from pipeline.cli.search import print_end
     from pipeline.cli.search_job import Search
     from pipeline.cli.search_plan import Call, make_plan
 
@@ -42,8 +42,4 @@ def command(study: str, pick: str, as_json: bool) -> None:
         lambda: f"the study is as it was; try again with: pipeline promote {study} --pick {pick}"
     ) as stop:
         facts = search.run(stop)
-    if as_json:
-        result_json({"schema": SCHEMA, **facts})
-    else:
-        print_result(facts)
-    next_steps(*what_next(facts))
+    print_end(facts, as_json)

@@ -72,6 +72,11 @@ def command(context: click.Context, /, data: str | None, dry_run: bool, as_json:
     search = Search(plan)
     with interruptions(lambda: f"every finished trial is kept; continue with: {plan.resume_command()}") as stop:
         facts = search.run(stop)
+    print_end(facts, as_json)
+
+
+def print_end(facts: dict[str, Any], as_json: bool) -> None:
+    """Print what a search, or a promotion, ended with, and what to type next."""
     if as_json:
         result_json({"schema": SCHEMA, **facts})
     else:
