@@ -15,6 +15,7 @@ from pipeline.errors import DataError
 
 KINDS = ("csv", "jsonl", "parquet")
 ODD = os.fsdecode(b"a/\xff.png")
+NAMES = st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1)
 
 
 def source_of(root, paths, labels=None, **columns):
@@ -59,15 +60,10 @@ def test_several_labels_survive(tmp_path, kind):
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    st.lists(
-        st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1), min_size=2, unique=True
-    ),
-    st.sampled_from(KINDS),
-)
+@given(st.lists(NAMES, min_size=2, unique=True), st.sampled_from(KINDS))
 def test_any_name_survives(tmp_path_factory, names, kind):
     folder = tmp_path_factory.mktemp("any")
-    paths = [f"x{name}" for name in names]
+    paths = [f"x{name}/y{name}" for name in names]
     source = source_of(folder, paths)
     manifest.write_manifest(folder / f"t.{kind}", source, np.arange(len(paths)))
     again = open_source(str(folder / f"t.{kind}"), folder)
