@@ -1,4 +1,4 @@
-"""One real MLflow server for all tests that need one."""
+"""An environment without MLflow settings, and one real MLflow server for all tests that need one."""
 
 import os
 import socket
@@ -9,6 +9,13 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a test an environment without MLflow settings, and take back those that the code makes."""
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")

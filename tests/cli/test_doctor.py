@@ -1,7 +1,6 @@
 """`pipeline doctor`: what it finds and what it advises."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -10,14 +9,7 @@ from click.testing import CliRunner
 from pipeline.cli import doctor
 from pipeline.cli.main import cli
 
-
-@pytest.fixture(autouse=True)
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder and no MLflow settings."""
-    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("workspace")
 
 
 def test_lock_is_read_without_hashes_and_comments(tmp_path: Path) -> None:

@@ -1,18 +1,8 @@
 """`pipeline promote`: what it refuses before any time is spent."""
 
-import pytest
 from click.testing import CliRunner
 
 from pipeline.cli.main import cli
-from pipeline.search.store import studies_folder
-from tests.search.test_snapshot import make_store
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    make_store(tmp_path).close()
-    return studies_folder(tmp_path) / "photos-1"
 
 
 def run(*arguments: str):

@@ -2,19 +2,12 @@
 
 import json
 
-import pytest
 from click.testing import CliRunner
 
 from pipeline.cli.main import cli
 from pipeline.files import locked
 from pipeline.search.store import studies_folder
 from tests.search.test_snapshot import fill, make_store
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def run(*arguments: str):

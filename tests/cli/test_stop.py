@@ -23,16 +23,8 @@ from pipeline.search.job import run_trials, train_winner
 from pipeline.search.store import FINAL_TRIAL, studies_folder
 from tests.cli.search_driver import PretendEngine, make_study
 from tests.cli.workspace import pipeline
-from tests.search.test_snapshot import make_store
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    make_store(tmp_path).close()
-    return studies_folder(tmp_path) / "photos-1"
 
 
 def run(*arguments: str):

@@ -1,7 +1,6 @@
 """`pipeline sync`: what it sends, what it says and with which code it ends."""
 
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +21,7 @@ FACTS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder and no MLflow settings, then and afterwards."""
-    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("workspace")
 
 
 def sync(*arguments: str) -> Result:

@@ -1,6 +1,5 @@
 """`pipeline ui`: what it refuses, what it prints, and that nothing of the server stays behind."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -15,14 +14,7 @@ from click.testing import CliRunner, Result
 from pipeline.cli.main import cli
 from tests.cli.workspace import command
 
-
-@pytest.fixture(autouse=True)
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder and no MLflow settings."""
-    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("workspace")
 
 
 def run(*arguments: str) -> Result:

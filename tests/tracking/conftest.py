@@ -1,6 +1,5 @@
 """A clean environment for each test and a tiny bundle."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -9,10 +8,8 @@ from tests.tracking.fakes import tiny_bundle
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each test an environment without MLflow settings, and take back those that the code makes."""
-    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        monkeypatch.delenv(name)
+def clean(environment: None) -> None:
+    """Give each test an environment without MLflow settings."""
 
 
 @pytest.fixture(scope="session")
