@@ -29,6 +29,7 @@ def test_a_file_keeps_its_old_content_when_the_writer_fails(tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["state.json"]
 
 
+@pytest.mark.heavy
 def test_a_second_process_is_refused_and_told_who_holds_the_lock(tmp_path):
     holder = (
         "import sys, time\nfrom pathlib import Path\nfrom pipeline.files import locked\n"

@@ -43,6 +43,7 @@ class PretendEngine:
     """Two children that count batches into their pulses; every fifth trial has no memory."""
 
     halt_at: float = math.inf
+    step_seconds: float = STEP_SECONDS
     running: list[TrialTask] = field(default_factory=list)
     pulses: dict[int, Pulse] = field(default_factory=dict)
     steps: Counter[int] = field(default_factory=Counter)
@@ -58,7 +59,7 @@ class PretendEngine:
         self.pulses[task.attempt] = Pulse(path)
 
     def wait(self, seconds):
-        time.sleep(STEP_SECONDS)
+        time.sleep(self.step_seconds)
         if self.num_done >= self.halt_at:
             raise RuntimeError("a bug in the engine")
         return [outcome for task in list(self.running) if (outcome := self.step(task))]

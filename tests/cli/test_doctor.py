@@ -57,17 +57,20 @@ def test_python_has_to_be_one_that_tensorflow_supports(version: str, state: str)
     assert (check.advice == "install Python 3.11 or newer, but older than 3.14") == (state == "failed")
 
 
+@pytest.mark.heavy
 def test_child_imports_nothing_of_the_workspace(workspace: Path) -> None:
     (workspace / "json.py").write_text("raise SystemExit('a file of the workspace was imported')")
     assert doctor.ask_child("import json; print(json.dumps({'ok': 1}))", workspace) == {"ok": 1}
 
 
+@pytest.mark.heavy
 def test_child_that_fails_is_a_finding(workspace: Path) -> None:
     assert doctor.ask_child("raise ValueError('no such backend')", workspace) == {
         "error": "ValueError: no such backend"
     }
 
 
+@pytest.mark.heavy
 def test_child_that_hangs_is_a_finding(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "CHILD_SECONDS", 0.2)
     assert doctor.ask_child("input() if False else __import__('time').sleep(60)", workspace) == {

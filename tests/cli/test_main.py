@@ -29,6 +29,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.heavy
 def test_every_help_has_an_example_and_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", CODE, json.dumps(HELPS)], capture_output=True, text=True, check=True)
     for arguments, (code, text, modules) in zip(HELPS, json.loads(done.stdout), strict=True):
@@ -45,6 +46,7 @@ def test_every_command_shown_exists_and_has_the_shared_options():
             assert {"--verbose", "--quiet"} <= flags
 
 
+@pytest.mark.heavy
 def test_completion_completes_commands_and_options(tmp_path):
     def complete(words, index):
         environment = {**os.environ, "_PIPELINE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": index}
@@ -55,6 +57,7 @@ def test_completion_completes_commands_and_options(tmp_path):
     assert complete("pipeline search d --oracle gr", "4") == "plain,grid\n"
 
 
+@pytest.mark.heavy
 def test_an_unknown_command_is_usage():
     done = subprocess.run(command("serch"), capture_output=True, text=True)
     assert (done.returncode, "No such command 'serch'" in done.stderr) == (2, True)

@@ -44,6 +44,7 @@ def image_path(tmp_path) -> Path:
     return path
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("arguments", [["--help"], ["champion", "typo", "-o", "out"]])
 def test_help_and_a_mistyped_input_load_nothing_heavy(tmp_path, arguments):
     code = f"""

@@ -76,10 +76,11 @@ def test_a_running_search_stops_resumably_and_a_stale_word_does_not_stop_the_nex
 
 def test_the_last_training_of_the_winner_stops_as_well(folder):
     study = make_study(folder, 1, lambda: 0.0)
-    run_trials(study, PretendEngine(), Follower(study, lambda: 0.0, Interruptions()))
+    engine = PretendEngine(step_seconds=0.0)
+    run_trials(study, engine, Follower(study, lambda: 0.0, Interruptions()))
     ask_to_stop(folder)
     with pytest.raises(StoppedEarly, match="stopped by `pipeline stop`"):
-        train_winner(study, PretendEngine(), study.rows[0], Follower(study, lambda: 0.0, Interruptions()))
+        train_winner(study, engine, study.rows[0], Follower(study, lambda: 0.0, Interruptions()))
     assert [attempt.state for attempt in study.store.attempts(FINAL_TRIAL)] == [STOPPED]
     assert not (folder / "stop").exists()
 

@@ -149,6 +149,7 @@ with cache_folder.building(pathlib.Path(sys.argv[1]), "one") as folder:
 """
 
 
+@pytest.mark.heavy
 def test_what_a_killed_builder_left_is_swept_and_a_live_one_is_left_alone(home):
     builder = subprocess.Popen([sys.executable, "-c", KILLED, str(home)], stdout=subprocess.PIPE, text=True)
     try:

@@ -21,6 +21,7 @@ from pipeline.space import SearchSpace, load_space
 
 NUM_IMAGES, NUM_FINAL_IMAGES = 1000, 1250
 RUNGS = (1000, 3000, 9000)
+TINY = load_space("tiny")  # read once; hundreds of studies have it
 FAILING = {4: 0, 9: 0}  # the rung in which a trial of a scripted study fails by design, by its number
 EPOCH_SECONDS = "STUB_EPOCH_SECONDS"  # name of the environment variable that says how long an epoch takes in a child
 FACTS: dict[str, Any] = {
@@ -167,7 +168,7 @@ def unlimited(max_trials: int | None = 6, rungs: tuple[int, ...] = RUNGS) -> Bud
 
 def make_terms(space: SearchSpace | None = None, **changes: Any) -> Terms:
     """Return the terms of a study on small grey images; without a portfolio unless one is given."""
-    space = space or load_space("tiny")
+    space = space or TINY
     values = {"seed": 3, "typical": space.defaults(), **changes}
     return Terms(space, (8, 8, 1), 2, num_images=NUM_IMAGES, num_final_images=NUM_FINAL_IMAGES, **values)
 

@@ -12,9 +12,10 @@ from pipeline.search.job import adopt_model, finish, pick_trial
 from pipeline.search.ranking import pareto_front, ranked
 from pipeline.search.setup import FIXED_FACTS
 from pipeline.search.store import DONE, FINAL_TRIAL, StudyStore, studies_folder
-from pipeline.space import load_space, space_from
+from pipeline.space import space_from
 from tests.search.stubs import (
     FACTS,
+    TINY,
     InstantEngine,
     Silence,
     ends,
@@ -43,7 +44,7 @@ params:
 
 def facts_of(study: str, space=None, **changes):
     """Return the facts of a study on the stub's images."""
-    fixed = dict.fromkeys(FIXED_FACTS) | {"space": (space or load_space("tiny")).to_json()}
+    fixed = dict.fromkeys(FIXED_FACTS) | {"space": (space or TINY).to_json()}
     return {**fixed, **FACTS, "study": study, "oracle": "asha", **changes}
 
 
@@ -66,7 +67,7 @@ def parent(tmp_path):
 
 def fork(tmp_path, parent, **changes):
     """Return what was said, and the new study."""
-    space = changes.pop("space_object", load_space("tiny"))
+    space = changes.pop("space_object", TINY)
     (studies_folder(tmp_path) / "new").mkdir()
     store = StudyStore(studies_folder(tmp_path) / "new" / "study.db")
     store.create({**parent, "study": "new", "space": space.to_json(), "forked_from": parent["study"], **changes})

@@ -23,9 +23,10 @@ from pipeline.search.job import run_trials
 from pipeline.search.pace import Limits
 from pipeline.search.store import DONE, FINAL_TRIAL, StudyStore
 from pipeline.search.study import trial_seed, winner
-from pipeline.space import load_space, space_from
+from pipeline.space import space_from
 from tests.search.stubs import (
     RUNGS,
+    TINY,
     Clock,
     InstantEngine,
     Silence,
@@ -65,7 +66,7 @@ def step(study, **changes):
 
 
 def oracle_for(study_oracle=None, **options):
-    return study_oracle or StubOracle(load_space("tiny"), **options)
+    return study_oracle or StubOracle(TINY, **options)
 
 
 def reopened(study, **options):
@@ -78,7 +79,7 @@ def reopened(study, **options):
 
 
 def test_the_portfolio_comes_first_and_needs_no_oracle(tmp_path):
-    strong = [{**load_space("tiny").defaults(), "learning_rate": rate} for rate in (0.002, 0.004)]
+    strong = [{**TINY.defaults(), "learning_rate": rate} for rate in (0.002, 0.004)]
     study = make_study(tmp_path, unlimited(4), make_terms(portfolio=tuple(strong)))
     assert [step(study).params for _ in strong] == strong
     assert study.oracle is None
@@ -89,7 +90,7 @@ def test_the_portfolio_comes_first_and_needs_no_oracle(tmp_path):
 
 
 def test_an_oracle_made_late_learns_all_that_happened_in_its_order(tmp_path):
-    strong = [{**load_space("tiny").defaults(), "learning_rate": rate} for rate in (0.002, 0.003, 0.004, 0.005)]
+    strong = [{**TINY.defaults(), "learning_rate": rate} for rate in (0.002, 0.003, 0.004, 0.005)]
     oracle = oracle_for()
     study = make_study(tmp_path, unlimited(9), make_terms(portfolio=tuple(strong)), oracle=oracle)
     step(study)

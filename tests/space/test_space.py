@@ -198,6 +198,7 @@ def test_installed_spaces_are_found_from_any_folder(tmp_path: Path, monkeypatch:
     assert load_space("tiny").names()[0] == "depth"
 
 
+@pytest.mark.heavy
 def test_spaces_need_no_heavy_package() -> None:
     code = "import sys, pipeline.space; print({'keras', 'keras_tuner', 'numpy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
