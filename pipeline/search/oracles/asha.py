@@ -31,12 +31,12 @@ class ASHAOracle(TPEOracle):
         trial = super().create_trial(tuner_id)
         if trial.status == TrialStatus.RUNNING and trial.hyperparameters.values.get(PARENT) in self.trials:
             parent = self.trials[trial.hyperparameters.values[PARENT]]
-            self.rungs[rung_of(parent)].promoted.add(parent.trial_id)
+            self.rungs[rung_of(parent)].promote(parent.trial_id)
         return trial
 
     def withdraw(self, slot: str) -> None:
         """Forget a trial that was refused; its parent may be promoted another time."""
         parent = self.trials.get(self.ongoing_trials[slot].hyperparameters.values.get(PARENT))
         if parent is not None:
-            self.rungs[rung_of(parent)].promoted.discard(parent.trial_id)
+            self.rungs[rung_of(parent)].take_back(parent.trial_id)
         StudyOracle.withdraw(self, slot)

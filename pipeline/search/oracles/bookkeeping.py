@@ -101,10 +101,10 @@ class StudyOracle(kt.Oracle):
         return self.create_trial(slot)
 
     def withdraw(self, slot: str) -> None:
-        """Forget a trial that was refused, but not that its configuration was proposed."""
+        """Forget the trial that was just proposed and refused, but not that its configuration was proposed."""
         trial = self.ongoing_trials.pop(slot)
         del self.trials[trial.trial_id]
-        self.start_order.remove(trial.trial_id)
+        self.start_order.pop()  # it was the last to start; to look for it takes longer the more trials there are
         self._id_to_hash.pop(trial.trial_id)  # the next trial gets this id, and would free the configuration
 
     def score_trial(self, trial: Trial) -> None:

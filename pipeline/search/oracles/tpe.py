@@ -73,9 +73,9 @@ class TPEOracle(StudyOracle):
     def observations(self) -> list[FrozenTrial]:
         """Return what the estimator learns from, numbered from 1 in the order in which it was proposed."""
         needed = max(NUM_STARTUP, len(self.distributions) + 3)  # BOHB: N_min + 2 with N_min = d + 1
-        level = max((level for level, rung in self.rungs.items() if len(rung.results) >= needed), default=0)
+        level = max((level for level, rung in self.rungs.items() if len(rung.arrived) >= needed), default=0)
         rung = self.rungs[level]
-        ids = {result.trial_id for result in (*rung.best(NUM_BEST), *rung.arrived[-NUM_RECENT:])}
+        ids = {result.trial_id for result in (*rung.best(NUM_BEST), *rung.latest(NUM_RECENT))}
         ids |= {trial_id for other in list(self.rungs.values()) for trial_id in other.failed[-NUM_FAILED:]}
         ids |= {trial.trial_id for trial in self.ongoing_trials.values()}
         trials = [self.trials[trial_id] for trial_id in sorted(ids, key=int)]
