@@ -3,9 +3,12 @@
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 
 from pipeline.errors import Interrupted
+
+EXIT_SECONDS = 7.0  # from a signal until all is saved and sent; Python itself then takes some 2 s to end, of 10 s
 
 
 class Interruptions:
@@ -13,11 +16,12 @@ class Interruptions:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.received_at = 0.0
         self.is_deferred = False
 
     def note(self, number: int, _frame: object) -> None:
         """Take the first signal; the next one ends the process at once."""
-        self.received = signal.Signals(number)
+        self.received, self.received_at = signal.Signals(number), time.monotonic()
         for again in (signal.SIGINT, signal.SIGTERM):
             signal.signal(again, lambda second, _frame: os._exit(128 + second))
         if not self.is_deferred:
@@ -27,6 +31,10 @@ class Interruptions:
         """Raise KeyboardInterrupt if a signal was noted."""
         if self.received is not None:
             raise KeyboardInterrupt
+
+    def seconds_left(self) -> float | None:
+        """Return the seconds that an end may still take after a signal; None if there was no signal."""
+        return None if self.received is None else max(0.0, self.received_at + EXIT_SECONDS - time.monotonic())
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:

@@ -104,7 +104,7 @@ class Search:
             raise
         finally:
             engine.stop()
-            run_id = mirror.finish(state) if mirror else None
+            run_id = mirror.finish(state, stop.seconds_left()) if mirror else None
         return self.publish(store, finished, run_id)
 
     def known_result(self) -> dict[str, Any]:

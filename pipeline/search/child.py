@@ -73,10 +73,17 @@ class Child:
         self.warming = self.pool.schedule(self.warm_up)
         self.num_tasks, self.first_mb = 0, 0.0
 
+    def end(self) -> None:
+        """Begin to end the process, whatever it does; `stop` waits for it. A task is killed: its checkpoint stands."""
+        if self.pool is not None:
+            self.pool.stop()
+            if self.task is not None:
+                self.signal(signal.SIGKILL)
+
     def stop(self) -> None:
         """End the process, whatever it does."""
         if self.pool is not None:
-            self.pool.stop()
+            self.end()
             self.pool.join()
             self.pool = None
 

@@ -16,7 +16,7 @@ from pipeline.search.worker import run_task, warm_up
 TASKS_PER_CHILD = 25  # Keras and TensorFlow leak some 11 MB a trial; a new child costs the imports, about 9 s
 GROWTH_MB = 1024  # a child that grew by more since its first task is replaced as well
 POLL_SECONDS = 0.05
-STOP_SECONDS = 8.0  # what a child gets to stop at a batch and to save, when the search is interrupted
+STOP_SECONDS = 5.0  # what children get to stop at a batch and to save; an interrupted search ends within 10 s
 
 
 @dataclass(frozen=True)
@@ -121,16 +121,20 @@ class LocalEngine:
         outcomes: list[TrialOutcome] = []
         while self.running and time.monotonic() < end:
             outcomes += self.wait(POLL_SECONDS)
-        for child in self.children:
-            if child.task is not None:
-                task, _, _ = child.release()
-                reason = "stopped before it could save; it goes on from its last checkpoint"
-                outcomes.append(TrialOutcome(task.attempt, task.number, task.rung, STOPPED, reason=reason))
-                child.stop()
+        silent = [child for child in self.children if child.task is not None]
+        for child in silent:
+            child.end()
+        for child in silent:
+            task, _, _ = child.release()
+            reason = "stopped before it could save; it goes on from its last checkpoint"
+            outcomes.append(TrialOutcome(task.attempt, task.number, task.rung, STOPPED, reason=reason))
+            child.stop()
         return outcomes
 
     def stop(self) -> None:
-        """End the children, whatever they do."""
+        """End the children, whatever they do: all at once, since each may take a while."""
+        for child in self.children:
+            child.end()
         for child in self.children:
             child.stop()
 

@@ -66,16 +66,17 @@ class BackgroundMirror:
         """Send the rest and end the parent run."""
         self.run_id = self.mirror.close(self.state)
 
-    def finish(self, state: str) -> str | None:
+    def finish(self, state: str, seconds: float | None = None) -> str | None:
         """Send the rest, end the parent run in `state` and return its run id; None on an outage.
 
-        It takes at most LAST_SECONDS; a thread that hangs by then is left to itself.
+        It takes at most `seconds`, or LAST_SECONDS; a thread that hangs by then is left to itself.
         """
         self.state = state
         self.stopping.set()
-        self.thread.join(LAST_SECONDS)
+        limit = LAST_SECONDS if seconds is None else min(seconds, LAST_SECONDS)
+        self.thread.join(limit)
         if self.run_id is None:
-            reason = f"no end within {LAST_SECONDS:.0f} s" if self.thread.is_alive() else self.failure
+            reason = f"no end within {limit:.0f} s" if self.thread.is_alive() else self.failure
             self.warn(
                 f"MLflow does not hold the whole study: {reason}\n"
                 f"nothing is lost; when MLflow answers, `pipeline sync {self.study}` finishes it"

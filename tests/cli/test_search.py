@@ -1,5 +1,6 @@
 """`pipeline search` as a user runs it: real images, real trainings, real MLflow, real signals."""
 
+import contextlib
 import json
 import os
 import signal
@@ -287,6 +288,48 @@ def test_a_running_search_turns_a_second_one_away_and_ends_resumably_at_a_signal
     assert process.returncode == code, stderr
     assert "continue with: pipeline search photos --name photos-1 --resume" in stderr
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+DEAF = """
+import multiprocessing
+import signal
+
+import keras
+
+
+def build(hp, image_shape, num_classes):
+    if multiprocessing.parent_process() is not None:
+        for number in (signal.SIGUSR1, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+    units = hp.Int("units", 4, 64)
+    return keras.Sequential([keras.Input(image_shape), keras.layers.Flatten(), keras.layers.Dense(units),
+                             keras.layers.Dense(num_classes)])
+"""
+
+
+def test_a_signal_ends_a_search_within_10_seconds_though_children_and_mlflow_do_not_answer(tmp_path):
+    write_photos(tmp_path)
+    (tmp_path / "deaf.py").write_text(DEAF)
+    options = ("--space", "deaf.py:build", "--workers", "2", "--epochs", "1000000")
+    with started(tmp_path, "search", "photos", *options) as process:
+        trained = "SELECT COUNT(DISTINCT attempt) FROM epoch"
+        wait_for(lambda: num_epochs(tmp_path) and study_rows(tmp_path, query=trained) == [(2,)])
+        wait_for(lambda: (tmp_path / "mlflow.db").exists())
+        pids = children(process.pid)
+        with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db", timeout=60, isolation_level=None)) as mlflow:
+            mlflow.execute("BEGIN IMMEDIATE")
+            begun = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=60)
+            seconds = time.monotonic() - begun
+    assert process.returncode == 130, stderr
+    assert 5 < seconds < 10
+    assert "MLflow does not hold the whole study: no end within" in stderr
+    assert "continue with: pipeline search photos --name photos-1 --resume" in stderr
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert {(state, reason) for _, state, reason in study_rows(tmp_path)} == {("PLANNED", "")}
+    rested = study_rows(tmp_path, query="SELECT state, reason FROM attempt")
+    assert rested == [("STOPPED", "stopped before it could save; it goes on from its last checkpoint")] * 2
 
 
 def test_a_dry_run_writes_nothing_and_says_what_would_happen(tmp_path):

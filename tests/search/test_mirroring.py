@@ -70,14 +70,17 @@ def test_end_names_the_command_that_finishes_it() -> None:
     )
 
 
-def test_end_does_not_wait_for_a_mirror_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirroring, "LAST_SECONDS", 0.1)
+@pytest.mark.parametrize(("usual", "left"), [(0.1, None), (0.1, 60.0), (60.0, 0.1)])
+def test_end_does_not_wait_for_a_mirror_that_hangs(
+    monkeypatch: pytest.MonkeyPatch, usual: float, left: float | None
+) -> None:
+    monkeypatch.setattr(mirroring, "LAST_SECONDS", usual)
     release, warnings = threading.Event(), []
     store = Store()
     store.push = release.wait  # type: ignore[method-assign]
     background = BackgroundMirror(store, "s", warnings.append)
     background.start()
-    assert background.finish("KILLED") is None
+    assert background.finish("KILLED", left) is None
     assert warnings[-1].startswith("MLflow does not hold the whole study: no end within 0 s")
     release.set()
     background.thread.join()
