@@ -4,7 +4,10 @@ import contextlib
 import importlib.util
 import multiprocessing
 import os
+import signal
+import subprocess
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +20,16 @@ MAX_AUTO_WORKERS = 4  # more configurations at once are proposed knowing less of
 MEMORY_SHARE = 0.9  # of the available memory, for all children together
 CHILD_MB = 2500  # a child with TensorFlow and a middling network; fewer children than cores where memory is short
 GPU_SHARE = 0.9  # of a GPU's memory, for its children together; the rest is CUDA's
+
+AUTO = "auto"  # as the number of children of a GPU: as many as fit
+# A judgement, unmeasured: a CUDA context and cuDNN's workspace take 0.5 to 1 GB, a small CNN at batch 128 1 to 2 more.
+GPU_CHILD_MB = 3000
+# Small networks leave most of a GPU idle, large ones nothing: published gains of sharing are 0.7 to 4 times.
+MAX_AUTO_PER_GPU = 4
+GPU_QUERY = (
+    "nvidia-smi", "--query-gpu=index,uuid,memory.total,memory.free", "--format=csv,noheader,nounits",
+)  # fmt: skip
+GPU_QUERY_SECONDS = 10.0  # without its persistence mode the driver is loaded first
 
 
 def num_cores() -> int:
@@ -94,20 +107,66 @@ def hide_gpus() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def share_resources(num_workers: int | None, trials_per_gpu: int | None) -> list[Resources]:
+def ask_nvidia() -> list[list[str]]:
+    """Return what nvidia-smi says of each GPU: index, UUID, total and free MiB, as texts; nothing if it cannot."""
+    try:
+        process = subprocess.Popen(
+            GPU_QUERY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            errors="replace", start_new_session=True,
+        )  # fmt: skip
+    except OSError:
+        return []
+    try:
+        output, _ = process.communicate(timeout=GPU_QUERY_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # in a driver that hangs it may not even die
+            process.communicate(timeout=1.0)
+        return []
+    rows = [[cell.strip() for cell in line.split(",")] for line in output.splitlines()]
+    return [row for row in rows if len(row) == 4 and row[3].isdecimal()]
+
+
+def free_gpu_mb(gpus: Sequence[str]) -> float:
+    """Return the free memory in MB of the fullest of some GPUs, named as in CUDA_VISIBLE_DEVICES; 0 if unknown.
+
+    CUDA does not number GPUs as nvidia-smi does, so an index may mean any of them. Of a MIG slice nvidia-smi only tells
+    the memory of the whole GPU.
+    """
+    rows, found = ask_nvidia(), []
+    for name in map(str.strip, gpus):
+        meant = [float(free) for _, uuid, _, free in rows if name.isdecimal() or uuid.startswith(name)]
+        found.append(min(meant, default=0.0))
+    return min(found, default=0.0)
+
+
+def fitting_per_gpu(gpus: Sequence[str], cores: int, memory_mb: float) -> int:
+    """Return how many children a GPU can hold, by its free memory, the cores and the memory of the machine; at least 1.
+
+    `memory_mb` 0 is unknown.
+    """
+    limits = [MAX_AUTO_PER_GPU, cores // len(gpus), int(GPU_SHARE * free_gpu_mb(gpus) // GPU_CHILD_MB)]
+    if memory_mb:
+        limits.append(int(memory_mb // CHILD_MB) // len(gpus))
+    return max(1, min(limits))
+
+
+def share_resources(num_workers: int | None, trials_per_gpu: int | str | None) -> list[Resources]:
     """Return what each child gets: on GPUs one child each unless told otherwise, on a CPU one child a core.
 
     Two children of one thread each train 1.13 to 1.26 times as many images as one of two threads (benchmarks/README.md,
-    "Workers and threads"), as long as there is memory for them. `num_workers` and `trials_per_gpu` None choose.
+    "Workers and threads"), as long as there is memory for them. `num_workers` None chooses; `trials_per_gpu` None is
+    one, and AUTO as many as fit.
     """
     gpus, cores = visible_gpus(), num_cores()
     memory_mb = available_memory_mb()
     if gpus:
-        per_gpu = trials_per_gpu or 1
-        names = [gpu for gpu in gpus for _ in range(per_gpu)][: num_workers or None]
+        per_gpu = fitting_per_gpu(gpus, cores, memory_mb) if trials_per_gpu == AUTO else int(trials_per_gpu or 1)
+        names = (gpus * per_gpu)[: num_workers or None]
         threads = max(1, cores // len(names))
         share = MEMORY_SHARE * memory_mb / len(names)
-        return [Resources(threads, gpu=name, gpu_share=GPU_SHARE / per_gpu, memory_mb=share) for name in names]
+        shares = {name: GPU_SHARE / names.count(name) for name in names}
+        return [Resources(threads, gpu=name, gpu_share=shares[name], memory_mb=share) for name in names]
     if num_workers is None:
         num_workers = min(cores, MAX_AUTO_WORKERS, max(1, int(memory_mb // CHILD_MB)) if memory_mb else cores)
     threads = max(1, cores // num_workers)

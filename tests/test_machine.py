@@ -1,18 +1,21 @@
 """What is said when the machine cannot do the work."""
 
 import errno
+import json
 import os
 import sqlite3
 import subprocess
 import sys
+import time
 import zipfile
 
 import pytest
 
+from pipeline import machine
 from pipeline.cli.main import exit_code_of
 from pipeline.errors import InvalidUsage
-from pipeline.machine import check_backend, num_cores
-from tests.cli.workspace import env, pipeline, write_photos
+from pipeline.machine import AUTO, Resources, check_backend, num_cores, share_resources
+from tests.cli.workspace import command, env, pipeline, write_photos
 
 
 @pytest.mark.parametrize(
@@ -30,6 +33,144 @@ def test_a_search_with_an_unknown_backend_ends_at_once(tmp_path):
     write_photos(tmp_path)
     done = pipeline(tmp_path, "search", "photos", "--trials", "1", KERAS_BACKEND="typo")
     assert (done.returncode, "KERAS_BACKEND is 'typo'" in done.stderr) == (2, True)
+
+
+# ---- GPUs, of which there is none: a script stands for nvidia-smi ----------------------------------------------------
+
+ONE = "0, GPU-aaaa-1, 81559, 80994"
+TWO_FULL = "0, GPU-aaaa-1, 81559, 80994\n1, GPU-bbbb-2, 81559, 7000"
+SMALL = "0, GPU-aaaa-1, 4096, 3900"
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path, monkeypatch):
+    """Put a script of this body in the place of nvidia-smi; the machine has 64 cores and 256 GB."""
+    monkeypatch.setattr(machine, "num_cores", lambda: 64)
+    monkeypatch.setattr(machine, "available_memory_mb", lambda: 256_000.0)
+
+    def install(body):
+        script = tmp_path / "nvidia-smi"
+        script.write_text(f"#!/bin/sh\n{body}\n")
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    return install
+
+
+def says(output):
+    expected = "--query-gpu=index,uuid,memory.total,memory.free --format=csv,noheader,nounits"
+    return f'[ "$*" = "{expected}" ] || exit 9\ncat <<END\n{output}\nEND'
+
+
+def count_per_gpu(visible, monkeypatch, trials_per_gpu=AUTO, num_workers=None):
+    """Return how many children each GPU gets, in order."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    gpus = [each.gpu for each in share_resources(num_workers, trials_per_gpu)]
+    return {gpu: gpus.count(gpu) for gpu in gpus}
+
+
+@pytest.mark.parametrize(
+    ("output", "visible", "count"),
+    [
+        (ONE, "0", {"0": 4}),  # the most that is chosen
+        ("0, GPU-aaaa-1, 8192, 7800", "0", {"0": 2}),  # 2 x 3 GB of 7 GB
+        (SMALL, "0", {"0": 1}),  # too little for two
+        (TWO_FULL, "0,1", {"0": 2, "1": 2}),  # as on the fullest
+        (TWO_FULL, "0", {"0": 2}),  # CUDA's first may be nvidia-smi's second
+        (TWO_FULL, "GPU-aaaa-1", {"GPU-aaaa-1": 4}),
+        (TWO_FULL, "GPU-bbbb", {"GPU-bbbb": 2}),  # a UUID may be shortened
+        (TWO_FULL, "GPU-aaaa-1,GPU-bbbb-2", {"GPU-aaaa-1": 2, "GPU-bbbb-2": 2}),
+        (TWO_FULL, "GPU-cccc", {"GPU-cccc": 1}),
+        (ONE, "MIG-aaaa-1", {"MIG-aaaa-1": 1}),
+        (ONE, "MIG-GPU-aaaa-1/1/0", {"MIG-GPU-aaaa-1/1/0": 1}),
+        (ONE, "", {None: 4}),  # no GPU: children on the cores, as without the option
+    ],
+)
+def test_as_many_children_share_a_gpu_as_its_free_memory_holds(nvidia_smi, monkeypatch, output, visible, count):
+    nvidia_smi(says(output))
+    found = count_per_gpu(visible, monkeypatch)
+    assert found == count if visible else list(found.values()) == [4]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "exit 1",
+        "echo NVIDIA-SMI has failed because it could not communicate with the driver; exit 9",
+        "echo '0, GPU-aaaa-1, [N/A], [N/A]'",
+        "echo '0, GPU-aaaa-1, 81559'",
+        "head -c 10000 /dev/urandom",
+        "kill -9 $$",
+        "true",
+    ],
+)
+def test_where_nvidia_smi_does_not_say_each_gpu_has_one_child(nvidia_smi, monkeypatch, body):
+    nvidia_smi(body)
+    assert count_per_gpu("0,1", monkeypatch) == {"0": 1, "1": 1}
+
+
+def test_where_nvidia_smi_is_missing_each_gpu_has_one_child(nvidia_smi, monkeypatch, tmp_path):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    assert count_per_gpu("0,1", monkeypatch) == {"0": 1, "1": 1}
+
+
+def test_an_nvidia_smi_that_hangs_is_given_up_with_all_it_started(nvidia_smi, monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "GPU_QUERY_SECONDS", 0.5)
+    nvidia_smi(f"sleep 1000 & echo $! > {tmp_path}/pid; wait")
+    begun = time.monotonic()
+    assert count_per_gpu("0", monkeypatch) == {"0": 1}
+    assert time.monotonic() - begun < 5
+    pid = int((tmp_path / "pid").read_text())
+    assert not os.path.exists(f"/proc/{pid}") or "Z" in open(f"/proc/{pid}/stat").read()  # noqa: PTH110, PTH123, SIM115
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory_mb", "count"),
+    [(3, 256_000.0, 1), (4, 256_000.0, 2), (64, 9_000.0, 1), (64, 16_000.0, 3), (64, 0.0, 4), (1, 0.0, 1)],
+)
+def test_cores_and_memory_bound_the_children_of_two_gpus(nvidia_smi, monkeypatch, cores, memory_mb, count):
+    nvidia_smi(says("0, GPU-aaaa-1, 81559, 80994\n1, GPU-bbbb-2, 81559, 80994"))
+    monkeypatch.setattr(machine, "num_cores", lambda: cores)
+    monkeypatch.setattr(machine, "available_memory_mb", lambda: memory_mb)
+    assert count_per_gpu("0,1", monkeypatch) == {"0": count, "1": count}
+
+
+def test_without_the_option_a_gpu_has_one_child_and_nvidia_smi_is_not_asked(nvidia_smi, monkeypatch, tmp_path):
+    nvidia_smi(f"touch {tmp_path}/asked")
+    assert count_per_gpu("0,1", monkeypatch, None) == {"0": 1, "1": 1}
+    assert count_per_gpu("0,1", monkeypatch, 3) == {"0": 3, "1": 3}
+    assert not (tmp_path / "asked").exists()
+
+
+def test_fewer_workers_than_fit_are_spread_over_the_gpus_and_share_their_memory(nvidia_smi, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert share_resources(3, 4) == [
+        Resources(21, gpu="0", gpu_share=0.45, memory_mb=76_800.0),
+        Resources(21, gpu="1", gpu_share=0.9, memory_mb=76_800.0),
+        Resources(21, gpu="0", gpu_share=0.45, memory_mb=76_800.0),
+    ]
+
+
+@pytest.mark.parametrize("value", ["0", "33", "all", "1.5", "-1"])
+def test_a_number_of_processes_that_cannot_be_is_refused(tmp_path, value):
+    done = pipeline(tmp_path, "search", "digits", "--trials-per-gpu", value)
+    assert (done.returncode, "expected auto, or 1 to 32" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.heavy
+def test_a_search_takes_the_number_and_remembers_that_it_was_chosen(nvidia_smi, tmp_path):
+    nvidia_smi(says(ONE))
+    write_photos(tmp_path)
+    cores = ("taskset", "--cpu-list", ",".join(map(str, sorted(os.sched_getaffinity(0))[:2])))
+    done = subprocess.run(
+        [*cores, *command("search", "photos", "--trials", "1", "--trials-per-gpu", "auto", "--dry-run", "--json")],
+        cwd=tmp_path, env=env(CUDA_VISIBLE_DEVICES="GPU-aaaa-1"), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["workers"] == min(2, num_cores())
+    assert plan["command"].endswith("--trials-per-gpu auto")
 
 
 def test_cores_are_those_this_process_may_use():

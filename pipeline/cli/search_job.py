@@ -223,9 +223,10 @@ class Search:
         say(f"  objective {objective.name}{cost}{f' ({reason})' if reason else ''}")
         rungs = " / ".join(f"{rung / study.terms.num_images:.3g}" for rung in study.budget.rungs)
         force = study.terms.workforce
+        gpus = {each.gpu for each in self.plan.resources if each.gpu}
         say(
             f"  {self.request.oracle}: rungs of {rungs} epoch(s); {force.num_workers} process(es) of "
-            f"{force.num_threads} thread(s)"
+            f"{force.num_threads} thread(s){f' on {len(gpus)} GPU(s)' if gpus else ''}"
         )
 
     def finish(

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli.values import Duration, Goal, StudyName
+from pipeline.cli.values import Duration, Goal, PerGpu, StudyName
 from pipeline.records import COSTS, OBJECTIVES
 
 ORACLES = ("asha", "tpe", "random", "bayesian", "grid")
@@ -91,9 +91,9 @@ OPTIONS = (
     ),
     click.option(
         "--trials-per-gpu",
-        type=click.IntRange(1, 32),
-        metavar="N",
-        help="Processes that share a GPU. [default: 1]",
+        type=PerGpu(),
+        metavar="auto|N",
+        help="Processes that share a GPU, at most 32; auto: as many as fit, up to 4. [default: 1]",
     ),
     click.option(
         "--folds",

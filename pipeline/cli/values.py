@@ -11,6 +11,7 @@ import click
 from pipeline.errors import InvalidUsage
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+MAX_PER_GPU = 32
 PAGES = (".html", ".htm")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -35,6 +36,21 @@ class Duration(click.ParamType[float]):
         if seconds < 1:
             self.fail(f"{value!r} is {seconds} s; expected at least 1s", param, ctx)
         return seconds
+
+
+class PerGpu(click.ParamType[int | str]):
+    """How many processes share a GPU: 1 to 32, or `auto`."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Return the number, or `auto`."""
+        from pipeline.machine import AUTO
+
+        number = int(value) if str(value).isdecimal() else 0
+        if value != AUTO and not 1 <= number <= MAX_PER_GPU:
+            self.fail(f"{value!r} is no number of processes; expected {AUTO}, or 1 to {MAX_PER_GPU}", param, ctx)
+        return number or AUTO
 
 
 class Goal(click.ParamType[str]):
