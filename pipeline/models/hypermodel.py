@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 import keras
 import keras_tuner as kt
 
+import pipeline
 from pipeline.errors import SpaceError
+from pipeline.files import sha256_file
 from pipeline.models.allowed import foreign_classes
 from pipeline.models.cost import Cost, ImpossibleNetwork
 from pipeline.space import Builder
@@ -125,8 +127,10 @@ def load(builder: Builder) -> Any:
     """Run the user's file, once, and return the class or function in it.
 
     Raises:
-        SpaceError: the file raises, has no such name, or the name is no `kt.HyperModel` and no function.
+        SpaceError: the file raises, has no such name, or the name is no `kt.HyperModel` and no function; or a module
+            that it imports changed since the study began.
     """
+    check_modules(builder)
     module = types.ModuleType(MODULE)
     module.__file__ = builder.path
     sys.modules[MODULE] = module  # dataclasses and pickles look there
@@ -139,6 +143,44 @@ def load(builder: Builder) -> Any:
             "what it imports"
         ) from error
     return checked_code(builder, module)
+
+
+def modules_beside(builder: Builder) -> tuple[tuple[str, str], ...]:
+    """Return the modules imported by now from the folder of the user's file, or below: path in it, and SHA-256.
+
+    Installed packages are left out, and this one: an environment may lie in that folder too.
+    """
+    installed = [Path(place).resolve() for place in (sys.prefix, sys.base_prefix, pipeline.__path__[0])]
+    files = {Path(file).resolve() for module in list(sys.modules.values()) if (file := module_file(module))}
+    own = [
+        file
+        for file in files
+        if file.is_relative_to(builder.folder) and file != Path(builder.path).resolve() and file.is_file()
+        and not any(file.is_relative_to(place) for place in installed)
+        and not {"site-packages", "dist-packages"} & set(file.parts)
+    ]  # fmt: skip
+    return tuple((file.relative_to(builder.folder).as_posix(), sha256_file(file)) for file in sorted(own))
+
+
+def module_file(module: Any) -> str | None:
+    """Return the file of what is in sys.modules, if it has one; packages put odd objects there."""
+    file = getattr(module, "__file__", None)
+    return file if isinstance(file, str) else None
+
+
+def check_modules(builder: Builder) -> None:
+    """Check that the modules beside the user's file are still those with which the study began.
+
+    Raises:
+        SpaceError: one changed, or is gone.
+    """
+    for name, digest in builder.modules:
+        file = builder.folder / name
+        if not file.is_file() or sha256_file(file) != digest:
+            raise SpaceError(
+                f"{file}: changed since the study began; expected the file that {builder.path} imported then; restore "
+                "it, or begin a linked study: --fork NEW_NAME"
+            )
 
 
 def checked_code(builder: Builder, module: types.ModuleType) -> Any:
@@ -246,7 +288,7 @@ def without_softmax(builder: Builder, model: keras.Model) -> keras.Model:
 @contextlib.contextmanager
 def running(builder: Builder) -> Iterator[None]:
     """Run the user's code: what it prints goes to stderr, and it can import what lies beside it."""
-    folder = str(Path(builder.path).parent.resolve())
+    folder = str(builder.folder)
     sys.path.insert(0, folder)
     try:
         with contextlib.redirect_stdout(sys.stderr):

@@ -14,7 +14,7 @@ import keras
 
 from pipeline.errors import SpaceError
 from pipeline.models.cost import ImpossibleNetwork
-from pipeline.models.hypermodel import Shape, load, outlined, preset
+from pipeline.models.hypermodel import Shape, load, modules_beside, outlined, preset
 from pipeline.space import KNOWN_PARAMS, Builder, Param, SearchSpace
 from pipeline.space.params import RECIPE, is_same
 from pipeline.space.values import checked_value, described, refuse
@@ -122,6 +122,7 @@ def load_hypermodel(builder: Builder, image_shape: Shape, num_classes: int) -> S
     params = tuple(checked_names(source, translated(survey, source)))
     check_recipe(source, params, ("batch_size", "augment") if survey.is_compiled else RECIPE)
     first_line = (inspect.getdoc(load(builder)) or "").partition("\n")[0]
+    builder = replace(builder, modules=modules_beside(builder))  # also those that build imports when it runs
     return SearchSpace(source.rpartition("/")[2], first_line, params, source, builder=builder)
 
 

@@ -132,10 +132,22 @@ def check_unchanged(store: StudyStore, facts: dict[str, Any], dataset: Dataset) 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
     """Return which of the facts that make scores comparable differ, and how, as text."""
     changed = [name for name in FIXED_FACTS if old.get(name) != new[name]]
-    return {
+    texts = {
         name: f"{name}: was {shorten(old.get(name), new[name])}, is {shorten(new[name], old.get(name))}"
         for name in changed
     }
+    if "space" in changed and (names := changed_modules(old["space"], new["space"])):
+        texts["space"] = f"space: {', '.join(names)} changed, which {new['space']['builder']['path']} imports"
+    return texts
+
+
+def changed_modules(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return the modules beside user code that changed, if nothing else of two spaces did."""
+    before, now = (dict(space.get("builder", {}).get("modules", {})) for space in (old, new))
+    rest = [{**space, "builder": {**space.get("builder", {}), "modules": None}} for space in (old, new)]
+    if rest[0] != rest[1]:
+        return []
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
 def note_version(store: StudyStore) -> str | None:

@@ -1,7 +1,7 @@
 """A user's own Python code as a search space: which file, which name in it, and its text; nothing is run here."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,32 @@ class Builder:
 
     The text travels with the study, so that a search goes on with the code that it began with though the file is
     edited, and a resume with changed code is refused. `path` is relative to the workspace where it can be; other
-    modules that the code imports are looked for in its folder.
+    modules that the code imports are looked for in its folder. Those found there, or below, are `modules`: path
+    relative to the folder, and SHA-256. Their text does not travel; what follows from `source` alone is the same.
     """
 
     path: str
     name: str
     source: str
+    modules: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
-    def to_json(self) -> dict[str, str]:
+    @property
+    def folder(self) -> Path:
+        """The folder of the file."""
+        return Path(self.path).parent.resolve()
+
+    def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON-able values."""
-        return asdict(self)
+        modules = {"modules": dict(self.modules)} if self.modules else {}
+        return {"path": self.path, "name": self.name, "source": self.source, **modules}
 
     @staticmethod
     def of(space: Mapping[str, Any]) -> "Builder | None":
         """Return the builder of a space that `SearchSpace.to_json` wrote, if it has one."""
-        return Builder(**space["builder"]) if "builder" in space else None
+        if "builder" not in space:
+            return None
+        stored = space["builder"]
+        return Builder(stored["path"], stored["name"], stored["source"], tuple(stored.get("modules", {}).items()))
 
 
 def is_code(reference: str) -> bool:

@@ -332,6 +332,35 @@ def test_a_signal_ends_a_search_within_10_seconds_though_children_and_mlflow_do_
     assert rested == [("STOPPED", "stopped before it could save; it goes on from its last checkpoint")] * 2
 
 
+HELPED = """
+import keras
+from my_sizes import UNITS
+
+
+def build(hp, image_shape, num_classes):
+    units = hp.Choice("units", UNITS)
+    return keras.Sequential([keras.Input(image_shape), keras.layers.Flatten(), keras.layers.Dense(units),
+                             keras.layers.Dense(num_classes)])
+"""
+
+
+def test_a_study_goes_on_only_with_the_modules_that_its_code_imported(tmp_path):
+    write_photos(tmp_path)
+    (tmp_path / "net.py").write_text(HELPED)
+    helper = tmp_path / "my_sizes.py"
+    helper.write_text("UNITS = [4, 8]\n")
+    arguments = ("search", "photos", "--space", "net.py:build", "--workers", "1", "--epochs", "3", "--name", "mine")
+    begun = pipeline(tmp_path, *arguments, "--trials", "1")
+    assert begun.returncode == 0, begun.stderr
+    helper.write_text("UNITS = [4, 8]  # as before\n")
+    refused = pipeline(tmp_path, "search", "--resume", "--name", "mine")
+    assert refused.returncode == 2
+    assert "study mine cannot be resumed: space: my_sizes.py changed, which net.py imports; expected" in refused.stderr
+    helper.write_text("UNITS = [4, 8]\n")
+    resumed = pipeline(tmp_path, "search", "--resume", "--name", "mine")
+    assert resumed.returncode == 0, resumed.stderr
+
+
 def test_a_dry_run_writes_nothing_and_says_what_would_happen(tmp_path):
     write_photos(tmp_path)
     done = pipeline(tmp_path, "search", "photos", "--budget", "10m", "--dry-run", *OPTIONS)

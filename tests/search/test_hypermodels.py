@@ -1,14 +1,20 @@
 """A user's own HyperModel: which space it spans, what it must keep to, what it costs, and that it trains."""
 
+import hashlib
+import json
 import random
+import sys
 from textwrap import indent
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from pipeline.errors import SpaceError
+from pipeline.errors import InvalidUsage, SpaceError
 from pipeline.models.cost import ImpossibleNetwork, measure
+from pipeline.search.setup import FIXED_FACTS, check_unchanged, differences
 from pipeline.search.spaces import open_space
+from pipeline.space import Builder
 
 pytestmark = pytest.mark.heavy
 
@@ -222,6 +228,86 @@ def test_the_code_that_a_search_began_with_is_used_though_its_file_changed(write
     before = measure(space.defaults(), SHAPE, CLASSES, space.builder)
     write("raise ValueError\n")
     assert built(space).count_params() == before.num_params
+
+
+HELPED = (
+    "from beside_mine_a import UNITS",
+    "if hp.Boolean('deep'):\n    from package_of_mine import sub\n    x = layers.Dense(sub.UNITS)(x)",
+    "x = layers.Dense(UNITS)(x)",
+)
+
+
+def forget_helpers():
+    """Take the modules of these tests out of this process, as in a new one."""
+    from pipeline.models.hypermodel import load
+
+    load.cache_clear()
+    for name in [name for name in sys.modules if name.startswith(("beside_mine", "package_of_mine"))]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def helped(write, tmp_path):
+    """The reference of a space that imports a module, and a package when it is run."""
+    files = {
+        "beside_mine_a.py": "UNITS = 7\n",
+        "package_of_mine/__init__.py": "",
+        "package_of_mine/sub.py": "UNITS = 5\n",
+    }
+    (tmp_path / "package_of_mine").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "beside_mine_unused.py").write_text("")
+    yield write(function(*HELPED), "build")
+    forget_helpers()
+
+
+def facts_of(reference, **changes):
+    """Return the facts of a study as they are read from its file, of a process that starts now."""
+    forget_helpers()
+    facts = dict.fromkeys(FIXED_FACTS) | {"study": "s", "space": opened(reference).to_json(), **changes}
+    return json.loads(json.dumps(facts))
+
+
+def test_modules_beside_the_code_are_part_of_the_study(helped, tmp_path):
+    before = facts_of(helped)
+    modules = before["space"]["builder"]["modules"]
+    assert modules["beside_mine_a.py"] == hashlib.sha256(b"UNITS = 7\n").hexdigest()
+    assert set(modules) == {"beside_mine_a.py", "package_of_mine/__init__.py", "package_of_mine/sub.py"}
+    assert differences(before, facts_of(helped)) == {}
+    (tmp_path / "beside_mine_unused.py").write_text("UNITS = 9\n")
+    assert differences(before, facts_of(helped)) == {}
+    (tmp_path / "package_of_mine" / "sub.py").write_text("UNITS = 6\n")
+    changed = {"space": "space: package_of_mine/sub.py changed, which mine.py imports"}
+    assert differences(before, facts_of(helped)) == changed
+    with pytest.raises(
+        InvalidUsage, match=r"s cannot be resumed: space: package_of_mine/sub.py changed, which mine.py"
+    ):
+        check_unchanged(SimpleNamespace(facts=lambda: before), facts_of(helped), None)
+    (tmp_path / "package_of_mine" / "sub.py").write_text("UNITS = 5\n")
+    assert differences(before, facts_of(helped)) == {}
+
+
+def test_a_space_without_such_modules_keeps_none_though_packages_lie_below_its_folder(write, tmp_path, monkeypatch):
+    package = tmp_path / "env" / "site-packages"
+    package.mkdir(parents=True)
+    (package / "beside_mine_installed.py").write_text("UNITS = 7\n")
+    monkeypatch.syspath_prepend(str(package))
+    space = opened(write(function(A, "import beside_mine_installed"), "build"))
+    assert "beside_mine_installed" in sys.modules
+    assert set(space.to_json()["builder"]) == {"path", "name", "source"}
+    forget_helpers()
+
+
+def test_a_child_that_finds_a_module_edited_does_not_train(helped, tmp_path):
+    from pipeline.models.hypermodel import load
+
+    builder = Builder.of(facts_of(helped)["space"])
+    assert load(builder).__name__ == "build"
+    (tmp_path / "beside_mine_a.py").write_text("UNITS = 8\n")
+    forget_helpers()
+    with pytest.raises(SpaceError, match=r"beside_mine_a.py: changed since the study began; .* mine.py imported then"):
+        load(builder)
 
 
 def test_code_may_import_what_lies_beside_it(write, tmp_path):
