@@ -1,6 +1,8 @@
 """Who trains: child processes on this machine, each watched and recycled; nothing here knows of a study."""
 
+import contextlib
 import math
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Future
@@ -16,6 +18,7 @@ from pipeline.search.worker import run_task, warm_up
 TASKS_PER_CHILD = 25  # Keras and TensorFlow leak some 11 MB a trial; a new child costs the imports, about 9 s
 GROWTH_MB = 1024  # a child that grew by more since its first task is replaced as well
 POLL_SECONDS = 0.05
+LOG_BYTES = 10_000_000  # of what children print; what is older is kept once, in a second file of at most this size
 STOP_SECONDS = 5.0  # what children get to stop at a batch and to save; an interrupted search ends within 10 s
 
 
@@ -94,6 +97,7 @@ class LocalEngine:
         """Return what ended, after at most `seconds`; a child that hangs or takes too much memory is killed."""
         end = time.monotonic() + seconds
         while self.running:
+            bound_log(self.log_path)
             outcomes = [self.collect(child) for child in self.children if child.future is not None and child.is_done()]
             if outcomes or time.monotonic() > end:
                 return outcomes
@@ -137,6 +141,20 @@ class LocalEngine:
             child.end()
         for child in self.children:
             child.stop()
+        bound_log(self.log_path)
+
+
+def bound_log(path: Path) -> None:
+    """Empty a log that has become too long, and keep its end beside it as NAME.1; an error is no reason to stop.
+
+    Children hold it open to append, so what they print next is at its new end; what they print at this moment is lost.
+    """
+    with contextlib.suppress(OSError):
+        if path.stat().st_size > LOG_BYTES:
+            with contextlib.suppress(OSError), path.open("rb") as log:  # on a full disk it is emptied all the same
+                log.seek(-LOG_BYTES, os.SEEK_END)
+                path.with_name(f"{path.name}.1").write_bytes(log.read(LOG_BYTES))
+            os.truncate(path, 0)
 
 
 def outcome_of(task: TrialTask, future: Future[TrialOutcome], verdict: tuple[str, str] | None) -> TrialOutcome:

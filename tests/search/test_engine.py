@@ -1,5 +1,6 @@
 """Whatever becomes of a child process, the parent gets an outcome with a reason, and a child takes the next task."""
 
+import itertools
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ from pipeline.pulse import Pulse
 from pipeline.records import ImageSpec, TrialRow, TrialTask
 from pipeline.search.checkpoints import NEW_MODEL, checkpoint_path, pulse_path
 from pipeline.search.child import Child, Patience, is_process
-from pipeline.search.engine import TASKS_PER_CHILD, LocalEngine, Work
+from pipeline.search.engine import TASKS_PER_CHILD, LocalEngine, Work, bound_log
 from pipeline.search.job import run_trials
 from pipeline.search.store import FINAL_TRIAL, Attempt, StudyStore
 from pipeline.search.study import MICRO_BATCHES
@@ -106,8 +107,48 @@ def test_what_a_training_returns_is_checked_and_what_it_prints_goes_to_the_log(s
     unsent = do(engine, bad_task(tmp_path, "return_what_cannot_be_sent"))
     assert (unsent.state, "pickle" in unsent.reason) == ("FAILED", True)
     assert "_thread.lock" in unsent.reason
-    assert do(engine, bad_task(tmp_path, "print_much")).state == "COMPLETED"
-    assert (tmp_path / "log").stat().st_size >= 100 * 10**6
+    assert do(engine, bad_task(tmp_path, "print_a_line")).state == "COMPLETED"
+    assert (tmp_path / "log").read_text() == "a line of a training\n"
+
+
+@pytest.mark.heavy
+def test_what_children_print_is_bounded_and_its_end_is_kept(start, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.search.engine.LOG_BYTES", 3_000_000)
+    engine, log, older = start(patience=Patience(), num_children=2), tmp_path / "log", tmp_path / "log.1"
+    engine.check()
+    for attempt in (1, 2):
+        engine.submit(bad_task(tmp_path, "print_until_asked", attempt=attempt))
+    while not older.exists():
+        engine.wait(0.05)
+    sizes = []
+    for _ in range(40):
+        engine.wait(0.05)
+        sizes.append(log.stat().st_size)
+    assert max(sizes) < 3 * 3_000_000  # what two children print between two looks comes on top
+    assert older.stat().st_size <= 3_000_000
+    assert any(after < before for before, after in itertools.pairwise(sizes))
+    assert len(engine.interrupt(seconds=60.0)) == 2
+    assert do(engine, bad_task(tmp_path, "print_a_line", attempt=3)).state == "COMPLETED"
+    assert log.read_bytes().endswith(b"a line of a training\n")
+    assert b"\0" not in log.read_bytes()  # a child that wrote where it was would leave a hole
+
+
+def test_a_long_log_of_an_earlier_search_is_cut_and_one_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.search.engine.LOG_BYTES", 10)
+    log, older = tmp_path / "log", tmp_path / "log.1"
+    bound_log(log)
+    assert not log.exists()
+    log.write_text("0123456789")
+    bound_log(log)
+    assert (log.read_text(), older.exists()) == ("0123456789", False)
+    log.write_text("x" * 1000 + "9876543210")
+    bound_log(log)
+    assert (log.read_text(), older.read_text()) == ("", "9876543210")
+    older.unlink()
+    older.mkdir()
+    log.write_text("0123456789a")
+    bound_log(log)
+    assert log.read_text() == ""
 
 
 @pytest.mark.heavy
