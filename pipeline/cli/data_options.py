@@ -59,7 +59,7 @@ OPTIONS = (
     ),
     click.option(
         "--max-megapixels",
-        type=click.IntRange(1, 1000),
+        type=click.IntRange(1, 178),  # Pillow reads no larger ones
         default=50,
         show_default=True,
         metavar="N",

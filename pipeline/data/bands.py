@@ -165,7 +165,7 @@ def check_size(width: int, height: int, bands: int, max_megapixels: int) -> None
     if width * height > limit or width * height * bands > 4 * limit:
         raise DecodeError(
             "too_large",
-            f"{width} x {height} pixels of {bands} bands; at most {limit} pixels or {4 * limit} values are decoded",
+            f"{width} x {height} pixels of {bands} bands; at most {limit:,} pixels or {4 * limit:,} values are decoded",
         )
 
 

@@ -58,6 +58,8 @@ __all__ = [
 DECODER_VERSION = 2
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 """What Pillow reads; .npy files come on top."""
+PILLOW_MEGAPIXELS = 178
+"""Pillow refuses larger pictures, whatever its caller allows."""
 REDUCE_TOLERANCE = 3.0
 LEAST_REDUCED = {8: 1.5, 4: 1.5, 2: 1.15}
 """By how much a reduced JPEG must exceed the target, by the divisor of its sides; 224 -> 96 may be halved first."""
@@ -128,13 +130,11 @@ def check_bytes(num_bytes: int, max_megabytes: int) -> None:
     if num_bytes == 0:
         raise DecodeError("empty", "zero bytes")
     if num_bytes > max_megabytes << 20:
-        raise DecodeError("too_large", f"{num_bytes} bytes; at most {max_megabytes << 20} are read")
+        raise DecodeError("too_large", f"{num_bytes:,} bytes; at most {max_megabytes << 20:,} are read")
 
 
 def open_image(content: bytes, max_megapixels: int = ImageSpec.max_megapixels) -> Image.Image:
     """Open the header of a picture that Pillow reads; the pixels are not decoded yet.
-
-    Pillow itself refuses more than 178 megapixels.
 
     Raises:
         DecodeError: unsupported, corrupt or too_large.
@@ -146,7 +146,7 @@ def open_image(content: bytes, max_megapixels: int = ImageSpec.max_megapixels) -
         raise refusal(content, error) from error
     if image.width * image.height > max_megapixels * 10**6:
         limit = max_megapixels * 10**6
-        raise DecodeError("too_large", f"{image.width} x {image.height} pixels; at most {limit} are decoded")
+        raise DecodeError("too_large", f"{image.width} x {image.height} pixels; at most {limit:,} are decoded")
     return image
 
 
@@ -178,8 +178,10 @@ def as_decode_error(error: Exception) -> DecodeError:
     """Return what an exception of a decoding library means."""
     if isinstance(error, MemoryError):
         return DecodeError("killed", "out of memory")
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+    if isinstance(error, Image.DecompressionBombWarning):  # where warnings are errors
         return DecodeError("too_large", str(error))
+    if isinstance(error, Image.DecompressionBombError):
+        return DecodeError("too_large", f"more than {PILLOW_MEGAPIXELS} megapixels, which are never decoded")
     return DecodeError("corrupt", describe(error))
 
 

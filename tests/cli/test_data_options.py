@@ -2,9 +2,11 @@
 
 import click
 import pytest
+from PIL import Image
 
 from pipeline.cli.data_options import Colour, Size, data_options
 from pipeline.data.cache_folder import LIMIT_BYTES
+from pipeline.data.decode import PILLOW_MEGAPIXELS
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,12 @@ def test_colours_become_lower_case_and_others_are_refused():
     assert Colour().convert("#FFaa00", None, None) == "#ffaa00"
     with pytest.raises(click.BadParameter, match="expected #rrggbb"):
         Colour().convert("#fff", None, None)
+
+
+def test_no_more_megapixels_can_be_allowed_than_pillow_reads():
+    command = click.command()(data_options(lambda **options: None))
+    highest = next(option for option in command.params if option.name == "max_megapixels").type.max
+    assert highest == PILLOW_MEGAPIXELS == 2 * Image.MAX_IMAGE_PIXELS // 10**6
 
 
 def test_the_cache_has_one_limit_unless_another_is_given():

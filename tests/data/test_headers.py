@@ -140,6 +140,8 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(megapixels):
         with pytest.raises(DecodeError) as raised:
             refuse(content)
         assert raised.value.code == "too_large"
+        assert megapixels != 50 or "at most 50,000,000 are decoded" in raised.value.detail
+        assert megapixels != 200 or "more than 178 megapixels" in raised.value.detail
 
 
 def test_a_row_of_an_array_with_too_many_pixels_is_refused():
