@@ -15,7 +15,7 @@ from pipeline.data.cache_folder import LIMIT_BYTES
 from pipeline.data.folders import class_name
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Members, Rows, Source, encodable
 from pipeline.data.tables import TABLES
-from pipeline.errors import DataError
+from pipeline.errors import DataError, InvalidUsage
 
 __all__ = ["TABLES", "checked", "class_name", "open_source", "source_key", "source_name"]
 
@@ -31,7 +31,13 @@ def open_source(data: str, workspace: Path, source_folder: str | None = None, li
 
     Raises:
         DataError: nothing is there, or it does not hold labelled images; the message shows the layouts that do.
+        InvalidUsage: a `source_folder` for what is no built-in set.
     """
+    if source_folder and data not in builtin.NAMES:
+        raise InvalidUsage(
+            f"--source {source_folder}: {encodable(data)} is no built-in set; expected one of "
+            f"{', '.join(builtin.NAMES)}; leave --source out"
+        )
     if data in builtin.NAMES:
         return checked(builtin.open_builtin(data, workspace, source_folder, limit_bytes))
     data = data.removeprefix("file://")

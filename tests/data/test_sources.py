@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.data.source import NOT_GIVEN, Files, Members, Rows, Source
 from pipeline.data.sources import checked, class_name, open_source, source_key, source_name
-from pipeline.errors import DataError
+from pipeline.errors import DataError, InvalidUsage
 from tests.data.pictures import write_classes, write_picture
 
 
@@ -294,3 +294,9 @@ def test_the_key_of_urls_asks_their_store(tmp_path):
     keys = {missing, there, source_key(source)}
     store.rm("/key", recursive=True)
     assert len(keys) == 3
+
+
+def test_a_source_folder_for_what_is_no_built_in_set_is_refused(tmp_path):
+    write_classes(tmp_path / "set", {"cat": 1, "dog": 1})
+    with pytest.raises(InvalidUsage, match=r"is no built-in set; expected one of digits, .*; leave --source out"):
+        open_source(str(tmp_path / "set"), tmp_path, source_folder=str(tmp_path))
