@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pipeline.data.cache import ImageCache
-from pipeline.data.source import Source
+from pipeline.data.source import SPLITS, Source
 from pipeline.data.survey import Group, Survey, survey
 from pipeline.text import counted, one_line
 
@@ -68,6 +68,10 @@ def class_points(found: Survey) -> Iterator[Point]:
     if untrained := [name for name in filled if not found.training[name]]:
         text = "with images for val or test but no usable training image: add some, or take the class out."
         yield Point(REFUSE, f"{some(untrained, 'class')} {text}")
+    yield from split_points(found)
+    if found.is_multi_label:
+        text = "Images have several labels, on which a search cannot train yet: give each image one label."
+        yield Point(REFUSE, text)
     if empty := [name for name in found.classes if name not in filled]:
         yield Point(WARN, f"{some(empty, 'class')} without a usable image: add images, or take the class out.")
     if small := [f"{name} ({count})" for name, count in filled.items() if count < MIN_CLASS_IMAGES]:
@@ -85,6 +89,22 @@ def class_points(found: Survey) -> Iterator[Point]:
         yield Point(
             WARN, f"{some(alike, 'class')} that differ only by upper and lower case: merge them if they are one."
         )
+
+
+def split_points(found: Survey) -> Iterator[Point]:
+    """Yield which classes would be missing in a split that is given, or in one that a search makes."""
+    trained = [name for name, count in found.training.items() if count]
+    for split, counts in found.judging.items():
+        if lacking := [name for name in trained if not counts[name]]:
+            text = f"without a usable image in {split}, so that no score covers it: add some, or take the class out."
+            yield Point(REFUSE, f"{some(lacking, 'class')} {text}")
+    num_splits = len(SPLITS) - len(found.judging)
+    if small := [f"{name} ({found.num_groups[name]})" for name in trained if found.num_groups[name] < num_splits]:
+        text = (
+            f"with fewer images to train with than splits to make ({num_splits}), where copies and groups count once: "
+            "add more, or take the class out."
+        )
+        yield Point(REFUSE, f"{some(small, 'class')} {text}")
 
 
 def duplicate_points(found: Survey) -> Iterator[Point]:
@@ -138,10 +158,11 @@ def file_points(found: Survey) -> Iterator[Point]:
         text = f"{undecoded:,} of {found.num_rows:,} labelled files are no usable pictures: restore them."
         yield Point(REFUSE, text)
     if lost:
-        codes = ", ".join(f"{count:,} {code}" for code, count in Counter(b.code for b in lost).most_common())
-        yield Point(
-            WARN, f"{counted(len(lost), 'file')} left out ({codes}): replace them, or delete what is not needed."
-        )
+        numbers = Counter(finding.code for finding in lost)
+        codes = ", ".join(f"{count:,} {code.replace('_', ' ')}" for code, count in numbers.most_common())
+        text = f"{counted(len(lost), 'file')} left out ({codes}): replace what is needed, delete what is not"
+        allow = "; --max-megapixels and --max-megabytes allow larger ones" if numbers["too_large"] else ""
+        yield Point(WARN, f"{text}{allow}.")
     if found.num_uniform > MAX_UNIFORM_FRACTION * found.files["used"]:
         text = f"{found.num_uniform:,} images are nearly one colour: look at the files; they may have been damaged."
         yield Point(WARN, text)

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.cache import ImageCache
-from pipeline.data.source import NOT_GIVEN, Source
+from pipeline.data.source import NOT_GIVEN, Source, encodable
+from pipeline.data.split import TEST, VAL
 from pipeline.data.survey import Survey
 from pipeline.errors import DataError
 
@@ -25,7 +26,7 @@ def clean(source: Source, cache: ImageCache, found: Survey) -> Kept:
     Of images in several given splits those in test stay, then those in val, so that what judges stays whole.
 
     Raises:
-        DataError: nothing would be left.
+        DataError: nothing would be left, or of a class nothing to train with.
     """
     is_kept = np.asarray(cache.facts["code"] == 0).copy()
     left_out = {"no usable picture": int((~is_kept).sum())}
@@ -45,7 +46,26 @@ def clean(source: Source, cache: ImageCache, found: Survey) -> Kept:
         raise DataError(
             f"{source.origin}: no image would be left; expected some that are usable; see what the check found"
         )
+    refuse_untrained(source, is_kept)
     return Kept(np.flatnonzero(is_kept), {reason: number for reason, number in left_out.items() if number})
+
+
+def refuse_untrained(source: Source, is_kept: NDArray[np.bool_]) -> None:
+    """Raise DataError if only val or test would keep images of a class: no search could read such a table."""
+    judges = np.isin(source.splits, (VAL, TEST))
+    trained, judged = (classes_of(source, is_kept & chosen) for chosen in (~judges, judges))
+    if untrained := sorted(judged - trained):
+        names = ", ".join(encodable(source.classes[number]) for number in untrained[:5])
+        raise DataError(
+            f"{source.origin}: no training images of {names} would be left, since what also stands in val or test is "
+            "left out of train; expected some of each class; give other images to val and test, or leave the split out"
+        )
+
+
+def classes_of(source: Source, chosen: NDArray[np.bool_]) -> set[int]:
+    """Return the numbers of the classes of the chosen images."""
+    labels = source.labels[chosen]
+    return set(np.flatnonzero(labels.any(axis=0)).tolist() if source.is_multi_label else np.unique(labels).tolist())
 
 
 def most_protected(source: Source, rows: list[int]) -> int:

@@ -81,10 +81,11 @@ def assign_splits(
     follow it; a cluster that joins images of several known splits goes to train.
 
     Raises:
-        DataError: a class cannot be in every split.
+        DataError: a class cannot be in every split, or is not in a given one.
     """
     given = source.splits[rows]
     splits = np.where(given == NOT_GIVEN, np.uint8(TRAIN), given)
+    refuse_lacking(source, rows, splits)
     missing = [split for split in (TEST, VAL) if not (splits == split).any()]
     num_moved = 0
     if missing:
@@ -98,6 +99,21 @@ def assign_splits(
         splits[places] = np.where(handout.splits == NOT_GIVEN, np.uint8(TRAIN), handout.splits)[groups.of_image]
         num_moved = int(((before != NOT_GIVEN) & (before != splits[places])).sum())
     return Assigned(splits, num_moved)
+
+
+def refuse_lacking(source: Source, rows: NDArray[np.int64], splits: NDArray[np.uint8]) -> None:
+    """Raise DataError if a split that has some of the rows has none of a class; `splits` is uint8 (num_rows,)."""
+    labels = source.labels[rows]
+    present = labels.any(axis=0) if source.is_multi_label else np.bincount(labels, minlength=len(source.classes)) > 0
+    for split in np.unique(splits):
+        own = labels[splits == split]
+        counts = own.sum(axis=0) if source.is_multi_label else np.bincount(own, minlength=len(source.classes))
+        if (lacking := present & (counts == 0)).any():
+            names = ", ".join(encodable(source.classes[number]) for number in np.flatnonzero(lacking)[:5])
+            raise DataError(
+                f"{source.origin}: no usable images of {names} in the given {SPLITS[split]}; expected every class in "
+                "each split that is given; add some, or take the class out"
+            )
 
 
 def assign_folds(

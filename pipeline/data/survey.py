@@ -13,7 +13,7 @@ from pipeline.data.chunks import ALL_FORMATS
 from pipeline.data.duplicates import clusters_of
 from pipeline.data.folders import odd_name
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Finding, Source, encodable
-from pipeline.data.split import find_leaks, merge_groups
+from pipeline.data.split import TEST, TRAIN, VAL, find_leaks, merge_groups
 
 NUM_EXTREMES = 8
 BLOCK = 10_000  # images whose moments are held at once
@@ -65,18 +65,22 @@ class Survey:
     """What was found. `files` are numbers of files by kind, `total` first; `classes` are usable images by class.
 
     `is_fixable` tells whether a table can name the images, which are files of their own. `training` are usable images
-    by class that are not given to val or test. `conflicts` pair "exact" or "near" with images under two labels.
-    `num_uniform` counts images that are nearly one colour.
+    by class that are not given to val or test, `num_groups` the same where a cluster or group counts once. `judging`
+    are usable images by class of val and test, where they are given. `conflicts` pair "exact" or "near" with images
+    under two labels. `num_uniform` counts images that are nearly one colour.
     """
 
     origin: str
     is_official: bool
     has_groups: bool
+    is_multi_label: bool
     is_fixable: bool
     files: dict[str, int]
     bad: tuple[Finding, ...]
     classes: dict[str, int]
     training: dict[str, int]
+    num_groups: dict[str, int]
+    judging: dict[str, dict[str, int]]
     exact: tuple[Group, ...]
     near: tuple[Group, ...]
     leaks: tuple[Group, ...]
@@ -114,23 +118,28 @@ def survey(source: Source, cache: ImageCache) -> Survey:
     usable = cache.facts["code"] == 0
     exact, near = clusters_of(cache.clusters.exact), clusters_of(cache.clusters.near)
     exact_groups, near_groups = ([group_of(source, rows) for rows in clusters] for clusters in (exact, near))
-    together = cache.clusters.exact
-    near_only = [group for group in near_groups if not is_one_picture(together[list(group.rows)])]
+    near_only = [group for group in near_groups if not is_one_picture(cache.clusters.exact[list(group.rows)])]
     conflicts = [("exact", group) for group in exact_groups if group.has_two_labels]
     conflicts += [("near", group) for group in near_only if group.has_two_labels]
+    together = np.array(merge_groups(cache.clusters.near, source.groups))
+    trains = usable & ((source.splits == NOT_GIVEN) | (source.splits == TRAIN))
+    given = {SPLITS[number]: usable & (source.splits == number) for number in (VAL, TEST)}
     bad = (*(b for b in source.left_out if b.code != "hidden"), *cache.bad, *remarks(source, cache.facts))
     return Survey(
         origin=source.origin,
         is_official=source.is_official,
         has_groups=source.groups is not None,
+        is_multi_label=source.is_multi_label,
         is_fixable=isinstance(source.storage, Files),
         files=count_files(source, cache),
         bad=bad,
         classes=count_classes(source, usable),
-        training=count_classes(source, usable & ((source.splits == NOT_GIVEN) | (source.splits == 0))),
+        training=count_classes(source, trains),
+        num_groups=count_groups(source, trains, together),
+        judging={name: count_classes(source, chosen) for name, chosen in given.items() if chosen.any()},
         exact=tuple(exact_groups),
         near=tuple(near_only),
-        leaks=tuple(group_of(source, rows) for rows in leaks_of(source, cache)),
+        leaks=tuple(group_of(source, rows) for rows in leaks_of(source, usable, together)),
         conflicts=tuple(conflicts),
         num_rows=len(source),
         num_uniform=count_uniform(cache, usable),
@@ -151,13 +160,11 @@ def is_one_picture(exact: NDArray[np.int64]) -> bool:
     return bool(exact[0] >= 0 and (exact == exact[0]).all())
 
 
-def leaks_of(source: Source, cache: ImageCache) -> list[list[int]]:
+def leaks_of(source: Source, usable: NDArray[np.bool_], together: NDArray[np.int64]) -> list[list[int]]:
     """Return the near-duplicates and groups that stand in more than one given split."""
     if (source.splits == NOT_GIVEN).all():
         return []
-    clusters = np.array(merge_groups(cache.clusters.near, source.groups))
-    clusters[(cache.facts["code"] != 0) | (source.splits == NOT_GIVEN)] = -1
-    return find_leaks(source.splits, clusters)
+    return find_leaks(source.splits, np.where(usable, together, -1))
 
 
 def count_files(source: Source, cache: ImageCache) -> dict[str, int]:
@@ -175,6 +182,18 @@ def count_classes(source: Source, chosen: NDArray[np.bool_]) -> dict[str, int]:
     numbers = labels.sum(axis=0) if source.is_multi_label else np.bincount(labels, minlength=len(source.classes))
     counts = {name: int(number) for name, number in zip(source.classes, numbers, strict=True)}
     return dict(sorted((dict.fromkeys(source.empty_classes, 0) | counts).items()))
+
+
+def count_groups(source: Source, chosen: NDArray[np.bool_], together: NDArray[np.int64]) -> dict[str, int]:
+    """Return in how many clusters the chosen images of each class are; an image that is in none is its own."""
+    clusters, labels = together[chosen], source.labels[chosen]
+    images, numbers = np.nonzero(labels) if source.is_multi_label else (slice(None), labels.astype(np.int64))
+    clusters = clusters[images]
+    is_alone = clusters < 0
+    num_clusters = int(clusters.max(initial=-1)) + 1
+    pairs = np.unique(numbers[~is_alone] * num_clusters + clusters[~is_alone])
+    members = np.concatenate([numbers[is_alone], pairs // max(num_clusters, 1)])
+    return dict(zip(source.classes, np.bincount(members, minlength=len(source.classes)).tolist(), strict=True))
 
 
 def remarks(source: Source, facts: NDArray[Any]) -> Iterator[Finding]:

@@ -52,7 +52,8 @@ def test_every_file_is_counted_under_one_kind(tmp_path):
     ]  # fmt: skip
     assert found["bad"][3] == {"path": "cat/corrupt.png", "code": "corrupt", "detail": "it is corrupt", "used": False}
     assert found["verdict"] == "warn"
-    assert found["advice"][0].startswith("11 files left out (2 missing, 1 no_label")
+    assert found["advice"][0].startswith("11 files left out (2 missing, 1 no label")
+    assert found["advice"][0].endswith("--max-megapixels and --max-megabytes allow larger ones.")
 
 
 def test_files_that_serve_but_need_a_look_come_after_those_that_do_not(tmp_path):
@@ -215,7 +216,39 @@ def test_several_labels_count_for_each_class(tmp_path):
     rows = many("cat", 20)
     labels = np.array([[1, index % 2] for index in range(20)], np.uint8)
     source = make_source(rows, classes=("cat", "dog"), labels=labels)
-    assert check_data(source, make_cache(tmp_path, rows)).to_json()["classes"] == {"cat": 20, "dog": 10}
+    found = check_data(source, make_cache(tmp_path, rows)).to_json()
+    assert found["classes"] == {"cat": 20, "dog": 10}
+    assert (found["verdict"], len(found["advice"])) == ("refuse", 1)
+    assert found["advice"][0].startswith("Images have several labels, on which a search cannot train yet")
+
+
+def test_a_class_that_a_given_split_has_none_of_is_refused(tmp_path):
+    rows = [*SPLIT, *many("cat", 10, "val"), *many("cow", 20, "train"), *many("cow", 10, "val")]
+    found = check(tmp_path, [*rows, Row("test/cow.png", "cow", "test", code="corrupt")]).to_json()
+    assert found["verdict"] == "refuse"
+    assert found["advice"][:2] == [
+        "1 class (dog) without a usable image in val, so that no score covers it: add some, or take the class out.",
+        "1 class (cow) without a usable image in test, so that no score covers it: add some, or take the class out.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "groups", "is_refused"),
+    [
+        ([*GOOD, *many("cow", 2)], None, True),
+        ([*GOOD, *many("cow", 3)], None, False),
+        ([*GOOD, *many("cow", 2), *(Row(f"cow/{i}.png", "cow", near=0) for i in range(9))], None, False),
+        ([*GOOD, *many("cow", 1), *(Row(f"cow/{i}.png", "cow", near=0) for i in range(9))], None, True),
+        ([*GOOD, *many("cow", 12)], [*[""] * 40, *["herd 1", "herd 2"] * 6], True),
+        ([*GOOD, *many("cow", 12)], [*[""] * 40, *["herd 1", "herd 2", "herd 3"] * 4], False),
+        ([*SPLIT, *many("cow", 2, "train"), *many("cow", 1, "test")], None, False),
+        ([*SPLIT, *many("cow", 1, "train"), *many("cow", 1, "test")], None, True),
+    ],
+)
+def test_a_class_that_cannot_be_in_every_split_is_refused(tmp_path, rows, groups, is_refused):
+    found = check(tmp_path, rows, groups=groups).to_json()
+    assert (found["verdict"] == "refuse") == is_refused
+    assert any("fewer images to train with than splits to make" in text for text in found["advice"]) == is_refused
 
 
 def test_nothing_usable_is_still_a_whole_document(tmp_path):
@@ -245,18 +278,25 @@ def test_a_fix_keeps_the_copy_in_test_then_in_val(tmp_path):
     rows = [
         Row("train/0.png", "cat", "train", near=0), Row("val/0.png", "cat", "val", near=0),
         Row("test/0.png", "cat", "test", near=0), Row("train/1.png", "dog", "train", near=1),
-        Row("val/1.png", "dog", "val", near=1), Row("train/2.png", "dog", "train"),
+        Row("val/1.png", "dog", "val", near=1), Row("train/2.png", "dog", "train"), Row("train/3.png", "cat", "train"),
     ]  # fmt: skip
-    assert kept_paths(tmp_path, rows)[0] == ["test/0.png", "val/1.png", "train/2.png"]
+    assert kept_paths(tmp_path, rows)[0] == ["test/0.png", "val/1.png", "train/2.png", "train/3.png"]
 
 
 def test_a_fix_takes_a_group_out_of_train_that_is_in_test_and_keeps_all_its_test_images(tmp_path):
     rows = [
         Row("a", "cat", "train"), Row("b", "cat", "test"), Row("c", "dog", "test"), Row("d", "dog", "train"),
+        Row("e", "cat", "train"),
     ]  # fmt: skip
-    paths, left_out = kept_paths(tmp_path, rows, groups=["p1", "p1", "p1", "p2"])
-    assert paths == ["b", "c", "d"]
+    paths, left_out = kept_paths(tmp_path, rows, groups=["p1", "p1", "p1", "p2", "p3"])
+    assert paths == ["b", "c", "d", "e"]
     assert left_out == {"of a group that also stands in a split that judges": 1}
+
+
+def test_a_fix_that_would_leave_a_class_nothing_to_train_with_is_an_error(tmp_path):
+    rows = [Row("a", "cat", "train"), Row("b", "cat", "test"), Row("c", "dog", "test"), Row("d", "dog", "train")]
+    with pytest.raises(DataError, match="no training images of cat would be left"):
+        kept_paths(tmp_path, rows, groups=["p1", "p1", "", ""])
 
 
 def test_a_fix_that_would_keep_nothing_is_an_error(tmp_path):

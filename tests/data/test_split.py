@@ -55,6 +55,14 @@ def test_a_given_split_stays_and_what_is_missing_comes_out_of_train():
     assert assign(labels, splits=whole).splits.tolist() == whole
 
 
+def test_a_class_that_a_given_split_has_none_of_is_an_error():
+    labels, given_splits = [0] * 40 + [1] * 40, ([TRAIN] * 20 + [VAL] * 10 + [TEST] * 10) * 2
+    assert assign(labels, splits=given_splits).splits.tolist() == given_splits
+    given_splits[70:] = [VAL] * 10
+    with pytest.raises(DataError, match=r"no usable images of class-1 in the given test; expected every class"):
+        assign(labels, splits=given_splits)
+
+
 def test_a_given_validation_split_without_a_test_split():
     labels, given_splits = [0, 1] * 50, [TRAIN] * 80 + [VAL] * 20
     splits = assign(labels, splits=given_splits).splits
