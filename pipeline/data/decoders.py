@@ -68,6 +68,10 @@ class Decoders:
 
     def __init__(self, num_workers: int | None = None) -> None:
         self.num_workers = num_workers or num_cores()
+        self.start()
+
+    def start(self) -> None:
+        """Make a pool and give it the task that shows whether a child can start."""
         self.pool = self.make_pool()
         self.started: Future[bool] | None = self.pool.schedule(is_ready, timeout=CHUNK_SECONDS)
 
@@ -98,8 +102,8 @@ class Decoders:
     def map(self, work: Callable[[Chunk], Result], chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, Result | Killed]]:
         """Yield each chunk with what `work` returned for it, in order; work goes on while the caller uses a result.
 
-        A chunk whose child died or took too long is tried again image by image: these come as chunks of one, and the
-        culprit as Killed. An exception of `work` itself is raised here.
+        A chunk whose child died or took too long is tried once more, image by image: these come as chunks of one, and
+        the culprit as Killed. An exception of `work` itself is raised here.
         """
         waiting: deque[tuple[Chunk, Future[Result]]] = deque()
         try:
@@ -114,21 +118,24 @@ class Decoders:
                 future.cancel()
 
     def check_started(self) -> None:
-        """Wait for the first child, once: where none can start, no file is to blame.
+        """Wait for the first child, once: where none can start, no file is to blame. One that was killed is replaced.
 
         Raises:
             StoppedEarly: children die before they do anything.
         """
-        if self.started is not None:
-            try:
-                self.started.result()
-            except Exception as error:  # whatever it is, the message names it
-                raise StoppedEarly(
-                    f"the process that decodes images cannot start ({type(error).__name__}: {error}); expected a "
-                    "Python that can start another one; free memory, or see `pipeline doctor`, and run the same "
-                    "command again"
-                ) from error
-            self.started = None
+        if self.started is None:
+            return
+        if self.started.exception() is not None:
+            self.stop()
+            self.start()
+        try:
+            self.started.result()
+        except Exception as error:  # whatever it is, the message names it
+            raise StoppedEarly(
+                f"the process that decodes images cannot start ({type(error).__name__}: {error}); expected a Python "
+                "that can start another one; free memory, or see `pipeline doctor`, and run the same command again"
+            ) from error
+        self.started = None
 
     def submit(self, work: Callable[[Chunk], Result], chunk: Chunk) -> "Future[Result]":
         """Hand a chunk to a child; a pool that broke when an idle child died is replaced."""
@@ -145,22 +152,26 @@ class Decoders:
         self, work: Callable[[Chunk], Result], chunk: Chunk, future: "Future[Result]"
     ) -> Iterator[tuple[Chunk, Result | Killed]]:
         """Yield the result of a chunk, or those of its images one by one."""
-        from pebble import ProcessExpired
-
         self.check_started()
-        try:
-            yield chunk, future.result()
-            return
-        except ProcessExpired as error:
-            reason = f"the decoder died ({describe_exit(error.exitcode)})"
-        except (BrokenExecutor, TimeoutError) as error:
-            reason = f"the decoder did not end ({type(error).__name__})"
-        if len(chunk.locations) == 1:
-            yield chunk, Killed(reason)
+        result = outcome(future)
+        if not isinstance(result, Killed):
+            yield chunk, result
             return
         for place, location in enumerate(chunk.locations):
             single = Chunk(chunk.first + place, [location])
-            yield from self.collect(work, single, self.submit(work, single))
+            yield single, outcome(self.submit(work, single))
+
+
+def outcome(future: "Future[Result]") -> Result | Killed:
+    """Return the result of a task, or why there is none; an exception of the task itself is raised here."""
+    from pebble import ProcessExpired
+
+    try:
+        return future.result()
+    except ProcessExpired as error:
+        return Killed(f"the decoder died ({describe_exit(error.exitcode)})")
+    except (BrokenExecutor, TimeoutError) as error:
+        return Killed(f"the decoder did not end ({type(error).__name__})")
 
 
 def describe_exit(exitcode: int | None) -> str:

@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import time
+from functools import partial
 
 import pytest
 
@@ -79,6 +80,22 @@ def test_an_error_of_the_machine_is_raised_here():
 def test_a_chunk_holds_at_most_64_small_images():
     chunks = list(chunks_of(lambda row: Location(str(row)), range(100), 3072))
     assert [(chunk.first, len(chunk.locations)) for chunk in chunks] == [(0, 64), (64, 36)]
+
+
+def unable_once(marker):
+    if not marker.exists():
+        marker.touch()
+        os._exit(3)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_child_that_is_killed_while_it_starts_is_replaced_and_no_file_is_blamed(monkeypatch, tmp_path, size):
+    monkeypatch.setattr(decoders, "prepare_child", partial(unable_once, tmp_path / "died"))
+    names = [f"{number}.png" for number in range(6)]
+    found = run(*names, size=size)
+    assert (tmp_path / "died").exists()
+    assert [name for _, result in found for name in result] == names
+    assert not any(isinstance(result, Killed) for _, result in found)
 
 
 def unable():
