@@ -57,12 +57,16 @@ def optimizer(values: Mapping[str, Any], steps: Steps) -> Any:
 
 
 def compile_model(model: keras.Model, values: Mapping[str, Any], steps: Steps) -> None:
-    """Make a model ready for `fit`: cross-entropy of integer labels on logits; a compiled one keeps its optimizer."""
+    """Make a model ready for `fit`: cross-entropy of integer labels on logits; a compiled one keeps its optimizer.
+
+    The optimizer gets its variables here: where a step makes them, TensorFlow traces that step twice.
+    """
     model.compile(
         optimizer=model.optimizer if model.compiled else optimizer(values, steps),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
+    model.optimizer.build(model.trainable_variables)
 
 
 def forget_parts(model: keras.Model, values: Mapping[str, Any], steps: Steps) -> None:

@@ -51,6 +51,16 @@ def test_the_learning_rate_rises_to_its_peak_and_ends_at_zero():
     assert rows[-1].learning_rate == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_step_is_traced_once(optimizer, monkeypatch):
+    import keras
+
+    traced, step = [], keras.Model.train_step
+    monkeypatch.setattr(keras.Model, "train_step", lambda *arguments: traced.append(1) or step(*arguments))
+    run({"optimizer": optimizer}, epochs=2)
+    assert len(traced) == 1  # each trace of a small network takes half a second, in every trial
+
+
 def test_the_same_seed_gives_the_same_course():
     # Sums on several threads differ in the last bits, so equal to five digits, not to the last.
     assert run()[2][0].loss == pytest.approx(run()[2][0].loss, rel=1e-5)
