@@ -1,0 +1,34 @@
+"""A child is ready to train soon: it imports nothing that no training uses."""
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+from pipeline.search.worker import absent
+
+WARM = """
+import sys
+from pipeline.search.worker import warm_up
+
+warm_up()
+print([name for name in ("matplotlib", "pandas", "sklearn", "tensorflow") if name in sys.modules])
+import pandas
+print(pandas.DataFrame({"a": [1, 2]}).a.sum())
+"""
+
+
+@pytest.mark.heavy
+def test_a_warm_child_has_imported_what_trains_and_can_import_the_rest():
+    done = subprocess.run([sys.executable, "-c", WARM], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["['tensorflow']", "3"]
+
+
+def test_a_package_is_absent_for_a_while_and_one_that_is_imported_stays(monkeypatch):
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    with absent(["this", "sys"]):
+        assert import_module("sys") is sys
+        with pytest.raises(ModuleNotFoundError):
+            import_module("this")
+    assert "this" not in sys.modules
