@@ -65,7 +65,6 @@ class Search:
             terms = self.plan.terms(self.plan.spec, self.plan.counts)
             try:
                 engine.start()
-                engine.check()
                 factor = self.probe(engine, terms)
             finally:
                 engine.stop()
@@ -92,8 +91,9 @@ class Search:
             engine.start()
             dataset = self.prepare_dataset()
             terms = plan.terms(dataset.spec, dataset.counts)
+            factor = self.probe_if_timed(engine, terms)
             engine.check()
-            budget = self.make_budget(terms, self.probe(engine, terms), time.monotonic() - self.started)
+            budget = self.make_budget(terms, factor, time.monotonic() - self.started)
             store = self.open_store(dataset, budget)
             mirror = start_mirror(plan.folder / "study.db", plan.call.workspace, say)
             with stop.deferred():
@@ -122,12 +122,21 @@ class Search:
         before = float(store.get("elapsed") or 0.0)
         return lambda: before + time.monotonic() - self.started
 
+    def probe_if_timed(self, engine: LocalEngine, terms: Terms) -> float:
+        """Return what `probe` does; 1 where no time limit has to be divided, so that the first trial need not wait."""
+        return self.probe(engine, terms) if self.make_budget(terms, 1.0, 0.0).is_timed else 1.0
+
     def probe(self, engine: LocalEngine, terms: Terms) -> float:
-        """Return by what estimates of seconds have to be multiplied here; 1 if a child cannot say."""
+        """Return by what estimates of seconds have to be multiplied here; 1 if a child cannot say.
+
+        Each child begins as soon as it is warm.
+        """
         spec = dataclasses.asdict(self.plan.spec)
         arguments = (terms.typical, spec, terms.num_classes, terms.space.builder)
+        futures = engine.probe(measure_sample_seconds, *arguments)
+        engine.check()
         measured = []
-        for future in engine.probe(measure_sample_seconds, *arguments):
+        for future in futures:
             try:
                 measured.append(future.result(PROBE_TIMEOUT))
             except Exception as error:  # noqa: BLE001  border: a network that cannot train is the first trial's news

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-PROBE_SECONDS = 1.5  # of training, after the first steps, which build and trace
+PROBE_SECONDS = 0.75  # of training, after the first steps, which build and trace; twice as long told no more
 MAX_STEPS = 400
 
 

@@ -7,10 +7,12 @@ import signal
 import sqlite3
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pipeline.files import sha256_file
+from pipeline.search.budget import PROBE_FACTOR
 from tests.cli.workspace import pipeline, started, write_photos
 from tests.data.pictures import write_picture
 
@@ -30,6 +32,29 @@ def searched(tmp_path_factory):
     done = pipeline(folder, "search", "photos", "--trials", "4", *OPTIONS, HOME=str(folder.with_name("home")))
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("limits", "num_probes"),
+    [(["--budget", "5m"], 1), (["--budget", "5m", "--trials", "3"], 1), (["--trials", "3"], 0)],
+)
+def test_the_first_trial_waits_for_a_probe_only_where_time_is_divided(tmp_path, monkeypatch, limits, num_probes):
+    from concurrent.futures import Future
+
+    from pipeline.cli.search import command
+    from pipeline.cli.search_job import Search
+    from pipeline.cli.search_plan import Call, make_plan
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the plan sets it
+    write_photos(tmp_path)
+    options = command.make_context("search", [str(tmp_path / "photos"), *limits]).params
+    plan = make_plan(Call(time.monotonic(), tmp_path, options.pop("data"), options, set()))
+    terms, sample_seconds, calls = plan.terms(plan.spec, plan.counts), Future(), []
+    sample_seconds.set_result(2 * terms.estimate(terms.typical, 1000) / 1000)
+    engine = SimpleNamespace(probe=lambda *call: calls.append(call) or [sample_seconds] * 2, check=lambda: None)
+    factor = Search(plan).probe_if_timed(engine, terms)
+    assert len(calls) == num_probes
+    assert factor == pytest.approx(2 * PROBE_FACTOR if num_probes else 1.0)
 
 
 def study_rows(folder, study="photos-1", query="SELECT number, state, reason FROM trial ORDER BY number"):
