@@ -20,7 +20,7 @@ from accuracy import describe_machine, installed
 from pipeline.machine import Resources, core_groups, num_cores
 from pipeline.records import ImageSpec
 from pipeline.search.engine import LocalEngine
-from pipeline.search.probe import measure_sample_seconds
+from pipeline.search.probe import measure_speed
 from pipeline.space import load_space
 
 IMAGES = {"28x28x1": ImageSpec(28, 28, 1), "32x32x3": ImageSpec(32, 32, 3)}
@@ -63,7 +63,7 @@ def divisions() -> dict[str, list[Resources]]:
 
 def rate(engine: LocalEngine, params: dict[str, Any], image: dict[str, Any]) -> float:
     """Return the images a second of all children together, while all of them train."""
-    futures = engine.probe(measure_sample_seconds, params, image, 10, None)
+    futures = engine.probe(measure_speed, params, image, 10, None, "float32")
     return sum(1 / future.result() for future in futures)
 
 

@@ -101,6 +101,16 @@ def visible_gpus() -> list[str]:
     return [str(index) for index in range(len(list(folder.iterdir())))] if folder.is_dir() else []
 
 
+def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Tell whether a processor or GPU of this machine computes in bfloat16; of GPUs it is taken for granted."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        lines = []
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    return bool(visible_gpus()) or "avx512_bf16" in flags or "amx_bf16" in flags
+
+
 def hide_gpus() -> None:
     """Keep this process, which imports Keras but never trains, from taking memory of a GPU."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""

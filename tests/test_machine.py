@@ -14,7 +14,7 @@ import pytest
 from pipeline import machine
 from pipeline.cli.main import exit_code_of
 from pipeline.errors import InvalidUsage
-from pipeline.machine import AUTO, Resources, check_backend, num_cores, share_resources
+from pipeline.machine import AUTO, Resources, check_backend, has_bfloat16, num_cores, share_resources
 from tests.cli.workspace import command, env, pipeline, write_photos
 
 
@@ -175,6 +175,19 @@ def test_a_search_takes_the_number_and_remembers_that_it_was_chosen(nvidia_smi, 
 
 def test_cores_are_those_this_process_may_use():
     assert 1 <= num_cores() <= os.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("fpu avx512_bf16", True), ("amx_bf16 sse", True), ("fpu avx512f", False), ("avx512_bf16_emulated", False)],
+)
+def test_bfloat16_is_read_from_the_flags_of_the_processor(tmp_path, monkeypatch, flags, expected):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\nbugs\t: none\n")
+    assert has_bfloat16(tmp_path / "cpuinfo") is expected
+    assert has_bfloat16(tmp_path / "absent") is False
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert has_bfloat16(tmp_path / "absent") is True
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from pipeline.search.health import forget_stop
 from pipeline.search.job import Finished, count_states, finish, pick_trial, run_trials
 from pipeline.search.mirroring import BackgroundMirror
 from pipeline.search.pace import Pace, Terms
-from pipeline.search.probe import measure_sample_seconds
+from pipeline.search.probe import Speed, measure_speed
 from pipeline.search.store import DONE, FINAL_TRIAL, StudyStore
 from pipeline.search.study import Study
 from pipeline.tracking.store import check_settings
@@ -50,6 +50,8 @@ class Search:
         self.request = plan.request
         self.started = plan.call.started
         self.reported = plan.call.started
+        self.precision = "float32"
+        self.allows_flips = True
 
     def estimate(self) -> dict[str, Any]:
         """Return the plan as JSON-able facts, by a few steps that a child trains now; nothing is kept."""
@@ -91,7 +93,7 @@ class Search:
             engine.start()
             dataset = self.prepare_dataset()
             terms = plan.terms(dataset.spec, dataset.counts)
-            factor = self.probe_if_timed(engine, terms)
+            factor = self.probe_if_needed(engine, terms)
             engine.check()
             budget = self.make_budget(terms, factor, time.monotonic() - self.started)
             store = self.open_store(dataset, budget)
@@ -122,28 +124,40 @@ class Search:
         before = float(store.get("elapsed") or 0.0)
         return lambda: before + time.monotonic() - self.started
 
-    def probe_if_timed(self, engine: LocalEngine, terms: Terms) -> float:
-        """Return what `probe` does; 1 where no time limit has to be divided, so that the first trial need not wait."""
-        return self.probe(engine, terms) if self.make_budget(terms, 1.0, 0.0).is_timed else 1.0
+    def probe_if_needed(self, engine: LocalEngine, terms: Terms) -> float:
+        """Return what `probe` does; 1 where there is no time to divide and no precision to choose, and none is lost."""
+        wanted = self.wanted_precision()
+        if self.make_budget(terms, 1.0, 0.0).is_timed or (wanted == "auto" and has_bfloat16()):
+            return self.probe(engine, terms)
+        self.precision = "float32" if wanted == "auto" else wanted
+        return 1.0
 
     def probe(self, engine: LocalEngine, terms: Terms) -> float:
-        """Return by what estimates of seconds have to be multiplied here; 1 if a child cannot say.
+        """Return by what estimates of seconds have to be multiplied, 1 if a child cannot say; note the precision.
 
         Each child begins as soon as it is warm.
         """
         spec = dataclasses.asdict(self.plan.spec)
-        arguments = (terms.typical, spec, terms.num_classes, terms.space.builder)
-        futures = engine.probe(measure_sample_seconds, *arguments)
+        arguments = (terms.typical, spec, terms.num_classes, terms.space.builder, self.wanted_precision())
+        futures = engine.probe(measure_speed, *arguments)
         engine.check()
-        measured = []
+        speeds: list[Speed] = []
         for future in futures:
             try:
-                measured.append(future.result(PROBE_TIMEOUT))
+                speeds.append(future.result(PROBE_TIMEOUT))
             except Exception as error:  # noqa: BLE001  border: a network that cannot train is the first trial's news
                 say(f"  the speed of this machine was not measured: {error}", level=1)
+        if speeds and len({speed.precision for speed in speeds}) == 1:
+            self.precision = speeds[0].precision
         samples = 1000
         estimate = terms.estimate(terms.typical, samples) / samples
-        return PROBE_FACTOR * sum(measured) / len(measured) / estimate if measured else 1.0
+        seconds = [speed.sample_seconds for speed in speeds]
+        return PROBE_FACTOR * sum(seconds) / len(seconds) / estimate if seconds else 1.0
+
+    def wanted_precision(self) -> str:
+        """Return what --precision says; what is chosen by speed may be another the next time, and so are the bits."""
+        options = self.plan.options
+        return "float32" if options["deterministic"] and options["precision"] == "auto" else str(options["precision"])
 
     def make_budget(self, terms: Terms, factor: float, elapsed: float) -> Budget:
         """Return how the time is divided when `elapsed` seconds are gone; a resumed study keeps its rungs."""
@@ -179,6 +193,10 @@ class Search:
                 f"  the given split leaks: {num_leaked:,} test image(s) have a copy in train or val; they are left out "
                 "of\n  the test accuracy, and the accuracy with them is shown beside it"
             )
+        if options["augment"] == "auto":
+            flips = dataset.check_flips()
+            self.allows_flips = flips.keeps_class
+            say(f"  {flips.described()}")
         if dataset.num_moved:
             say(f"  {dataset.num_moved} image(s) left the split they had: new near-duplicates, or a class without any")
         return dataset
@@ -210,6 +228,8 @@ class Search:
 
     def search(self, store: StudyStore, engine: LocalEngine, pace: Pace, stop: Interruptions) -> Finished:
         """Run the trials and the winner."""
+        store.put("precision", self.precision)
+        store.put("allows_flips", self.allows_flips)
         study = setup.make_study(store, self.request, pace)
         if study.rows:
             say(f"  resumed with {len(study.rows)} trial(s)")
@@ -235,7 +255,7 @@ class Search:
         gpus = {each.gpu for each in self.plan.resources if each.gpu}
         say(
             f"  {self.request.oracle}: rungs of {rungs} epoch(s); {force.num_workers} process(es) of "
-            f"{force.num_threads} thread(s){f' on {len(gpus)} GPU(s)' if gpus else ''}"
+            f"{force.num_threads} thread(s){f' on {len(gpus)} GPU(s)' if gpus else ''}, {self.precision}"
         )
 
     def finish(

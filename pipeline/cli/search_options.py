@@ -9,6 +9,8 @@ from pipeline.cli.values import Duration, Goal, PerGpu, StudyName
 from pipeline.records import COSTS, OBJECTIVES
 
 ORACLES = ("asha", "tpe", "random", "bayesian", "grid")
+AUGMENTATIONS = ("auto", "none", "light", "standard", "strong")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 OPTIONS = (
     click.option(
@@ -77,6 +79,20 @@ OPTIONS = (
         "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of proposals and trainings."
     ),
     click.option("--deterministic", is_flag=True, help="The same weights from the same seed, to the last bit; slower."),
+    click.option(
+        "--augment",
+        type=click.Choice(AUGMENTATIONS),
+        default="auto",
+        show_default=True,
+        help="What training does to images; auto varies it and flips only where that keeps the class (docs/recipe.md).",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(PRECISIONS),
+        default="auto",
+        show_default=True,
+        help="How trainings compute; auto is bfloat16 where that is faster here and goes like float32.",
+    ),
     click.option(
         "--name",
         type=StudyName(),

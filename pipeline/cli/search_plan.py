@@ -10,7 +10,7 @@ from pipeline.data.source import Source
 from pipeline.data.sources import open_source, source_name
 from pipeline.errors import DataError, InvalidUsage, StoppedEarly
 from pipeline.files import is_locked, lock_owner
-from pipeline.machine import Resources, hide_gpus, share_resources
+from pipeline.machine import Resources, has_bfloat16, hide_gpus, share_resources
 from pipeline.records import ImageSpec, Objective
 from pipeline.search import setup
 from pipeline.search.pace import Limits, Terms
@@ -111,9 +111,12 @@ def make_plan(call: Call) -> Plan:
         )
     names = ("image_size", "background", "max_megapixels", "max_megabytes")
     spec = choose_spec(source, SpecOptions(**{name: options[name] for name in names}))
+    check_precision(options)
     resources = share_resources(options["workers"], options["trials_per_gpu"])
     hide_gpus()
     space = open_space(options["space"], spec.shape, len(source.classes))
+    if options["augment"] != "auto":
+        space = space.with_fixed("augment", options["augment"])
     objective, reason = choose_objective(options, source)
     options = {key: value for key, value in options.items() if key not in CALL_ONLY}
     options |= {"data": data, "objective": objective.name}
@@ -182,6 +185,19 @@ def stored_facts(workspace: Path, study: str | None) -> dict[str, Any]:
         return store.facts() if store.is_created() else {}
     finally:
         store.close()
+
+
+def check_precision(options: dict[str, Any]) -> None:
+    """Refuse bfloat16 where it would be emulated, many times slower.
+
+    Raises:
+        InvalidUsage: the machine does not compute in it.
+    """
+    if options["precision"] == "bfloat16" and not has_bfloat16():
+        raise InvalidUsage(
+            "--precision bfloat16: this machine has no GPU, and neither avx512_bf16 nor amx_bf16 among the flags in "
+            "/proc/cpuinfo; expected one of them; leave --precision at auto"
+        )
 
 
 def choose_objective(options: dict[str, Any], source: Source) -> tuple[Objective, str]:

@@ -81,6 +81,11 @@ class ImageCache:
         """Which images have pixels, bool (num_images,)."""
         return np.asarray(self.facts["code"] == 0)
 
+    @property
+    def thumbs(self) -> NDArray[np.uint8]:
+        """Grey thumbnails, uint8 (num_images, 16, 16), mapped from the folder."""
+        return np.asarray(np.load(self.folder / "thumbs.npy", mmap_mode="r"))
+
     def images(self) -> Images:
         """Return the pixels: mapped into memory, or decoded when they are asked for."""
         return open_images(self.folder, self.spec)

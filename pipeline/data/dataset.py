@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.data import manifest
 from pipeline.data.cache import ImageCache, Images, open_images
+from pipeline.data.flips import FlipCheck, check_flips
 from pipeline.data.source import NOT_GIVEN, SPLITS, Source, encodable
 from pipeline.data.split import assign_folds, assign_splits, find_leaks, merge_groups
 from pipeline.errors import DataError
@@ -58,6 +59,10 @@ class Dataset:
         mean, square = self.cache.moments[self.splits == TRAIN].mean(axis=0)
         std = np.sqrt(np.maximum(square - mean**2, 0))
         return [float(f"{value:.6g}") for value in mean], [float(f"{value:.6g}") for value in std]
+
+    def check_flips(self) -> FlipCheck:
+        """Return whether the training images keep their classes when left and right change places."""
+        return check_flips(self.cache.thumbs, self.source.labels, np.flatnonzero(self.splits == TRAIN), 0)
 
     def fingerprint(self) -> str:
         """Return one SHA-256 of the content, label, weight and split of every usable image, whatever it is called."""

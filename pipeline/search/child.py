@@ -9,13 +9,15 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.machine import Resources
 from pipeline.pulse import read_pulse
 from pipeline.records import CRASHED, INFEASIBLE, TIMEOUT, TrialOutcome, TrialTask
 from pipeline.search.checkpoints import pulse_path
 from pipeline.search.worker import prepare
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class Child:
         self.began, self.termed = time.monotonic(), 0.0
         self.future = self.pool.schedule(train, args=(task,))
 
-    def call(self, function: Callable[..., float], *arguments: Any) -> "Future[float]":
+    def call(self, function: Callable[..., Result], *arguments: Any) -> "Future[Result]":
         """Have a function called in the process, outside of any task."""
         return self.pool.schedule(function, args=arguments)
 

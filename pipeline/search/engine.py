@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.machine import Resources, hide_gpus
 from pipeline.records import CRASHED, FAILED, INFEASIBLE, STOPPED, TIMEOUT, TrialOutcome, TrialTask
-from pipeline.search.child import PATIENCE, Child, Patience
+from pipeline.search.child import PATIENCE, Child, Patience, Result
 from pipeline.search.worker import run_task, warm_up
 
 TASKS_PER_CHILD = 25  # Keras and TensorFlow leak some 11 MB a trial; a new child costs the imports, some 3 s of a core
@@ -69,11 +69,11 @@ class LocalEngine:
                 f"{self.log_path}; free memory, or see `pipeline doctor`, and run the same command again"
             ) from error
 
-    def probe(self, function: Callable[..., float], *arguments: object) -> list["Future[float]"]:
+    def probe(self, function: Callable[..., Result], *arguments: object) -> list["Future[Result]"]:
         """Have a function called in every child at once, to see how fast they are when all of them work."""
         return [child.call(function, *arguments) for child in self.children]
 
-    def call(self, function: Callable[..., float], *arguments: object) -> "Future[float]":
+    def call(self, function: Callable[..., Result], *arguments: object) -> "Future[Result]":
         """Have a function called in the first child."""
         return self.children[0].call(function, *arguments)
 

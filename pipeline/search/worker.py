@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.data.dataset import StoredDataset, Subset
 from pipeline.errors import TrialFailed
 from pipeline.files import is_disk_full
-from pipeline.machine import Resources, end_with_parent
+from pipeline.machine import Resources, end_with_parent, has_bfloat16
 from pipeline.records import COMPLETED, FAILED, INFEASIBLE, STOPPED, EpochRow, ImageSpec, TrialOutcome, TrialTask
 from pipeline.search.checkpoints import NEW_MODEL, checkpoint_path, pulse_path
 from pipeline.search.store import EPOCH_COLUMNS, StudyStore
@@ -214,6 +214,7 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
 
     from pipeline.models.predict import predict_logits
     from pipeline.training.metrics import measure_logits
+    from pipeline.training.recipe import without_recipe
 
     store = StudyStore(Path(task.study_path) / "study.db")
     try:
@@ -224,7 +225,7 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
         target = Path(task.study_path) / NEW_MODEL / "model.keras"
         target.parent.mkdir(exist_ok=True)
         temporary = target.with_name("unfinished.keras")
-        model.save(temporary)
+        without_recipe(model).save(temporary)
         temporary.replace(target)
         saved = keras.saving.load_model(target, compile=False, safe_mode=True)
         test = dataset.split("test")
@@ -262,6 +263,8 @@ def setting(task: TrialTask, facts: dict[str, Any]) -> Any:
         num_micro_batches=task.num_micro_batches,
         is_deterministic=bool(facts.get("is_deterministic")),
         keeps_unfinished=task.is_final,
+        allows_flips=facts.get("allows_flips", True),
+        precision=facts.get("precision", "float32") if has_bfloat16() else "float32",
         builder=Builder.of(facts["space"]),
     )
 

@@ -4,7 +4,7 @@ import importlib.resources
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pipeline.space.params import (
     DEFAULTS,
     KNOWN_PARAMS,
     Param,
+    Value,
     active_defaults,
     complete,
     is_active,
@@ -86,6 +87,15 @@ class SearchSpace:
         active = [param for param in self.params if is_active(param, params)]
         names = {param.name for param in active}
         return names == set(params) and all(param.accepts(params[param.name]) for param in active)
+
+    def with_fixed(self, name: str, value: Value) -> "SearchSpace":
+        """Return the space in which one hyperparameter, whether it was varied or not, always has one value."""
+        fixed = Param(name, "fixed", values=(value,), default=value)
+        others = tuple(param for param in self.params if param.name != name)
+        space = replace(self, params=(fixed, *others), portfolio=())
+        return replace(
+            space, portfolio=tuple((each, space.active({**params, name: value})) for each, params in self.portfolio)
+        )
 
     def sample(self, rng: random.Random) -> dict[str, Any]:
         """Return a random configuration, each hyperparameter drawn independently by its own sampling."""

@@ -35,6 +35,7 @@ def whole(minimum: int) -> Known:
     return Known("int", f"a whole number >= {minimum}", lambda value: minimum <= value <= LARGEST)
 
 
+SHARE = Known("float", "a number >= 0 and < 1", lambda value: 0 <= value < 1)
 POSITIVE = Known("float", "a number > 0", lambda value: 0 < value <= LARGEST)
 
 KNOWN_PARAMS: dict[str, Known] = {
@@ -47,12 +48,14 @@ KNOWN_PARAMS: dict[str, Known] = {
     "head": one_of("gap", "gmp", "flatten"),
     "dense_layers": whole(0),
     "dense_units": whole(1),
-    "dropout": Known("float", "a number >= 0 and < 1", lambda value: 0 <= value < 1),
+    "dropout": SHARE,
     "batch_norm": Known("boolean", "true or false", lambda value: True),
-    "optimizer": one_of("adamw", "sgd"),
+    "optimizer": one_of("adamw", "sgd", "muon"),
     "learning_rate": POSITIVE,
+    "weight_decay": SHARE,
+    "label_smoothing": SHARE,
     "batch_size": whole(1),
-    "augment": one_of("none", "shift"),
+    "augment": one_of("none", "light", "standard", "strong"),
 }
 
 DEFAULTS: dict[str, Value] = {
@@ -67,8 +70,10 @@ DEFAULTS: dict[str, Value] = {
     "dense_units": 128,
     "dropout": 0.1,
     "batch_norm": True,
-    "optimizer": "adamw",
-    "learning_rate": 3e-3,
+    "optimizer": "muon",
+    "learning_rate": 6e-2,
+    "weight_decay": 6e-5,
+    "label_smoothing": 0.0,
     "batch_size": 64,
     "augment": "none",
 }
@@ -89,7 +94,7 @@ def complete(params: Mapping[str, Any]) -> dict[str, Any]:
     return {**DEFAULTS, **params}
 
 
-RECIPE = ("optimizer", "learning_rate", "batch_size", "augment")
+RECIPE = ("optimizer", "learning_rate", "weight_decay", "label_smoothing", "batch_size", "augment")
 """The hyperparameters that say how a network is trained, whoever builds it."""
 
 

@@ -61,6 +61,26 @@ def plan_steps(samples: int, num_images: int, batch_size: int, num_micro_batches
     return Steps(num_epochs, num_batches, num_parts, batch_size // num_parts)
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to training images at random; `flips` left and right only where that keeps the classes.
+
+    A cutout hides a square whose side is a part of the image's.
+    """
+
+    shifts: bool = False
+    flips: bool = False
+    cutout: float = 0.0
+
+
+AUGMENTATIONS = {
+    "none": Augmentation(),
+    "light": Augmentation(shifts=True),
+    "standard": Augmentation(shifts=True, flips=True),
+    "strong": Augmentation(shifts=True, flips=True, cutout=0.3),
+}
+"""By the values of the hyperparameter `augment`."""
+
 NO_IMAGES = Labelled(np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int32))
 
 
@@ -68,8 +88,9 @@ class EpochBatches(keras.utils.PyDataset):
     """Shuffled batches of one shape, or the parts of them.
 
     What is random in epoch `epoch` (from 0) follows from the seed and the epoch alone. A set that is smaller than the
-    images of an epoch is repeated; what an epoch has no room for is left out, something different each time. `augment`
-    is "none" or "shift" (a random translation of each image by up to SHIFT_FRACTION of its side, edges repeated).
+    images of an epoch is repeated; what an epoch has no room for is left out, something different each time. Shifts are
+    translations of each image by up to SHIFT_FRACTION of its side, edges repeated. Half of the images are flipped in
+    the first epoch, the others in the next, and so on.
     `on_step(epoch, step)` is called before a step is fetched, perhaps in another thread and some steps ahead of the
     training. `start` is (first epoch, steps that each epoch leaves out at its start).
     """
@@ -78,7 +99,7 @@ class EpochBatches(keras.utils.PyDataset):
         self,
         data: Labelled,
         steps: Steps,
-        augment: str,
+        augmentation: Augmentation,
         seed: int,
         on_step: Callable[[int, int], None] = lambda epoch, step: None,
         start: tuple[int, int] = (0, 0),
@@ -86,7 +107,9 @@ class EpochBatches(keras.utils.PyDataset):
         super().__init__(workers=1, use_multiprocessing=False)
         self.data = data
         self.steps = steps
-        self.reach = shift_reach(data.images.shape[1:3]) if augment == "shift" else 0
+        self.augmentation = augmentation
+        self.reach = shift_reach(data.images.shape[1:3]) if augmentation.shifts else 0
+        self.hole = round(min(data.images.shape[1:3]) * augmentation.cutout)
         self.seed = seed
         self.on_step = on_step
         self.next_epoch, self.skip = start
@@ -98,17 +121,19 @@ class EpochBatches(keras.utils.PyDataset):
         self.next_epoch += 1
 
     def draw(self, epoch: int) -> None:
-        """Draw the order and the shifts of an epoch."""
+        """Draw the order of an epoch, and what is done to its images."""
         rng = np.random.default_rng((self.seed, epoch))
         num_rows = self.steps.per_epoch * self.steps.part_size
         self.epoch = epoch
         self.order = np.resize(rng.permutation(len(self.data)), num_rows)
         self.offsets = rng.integers(0, 2 * self.reach + 1, (2, num_rows), np.int16)
+        self.is_flipped = (first_flips(self.seed, len(self.data))[self.order] + epoch) % 2 == 1
+        self.holes = rng.random((2, num_rows))
 
     def let_go(self) -> None:
         """Forget the images and who watches: TensorFlow keeps every generator that it ever fed from, for good."""
         self.data, self.on_step = NO_IMAGES, lambda epoch, step: None
-        self.order = self.offsets = np.zeros(0, np.int64)
+        self.order = self.offsets = self.is_flipped = self.holes = np.zeros(0, np.int64)
 
     def __len__(self) -> int:
         return self.steps.per_epoch - self.skip
@@ -121,6 +146,10 @@ class EpochBatches(keras.utils.PyDataset):
         images = self.data.images[rows]
         if self.reach:
             images = shifted(images, self.reach, self.offsets[:, place])
+        if self.augmentation.flips:
+            flip(images, self.is_flipped[place])
+        if self.hole:
+            cut_out(images, self.hole, self.holes[:, place])
         labels, weights = self.data.labels[rows], self.data.weights
         return (images, labels) if weights is None else (images, labels, weights[rows])
 
@@ -135,9 +164,28 @@ def shifted(images: NDArray[Any], reach: int, offsets: NDArray[np.int16]) -> NDA
 
     `offsets` (2, num_images) are down and right from -reach, so `reach` leaves an image where it is.
     """
-    num_images, height, width, _ = images.shape
+    _, height, width, _ = images.shape
     padded = np.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
-    top, left = offsets
-    rows = top[:, None] + np.arange(height)
-    columns = left[:, None] + np.arange(width)
-    return padded[np.arange(num_images)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    moved = np.empty_like(images)
+    for target, source, top, left in zip(moved, padded, *offsets.tolist(), strict=True):
+        target[...] = source[top : top + height, left : left + width]
+    return moved
+
+
+def first_flips(seed: int, num_images: int) -> NDArray[np.int64]:
+    """Return which images begin flipped, 0 or 1 (num_images,)."""
+    return np.random.default_rng((seed, num_images)).integers(0, 2, num_images)
+
+
+def flip(images: NDArray[Any], is_flipped: NDArray[np.bool_]) -> None:
+    """Turn some images left to right, in place."""
+    images[is_flipped] = images[is_flipped, :, ::-1]
+
+
+def cut_out(images: NDArray[Any], side: int, places: NDArray[np.float64]) -> None:
+    """Set a square of each image to about its mean, in place; the middle is at `places` (2, num_images), in [0, 1)."""
+    _, height, width, _ = images.shape
+    tops, lefts = (places * [[height], [width]]).astype(int) - side // 2
+    means = images[:, ::2, ::2].mean(axis=(1, 2), dtype=np.float32, keepdims=True).astype(images.dtype)
+    for image, mean, top, left in zip(images, means, tops.tolist(), lefts.tolist(), strict=True):
+        image[max(0, top) : top + side, max(0, left) : left + side] = mean

@@ -1,6 +1,6 @@
 """How a network is trained: optimizer, learning-rate schedule and loss, from hyperparameters."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -8,8 +8,6 @@ import keras
 from pipeline.training.images import Steps
 
 WARMUP_FRACTION = 0.2  # of the steps; airbench94 warms up for 0.23 of its epochs
-ADAMW_WEIGHT_DECAY = 0.02  # decoupled (Loshchilov & Hutter 2019), on kernels only
-SGD_WEIGHT_DECAY = 5e-4  # He et al. 2016 use 1e-4 to 5e-4 on CIFAR
 MOMENTUM = 0.9
 
 
@@ -28,6 +26,43 @@ class EachUpdate(keras.optimizers.schedules.LearningRateSchedule):
         return self.schedule(keras.ops.floor_divide(step, self.num_parts))
 
 
+class KernelMuon(keras.optimizers.Muon):
+    """Muon (Jordan et al. 2024) for kernels of convolutions too, as matrices (height x width x inputs, filters).
+
+    Keras 3.15 gives all but matrices to Adam, which here gets what is left: biases, norms, depthwise kernels and the
+    layer that gives the logits.
+    """
+
+    def _should_use_adamw(self, variable: Any) -> bool:
+        is_matrix = len(variable.shape) > 1 and variable.shape[-1] > 1
+        return not is_matrix or variable.path.rpartition("/")[0] in self.exclude_layers
+
+    def _muon_update_step(self, gradient: Any, variable: Any, lr: Any, m: Any) -> None:
+        self.assign(m, self.momentum * m + gradient)
+        ahead = gradient + self.momentum * m
+        matrix = keras.ops.reshape(ahead, (-1, variable.shape[-1]))
+        update = self.lr_adjust(lr * self.zeropower_via_newtonschulz5(matrix, self.ns_steps))
+        self.assign_sub(variable, keras.ops.reshape(update, variable.shape))
+
+
+def sgd(rate: Any, decay: float, last_layer: str, parts: dict[str, Any]) -> Any:
+    """Return stochastic gradient descent with Nesterov's momentum."""
+    return keras.optimizers.SGD(rate, momentum=MOMENTUM, nesterov=True, weight_decay=decay, **parts)
+
+
+def adamw(rate: Any, decay: float, last_layer: str, parts: dict[str, Any]) -> Any:
+    """Return Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+    return keras.optimizers.AdamW(rate, weight_decay=decay, **parts)
+
+
+def muon(rate: Any, decay: float, last_layer: str, parts: dict[str, Any]) -> Any:
+    """Return Muon, which leaves the last layer to Adam."""
+    return KernelMuon(rate, weight_decay=decay, adam_weight_decay=decay, exclude_layers=[last_layer], **parts)
+
+
+OPTIMIZERS: dict[str, Callable[[Any, float, str, dict[str, Any]], Any]] = {"adamw": adamw, "sgd": sgd, "muon": muon}
+
+
 def one_cycle(peak: float, num_updates: int) -> Any:
     """Return a schedule that rises linearly to `peak` and falls to zero, by a cosine, at the last change."""
     warmup_steps = max(1, int(WARMUP_FRACTION * num_updates))
@@ -40,36 +75,51 @@ def one_cycle(peak: float, num_updates: int) -> Any:
     )
 
 
-def optimizer(values: Mapping[str, Any], steps: Steps) -> Any:
-    """Return the optimizer that `values["optimizer"]` names, for a training of so many steps."""
-    schedule, parts = one_cycle(values["learning_rate"], steps.num_updates), {}
+def optimizer(values: Mapping[str, Any], steps: Steps, last_layer: str) -> Any:
+    """Return the optimizer that `values["optimizer"]` names, for a training of so many steps.
+
+    `last_layer` is the path of the layer that gives logits. `values["weight_decay"]` is the part of each kernel that
+    a step at the peak takes away, whatever that peak is.
+    """
+    peak = values["learning_rate"]
+    schedule, parts = one_cycle(peak, steps.num_updates), {}
     if steps.num_parts > 1:
         schedule = EachUpdate(schedule, steps.num_parts)
         parts = {"gradient_accumulation_steps": steps.num_parts}
-    if values["optimizer"] == "sgd":
-        chosen = keras.optimizers.SGD(
-            schedule, momentum=MOMENTUM, nesterov=True, weight_decay=SGD_WEIGHT_DECAY, **parts
-        )
-    else:
-        chosen = keras.optimizers.AdamW(schedule, weight_decay=ADAMW_WEIGHT_DECAY, **parts)
+    chosen = OPTIMIZERS[values["optimizer"]](schedule, values["weight_decay"] / peak, last_layer, parts)
     chosen.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return chosen
+
+
+def smoothed_crossentropy(share: float) -> Callable[[Any, Any], Any]:
+    """Return the cross-entropy of logits with labels of which a share is spread over all classes alike."""
+
+    def loss(labels: Any, logits: Any) -> Any:
+        log_probabilities = keras.ops.log_softmax(keras.ops.cast(logits, "float32"))
+        places = keras.ops.reshape(keras.ops.cast(labels, "int32"), (-1, 1))
+        hit = keras.ops.take_along_axis(log_probabilities, places, axis=1)[:, 0]
+        return -(1 - share) * hit - share * keras.ops.mean(log_probabilities, axis=1)
+
+    return loss
 
 
 def compile_model(model: keras.Model, values: Mapping[str, Any], steps: Steps) -> None:
     """Make a model ready for `fit`: cross-entropy of integer labels on logits; a compiled one keeps its optimizer.
 
+    The metrics `accuracy` and `likelihood` are without the smoothing of labels.
     The optimizer gets its variables here: where a step makes them, TensorFlow traces that step twice.
     """
     model.compile(
-        optimizer=model.optimizer if model.compiled else optimizer(values, steps),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        optimizer=model.optimizer if model.compiled else optimizer(values, steps, model.layers[-1].path),
+        loss=smoothed_crossentropy(values["label_smoothing"]),
+        metrics=[
+            keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+            keras.metrics.SparseCategoricalCrossentropy(name="likelihood", from_logits=True),
+        ],
     )
     model.optimizer.build(model.trainable_variables)
 
 
-def forget_parts(model: keras.Model, values: Mapping[str, Any], steps: Steps) -> None:
-    """Give a trained model Keras' own schedule back, so that a file of it loads without this package."""
-    if steps.num_parts > 1:
-        model.optimizer.learning_rate = one_cycle(values["learning_rate"], steps.num_updates)
+def without_recipe(model: keras.Model) -> keras.Model:
+    """Return a trained model with the same weights that is not compiled: a file of it loads without this package."""
+    return keras.Model(model.input, model.output, name=model.name)

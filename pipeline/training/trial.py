@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from pipeline.records import FAILED, INFEASIBLE, PRUNED, STOPPED, EpochRow
 from pipeline.space import Builder, recipe
 from pipeline.training import checkpoint, stopping
 from pipeline.training.checkpoint import Position
+from pipeline.training.compute import FLOAT32, computing
 from pipeline.training.determinism import make_deterministic
-from pipeline.training.images import EpochBatches, Labelled, Steps, plan_steps
+from pipeline.training.images import AUGMENTATIONS, Augmentation, EpochBatches, Labelled, Steps, plan_steps
 from pipeline.training.metrics import NOTHING, measure_logits
-from pipeline.training.recipe import compile_model, forget_parts
+from pipeline.training.recipe import compile_model
 from pipeline.training.watch import CAUSES, Watch
 
 Report = Callable[[EpochRow], None]
@@ -37,7 +38,9 @@ class Setting:
     pixels. `samples` images are seen. `objective` is the column of EpochRow that trials are ranked by. `first_step` is
     the number of the first epoch. `num_micro_batches` > 1 cuts each batch into that many parts, which takes less
     memory. `is_deterministic` gives the same numbers to the last bit. `keeps_unfinished` returns the model as it is
-    when the time is over, instead of raising: the winner of a search must be there in time.
+    when the time is over, instead of raising: the winner of a search must be there in time. `precision` is that of the
+    computation; the variables, and the model that is returned, are float32. `allows_flips` tells whether a picture is
+    of the same class when left and right change places.
     """
 
     num_classes: int
@@ -52,6 +55,8 @@ class Setting:
     num_micro_batches: int = 1
     is_deterministic: bool = False
     keeps_unfinished: bool = False
+    precision: str = FLOAT32
+    allows_flips: bool = True
     builder: Builder | None = None
 
 
@@ -94,19 +99,19 @@ def train(
     with closing(Pulse(files.pulse)) as pulse, naming_lack_of_memory(steps):
         pixels = Pixels(training.images.shape[1:], setting.dtype, setting.mean, setting.std)
         model = build(params, pixels, setting.num_classes, setting.builder)
-        compile_model(model, values, steps)
-        position = checkpoint.resume(files.checkpoint, model, task)
-        if position is None and files.start_from is not None:
-            checkpoint.start_from(files.start_from, model)
-        watch = Watch(model, steps, setting.seconds_limit, pulse)
-        keep = partial(checkpoint.save, files.checkpoint, model, task)
-        progress = Progress(position or Position(), watch, validation, setting, report, keep)
-        try:
-            fit(model, training, values["augment"], progress)
-        except TrialFailed as error:
-            if error.state != PRUNED or not setting.keeps_unfinished:
-                raise
-        forget_parts(model, values, steps)
+        with computing(model, setting.precision):
+            compile_model(model, values, steps)
+            position = checkpoint.resume(files.checkpoint, model, task)
+            if position is None and files.start_from is not None:
+                checkpoint.start_from(files.start_from, model)
+            watch = Watch(model, steps, setting.seconds_limit, pulse)
+            keep = partial(checkpoint.save, files.checkpoint, model, task)
+            progress = Progress(position or Position(), watch, validation, setting, report, keep)
+            try:
+                fit(model, training, augmentation(values, setting), progress)
+            except TrialFailed as error:
+                if error.state != PRUNED or not setting.keeps_unfinished:
+                    raise
     return model, progress.position.rows[-1] if progress.position.rows else UNTRAINED
 
 
@@ -176,7 +181,7 @@ class Progress(keras.callbacks.Callback):
         return Position(
             rows=before.rows,
             step=step,
-            loss=(before.loss * before.step + float(logs["loss"]) * (step - before.step)) / step,
+            loss=(before.loss * before.step + float(logs["likelihood"]) * (step - before.step)) / step,
             accuracy=(before.accuracy * before.step + float(logs["accuracy"]) * (step - before.step)) / step,
             seconds=before.seconds + time.monotonic() - self.epoch_started,
         )
@@ -215,7 +220,13 @@ class Progress(keras.callbacks.Callback):
         return TrialFailed(state, f"{CAUSES[state]} {done}{rest}")
 
 
-def fit(model: keras.Model, training: Labelled, augment: str, progress: Progress) -> None:
+def augmentation(values: Mapping[str, Any], setting: Setting) -> Augmentation:
+    """Return what is done to the training images."""
+    wanted = AUGMENTATIONS[values["augment"]]
+    return replace(wanted, flips=wanted.flips and setting.allows_flips)
+
+
+def fit(model: keras.Model, training: Labelled, augmentation: Augmentation, progress: Progress) -> None:
     """Train from where `progress` is to the end, after a report of the epochs that are done."""
     watch, position = progress.watch, progress.position
     for row in position.rows:
@@ -226,7 +237,7 @@ def fit(model: keras.Model, training: Labelled, augment: str, progress: Progress
         skip = progress.position.step
         # Keras counts the steps of an epoch once a `fit`, so the rest of a broken-off epoch is a `fit` of its own.
         end = first + 1 if skip else watch.steps.num_epochs
-        batches = EpochBatches(training, watch.steps, augment, progress.setting.seed, watch.on_step, (first, skip))
+        batches = EpochBatches(training, watch.steps, augmentation, progress.setting.seed, watch.on_step, (first, skip))
         try:
             model.fit(batches, initial_epoch=first, epochs=end, verbose=0, callbacks=[progress], shuffle=False)
         finally:

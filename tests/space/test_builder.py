@@ -8,6 +8,7 @@ from pipeline.errors import SpaceError
 from pipeline.search.spaces import open_space
 from pipeline.space import Builder, Param, SearchSpace, load_space, recipe
 from pipeline.space.builder import is_code, read_builder
+from pipeline.space.params import DEFAULTS, RECIPE
 
 CODE = "def build(hp):\n    return None\n"
 
@@ -75,4 +76,5 @@ def test_a_yaml_space_has_no_builder() -> None:
 
 def test_the_recipe_is_read_from_any_configuration() -> None:
     params = {"units": 3, "learning_rate": 0.5, "batch_size": 7}
-    assert recipe(params) == {"optimizer": "adamw", "learning_rate": 0.5, "batch_size": 7, "augment": "none"}
+    defaults = {name: DEFAULTS[name] for name in RECIPE}
+    assert recipe(params) == {**defaults, "learning_rate": 0.5, "batch_size": 7}

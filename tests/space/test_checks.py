@@ -76,7 +76,7 @@ BROKEN_PARAMS = [
         "YAML reads off and no as false; quote it: 'off'",
     ),
     ("depth: {type: fixed, value: yes}", "params.depth.value is the boolean true", "write a number"),
-    ("augment: {type: fixed, value: null}", "params.augment.value is nothing", "expected one of none, shift"),
+    ("augment: {type: fixed, value: null}", "params.augment.value is nothing", "expected one of none, light"),
     (
         "batch_norm: {type: boolean, default: 'on'}",
         "params.batch_norm.default is the text 'on'",

@@ -173,6 +173,21 @@ def test_every_default_is_legal() -> None:
     assert all(KNOWN_PARAMS[name].is_legal(value) for name, value in DEFAULTS.items())
 
 
+def test_a_hyperparameter_can_be_fixed_for_a_whole_space() -> None:
+    for space in (load_space("cnn"), load_space("tiny")):  # tiny does not vary it
+        fixed = space.with_fixed("augment", "strong")
+        rng = random.Random(0)
+        everything = [
+            fixed.defaults(),
+            *(params for _, params in fixed.portfolio),
+            *(fixed.sample(rng) for _ in range(9)),
+        ]
+        assert {params["augment"] for params in everything} == {"strong"}
+        assert all(fixed.contains(params) for params in everything)
+        assert len(fixed.portfolio) == len(space.portfolio)
+        assert fixed.to_json() != space.to_json()
+
+
 def test_complete_fills_in_the_defaults_and_refuses_unknown_names() -> None:
     assert complete({"depth": 2}) == {**DEFAULTS, "depth": 2}
     with pytest.raises(SpaceError, match=r"params\.dept is not .*did you mean depth\?"):

@@ -1,4 +1,4 @@
-"""Batches have one shape, every image takes its turn, and a shift moves pixels without inventing any."""
+"""Batches have one shape, every image takes its turn, and what is done to pixels invents none."""
 
 import numpy as np
 import pytest
@@ -14,10 +14,10 @@ def labelled(count, side=6):
 
 
 def feed(count, batch_size, augment="none", seed=0, samples=None, **changes):
-    from pipeline.training.images import EpochBatches, plan_steps
+    from pipeline.training.images import AUGMENTATIONS, EpochBatches, plan_steps
 
     steps = plan_steps(samples or count, count, batch_size, changes.pop("num_micro_batches", 1))
-    return EpochBatches(labelled(count), steps, augment, seed, **changes)
+    return EpochBatches(labelled(count), steps, AUGMENTATIONS[augment], seed, **changes)
 
 
 def epoch(batches):
@@ -79,16 +79,16 @@ def test_an_epoch_follows_from_seed_and_number_alone():
     def content(batches):
         return [(images.tobytes(), labels.tobytes()) for images, labels in epoch(batches)]
 
-    whole = feed(50, 8, "shift", seed=5)
+    whole = feed(50, 8, "strong", seed=5)
     epochs = [content(whole) for _ in range(3)]
     assert epochs[0] != epochs[1]
-    assert content(feed(50, 8, "shift", seed=5, start=(2, 0))) == epochs[2]
-    assert content(feed(50, 8, "shift", seed=5, start=(1, 4))) == epochs[1][4:]
-    assert content(feed(50, 8, "shift", seed=6)) != epochs[0]
+    assert content(feed(50, 8, "strong", seed=5, start=(2, 0))) == epochs[2]
+    assert content(feed(50, 8, "strong", seed=5, start=(1, 4))) == epochs[1][4:]
+    assert content(feed(50, 8, "strong", seed=6)) != epochs[0]
 
 
 def test_parts_of_batches_are_the_same_images_with_the_same_shifts():
-    whole, parts = epoch(feed(48, 8, "shift")), epoch(feed(48, 8, "shift", num_micro_batches=4))
+    whole, parts = epoch(feed(48, 8, "strong")), epoch(feed(48, 8, "strong", num_micro_batches=4))
     assert len(parts) == 4 * len(whole)
     for place in (0, 1):
         joined = np.concatenate([row[place] for row in parts])
@@ -113,3 +113,44 @@ def test_a_shift_moves_a_picture_by_at_most_the_reach_and_repeats_the_edge():
     assert places == {(down, right) for down in range(-2, 3) for right in range(-2, 3)}
     assert set(np.unique(moved)) == {0, 7, 255}
     assert [shift_reach((side, side)) for side in (8, 28, 64)] == [1, 2, 5]
+
+
+def test_every_image_is_flipped_in_every_other_epoch():
+    from pipeline.training.images import Augmentation, EpochBatches, Labelled, plan_steps
+
+    images = np.zeros((20, 6, 6, 1), np.uint8)
+    images[:, :, 0] = 9  # the left edge
+    data = Labelled(images, np.arange(20, dtype=np.int32))
+    batches = EpochBatches(data, plan_steps(20, 20, 5), Augmentation(flips=True), seed=0)
+    flipped = []
+    for _ in range(3):
+        rows = epoch(batches)
+        content = np.concatenate([pictures for pictures, _ in rows])
+        assert ((content == 9).sum(axis=(1, 2, 3)) == 6).all()
+        flipped.append({label for label, picture in zip(labels_of(rows), content, strict=True) if picture[0, -1] == 9})
+    assert 0 < len(flipped[0]) < 20
+    assert flipped[1] == set(range(20)) - flipped[0]
+    assert flipped[2] == flipped[0]
+    assert (images[:, :, 0] == 9).all()  # the set itself is as it was
+
+
+def test_a_cutout_hides_one_square_of_each_image():
+    from pipeline.training.images import cut_out
+
+    images = np.zeros((30, 8, 8, 1), np.uint8)
+    images[:, ::4] = images[:, 1::4] = 100
+    cut_out(images, 4, np.random.default_rng(0).random((2, 30)))
+    hidden = [np.argwhere(picture[:, :, 0] == 50) for picture in images]
+    sizes = [tuple(np.ptp(place, axis=0) + 1) for place in hidden]
+    assert all(len(place) == height * width for place, (height, width) in zip(hidden, sizes, strict=True))
+    assert max(sizes) == (4, 4)
+    assert min(min(size) for size in sizes) >= 2  # at an edge a part of it is outside
+
+
+def test_policies_differ_in_what_they_do():
+    from pipeline.training.images import AUGMENTATIONS, Augmentation
+
+    assert AUGMENTATIONS["none"] == Augmentation()
+    assert AUGMENTATIONS["light"] == Augmentation(shifts=True)
+    assert AUGMENTATIONS["standard"] == Augmentation(shifts=True, flips=True)
+    assert AUGMENTATIONS["strong"].cutout > 0

@@ -11,7 +11,7 @@ from pipeline.errors import TrialFailed
 
 pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("deterministic", "stoppable")]
 
-PARAMS = {"depth": 1, "filters": 8, "batch_size": 8, "dropout": 0.3, "learning_rate": 0.01, "augment": "shift"}
+PARAMS = {"depth": 1, "filters": 8, "batch_size": 8, "dropout": 0.3, "learning_rate": 0.01, "augment": "strong"}
 NUM_STEPS = 40  # of an epoch; Keras fetches some of them ahead
 
 
@@ -148,7 +148,7 @@ def test_a_rung_can_begin_with_the_weights_of_the_one_before(tmp_path, capfd):
     upper = Run(tmp_path / "upper", {"batch_norm": False}, epochs=1, first_step=3)
     upper.files = replace(upper.files, start_from=lower.files.checkpoint)
     upper.setting = replace(upper.setting, seed=5)
-    upper.params["learning_rate"] = 1e-9
+    upper.params |= {"learning_rate": 1e-9, "weight_decay": 0.0}
     moved, after = upper.train()
     assert (after.step, after.val_accuracy) == (3, before.val_accuracy)
     for one, other in zip(model.trainable_variables, moved.trainable_variables, strict=True):

@@ -1,6 +1,7 @@
 """A training learns, reports every epoch, is repeatable, and says why it failed."""
 
 import math
+import zipfile
 
 import numpy as np
 import pytest
@@ -9,6 +10,13 @@ from pipeline.errors import TrialFailed
 
 pytestmark = pytest.mark.heavy
 
+LEARNING = [
+    {},
+    {"optimizer": "sgd", "learning_rate": 0.1},
+    {"optimizer": "muon"},
+    {"augment": "light"},
+    {"label_smoothing": 0.2},
+]
 SMALL = {"depth": 1, "filters": 8, "batch_size": 16, "dropout": 0.0, "learning_rate": 0.03}
 
 
@@ -36,7 +44,7 @@ def run(params=None, epochs=3, validation=True, files=None, **changes):
     return model, last, rows
 
 
-@pytest.mark.parametrize("params", [{}, {"optimizer": "sgd", "learning_rate": 0.1}, {"augment": "shift"}])
+@pytest.mark.parametrize("params", LEARNING)
 def test_a_small_network_learns_stripes(params):
     _, last, rows = run(params, epochs=4, first_step=11)
     assert last.val_accuracy > 0.95
@@ -141,7 +149,7 @@ def test_an_allocation_that_jax_refuses_is_lack_of_memory():
     assert not is_out_of_memory(RuntimeError("INVALID_ARGUMENT: shapes"))
 
 
-@pytest.mark.parametrize(("optimizer", "learning_rate"), [("adamw", 0.01), ("sgd", 0.1)])
+@pytest.mark.parametrize(("optimizer", "learning_rate"), [("adamw", 0.01), ("sgd", 0.1), ("muon", 0.01)])
 def test_parts_of_batches_give_what_whole_batches_give(optimizer, learning_rate):
     params = {"batch_norm": False, "optimizer": optimizer, "learning_rate": learning_rate}
     (whole, last, _), (parts, last_of_parts, _) = run(params, 2), run(params, 2, num_micro_batches=4)
@@ -152,10 +160,56 @@ def test_parts_of_batches_give_what_whole_batches_give(optimizer, learning_rate)
     assert last_of_parts.loss == pytest.approx(last.loss, rel=1e-3)
 
 
-def test_a_model_trained_in_parts_is_saved_without_a_class_of_ours(tmp_path):
+@pytest.mark.parametrize("params", [{}, {"optimizer": "muon"}, {"label_smoothing": 0.1}])
+def test_a_model_is_saved_without_a_class_of_ours(tmp_path, params):
     import keras
 
-    model, _, _ = run(epochs=1, num_micro_batches=2)
-    model.save(tmp_path / "model.keras")
+    from pipeline.training.recipe import without_recipe
+
+    model, _, _ = run(params, epochs=1, num_micro_batches=2)
+    without_recipe(model).save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        assert b"pipeline" not in archive.read("config.json")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    assert loaded.optimizer.get_config()["learning_rate"]["registered_name"] is None
+    images = stripes(8).images
+    assert np.asarray(loaded(images)) == pytest.approx(np.asarray(model(images)), abs=1e-6)
+
+
+def test_label_smoothing_spreads_a_share_over_all_classes():
+    from pipeline.training.recipe import smoothed_crossentropy
+
+    logits = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]], np.float32))
+    labels = np.array([0, 2], np.int32)
+    targets = 0.3 / 3 + 0.7 * np.eye(3)[labels]
+    expected = -(targets * logits).sum(axis=1)
+    assert np.asarray(smoothed_crossentropy(0.3)(labels, logits)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_reported_losses_are_without_smoothing():
+    params = {"learning_rate": 1e-9, "head": "gap"}  # the weights stay as they are
+    plain, smooth = (run({**params, "label_smoothing": share}, epochs=1)[1] for share in (0.0, 0.9))
+    assert smooth.loss == pytest.approx(plain.loss, rel=1e-4)
+    assert smooth.val_loss == pytest.approx(plain.val_loss, rel=1e-4)
+
+
+@pytest.mark.parametrize(("optimizer", "learning_rate"), [("adamw", 0.01), ("sgd", 0.1), ("muon", 0.01)])
+def test_weight_decay_is_a_part_of_each_kernel_and_of_nothing_else(optimizer, learning_rate):
+    params = {"optimizer": optimizer, "learning_rate": learning_rate, "batch_norm": False, "weight_decay": 0.0}
+    free, _, _ = run({**params}, samples=16)
+    decayed, _, _ = run({**params, "weight_decay": 0.5}, samples=16)
+    for one, other in zip(free.trainable_variables, decayed.trainable_variables, strict=True):
+        lost = np.abs(np.asarray(one) - np.asarray(other)).max()
+        assert (lost > 0.01) == one.path.endswith("kernel"), one.path
+
+
+def test_muon_makes_the_update_of_a_convolution_nearly_orthogonal():
+    import keras
+
+    from pipeline.training.recipe import KernelMuon
+
+    variable = keras.Variable(np.zeros((3, 3, 4, 8), np.float32), name="kernel")
+    gradient = np.random.default_rng(0).normal(size=(3, 3, 4, 8)).astype(np.float32)
+    KernelMuon(1.0, weight_decay=None, rms_rate=None).apply([keras.ops.convert_to_tensor(gradient)], [variable])
+    singular = np.linalg.svd(np.asarray(variable).reshape(36, 8), compute_uv=False)
+    assert singular.min() > 0.6
+    assert singular.max() < 1.3

@@ -1,0 +1,98 @@
+"""How a network is computed while it trains: in bfloat16, and with fused batch normalisation. After it is as before.
+
+Beside `determinism.py` the one place in training that speaks to a backend directly: Keras 3.15 computes batch
+normalisation on TensorFlow as some twenty operations in float32, more than half of the time of a step on a CPU.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
+POLICIES = {FLOAT32: "float32", BFLOAT16: "mixed_bfloat16"}  # variables are float32 in both
+EXACT = (keras.layers.Rescaling, keras.layers.Normalization)  # they take pixels of up to 16 bits
+MIN_EPSILON = 1.001e-5  # below it cuDNN refuses
+
+
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """The same variables and results, by TensorFlow's one operation for (batch, height, width, channels)."""
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Return normalised inputs of their own dtype; in training the moving statistics follow."""
+        import tensorflow
+
+        is_training = bool(training) and self.trainable
+        gamma, beta, mean, variance = (
+            keras.ops.convert_to_tensor(each)
+            for each in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
+        )
+        unused = keras.ops.zeros((0,))
+        outputs, batch_mean, batch_variance, *_ = tensorflow.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=gamma,
+            offset=beta,
+            mean=unused if is_training else mean,
+            variance=unused if is_training else variance,
+            epsilon=self.epsilon,
+            is_training=is_training,
+        )
+        if is_training:
+            # TensorFlow divides the variance by n - 1, Keras by n.
+            count = keras.ops.cast(keras.ops.size(inputs) // inputs.shape[-1], "float32")
+            batch_variance = batch_variance * (count - 1) / count
+            self.moving_mean.assign(mean * self.momentum + batch_mean * (1 - self.momentum))
+            self.moving_variance.assign(variance * self.momentum + batch_variance * (1 - self.momentum))
+        return outputs
+
+
+@contextmanager
+def computing(model: keras.Model, precision: str) -> Iterator[None]:
+    """Compute a model in FLOAT32 or BFLOAT16, and with fused batch normalisation, for the length of the block.
+
+    Its variables stay as they are. The normalisation of pixels and the last layer, which gives the logits, are always
+    float32. To be entered before the model is compiled or called.
+    """
+    layers = list(leaves(model))
+    plain = [layer for layer in layers if type(layer) is keras.layers.BatchNormalization and can_be_fused(layer)]
+    short = [
+        layer
+        for layer in layers[:-1]
+        if precision != FLOAT32 and layer.dtype_policy.name == FLOAT32 and not isinstance(layer, EXACT)
+    ]
+    for layer in plain:
+        layer.__class__ = FusedBatchNormalization
+    for layer in short:
+        layer.dtype_policy = keras.DTypePolicy(POLICIES[precision])
+    try:
+        yield
+    finally:
+        for layer in plain:
+            layer.__class__ = keras.layers.BatchNormalization
+        for layer in short:
+            layer.dtype_policy = keras.DTypePolicy(FLOAT32)
+        model.train_function = model.test_function = model.predict_function = None  # they were made for the block
+
+
+def leaves(model: keras.Model) -> Iterator[Any]:
+    """Yield the layers of a model, and of the models in it."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from leaves(layer)
+        else:
+            yield layer
+
+
+def can_be_fused(layer: Any) -> bool:
+    """Tell whether FusedBatchNormalization computes what a layer does: on TensorFlow, for pictures, with all parts."""
+    return (
+        keras.backend.backend() == "tensorflow"
+        and layer.input_spec.ndim == 4
+        and layer.axis in (-1, 3)
+        and layer.scale
+        and layer.center
+        and not (layer.renorm or layer.synchronized)
+        and layer.epsilon >= MIN_EPSILON
+        and layer.dtype_policy.name == FLOAT32
+    )
