@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+CACHE_BYTES = 4 << 30
 BASE = {"optimizer": "muon", "learning_rate": 0.06, "batch_size": 128, "augment": "none", "label_smoothing": 0.0}
 INGREDIENTS: dict[str, dict[str, Any]] = {
     "base": {},
@@ -97,7 +98,7 @@ def read(data: str, workspace: Path, num_images: int) -> tuple[Any, Any]:
 
     workspace.mkdir(parents=True, exist_ok=True)
     source = open_source(data, workspace)
-    cache = open_cache(source, choose_spec(source, SpecOptions()), workspace)
+    cache = open_cache(source, choose_spec(source, SpecOptions()), workspace, CACHE_BYTES)
     is_given = np.isin(source.splits, (SPLITS.index("train"), NOT_GIVEN)) & cache.is_usable
     rows = np.random.default_rng(0).permutation(np.flatnonzero(is_given))
     num_held_out = len(rows) // 10

@@ -73,9 +73,9 @@ DEFAULTS: dict[str, Value] = {
     "optimizer": "muon",
     "learning_rate": 6e-2,
     "weight_decay": 6e-5,
-    "label_smoothing": 0.0,
+    "label_smoothing": 0.1,
     "batch_size": 64,
-    "augment": "none",
+    "augment": "standard",
 }
 
 

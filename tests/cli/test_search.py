@@ -126,6 +126,19 @@ def test_the_broken_file_is_named(searched):
     assert [item["path"] for item in bad] == ["dark/broken.png"]
 
 
+def test_how_trainings_compute_and_whether_they_flip_is_decided_and_said(searched):
+    from pipeline.search.store import StudyStore
+
+    folder, _, printed = searched
+    store = StudyStore(folder / "mlruns" / "studies" / "photos-1" / "study.db")
+    facts = store.facts()
+    store.close()
+    assert facts["precision"] in ("float32", "bfloat16")
+    assert f"thread(s), {facts['precision']}\n" in printed
+    assert ("left and right may change places: the nearest" in printed) == facts["allows_flips"]
+    assert ("pictures are not flipped: the nearest" in printed) != facts["allows_flips"]
+
+
 def test_the_leaderboard_is_best_first_and_keeps_its_contract(searched):
     folder, facts, _ = searched
     rows = json.loads(pipeline(folder, "runs", "--json").stdout)

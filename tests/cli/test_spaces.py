@@ -38,7 +38,7 @@ def test_list_shows_the_installed_spaces_and_the_next_command() -> None:
     assert done.exit_code == 0
     assert [line.split()[:3] for line in done.stdout.splitlines()] == [
         ["name", "params", "size"],
-        ["cnn", "15", "infinite"],
+        ["cnn", "17", "infinite"],
         ["tiny", "7", "infinite"],
     ]
     assert done.stderr == "Next: pipeline spaces show cnn  # show what it varies\n"
@@ -70,7 +70,7 @@ def test_show_lists_the_portfolio_by_what_it_changes() -> None:
     rows = [" ".join(line.split()) for line in run("show", "cnn").stdout.splitlines()]
     assert "portfolio changes of the defaults" in rows
     assert "medium none" in rows
-    assert "small filters 16, dropout 0.0, learning_rate 0.005" in rows
+    assert "small filters 16, dropout 0.0, augment none" in rows
     assert "portfolio" not in run("show", "tiny").stdout
     document = json.loads(run("show", "cnn", "--json").stdout)
     assert document["portfolio"]["small"]["filters"] == 16

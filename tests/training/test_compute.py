@@ -106,3 +106,15 @@ def test_a_normalisation_that_tensorflow_cannot_fuse_stays_keras_own(norm):
     model = network(**norm)
     with computing(model, "float32"):
         assert type(model.get_layer("norm")) is keras.layers.BatchNormalization
+
+
+def test_the_moving_variance_is_that_of_all_pixels_not_of_a_sample():
+    from pipeline.training.compute import computing
+
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
+    model = network()
+    convolved = np.asarray(model.layers[1](model.layers[0](images)))
+    with computing(model, "float32"):
+        model(images, training=True)
+    expected = 0.9 + 0.1 * convolved.var(axis=(0, 1, 2))  # momentum 0.9, from 1
+    assert np.asarray(model.get_layer("norm").moving_variance) == pytest.approx(expected, rel=1e-4)
