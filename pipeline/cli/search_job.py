@@ -21,7 +21,7 @@ from pipeline.data.dataset import Dataset, split_dataset
 from pipeline.data.source import encodable
 from pipeline.errors import StoppedEarly, TrackingError
 from pipeline.files import is_disk_full, locked
-from pipeline.machine import Resources, check_backend, num_cores
+from pipeline.machine import Resources, check_backend, has_bfloat16, num_cores
 from pipeline.records import TrialRow
 from pipeline.search import setup
 from pipeline.search.budget import PROBE_FACTOR, RESTART_SECONDS, Budget

@@ -7,6 +7,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ CHUNK_BYTES = 16 << 20  # of pixels in a task
 MEMORY_BYTES = 4 << 30  # what decoding may take: a 50-megapixel RGB picture takes 0.15 GB, its float copies 1.8 GB
 CHUNK_SECONDS = 120.0
 FILE_SECONDS = 30.0  # for a file that is tried alone; 50 megapixels take 1 to 3 s
+NUM_TRIES = 3  # of an image whose pool breaks before its turn
 TASKS_PER_CHILD = 2000  # then a fresh child, should a codec leak
 
 Result = TypeVar("Result")
@@ -153,25 +155,40 @@ class Decoders:
     ) -> Iterator[tuple[Chunk, Result | Killed]]:
         """Yield the result of a chunk, or those of its images one by one."""
         self.check_started()
-        result = outcome(future)
-        if not isinstance(result, Killed):
-            yield chunk, result
-            return
+        with suppress(BrokenExecutor):
+            result = outcome(future)
+            if not isinstance(result, Killed):
+                yield chunk, result
+                return
         for place, location in enumerate(chunk.locations):
             single = Chunk(chunk.first + place, [location])
-            yield single, outcome(self.submit(work, single))
+            yield single, self.alone(work, single)
+
+    def alone(self, work: Callable[[Chunk], Result], single: Chunk) -> Result | Killed:
+        """Return the result of one image, or why there is none.
+
+        A pool that breaks before the image had its turn is made anew.
+        """
+        for _ in range(NUM_TRIES):
+            with suppress(BrokenExecutor):
+                return outcome(self.submit(work, single))
+        return Killed(f"the decoder could not be started again in {NUM_TRIES} tries")
 
 
 def outcome(future: "Future[Result]") -> Result | Killed:
-    """Return the result of a task, or why there is none; an exception of the task itself is raised here."""
+    """Return the result of a task, or why there is none; an exception of the task itself is raised here.
+
+    Raises:
+        BrokenExecutor: a child died that had no task; the task has not begun.
+    """
     from pebble import ProcessExpired
 
     try:
         return future.result()
     except ProcessExpired as error:
         return Killed(f"the decoder died ({describe_exit(error.exitcode)})")
-    except (BrokenExecutor, TimeoutError) as error:
-        return Killed(f"the decoder did not end ({type(error).__name__})")
+    except TimeoutError:
+        return Killed("the decoder did not end in time")
 
 
 def describe_exit(exitcode: int | None) -> str:

@@ -4,6 +4,8 @@ import ctypes
 import os
 import signal
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
 import pytest
@@ -64,7 +66,7 @@ def test_a_file_that_never_ends_is_given_up(monkeypatch):
     monkeypatch.setattr(decoders, "CHUNK_SECONDS", 1.0)
     monkeypatch.setattr(decoders, "FILE_SECONDS", 1.0)
     found = run("a", "hang", "c")
-    assert [result for _, result in found] == [["a"], "the decoder did not end (TimeoutError)", ["c"]]
+    assert [result for _, result in found] == [["a"], "the decoder did not end in time", ["c"]]
 
 
 def test_a_child_cannot_take_all_memory():
@@ -96,6 +98,20 @@ def test_a_child_that_is_killed_while_it_starts_is_replaced_and_no_file_is_blame
     assert (tmp_path / "died").exists()
     assert [name for _, result in found for name in result] == names
     assert not any(isinstance(result, Killed) for _, result in found)
+
+
+def test_a_pool_that_breaks_before_the_turn_of_an_image_does_not_blame_it():
+    with Decoders(1) as pool:
+        pool.check_started()
+        broken, good = Future(), pool.submit
+        broken.set_exception(BrokenProcessPool("an idle child died"))
+        pending = [broken, broken]
+        pool.submit = lambda work, chunk: pending.pop() if pending else good(work, chunk)
+        ((_, result),) = pool.map(hostile, [Chunk(0, [Location("a")])])
+        assert result == ["a"]
+        pending += [broken] * 4
+        ((_, result),) = pool.map(hostile, [Chunk(0, [Location("a")])])
+        assert result == "the decoder could not be started again in 3 tries"
 
 
 def unable():

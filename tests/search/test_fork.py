@@ -37,7 +37,7 @@ params:
   filters: {type: fixed, value: 16}
   pooling: {type: choice, values: [max, avg], default: max}
   head: {type: choice, values: [gap, flatten], default: flatten}
-  learning_rate: {type: float, min_value: 1.0e-3, max_value: 1.0e-2, sampling: log, default: 3.0e-3}
+  learning_rate: {type: float, min_value: 1.0e-3, max_value: 5.0e-2, sampling: log, default: 2.0e-2}
   batch_size: {type: fixed, value: 64}
 """
 
