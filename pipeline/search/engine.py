@@ -15,7 +15,7 @@ from pipeline.records import CRASHED, FAILED, INFEASIBLE, STOPPED, TIMEOUT, Tria
 from pipeline.search.child import PATIENCE, Child, Patience, Result
 from pipeline.search.worker import run_task, warm_up
 
-TASKS_PER_CHILD = 25  # Keras and TensorFlow leak some 11 MB a trial; a new child costs the imports, some 3 s of a core
+TASKS_PER_CHILD = 100  # then a fresh child, should a library leak; it costs the imports, some 3 s of a core
 GROWTH_MB = 1024  # a child that grew by more since its first task is replaced as well
 POLL_SECONDS = 0.05
 LOG_BYTES = 10_000_000  # of what children print; what is older is kept once, in a second file of at most this size

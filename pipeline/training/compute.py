@@ -1,7 +1,8 @@
 """How a network is computed while it trains: in bfloat16, and with fused batch normalisation. After it is as before.
 
 Beside `determinism.py` the one place in training that speaks to a backend directly: Keras 3.15 computes batch
-normalisation on TensorFlow as some twenty operations in float32, more than half of the time of a step on a CPU.
+normalisation on TensorFlow as some twenty operations in float32, more than half of the time of a step on a CPU; and
+TensorFlow remembers trainings that are over.
 """
 
 from collections.abc import Iterator
@@ -73,6 +74,22 @@ def computing(model: keras.Model, precision: str) -> Iterator[None]:
         for layer in short:
             layer.dtype_policy = keras.DTypePolicy(FLOAT32)
         model.train_function = model.test_function = model.predict_function = None  # they were made for the block
+        forget_gradients()
+
+
+def forget_gradients() -> None:
+    """Forget the gradients that TensorFlow registered for the steps of a training.
+
+    Its registry keeps each custom gradient for good, and with it the graphs of the training and their feed: some MB a
+    training (tests/training/test_memory.py). It is private, so a TensorFlow that has none is left alone.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    from tensorflow.python.framework import ops
+
+    registered = getattr(getattr(ops, "gradient_registry", None), "_registry", {})
+    for name in [name for name in registered if name.startswith("CustomGradient-")]:
+        del registered[name]
 
 
 def leaves(model: keras.Model) -> Iterator[Any]:

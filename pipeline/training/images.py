@@ -81,8 +81,6 @@ AUGMENTATIONS = {
 }
 """By the values of the hyperparameter `augment`."""
 
-NO_IMAGES = Labelled(np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int32))
-
 
 class EpochBatches(keras.utils.PyDataset):
     """Shuffled batches of one shape, or the parts of them.
@@ -129,11 +127,6 @@ class EpochBatches(keras.utils.PyDataset):
         self.offsets = rng.integers(0, 2 * self.reach + 1, (2, num_rows), np.int16)
         self.is_flipped = (first_flips(self.seed, len(self.data))[self.order] + epoch) % 2 == 1
         self.holes = rng.random((2, num_rows))
-
-    def let_go(self) -> None:
-        """Forget the images and who watches: TensorFlow keeps every generator that it ever fed from, for good."""
-        self.data, self.on_step = NO_IMAGES, lambda epoch, step: None
-        self.order = self.offsets = self.is_flipped = self.holes = np.zeros(0, np.int64)
 
     def __len__(self) -> int:
         return self.steps.per_epoch - self.skip

@@ -238,10 +238,7 @@ def fit(model: keras.Model, training: Labelled, augmentation: Augmentation, prog
         # Keras counts the steps of an epoch once a `fit`, so the rest of a broken-off epoch is a `fit` of its own.
         end = first + 1 if skip else watch.steps.num_epochs
         batches = EpochBatches(training, watch.steps, augmentation, progress.setting.seed, watch.on_step, (first, skip))
-        try:
-            model.fit(batches, initial_epoch=first, epochs=end, verbose=0, callbacks=[progress], shuffle=False)
-        finally:
-            batches.let_go()
+        model.fit(batches, initial_epoch=first, epochs=end, verbose=0, callbacks=[progress], shuffle=False)
 
 
 def task_hash(values: Mapping[str, Any], training: Labelled, setting: Setting) -> str:
