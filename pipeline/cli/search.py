@@ -87,7 +87,8 @@ def print_end(facts: dict[str, Any], as_json: bool) -> None:
 def what_next(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what to type after a search."""
     model = facts["model_uri"]
-    score = f"pipeline score {'champion' if model.startswith('models:') else quoted(model)} FOLDER -o scores/"
+    is_champion = model.startswith("models:") and not facts.get("flaw")
+    score = f"pipeline score {'champion' if is_champion else quoted(model)} FOLDER -o scores/"
     steps = [("mlflow ui", "review every trial in the browser"), (f"pipeline runs {facts['study']}", "the leaderboard")]
     if not model.startswith("models:"):
         steps.append((f"pipeline sync {facts['study']}", "register the model when MLflow answers"))
@@ -140,6 +141,8 @@ def print_result(facts: dict[str, Any]) -> None:
         {
             "test accuracy": f"{test['accuracy']:.2%}  ({interval})",
             **({"with leaks": inflated(test)} if leaked else {}),
+            **other_figures(test),
+            **({"NOT A CHAMPION": facts["flaw"]} if facts.get("flaw") else {}),
             "winner": f"trial {best['trial']}: {facts['objective']} {best[facts['objective']]:.4f}, {cost}",
             "network": ", ".join(f"{name} {format_value(value)}" for name, value in best["params"].items()),
             **({"front": front_line(facts["front"])} if facts.get("front") else {}),
@@ -148,6 +151,15 @@ def print_result(facts: dict[str, Any]) -> None:
             "study": f"{facts['study']}, {format_seconds(facts['seconds'])}",
         }
     )
+
+
+def other_figures(test: dict[str, Any]) -> dict[str, str]:
+    """Return the other figures of the test with their 95 % intervals, in one line."""
+    figures = {name.replace("_", " "): each for name, each in test.get("metrics", {}).items()}
+    texts = (
+        f"{name} {each['value']:.4f} ({each['ci95'][0]:.4f} to {each['ci95'][1]:.4f})" for name, each in figures.items()
+    )
+    return {"also": ", ".join(texts)} if figures else {}
 
 
 def opened(facts: dict[str, Any]) -> str:

@@ -35,6 +35,7 @@ from pipeline.search.pace import Pace, Terms
 from pipeline.search.probe import Speed, measure_speed
 from pipeline.search.store import DONE, FINAL_TRIAL, StudyStore
 from pipeline.search.study import Study
+from pipeline.search.verdict import flaw_of
 from pipeline.tracking.store import check_settings
 
 REPORT_SECONDS = 5.0
@@ -315,6 +316,7 @@ class Search:
                 if objective.minimise
             ],
             "test": finished.test,
+            "flaw": flaw_of(finished.test, store.get("classes")),
             "test_opened": sum(attempt.state == DONE for attempt in store.attempts(FINAL_TRIAL)),
             "trials": count_states(store.trials()),
             "seconds": round(time.monotonic() - self.started, 1),

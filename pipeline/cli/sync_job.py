@@ -8,9 +8,11 @@ from pipeline.errors import DataError, PipelineError, StoppedEarly, TrackingErro
 from pipeline.files import locked
 from pipeline.search.mirroring import BackgroundMirror
 from pipeline.search.store import StudyStore, is_alive, list_studies, open_study
+from pipeline.search.verdict import flaw_of
 from pipeline.text import safe_name
 from pipeline.tracking.mirror import MlflowMirror
 from pipeline.tracking.registry import close_stale_runs, log_and_register
+from pipeline.tracking.results import log_result
 from pipeline.tracking.store import check_settings, open_client
 
 
@@ -110,8 +112,9 @@ def register_result(store: StudyStore, workspace: Path, run_id: str) -> dict[str
     """
     result, objective = store.get("result"), store.get("objective")
     winner, test = result["winner"], result["test"]
+    flaw, client = flaw_of(test, store.get("classes")), open_client(workspace)
     registered = log_and_register(
-        open_client(workspace),
+        client,
         workspace,
         run_id,
         store.path.parent / "model",
@@ -123,17 +126,29 @@ def register_result(store: StudyStore, workspace: Path, run_id: str) -> dict[str
             "model/mflops": winner["mflops"],
         },
         step=winner["epochs"],
-        tags={"pipeline.study": result["study"], "trial.number": str(winner["trial"])},
+        tags={"pipeline.study": result["study"], "trial.number": str(winner["trial"]), **flaw_tags(flaw)},
+        is_champion=not flaw,
     )
-    result |= {"run_id": run_id, "model_uri": registered.model_uri}
+    log_result(client, run_id, flaw_tags(flaw), {})
+    result |= {"run_id": run_id, "model_uri": registered.model_uri, "is_champion": not flaw}
     store.put("result", result)
     return result
+
+
+def flaw_tags(flaw: str) -> dict[str, str]:
+    """Return the tags by which MLflow shows that a model is not worth to be the champion."""
+    return {"pipeline.beats_majority": "false", "pipeline.flaw": flaw} if flaw else {}
 
 
 def test_metrics(test: dict[str, Any]) -> dict[str, float]:
     """Return what was measured on the test images, and what a leaking split would add, as metrics."""
     low, high = test["ci95"]
     metrics = {"test/accuracy": test["accuracy"], "test/ci95_low": low, "test/ci95_high": high}
+    for name, figure in test.get("metrics", {}).items():
+        low, high = figure["ci95"]
+        metrics |= {f"test/{name}": figure["value"], f"test/{name}_ci95_low": low, f"test/{name}_ci95_high": high}
+    if majority := test.get("majority"):
+        metrics[f"test/majority_{majority['metric']}"] = majority["value"]
     leaked = test.get("leaked")
     if leaked is None:
         return metrics

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from pipeline.bundle import read_bundle, write_bundle
 from pipeline.crashpoints import crashpoint
 from pipeline.errors import InvalidUsage, StoppedEarly
-from pipeline.intervals import wilson_interval
 from pipeline.records import (
     COMPLETED,
     CRASHED,
@@ -70,8 +69,8 @@ class Audience(Protocol):
 class Finished:
     """What a search ends with: the winning trial, the outcome of its last training and the folder of the model.
 
-    `test` is as in model.json: accuracy, ci95, num_images; and, if the given split leaks, `leaked`. `front` are the
-    trials that no other beats in both objectives, the cheapest first; empty with one objective.
+    `test` is as in model.json: see `verdict.judge_test`. `front` are the trials that no other beats in both objectives,
+    the cheapest first; empty with one objective.
     """
 
     winner: TrialRow
@@ -260,8 +259,8 @@ def train_winner(
             return outcome, task
 
 
-def write_model_facts(study: Study, best: TrialRow, epochs: int, test: dict[str, Any]) -> None:
-    """Write model.json beside the saved model."""
+def write_model_facts(study: Study, best: TrialRow, epochs: int, found: dict[str, Any]) -> None:
+    """Write model.json beside the saved model; `found` is what its last training found."""
     store = study.store
     facts = {
         "classes": store.get("classes"),
@@ -275,24 +274,9 @@ def write_model_facts(study: Study, best: TrialRow, epochs: int, test: dict[str,
         "data_fingerprint": store.get("fingerprint"),
         "objective": study.objective.name,
         study.objective.name: best.score,
-        "test": test_score(test),
-        "versions": test["versions"],
+        **found,
     }
     write_bundle(store.path.parent / NEW_MODEL, facts)
-
-
-def test_score(test: dict[str, Any]) -> dict[str, Any]:
-    """Return the score on the test images; if some have a copy in train or val, the score is that of the others.
-
-    `leaked` then holds their number and the inflated accuracy over all test images.
-    """
-    num_correct, num_images = test["num_correct"], test["num_images"]
-    num_leaked = num_images - test["num_clean"]
-    score = {} if not num_leaked else {"leaked": {"num_images": num_leaked, "accuracy_with": num_correct / num_images}}
-    if test["num_clean"]:
-        num_correct, num_images = test["num_clean_correct"], test["num_clean"]
-    interval = wilson_interval(num_correct, num_images)
-    return {"accuracy": num_correct / num_images, "ci95": list(interval), "num_images": num_images, **score}
 
 
 def finished_model(study: Study) -> Finished:

@@ -213,7 +213,7 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
     import keras
 
     from pipeline.models.predict import predict_logits
-    from pipeline.training.metrics import measure_logits
+    from pipeline.search.verdict import judge_test
     from pipeline.training.recipe import without_recipe
 
     store = StudyStore(Path(task.study_path) / "study.db")
@@ -231,19 +231,11 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
         test = dataset.split("test")
         logits = predict_logits(saved, test.images)
         np.save(target.parent / "test_logits.npy", logits)
-        measured = measure_logits(logits, test.labels)
+        is_clean = ~dataset.column("leaked")[test.images.rows]
+        score = judge_test(logits, test.labels, is_clean, training.labels, facts["objective"])
     finally:
         store.close()
-    is_correct = logits.argmax(axis=1) == test.labels
-    is_clean = ~dataset.column("leaked")[test.images.rows]
-    return measured.accuracy, {
-        "test_loss": measured.loss,
-        "num_correct": int(is_correct.sum()),
-        "num_images": len(is_correct),
-        "num_clean_correct": int((is_correct & is_clean).sum()),
-        "num_clean": int(is_clean.sum()),
-        "versions": versions(),
-    }
+    return score["accuracy"], {"test": score, "versions": versions()}
 
 
 def setting(task: TrialTask, facts: dict[str, Any]) -> Any:

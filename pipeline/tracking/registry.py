@@ -71,8 +71,9 @@ def log_and_register(
     metrics: Mapping[str, float],
     step: int,
     tags: Mapping[str, str],
+    is_champion: bool = True,
 ) -> RegisteredModel:
-    """Log a bundle as the model of a run, register it under `model_name` and make it the champion of that name.
+    """Log a bundle as the model of a run and register it under `model_name`, perhaps as the champion of that name.
 
     `step` is the best epoch; `tags` go on the version. A second call with the same run and bundle makes no
     second version and no second model, wherever the first one was cut off, and takes the alias from no newer version.
@@ -94,7 +95,7 @@ def log_and_register(
                 version = client.create_model_version(
                     model_name, f"models:/{model_id}", run_id, tags=all_tags, model_id=model_id
                 )
-        if previous is None or int(previous) < int(version.version):
+        if is_champion and (previous is None or int(previous) < int(version.version)):
             client.set_registered_model_alias(model_name, CHAMPION, version.version)
     number = str(version.version)
     return RegisteredModel(model_name, number, f"models:/{model_name}/{number}", logged_model_id(version) or "")

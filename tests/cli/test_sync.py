@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -15,7 +16,7 @@ from pipeline.search.store import StudyStore, open_study, studies_folder
 from pipeline.tracking.store import open_client
 from tests.tracking.fakes import study_facts, tiny_bundle
 
-FACTS = {
+FACTS: dict[str, Any] = {
     "winner": {"trial": 0, "params": {}, "val_accuracy": 0.5, "num_params": 9, "mflops": 1.0, "epochs": 3},
     "test": {"accuracy": 0.75, "ci95": [0.5, 0.9], "num_images": 20},
 }
@@ -42,12 +43,13 @@ def make_study(workspace: Path, name: str) -> StudyStore:
     return store
 
 
-def finish_study(store: StudyStore, bundle: Path) -> None:
+def finish_study(store: StudyStore, bundle: Path, **test: Any) -> None:
     """Give a study the model and the result that a search leaves when MLflow does not answer."""
     folder = store.path.parent / "model"
     shutil.copytree(bundle, folder)
     study = store.get("study")
-    store.put("result", {**FACTS, "study": study, "run_id": None, "model_uri": str(folder)})
+    found = {**FACTS, "test": {**FACTS["test"], **test}}
+    store.put("result", {**found, "study": study, "run_id": None, "model_uri": str(folder)})
 
 
 def test_without_any_study_it_says_how_to_begin(workspace: Path) -> None:
@@ -132,3 +134,29 @@ def test_model_of_a_finished_study_is_registered_once(
     store.put("result", {**kept, "run_id": None})  # killed before the result was kept
     assert sync("photos-1").stdout == "photos-1: sent 0 trial(s), registered models:/photos/1\n"
     assert len(client.search_model_versions("name = 'photos'")) == 1
+
+
+@pytest.mark.heavy
+def test_model_that_does_not_beat_the_largest_class_is_marked_and_not_the_champion(
+    workspace: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    bundle = tiny_bundle(tmp_path_factory.mktemp("bundle") / "bundle", "photos-1")
+    store = make_study(workspace, "photos-1")
+    majority = {
+        "class": 0, "metric": "accuracy", "value": 0.7, "gain": 0.05, "standard_error": 0.1, "is_beaten": False,
+    }  # fmt: skip
+    finish_study(store, bundle, majority=majority, metrics={"loss": {"value": 0.6, "ci95": [0.4, 0.8]}})
+    assert sync("photos-1").exit_code == 0
+    kept = open_study(workspace, "photos-1").get("result")
+    assert (kept["model_uri"], kept["is_champion"]) == ("models:/photos/1", False)
+    client = open_client(workspace)
+    with pytest.raises(MlflowException, match="champion"):
+        client.get_model_version_by_alias("photos", "champion")
+    run, version = client.get_run(kept["run_id"]), client.get_model_version("photos", "1")
+    for tags in (run.data.tags, version.tags):
+        assert tags["pipeline.beats_majority"] == "false"
+        assert "does not beat the blind answer" in tags["pipeline.flaw"]
+    figures = {"test/majority_accuracy": 0.7, "test/loss": 0.6, "test/loss_ci95_low": 0.4, "test/loss_ci95_high": 0.8}
+    assert figures.items() <= run.data.metrics.items()

@@ -273,5 +273,8 @@ def train_in_child(store: StudyStore, task: TrialTask) -> TrialOutcome:
 def save_model(task: TrialTask) -> dict[str, Any]:
     """Write the file of a model, which only depends on the winner, and return what its test found."""
     write_text(Path(task.study_path) / NEW_MODEL / "model.keras", repr(sorted(task.params.items())))
-    tested = {"num_correct": 90, "num_images": 100, "num_clean_correct": 88, "num_clean": 97}
-    return {**tested, "test_loss": 0.5, "versions": {"pipeline": "0"}}
+    leaked = {"num_images": 3, "accuracy_with": 0.9}
+    majority = {"class": 0, "metric": "accuracy", "value": 0.5, "gain": 0.4, "standard_error": 0.01, "is_beaten": True}
+    figures = {"loss": {"value": 0.5, "ci95": [0.4, 0.6]}}
+    test = {"accuracy": 88 / 97, "ci95": [0.83, 0.95], "num_images": 97, "metrics": figures, "majority": majority}
+    return {"test": {**test, "leaked": leaked}, "versions": {"pipeline": "0"}}

@@ -1,0 +1,103 @@
+"""What a winner is worth on the test images: figures with intervals, and whether it beats answering blindly."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.intervals import counts_interval, paired_interval
+from pipeline.training.certainty import measure_with_intervals
+
+NUM_ERRORS = 2.0  # standard errors by which a model must beat the blind answer
+CLASS_MEANS = ("val_balanced_accuracy", "val_macro_f1", "val_auc")
+"""Objectives of unbalanced classes: there, a good model may have less accuracy than always the largest class."""
+
+
+def judge_test(
+    logits: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    is_clean: NDArray[np.bool_],
+    trained_labels: NDArray[np.int32],
+    objective: str,
+) -> dict[str, Any]:
+    """Return the score of logits (num_images, num_classes) on the test images, as model.json keeps it.
+
+    If some have a copy in train or val (`is_clean` is false), the score is that of the others, and `leaked` holds their
+    number and the inflated accuracy over all. `trained_labels` are those that the model was trained on.
+    """
+    is_right = logits.argmax(axis=1) == labels
+    score: dict[str, Any] = {}
+    if not is_clean.all():
+        score["leaked"] = {"num_images": int((~is_clean).sum()), "accuracy_with": float(is_right.mean())}
+        if is_clean.any():
+            logits, labels = logits[is_clean], labels[is_clean]
+    figures = measure_with_intervals(logits, labels)
+    accuracy = figures.pop("accuracy")
+    majority = int(np.bincount(trained_labels, minlength=logits.shape[1]).argmax())
+    return {
+        "accuracy": accuracy["value"],
+        "ci95": accuracy["ci95"],
+        "num_images": len(labels),
+        "metrics": figures,
+        "majority": compare_with_majority(logits.argmax(axis=1), labels, majority, objective),
+        **score,
+    }
+
+
+def compare_with_majority(
+    predicted: NDArray[np.int64], labels: NDArray[np.int32], majority: int, objective: str
+) -> dict[str, Any]:
+    """Return by how much a model beats the answer that looks at no image: always the class that was commonest.
+
+    What is compared, on the same images, is the accuracy, or the balanced accuracy where the objective is a mean over
+    classes; `standard_error` is that of the difference.
+    """
+    is_right, is_blindly_right = predicted == labels, labels == majority
+    if objective in CLASS_MEANS:
+        metric, blind = "balanced_accuracy", float(1 / len(np.unique(labels)))
+        gain, error = balanced_gain(is_right, is_blindly_right, labels)
+    else:
+        metric, blind = "accuracy", float(is_blindly_right.mean())
+        gain = float(is_right.mean()) - blind
+        error = paired_interval(is_right, is_blindly_right)[1]
+    return {
+        "class": majority,
+        "metric": metric,
+        "value": blind,
+        "gain": gain,
+        "standard_error": error,
+        "is_beaten": gain > NUM_ERRORS * error and not math.isclose(gain, 0.0, abs_tol=1e-12),
+    }
+
+
+def balanced_gain(
+    is_right: NDArray[np.bool_], is_blindly_right: NDArray[np.bool_], labels: NDArray[np.int32]
+) -> tuple[float, float]:
+    """Return by how much the balanced accuracy of one model is above that of another, and the standard error."""
+    ahead = is_right.astype(np.int64) - is_blindly_right
+    kinds, counts = np.unique(labels.astype(np.int64) * 3 + ahead + 1, return_counts=True)
+    classes, value = np.divmod(kinds, 3)
+    of_class = classes[:, None] == np.unique(classes)  # (num_kinds, num_classes)
+
+    def gain(drawn: NDArray[np.int64]) -> NDArray[np.float64]:
+        num_labels = drawn @ of_class
+        means = (drawn * (value - 1)) @ of_class / np.maximum(num_labels, 1)
+        return np.asarray(means.sum(axis=1) / (num_labels > 0).sum(axis=1))
+
+    return float(gain(counts[None])[0]), counts_interval(counts, gain)[1]
+
+
+def flaw_of(test: dict[str, Any], classes: list[str]) -> str:
+    """Return what is wrong with a model that does not beat the blind answer, and what to do; empty if nothing is."""
+    majority = test.get("majority")  # models of before have none
+    if majority is None or majority["is_beaten"]:
+        return ""
+    name = classes[majority["class"]]
+    return (
+        f"it does not beat the blind answer: always {name!r} has {majority['value']:.2%} "
+        f"{majority['metric'].replace('_', ' ')} on the test images, this model {majority['gain']:+.2%} beside "
+        f"that, with a standard error of {majority['standard_error']:.2%}; expected more than "
+        f"{NUM_ERRORS:g} standard errors; it is registered without the alias champion: look at the images and labels "
+        "with `pipeline data check`, add images, or search longer with --budget"
+    )

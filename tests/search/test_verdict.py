@@ -1,0 +1,75 @@
+"""What a winner is worth: the score without leaks, and whether it beats the answer that looks at no image."""
+
+import numpy as np
+import pytest
+
+from pipeline.intervals import wilson_interval
+from pipeline.search.verdict import compare_with_majority, flaw_of, judge_test
+
+CLASSES = ["ant", "bee", "cat"]
+
+
+def logits_for(predicted, num_classes=3):
+    return np.eye(num_classes, dtype=np.float32)[predicted] * 3
+
+
+def judge(predicted, labels, is_clean=None, objective="val_accuracy"):
+    labels = np.array(labels, np.int32)
+    clean = np.ones(len(labels), bool) if is_clean is None else np.array(is_clean)
+    return judge_test(logits_for(predicted), labels, clean, labels, objective)
+
+
+def test_the_score_has_wilsons_interval_and_bootstrapped_figures():
+    labels = [0, 1, 2] * 30
+    predicted = [0, 1, 2] * 25 + [1, 2, 0] * 5
+    score = judge(predicted, labels)
+    assert score["accuracy"] == pytest.approx(75 / 90)
+    assert tuple(score["ci95"]) == wilson_interval(75, 90)
+    assert set(score["metrics"]) == {"balanced_accuracy", "macro_f1", "loss", "auc"}
+    assert "leaked" not in score
+
+
+def test_images_with_a_copy_among_the_trained_ones_are_left_out_unless_all_have_one():
+    labels, predicted = [0, 1, 2, 0], [0, 1, 0, 0]
+    score = judge(predicted, labels, [True, True, True, False])
+    assert (score["accuracy"], score["num_images"]) == (pytest.approx(2 / 3), 3)
+    assert score["leaked"] == {"num_images": 1, "accuracy_with": 0.75}
+    assert judge(predicted, labels, [False] * 4)["num_images"] == 4
+
+
+def test_a_model_that_says_little_more_than_the_largest_class_is_marked():
+    rng = np.random.default_rng(0)
+    labels = rng.choice(3, 300, p=[0.8, 0.1, 0.1]).astype(np.int32)
+    blind = np.zeros(300, np.int64)
+    found = compare_with_majority(blind, labels, 0, "val_accuracy")
+    assert (found["gain"], found["standard_error"], found["is_beaten"]) == (0.0, 0.0, False)
+    lucky = blind.copy()
+    lucky[np.flatnonzero(labels == 1)[:3]] = 1  # three right answers more: 1.73 standard errors
+    found = compare_with_majority(lucky, labels, 0, "val_accuracy")
+    assert (found["gain"], found["is_beaten"]) == (pytest.approx(0.01), False)
+    assert found["gain"] / found["standard_error"] == pytest.approx(1.73, abs=0.1)
+    lucky[np.flatnonzero(labels == 1)[:6]] = 1  # six: 2.5
+    assert compare_with_majority(lucky, labels, 0, "val_accuracy")["is_beaten"]
+
+
+def test_with_an_objective_of_class_means_less_accuracy_than_the_largest_class_is_no_flaw():
+    rng = np.random.default_rng(1)
+    labels = rng.choice(3, 400, p=[0.9, 0.05, 0.05]).astype(np.int32)
+    predicted = np.where(rng.random(400) < 0.8, labels, (labels + 1) % 3)
+    assert not compare_with_majority(predicted, labels, 0, "val_accuracy")["is_beaten"]
+    found = compare_with_majority(predicted, labels, 0, "val_balanced_accuracy")
+    assert (found["metric"], found["value"], found["is_beaten"]) == ("balanced_accuracy", pytest.approx(1 / 3), True)
+    recalls = [(predicted[labels == number] == number).mean() for number in range(3)]
+    assert found["gain"] == pytest.approx(np.mean(recalls) - 1 / 3)
+    by_hand = np.sqrt(sum(r * (1 - r) / (labels == number).sum() for number, r in enumerate(recalls))) / 3
+    assert found["standard_error"] == pytest.approx(by_hand, rel=0.2)
+
+
+def test_the_flaw_says_what_was_found_and_what_to_do():
+    test = judge([0] * 30, [0] * 20 + [1] * 10)
+    text = flaw_of(test, CLASSES)
+    assert "always 'ant' has 66.67% accuracy on the test images, this model +0.00%" in text
+    assert "without the alias champion" in text
+    assert "pipeline data check" in text
+    assert flaw_of(judge([0, 1, 2] * 30, [0, 1, 2] * 30), CLASSES) == ""
+    assert flaw_of({"accuracy": 0.5}, CLASSES) == ""  # of a model of before

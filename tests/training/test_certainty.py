@@ -1,0 +1,71 @@
+"""Figures with intervals: the figures are those of a trial, and the intervals cover the truth."""
+
+import math
+
+import numpy as np
+import pytest
+
+from pipeline.training.certainty import auc_error, class_mean_intervals, group_sums, measure_with_intervals
+from pipeline.training.metrics import mean_auc, measure_logits
+
+NUM_CLASSES = 4
+SHARES = np.array([0.55, 0.25, 0.15, 0.05])
+
+
+def sample(rng, num_images, signal=1.0):
+    """Return logits and labels of unbalanced classes that a model tells apart in part."""
+    labels = rng.choice(NUM_CLASSES, num_images, p=SHARES).astype(np.int32)
+    logits = rng.normal(0, 1, (num_images, NUM_CLASSES)).astype(np.float32)
+    logits[np.arange(num_images), labels] += signal
+    return logits, labels
+
+
+def test_values_are_those_of_a_trial_and_lie_in_their_intervals():
+    logits, labels = sample(np.random.default_rng(0), 800)
+    figures, values = measure_with_intervals(logits, labels), measure_logits(logits, labels)
+    assert set(figures) == {"accuracy", "balanced_accuracy", "macro_f1", "loss", "auc"}
+    for name, figure in figures.items():
+        assert figure["value"] == getattr(values, name)
+        low, high = figure["ci95"]
+        assert low < figure["value"] < high, name
+
+
+def test_intervals_cover_the_true_figures():
+    rng = np.random.default_rng(1)
+    truth = measure_logits(*sample(rng, 200_000))
+    found = [measure_with_intervals(*sample(rng, 400)) for _ in range(60)]
+    for name in ("balanced_accuracy", "macro_f1", "auc", "loss"):
+        ends = [figures[name]["ci95"] for figures in found]
+        assert np.mean([low <= getattr(truth, name) <= high for low, high in ends]) >= 0.88, name
+
+
+def test_a_bootstrap_by_kinds_is_one_by_images():
+    logits, labels = sample(np.random.default_rng(2), 300)
+    rng = np.random.default_rng(3)
+    drawn = [measure_logits(logits[rows], labels[rows]) for rows in rng.integers(0, 300, (1500, 300))]
+    balanced, macro_f1 = class_mean_intervals(logits.argmax(axis=1), labels, NUM_CLASSES)
+    for found, name in ((balanced, "balanced_accuracy"), (macro_f1, "macro_f1")):
+        expected = np.quantile([getattr(each, name) for each in drawn], (0.025, 0.975))
+        assert found == pytest.approx(expected, abs=0.012)
+
+
+def test_the_error_of_an_auc_is_that_of_repeated_samples():
+    rng = np.random.default_rng(4)
+    areas = [mean_auc(logits.astype(float), labels) for logits, labels in (sample(rng, 400) for _ in range(300))]
+    errors = [auc_error(logits.astype(float), labels) for logits, labels in (sample(rng, 400) for _ in range(20))]
+    assert np.mean(errors) == pytest.approx(np.std(areas), rel=0.15)
+
+
+def test_sums_by_group_leave_out_what_belongs_to_none():
+    drawn = np.array([[1, 2, 4, 8], [1, 1, 1, 1]])
+    assert group_sums(drawn, np.array([2, -1, 0, 2]), 4).tolist() == [[4, 0, 9, 0], [1, 0, 2, 0]]
+    assert group_sums(drawn, np.array([-1, -1, -1, -1]), 2).tolist() == [[0, 0], [0, 0]]
+
+
+def test_one_class_alone_has_no_auc_and_a_perfect_model_no_negative_room():
+    logits = np.array([[5, 0], [5, 0], [5, 0]], np.float32)
+    figures = measure_with_intervals(logits, np.zeros(3, np.int32))
+    assert "auc" not in figures
+    assert figures["balanced_accuracy"] == {"value": 1.0, "ci95": [1.0, 1.0]}
+    assert figures["accuracy"]["ci95"][0] < 0.5  # three images say little
+    assert all(math.isfinite(end) for figure in figures.values() for end in figure["ci95"])
