@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import re
 import sys
@@ -42,6 +43,11 @@ class Bundle:
     def keras_path(self) -> Path:
         """The file that Keras loads."""
         return self.folder / MODEL_FILE
+
+    @property
+    def temperature(self) -> float:
+        """By which logits are divided before they become probabilities; 1 for a model without one."""
+        return float(self.facts.get("temperature", {}).get("value", 1.0))
 
 
 def write_bundle(folder: Path, facts: dict[str, Any]) -> Bundle:
@@ -112,7 +118,17 @@ def parse_facts(folder: Path, facts: Any) -> Bundle:
     sha256 = facts.get("sha256")
     if not isinstance(sha256, str) or len(sha256) != 64:
         raise ModelRefused(f"{path}: sha256 is {sha256!r:.80}; expected 64 digits; restore the file from a copy")
+    refuse_temperature(path, facts.get("temperature", {}))
     return Bundle(folder, tuple(classes), parse_image(path, facts.get("image")), sha256, facts)
+
+
+def refuse_temperature(path: Path, temperature: Any) -> None:
+    """Raise ModelRefused unless a temperature is absent, or an object whose value is a number above 0."""
+    value = temperature.get("value", 1.0) if isinstance(temperature, dict) else None
+    if not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+        raise ModelRefused(
+            f"{path}: temperature is {temperature!r:.80}; expected a value above 0; restore the file from a copy"
+        )
 
 
 def parse_image(path: Path, image: Any) -> ImageSpec:

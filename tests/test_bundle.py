@@ -44,6 +44,11 @@ def test_bundle_reads_back_what_was_written(folder):
     assert json.loads((folder / "model.json").read_text())["schema"] == 1
 
 
+def test_temperature_is_that_of_the_facts_and_1_in_models_of_before(folder):
+    assert write_bundle(folder, FACTS).temperature == 1.0
+    assert write_bundle(folder, {**FACTS, "temperature": {"value": 1.7, "reason": ""}}).temperature == 1.7
+
+
 def test_bundle_is_found_in_the_data_folder_of_an_mlflow_model(tmp_path):
     outer = tmp_path / "outer"
     outer.mkdir()
@@ -87,6 +92,9 @@ def test_missing_keras_file_is_refused(folder):
         ({"image": FACTS["image"] | {"background": "black; rm"}}, "expected height, width, channels"),
         ({"image": FACTS["image"] | {"height": -8}}, "expected height, width, channels"),
         ({"image": FACTS["image"] | {"decoder_version": 1}}, "decoder_version is 1; expected 2"),
+        ({"temperature": {"value": 0}}, "temperature is {'value': 0}; expected a value above 0"),
+        ({"temperature": {"value": "hot"}}, "expected a value above 0"),
+        ({"temperature": 1.5}, "temperature is 1.5; expected a value above 0"),
         ({"sha256": "abc"}, "sha256 is 'abc'; expected 64 digits"),
     ],
 )

@@ -142,8 +142,9 @@ def print_result(facts: dict[str, Any]) -> None:
             "test accuracy": f"{test['accuracy']:.2%}  ({interval})",
             **({"with leaks": inflated(test)} if leaked else {}),
             **other_figures(test),
+            **probabilities_line(facts.get("temperature")),
             **({"NOT A CHAMPION": facts["flaw"]} if facts.get("flaw") else {}),
-            "winner": f"trial {best['trial']}: {facts['objective']} {best[facts['objective']]:.4f}, {cost}",
+            "winner": f"trial {best['trial']}: {facts['objective']} {chosen_by(facts)}, {cost}",
             "network": ", ".join(f"{name} {format_value(value)}" for name, value in best["params"].items()),
             **({"front": front_line(facts["front"])} if facts.get("front") else {}),
             "trials": f"{trials['completed']} completed{others}",
@@ -160,6 +161,30 @@ def other_figures(test: dict[str, Any]) -> dict[str, str]:
         f"{name} {each['value']:.4f} ({each['ci95'][0]:.4f} to {each['ci95'][1]:.4f})" for name, each in figures.items()
     )
     return {"also": ", ".join(texts)} if figures else {}
+
+
+def chosen_by(facts: dict[str, Any]) -> str:
+    """Return the score by which the winner was chosen, with its interval where the logits were kept."""
+    score = facts["winner"][facts["objective"]]
+    if not facts.get("validation"):
+        return f"{score:.4f}"
+    low, high = facts["validation"]["ci95"]
+    return f"{score:.4f} ({low:.4f} to {high:.4f}, chosen by it)"
+
+
+def probabilities_line(temperature: dict[str, Any] | None) -> dict[str, str]:
+    """Return what is done to the probabilities and how far they are off, in one line; nothing for a model of before."""
+    if temperature is None:
+        return {}
+    test, bins = temperature["test"], f"{temperature['num_bins']} bins of equal mass"
+    if temperature["reason"]:
+        text = f"calibration error {test['ece_before']:.4f} ({bins}); no temperature: {temperature['reason']}"
+    else:
+        text = (
+            f"temperature {temperature['value']:.3f}: calibration error {test['ece_before']:.4f} before, "
+            f"{test['ece_after']:.4f} after ({bins})"
+        )
+    return {"probabilities": text}
 
 
 def opened(facts: dict[str, Any]) -> str:

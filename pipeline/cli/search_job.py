@@ -316,6 +316,7 @@ class Search:
                 if objective.minimise
             ],
             "test": finished.test,
+            **finished.more,
             "flaw": flaw_of(finished.test, store.get("classes")),
             "test_opened": sum(attempt.state == DONE for attempt in store.attempts(FINAL_TRIAL)),
             "trials": count_states(store.trials()),

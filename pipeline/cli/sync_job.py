@@ -121,6 +121,7 @@ def register_result(store: StudyStore, workspace: Path, run_id: str) -> dict[str
         safe_name(store.get("dataset")),
         metrics={
             **test_metrics(test),
+            **temperature_metrics(result.get("temperature")),
             objective: winner[objective],
             "model/params": winner["num_params"],
             "model/mflops": winner["mflops"],
@@ -153,3 +154,11 @@ def test_metrics(test: dict[str, Any]) -> dict[str, float]:
     if leaked is None:
         return metrics
     return {**metrics, "test/accuracy_with_leaked": leaked["accuracy_with"], "test/num_leaked": leaked["num_images"]}
+
+
+def temperature_metrics(temperature: dict[str, Any] | None) -> dict[str, float]:
+    """Return a temperature and what it does to the test images as metrics; none for a model of before."""
+    if temperature is None:
+        return {}
+    test = {f"test/{name}": value for name, value in temperature["test"].items()}
+    return {"model/temperature": temperature["value"], **test}

@@ -30,8 +30,11 @@ def predict_logits(
     return np.concatenate(parts)
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return probabilities, float32 (num_images, num_classes), each row summing to 1."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
+def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
+    """Return probabilities, float32 (num_images, num_classes), each row summing to 1; a temperature keeps their order.
+
+    Rounding can make two of them equal: whoever wants the best label looks at the logits.
+    """
+    shifted = (logits - logits.max(axis=-1, keepdims=True)) / np.float32(temperature)
     exponentials = np.exp(shifted)
     return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True), np.float32)

@@ -44,6 +44,7 @@ class Plan:
     classes_sha256: str
     decoder_version: int
     top_k: int
+    temperature: float = 1.0
 
     @property
     def plan_id(self) -> str:

@@ -57,6 +57,7 @@ class ScoreJob:
             classes_sha256=sha256_json(self.bundle.classes),
             decoder_version=self.bundle.image.decoder_version,
             top_k=min(self.top_k, len(self.bundle.classes)),
+            temperature=self.bundle.temperature,
         )
 
 
@@ -139,7 +140,7 @@ def score_shard(job: ScoreJob, decoders: Decoders, index: int, predict: Predict)
         logits = predict(images)
         if logits.shape != (batch_size, len(classes)):
             raise ValueError(f"logits have the shape {logits.shape}; expected {(batch_size, len(classes))}")
-        yield label_rows(paths, decoded, logits, classes, top_k)
+        yield label_rows(paths, decoded, logits, classes, top_k, job.bundle.temperature)
 
 
 def decoded_batches(
@@ -163,11 +164,13 @@ def label_rows(
     logits: NDArray[np.float32],
     classes: Sequence[str],
     top_k: int,
+    temperature: float = 1.0,
 ) -> list[Row]:
     """Return one row for each path; logits that are not finite make a row without a label."""
     is_finite = np.asarray(np.isfinite(logits).all(axis=-1))
-    probabilities = softmax(np.where(is_finite[:, None], logits, 0))
-    order = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top_k]  # stable: a tie goes to the first class
+    finite = np.where(is_finite[:, None], logits, 0)
+    probabilities = softmax(finite, temperature)
+    order = np.argsort(-finite, axis=-1, kind="stable")[:, :top_k]  # stable: a tie goes to the first class
     rows = []
     for place, (path, pixels) in enumerate(zip(paths, decoded, strict=True)):
         if isinstance(pixels, DecodeError):

@@ -3,7 +3,7 @@
 import math
 import shutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ from pipeline.search.store import DIED, DONE, FINAL_TRIAL, StudyStore
 from pipeline.search.study import Study, winner
 
 POLL_SECONDS = 0.5
+EXTRAS = ("validation", "temperature")
 COUNTED = {
     "completed": COMPLETED, "pruned": PRUNED, "failed": FAILED, "infeasible": INFEASIBLE, "crashed": CRASHED,
     "timeout": TIMEOUT,
@@ -70,7 +71,7 @@ class Finished:
     """What a search ends with: the winning trial, the outcome of its last training and the folder of the model.
 
     `test` is as in model.json: see `verdict.judge_test`. `front` are the trials that no other beats in both objectives,
-    the cheapest first; empty with one objective.
+    the cheapest first; empty with one objective. `more` is what else model.json says of the winner, by EXTRAS.
     """
 
     winner: TrialRow
@@ -78,6 +79,7 @@ class Finished:
     test: dict[str, Any]
     model_folder: Path
     front: tuple[TrialRow, ...] = ()
+    more: dict[str, Any] = field(default_factory=dict)
 
 
 def run_trials(
@@ -289,7 +291,8 @@ def finished_model(study: Study) -> Finished:
     facts = read_bundle(folder).facts
     best = study.rows[facts["trial"]]
     front = pareto_front(list(study.rows.values()), study.objective) if study.objective.minimise else []
-    return Finished(best, facts["epochs"], facts["test"], folder, tuple(front))
+    more = {name: facts[name] for name in EXTRAS if name in facts}
+    return Finished(best, facts["epochs"], facts["test"], folder, tuple(front), more)
 
 
 def count_states(trials: list[TrialRow]) -> dict[str, int]:

@@ -260,6 +260,7 @@ class Study:
     def final_task(self, row: TrialRow) -> TrialTask:
         """Return the winner's last training: on train + validation; one that was stopped goes on as it began."""
         last = self.attempts.get(FINAL_TRIAL, [None])[-1]
+        self.store.put_later("winner", row.number)  # whose validation logits are wanted
         goes_on = last is not None and last.state == STOPPED and self.budget.is_timed
         samples = last.samples if last and goes_on else self.pace.final_samples(row)
         return self.begin(FINAL_TRIAL, row.rung, samples, row.params, self.pace.final_limit())

@@ -7,11 +7,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.intervals import counts_interval, paired_interval
+from pipeline.search.validation import describe_temperature, judge_validation
 from pipeline.training.certainty import measure_with_intervals
 
 NUM_ERRORS = 2.0  # standard errors by which a model must beat the blind answer
 CLASS_MEANS = ("val_balanced_accuracy", "val_macro_f1", "val_auc")
 """Objectives of unbalanced classes: there, a good model may have less accuracy than always the largest class."""
+
+
+def judge_winner(
+    study_path: str,
+    facts: dict[str, Any],
+    logits: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    is_clean: NDArray[np.bool_],
+    trained_labels: NDArray[np.int32],
+) -> dict[str, Any]:
+    """Return what model.json says of a winner's worth: `test` (see `judge_test`), `temperature` and `validation`.
+
+    The temperature is that of the winning trial, whose network did not train on the validation images; the winner
+    itself did, so that it has none left to fit one to.
+    """
+    counted = is_clean if is_clean.any() else np.ones(len(labels), bool)
+    validation, temperature = judge_validation(study_path, facts["winner"], facts["objective"])
+    return {
+        "validation": validation,
+        "test": judge_test(logits, labels, is_clean, trained_labels, facts["objective"]),
+        "temperature": describe_temperature(temperature, logits[counted], labels[counted]),
+    }
 
 
 def judge_test(

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.data.dataset import StoredDataset, Subset
 from pipeline.errors import TrialFailed
 from pipeline.files import is_disk_full
 from pipeline.machine import Resources, end_with_parent, has_bfloat16
 from pipeline.records import COMPLETED, FAILED, INFEASIBLE, STOPPED, EpochRow, ImageSpec, TrialOutcome, TrialTask
+from pipeline.search import validation
 from pipeline.search.checkpoints import NEW_MODEL, checkpoint_path, pulse_path
 from pipeline.search.store import EPOCH_COLUMNS, StudyStore
 from pipeline.space import Builder
@@ -128,8 +130,9 @@ def train_rung(task: TrialTask) -> tuple[float, dict[str, Any]]:
         if facts.get("folds"):
             last = train_folds(task, facts, dataset, report)
         else:
-            training, validation = labelled(dataset.split("train")), labelled(dataset.split("val"))
-            last = train_watched(task, facts, training, validation, report)[1]
+            training, held_out = labelled(dataset.split("train")), labelled(dataset.split("val"))
+            model, last = train_watched(task, facts, training, held_out, report)
+            validation.keep(task, [validation.predicted(task, facts, model, held_out)])
     finally:
         store.close()
     return float(getattr(last, facts["objective"])), costs
@@ -181,12 +184,15 @@ def train_folds(task: TrialTask, facts: dict[str, Any], dataset: StoredDataset, 
     ends = time.monotonic() + task.seconds_limit
     num_folds = facts["folds"]
     curves: list[list[EpochRow]] = []
+    logits: list[list[NDArray[Any]]] = []
     for number in range(num_folds):
         curves.append([])
-        training, validation = map(labelled, dataset.fold(number))
+        training, held_out = map(labelled, dataset.fold(number))
         part = replace(task, samples=task.samples // num_folds, seconds_limit=ends - time.monotonic())
         add = partial(add_to_curve, curves, report if number == num_folds - 1 else None)
-        train_watched(part, facts, training, validation, add, number)
+        model, _ = train_watched(part, facts, training, held_out, add, number)
+        logits.append(validation.predicted(task, facts, model, held_out))
+    validation.keep(task, logits)
     return mean_row([curve[-1] for curve in curves])
 
 
@@ -213,7 +219,7 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
     import keras
 
     from pipeline.models.predict import predict_logits
-    from pipeline.search.verdict import judge_test
+    from pipeline.search.verdict import judge_winner
     from pipeline.training.recipe import without_recipe
 
     store = StudyStore(Path(task.study_path) / "study.db")
@@ -232,10 +238,10 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
         logits = predict_logits(saved, test.images)
         np.save(target.parent / "test_logits.npy", logits)
         is_clean = ~dataset.column("leaked")[test.images.rows]
-        score = judge_test(logits, test.labels, is_clean, training.labels, facts["objective"])
+        found = judge_winner(task.study_path, facts, logits, test.labels, is_clean, training.labels)
     finally:
         store.close()
-    return score["accuracy"], {"test": score, "versions": versions()}
+    return found["test"]["accuracy"], {**found, "versions": versions()}
 
 
 def setting(task: TrialTask, facts: dict[str, Any]) -> Any:

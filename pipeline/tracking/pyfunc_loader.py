@@ -35,8 +35,9 @@ class ImageClassifier:
         import pandas as pd
 
         images = to_pixels(images_in(model_input), self.bundle.image)
-        probabilities = softmax(predict_logits(self.model, images)).astype(np.float64)
-        best = probabilities.argmax(axis=-1) if len(images) else np.zeros(0, np.int64)
+        logits = predict_logits(self.model, images)
+        probabilities = softmax(logits, self.bundle.temperature).astype(np.float64)
+        best = logits.argmax(axis=-1) if len(images) else np.zeros(0, np.int64)
         return pd.DataFrame(
             {
                 "label": [self.bundle.classes[index] for index in best],

@@ -15,8 +15,8 @@ from PIL import Image
 from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.files import locked
 from pipeline.scoring.inputs import find_inputs
-from pipeline.scoring.output import MANIFEST_FILE, SUCCESS_FILE, export_csv, move_aside
-from pipeline.scoring.score import already_scored, score
+from pipeline.scoring.output import MANIFEST_FILE, SUCCESS_FILE, export_csv, move_aside, read_rows
+from pipeline.scoring.score import already_scored, label_rows, score
 from tests.scoring.colours import COLOURS, mean_colour, parts_table, silent, write_colours
 
 pytestmark = pytest.mark.heavy  # files are decoded by child processes
@@ -247,6 +247,25 @@ def test_other_class_names_are_another_run(tmp_path, make_job):
     renamed = replace(job, bundle=replace(job.bundle, classes=("rot", "gruen", "blau")))
     with pytest.raises(InvalidUsage, match="classes_sha256"):
         already_scored(renamed)
+
+
+def test_temperature_changes_probabilities_and_no_label_and_makes_another_run(tmp_path, make_job):
+    job = make_job(write_colours(tmp_path / "in", 6))
+    score(job, mean_colour, silent)
+    soft = replace(job, out=tmp_path / "soft", bundle=replace(job.bundle, facts={"temperature": {"value": 2.5}}))
+    score(soft, mean_colour, silent)
+    for plain, scaled in zip(read_rows(job.out), read_rows(soft.out), strict=True):
+        assert plain["top1_label"] == scaled["top1_label"]
+        ratios = [row["top1_probability"] / row["top2_probability"] for row in (plain, scaled)]
+        assert ratios[1] == pytest.approx(ratios[0] ** (1 / 2.5), rel=1e-4)
+    with pytest.raises(InvalidUsage, match=r"temperature 1\.0, now 2\.5"):
+        already_scored(replace(soft, out=job.out))
+
+
+def test_label_is_that_of_the_largest_logit_where_rounding_makes_probabilities_equal():
+    logits = np.array([[30.0, 30.000002, 0.0]], np.float32)
+    (row,) = label_rows([b"a.png"], [np.zeros(1)], logits, ["a", "b", "c"], 1, temperature=10.0)
+    assert row.best[0][0] == "b"
 
 
 def test_scoring_needs_no_call_that_macos_lacks(tmp_path, make_job, monkeypatch):

@@ -20,6 +20,7 @@ from pipeline.search.engine import TASKS_PER_CHILD, LocalEngine, Work, bound_log
 from pipeline.search.job import run_trials
 from pipeline.search.store import FINAL_TRIAL, Attempt, StudyStore
 from pipeline.search.study import MICRO_BATCHES
+from pipeline.search.validation import logits_path
 from tests.search import fault_stubs
 from tests.search.stubs import Silence, make_study, unlimited
 
@@ -258,6 +259,7 @@ def study_folder(tmp_path):
         {
             "cache": str(tmp_path), "image": asdict(ImageSpec(8, 8, 1)), "classes": ["a", "b"], "mean": [128.0],
             "std": [74.0], "objective": "val_loss", "minimise": None, "limits": {}, "folds": None, "space": {},
+            "rungs": [48], "winner": 0,
         }
     )  # fmt: skip
     for number in range(3):
@@ -302,6 +304,13 @@ def test_a_real_child_trains_fails_stops_and_saves_a_model(study_folder, monkeyp
     assert (final.state, test["num_images"], test["leaked"]["num_images"]) == ("COMPLETED", 7, 1)
     assert final.score == test["accuracy"]
     assert test["majority"]["class"] in (0, 1)
+    with np.load(logits_path(study_folder, 0)) as kept:  # of a network that did not train on them
+        assert (kept["logits"].shape, kept["labels"].tolist()) == ((8, 2), [0, 1] * 4)
+    low, high = final.facts["validation"]["ci95"]
+    assert low <= final.facts["validation"]["value"] == pytest.approx(rows[-1].val_loss, abs=1e-5) <= high
+    temperature = final.facts["temperature"]
+    assert (temperature["value"], temperature["reason"]) == (1.0, "8 validation images; expected 50 or more")
+    assert temperature["test"]["ece_before"] == temperature["test"]["ece_after"] > 0
     assert np.load(study_folder / NEW_MODEL / "test_logits.npy").shape == (8, 2)
     assert (study_folder / NEW_MODEL / "model.keras").stat().st_size > 10_000
 

@@ -1,0 +1,87 @@
+"""What trials of the highest rung said of their validation images, and the temperature that follows for the winner."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.files import replacing
+from pipeline.records import TrialTask
+from pipeline.training.calibration import NUM_BINS, Temperature, calibration_error, choose_temperature, losses
+from pipeline.training.certainty import measure_with_intervals
+
+LOGITS = "logits"
+
+
+def logits_path(study_path: str | Path, number: int) -> Path:
+    """Return where the validation logits and labels of a trial lie."""
+    return Path(study_path) / LOGITS / f"t{number:05d}.npz"
+
+
+def is_top_rung(task: TrialTask, facts: dict[str, Any]) -> bool:
+    """Tell whether a task trains to the highest rung: only those can be winners that need a temperature."""
+    return task.rung == len(facts.get("rungs") or ()) - 1
+
+
+def predicted(task: TrialTask, facts: dict[str, Any], model: Any, validation: Any) -> list[NDArray[Any]]:
+    """Return logits and labels of the validation images of a training of the highest rung, else nothing."""
+    if not is_top_rung(task, facts):
+        return []
+    from pipeline.models.predict import predict_logits
+
+    return [predict_logits(model, validation.images), validation.labels]
+
+
+def keep(task: TrialTask, parts: list[list[NDArray[Any]]]) -> None:
+    """Write what one network, or the networks of all folds, said of images that they did not train on."""
+    if not all(parts):
+        return
+    path = logits_path(task.study_path, task.number)
+    path.parent.mkdir(exist_ok=True)
+    logits, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, logits=logits, labels=labels)
+
+
+def read(study_path: str | Path, number: int) -> tuple[NDArray[np.float32], NDArray[np.int32]] | None:
+    """Return the validation logits and labels of a trial; None if it has not finished the highest rung."""
+    path = logits_path(study_path, number)
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as stored:
+        return stored["logits"], stored["labels"]
+
+
+def judge_validation(study_path: str | Path, number: int, objective: str) -> tuple[dict[str, Any], Temperature]:
+    """Return value and 95 % interval of a trial's objective on the validation images, and the temperature for it.
+
+    The interval says nothing of the luck by which the best of many trials was chosen on these very images. Without
+    logits there is no interval, and the temperature is 1, with the reason.
+    """
+    stored = read(study_path, number)
+    if stored is None:
+        return {}, Temperature(1.0, 0, 0.0, 0.0, "the winner has not finished the highest rung, whose logits are kept")
+    figures = measure_with_intervals(*stored)
+    return figures.get(objective.removeprefix("val_"), {}), choose_temperature(*stored)
+
+
+def describe_temperature(
+    found: Temperature, logits: NDArray[np.float32], labels: NDArray[np.int32]
+) -> dict[str, Any]:  # fmt: skip
+    """Return a temperature as model.json keeps it, with what it does to test images (num_images, num_classes)."""
+    test = {
+        f"{name}_{when}": measure(logits, labels, temperature)
+        for name, measure in (("ece", calibration_error), ("loss", mean_loss))
+        for when, temperature in (("before", 1.0), ("after", found.value))
+    }
+    validation = {name: value for name, value in asdict(found).items() if name not in ("value", "reason")}
+    return {
+        "value": found.value, "reason": found.reason, "validation": validation, "test": test, "num_bins": NUM_BINS,
+    }  # fmt: skip
+
+
+def mean_loss(logits: NDArray[np.float32], labels: NDArray[np.int32], temperature: float) -> float:
+    """Return the mean cross-entropy."""
+    return float(losses(logits, labels, temperature).mean())
