@@ -188,6 +188,7 @@ def test_a_truncated_npz_is_refused_by_name(tmp_path, keep):
         from_npz(path, tmp_path)
 
 
+@pytest.mark.heavy
 @given(header=st.binary(max_size=200), version=st.sampled_from([b"\x01\x00", b"\x02\x00", b"\x03\x00", b"\x09\x09"]))
 def test_any_header_of_an_array_is_read_or_refused(tmp_path_factory, header, version):
     folder = tmp_path_factory.mktemp("npz")

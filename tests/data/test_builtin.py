@@ -197,6 +197,7 @@ def test_the_catalogue_describes_every_set(tmp_path):
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="the package dataset-fashion-mnist is not installed")
 def test_debians_package_holds_the_published_set(tmp_path, monkeypatch):
     monkeypatch.setattr(builtin, "FASHION_DEBIAN", DEBIAN)

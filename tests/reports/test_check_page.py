@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from pipeline.data.check import check_data
 from pipeline.data.source import Finding
@@ -83,6 +84,7 @@ def test_hostile_names_are_text_and_the_page_loads_and_runs_nothing(tmp_path):
     assert page.encode("utf-8")
 
 
+@pytest.mark.heavy
 def test_a_page_of_many_noisy_classes_and_findings_stays_below_5_mb(tmp_path):
     rng = np.random.default_rng(0)
     rows = [row for number in range(60) for row in many(f"class {number}", 20)]

@@ -70,6 +70,7 @@ def done(folder) -> set:
     return {(each.id, each.number, each.rung, each.score) for each in attempts if each.state == "DONE"}
 
 
+@pytest.mark.heavy
 def test_a_search_survives_a_full_disk_wherever_it_happens(disk, tmp_path):
     expected = search(tmp_path / "elsewhere")
     messages: list[str] = []

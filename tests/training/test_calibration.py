@@ -51,6 +51,7 @@ def test_a_temperature_is_kept_where_it_lowers_the_loss_of_other_images():
     assert np.array_equal((fresh_logits * 3 / found.value).argmax(axis=1), fresh_logits.argmax(axis=1))
 
 
+@pytest.mark.heavy
 def test_a_temperature_that_is_only_noise_is_mostly_dropped():
     rng = np.random.default_rng(4)
     found = [choose_temperature(*calibrated(rng, 150)) for _ in range(100)]

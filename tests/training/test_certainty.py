@@ -30,6 +30,7 @@ def test_values_are_those_of_a_trial_and_lie_in_their_intervals():
         assert low < figure["value"] < high, name
 
 
+@pytest.mark.heavy
 def test_intervals_cover_the_true_figures():
     rng = np.random.default_rng(1)
     truth = measure_logits(*sample(rng, 200_000))

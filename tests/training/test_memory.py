@@ -6,10 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.training import trial
-from pipeline.training.images import EpochBatches, Labelled
-from pipeline.training.trial import Setting, train
-
 pytestmark = pytest.mark.heavy
 
 FIRST, LAST = 4, 16  # trainings; in the first few libraries load and arenas fill
@@ -22,6 +18,9 @@ def own_mb():
 
 
 def train_one(number):
+    from pipeline.training.images import Labelled
+    from pipeline.training.trial import Setting, train
+
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (1280, 16, 16, 1), np.uint8), rng.integers(0, 10, 1280).astype(np.int32)
     params = {"depth": 1 + number % 3, "filters": 8 + 8 * (number % 2), "batch_size": 64, "dropout": 0.1}
@@ -30,6 +29,9 @@ def train_one(number):
 
 
 def test_trainings_leave_neither_memory_nor_their_feed_behind(monkeypatch):
+    from pipeline.training import trial
+    from pipeline.training.images import EpochBatches
+
     alive = weakref.WeakSet()
 
     def remembered(*arguments):
