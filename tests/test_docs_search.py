@@ -29,6 +29,6 @@ def test_the_examples_run_in_their_order(tmp_path):
     fork = printed["pipeline search digits --name first --fork second --seed 1 --trials 7"].stderr
     assert "forked from first: 5 finished trial(s) taken over" in fork
     limited = printed["pipeline search digits --space tiny --trials 3 --epochs 3 --name limited --max-params 9000"]
-    (params,) = re.findall(r"val_accuracy [\d.]+, ([\d,]+) params", limited.stdout)
+    (params,) = re.findall(r"val_accuracy .*, ([\d,]+) params", limited.stdout)
     assert int(params.replace(",", "")) <= 9000
     assert "opened 2 times" in printed["pipeline promote small --pick 0"].stdout

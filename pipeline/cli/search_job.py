@@ -156,7 +156,12 @@ class Search:
         return PROBE_FACTOR * sum(seconds) / len(seconds) / estimate if seconds else 1.0
 
     def wanted_precision(self) -> str:
-        """Return what --precision says; what is chosen by speed may be another the next time, and so are the bits."""
+        """Return what --precision says; what is chosen by speed may be another the next time, and so are the bits.
+
+        A study goes on in the precision that it began in: no checkpoint of the other is of use.
+        """
+        if (begun := self.plan.stored.get("precision")) is not None:
+            return str(begun)
         options = self.plan.options
         return "float32" if options["deterministic"] and options["precision"] == "auto" else str(options["precision"])
 

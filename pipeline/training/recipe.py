@@ -122,4 +122,4 @@ def compile_model(model: keras.Model, values: Mapping[str, Any], steps: Steps) -
 
 def without_recipe(model: keras.Model) -> keras.Model:
     """Return a trained model with the same weights that is not compiled: a file of it loads without this package."""
-    return keras.Model(model.input, model.output, name=model.name)
+    return keras.Model(model.inputs[0], model.outputs[0], name=model.name)

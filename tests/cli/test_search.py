@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,27 +35,53 @@ def searched(tmp_path_factory):
     return folder, json.loads(done.stdout), done.stderr
 
 
-@pytest.mark.parametrize(
-    ("limits", "num_probes"),
-    [(["--budget", "5m"], 1), (["--budget", "5m", "--trials", "3"], 1), (["--trials", "3"], 0)],
-)
-def test_the_first_trial_waits_for_a_probe_only_where_time_is_divided(tmp_path, monkeypatch, limits, num_probes):
-    from concurrent.futures import Future
-
+def make_search(folder, monkeypatch, *options):
+    """Return a search that was planned, not begun."""
     from pipeline.cli.search import command
     from pipeline.cli.search_job import Search
     from pipeline.cli.search_plan import Call, make_plan
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the plan sets it
-    write_photos(tmp_path)
-    options = command.make_context("search", [str(tmp_path / "photos"), *limits]).params
-    plan = make_plan(Call(time.monotonic(), tmp_path, options.pop("data"), options, set()))
-    terms, sample_seconds, calls = plan.terms(plan.spec, plan.counts), Future(), []
-    sample_seconds.set_result(2 * terms.estimate(terms.typical, 1000) / 1000)
-    engine = SimpleNamespace(probe=lambda *call: calls.append(call) or [sample_seconds] * 2, check=lambda: None)
-    factor = Search(plan).probe_if_timed(engine, terms)
+    write_photos(folder)
+    params = command.make_context("search", [str(folder / "photos"), *options]).params
+    return Search(make_plan(Call(time.monotonic(), folder, params.pop("data"), params, set())))
+
+
+@pytest.mark.parametrize(
+    ("limits", "bfloat16", "num_probes"),
+    [
+        (["--budget", "5m"], False, 1),
+        (["--budget", "5m", "--trials", "3", "--precision", "float32"], True, 1),
+        (["--trials", "3"], False, 0),
+        (["--trials", "3"], True, 1),
+        (["--trials", "3", "--precision", "float32"], True, 0),
+        (["--trials", "3", "--deterministic"], True, 0),
+    ],
+)
+def test_the_first_trial_waits_for_a_probe_only_where_something_hangs_on_speed(
+    tmp_path, monkeypatch, limits, bfloat16, num_probes
+):
+    from concurrent.futures import Future
+
+    from pipeline.cli import search_job
+    from pipeline.search.probe import Speed
+
+    search = make_search(tmp_path, monkeypatch, *limits)
+    monkeypatch.setattr(search_job, "has_bfloat16", lambda: bfloat16)
+    terms, speed, calls = search.plan.terms(search.plan.spec, search.plan.counts), Future(), []
+    speed.set_result(Speed(2 * terms.estimate(terms.typical, 1000) / 1000, "float32"))
+    engine = SimpleNamespace(probe=lambda *call: calls.append(call) or [speed] * 2, check=lambda: None)
+    factor = search.probe_if_needed(engine, terms)
     assert len(calls) == num_probes
     assert factor == pytest.approx(2 * PROBE_FACTOR if num_probes else 1.0)
+    assert search.precision == "float32"
+
+
+def test_a_study_goes_on_in_the_precision_that_it_began_in(tmp_path, monkeypatch):
+    search = make_search(tmp_path, monkeypatch)
+    assert search.wanted_precision() == "auto"
+    search.plan = replace(search.plan, stored={"precision": "bfloat16"})
+    assert search.wanted_precision() == "bfloat16"
 
 
 def study_rows(folder, study="photos-1", query="SELECT number, state, reason FROM trial ORDER BY number"):
