@@ -87,7 +87,9 @@ def time_line(snapshot: Snapshot) -> str:
 
 def title_of(trial: RunningTrial) -> str:
     """Return which training a line is about."""
-    return "the winner" if trial.trial is None else f"trial {trial.trial} rung {trial.rung}"
+    if trial.trial is not None:
+        return f"trial {trial.trial} rung {trial.rung}"
+    return "the default network" if trial.is_baseline else "the winner"
 
 
 def place_of(trial: RunningTrial) -> str:

@@ -131,6 +131,8 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
 
 def print_result(facts: dict[str, Any]) -> None:
     """Print what was found, in a few lines."""
+    from pipeline.search.verdict import gain_text
+
     best, test, trials = facts["winner"], facts["test"], facts["trials"]
     low, high = test["ci95"]
     others = "".join(f", {count} {name}" for name, count in trials.items() if count and name != "completed")
@@ -142,6 +144,7 @@ def print_result(facts: dict[str, Any]) -> None:
             "test accuracy": f"{test['accuracy']:.2%}  ({interval})",
             **({"with leaks": inflated(test)} if leaked else {}),
             **other_figures(test),
+            **({"against default": gain_text(facts["search_gain"])} if "search_gain" in facts else {}),
             **probabilities_line(facts.get("temperature")),
             **({"NOT A CHAMPION": facts["flaw"]} if facts.get("flaw") else {}),
             "winner": f"trial {best['trial']}: {facts['objective']} {chosen_by(facts)}, {cost}",

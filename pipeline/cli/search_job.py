@@ -24,12 +24,13 @@ from pipeline.files import is_disk_full, locked
 from pipeline.machine import Resources, check_backend, has_bfloat16, num_cores
 from pipeline.records import TrialRow
 from pipeline.search import setup
+from pipeline.search.baseline import train_baseline
 from pipeline.search.budget import PROBE_FACTOR, RESTART_SECONDS, Budget
 from pipeline.search.checkpoints import check_free_space
 from pipeline.search.engine import LocalEngine
 from pipeline.search.fork import fork_study
 from pipeline.search.health import forget_stop
-from pipeline.search.job import Finished, count_states, finish, pick_trial, run_trials
+from pipeline.search.job import Finished, chosen, count_states, finish, pick_trial, run_trials
 from pipeline.search.mirroring import BackgroundMirror
 from pipeline.search.pace import Pace, Terms
 from pipeline.search.probe import Speed, measure_speed
@@ -248,7 +249,6 @@ class Search:
             self.announce(study)
             if not store.has_final_model():
                 run_trials(study, engine, follower, self.goal())
-                say("training the winner on train + validation, then opening the test split")
             return self.finish(study, engine, follower)
 
     def announce(self, study: Study) -> None:
@@ -270,7 +270,7 @@ class Search:
         """Train the winner, in a process that has the whole machine if that is worth its start."""
         best = picked or study.leader
         if best is None or len(self.plan.resources) == 1 or study.pace.final_gain(best) < RESTART_SECONDS:
-            return finish(study, engine, follower, picked)
+            return self.train_last(study, engine, follower, picked)
         engine.stop()
         first = self.plan.resources[0]
         memory_mb = sum(each.memory_mb for each in self.plan.resources)
@@ -278,9 +278,21 @@ class Search:
         alone = LocalEngine([whole], self.plan.folder / "trials.log")
         try:
             alone.start()
-            return finish(study, alone, follower, picked)
+            return self.train_last(study, alone, follower, picked)
         finally:
             alone.stop()
+
+    def train_last(
+        self, study: Study, engine: LocalEngine, follower: Follower, picked: TrialRow | None
+    ) -> Finished:  # fmt: skip
+        """Train the default network and the winner; a trial that was picked meets the default network of the search."""
+        best = chosen(study)
+        if picked is None and best is not None and not study.store.has_final_model():
+            say("training the default network beside the winner, on train + validation")
+            if reason := train_baseline(study, engine, follower, best):
+                say(f"  not trained: {reason}")
+            say("training the winner on train + validation, then opening the test split")
+        return finish(study, engine, follower, picked)
 
     def goal(self) -> float | None:
         """Return the value of the objective at which the search stops."""

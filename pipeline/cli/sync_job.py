@@ -122,6 +122,7 @@ def register_result(store: StudyStore, workspace: Path, run_id: str) -> dict[str
         metrics={
             **test_metrics(test),
             **temperature_metrics(result.get("temperature")),
+            **gain_metrics(result.get("search_gain")),
             objective: winner[objective],
             "model/params": winner["num_params"],
             "model/mflops": winner["mflops"],
@@ -162,3 +163,12 @@ def temperature_metrics(temperature: dict[str, Any] | None) -> dict[str, float]:
         return {}
     test = {f"test/{name}": value for name, value in temperature["test"].items()}
     return {"model/temperature": temperature["value"], **test}
+
+
+def gain_metrics(gain: dict[str, Any] | None) -> dict[str, float]:
+    """Return what a search gained over the default network as metrics; none where there is no such network."""
+    if gain is None or gain["reason"]:
+        return {}
+    low, high = gain["ci95"]
+    names = {"search_gain": gain["gain"], "search_gain_ci95_low": low, "search_gain_ci95_high": high}
+    return {**{f"test/{name}": value for name, value in names.items()}, f"test/default_{gain['metric']}": gain["value"]}

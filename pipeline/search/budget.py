@@ -33,6 +33,8 @@ MAX_EPOCHS = 100
 SAMPLES_WITHOUT_BUDGET = 600_000  # images a trial sees if only the number of trials is limited
 MIN_SAMPLES = 512  # of the lowest rung: fewer say nothing
 MAX_STRETCH = 2.0  # the winner trains at most this many times longer than in its highest rung
+BASELINE_PART = 0.08  # of the budget, at most, for the default network that trains beside the winner
+MIN_BASELINE_SECONDS = 10.0  # a shorter share trains nothing that a winner could be compared with
 FINAL_IMAGES = 1.25  # the winner sees train + validation: at most this many times the images, as a rule
 
 
@@ -41,7 +43,8 @@ class Budget:
     """What a search may spend; seconds count from the start of the study, and are infinite if only trials are limited.
 
     `rungs` are the images that a trial sees in each rung, the last one its full training. Until `search_until` trials
-    run; then the winner trains until `end`; what is left up to `total` is for the test and the model.
+    run; then the default network trains for `baseline_seconds` at most (0 if there is none), and the winner until
+    `end`; what is left up to `total` is for the test and the model.
     """
 
     total: float
@@ -49,6 +52,7 @@ class Budget:
     rungs: tuple[int, ...]
     search_until: float
     end: float
+    baseline_seconds: float = 0.0
 
     @property
     def is_timed(self) -> bool:
@@ -76,7 +80,7 @@ def estimate_seconds(cost: Cost, params: Mapping[str, Any], samples: int, num_th
 
 def plan_budget(
     seconds: float | None, max_trials: int | None, num_epochs: int | None, sample_seconds: float, num_images: int,
-    has_rungs: bool, workforce: Workforce, start: float = STARTUP_SECONDS,
+    has_rungs: bool, workforce: Workforce, start: float = STARTUP_SECONDS, has_baseline: bool = False,
 ) -> Budget:  # fmt: skip
     """Divide a budget. `sample_seconds` is the time of a typical network for one image; trials begin at `start`.
 
@@ -87,7 +91,9 @@ def plan_budget(
         return Budget(math.inf, max_trials, rung_samples(epochs * num_images, has_rungs), math.inf, math.inf)
     total = seconds or DEFAULT_BUDGET
     end = max(total - CLOSING_SECONDS, 0.5 * total)
-    working = max(end - start - RESTART_SECONDS * (workforce.num_workers > 1), 0.3 * total)
+    share = BASELINE_PART * total
+    baseline_seconds = share if has_baseline and share >= MIN_BASELINE_SECONDS else 0.0
+    working = max(end - start - baseline_seconds - RESTART_SECONDS * (workforce.num_workers > 1), 0.3 * total)
     num_full = FULL_TRIALS[has_rungs]
     if max_trials is not None:
         num_full = max(1.0, num_full * min(1.0, max_trials / 12))
@@ -102,8 +108,9 @@ def plan_budget(
         total=total,
         max_trials=max_trials,
         rungs=rung_samples(full, has_rungs),
-        search_until=max(end - final_seconds, 0.4 * end),
+        search_until=max(end - final_seconds - baseline_seconds, 0.4 * end),
         end=end,
+        baseline_seconds=baseline_seconds,
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.errors import StoppedEarly
 from pipeline.records import TrialTask
+from pipeline.search.store import BASELINE_TRIAL, FINAL_TRIAL
 
 FREE_FLOOR_MB = 300  # below this a search stops while its own files still fit
 CHECKPOINTS, PULSES = "checkpoints", "pulses"
@@ -14,7 +15,8 @@ MODEL, NEW_MODEL = "model", "model.new"  # the second is renamed when it is whol
 
 def checkpoint_path(task: TrialTask, fold: int | None = None) -> Path:
     """Return where the training of a rung is saved each epoch; folds have files of their own."""
-    name = "final" if task.is_final else f"t{task.number:05d}-r{task.rung}"
+    last = {FINAL_TRIAL: "final", BASELINE_TRIAL: "baseline"}
+    name = last.get(task.number, f"t{task.number:05d}-r{task.rung}")
     suffix = "" if fold is None else f"-f{fold}"
     return Path(task.study_path) / CHECKPOINTS / f"{name}{suffix}.npz"
 
@@ -22,6 +24,11 @@ def checkpoint_path(task: TrialTask, fold: int | None = None) -> Path:
 def pulse_path(study_path: str | Path, attempt: int) -> Path:
     """Return where a child says how far an attempt is."""
     return Path(study_path) / PULSES / str(attempt)
+
+
+def baseline_logits(study_path: str | Path) -> Path:
+    """Return where the test logits of the default network lie."""
+    return Path(study_path) / "baseline" / "test_logits.npy"
 
 
 def drop_files(task: TrialTask) -> None:

@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,12 +25,12 @@ from pipeline.records import (
 )
 from pipeline.search.checkpoints import FREE_FLOOR_MB, MODEL, NEW_MODEL, drop_files, pulse_path
 from pipeline.search.health import Health, check_stop_file
-from pipeline.search.ranking import knee, pareto_front, ranked
+from pipeline.search.ranking import knee, pareto_front, ranked, winner
 from pipeline.search.store import DIED, DONE, FINAL_TRIAL, StudyStore
-from pipeline.search.study import Study, winner
+from pipeline.search.study import Study
 
 POLL_SECONDS = 0.5
-EXTRAS = ("validation", "temperature")
+EXTRAS = ("validation", "temperature", "search_gain")
 COUNTED = {
     "completed": COMPLETED, "pruned": PRUNED, "failed": FAILED, "infeasible": INFEASIBLE, "crashed": CRASHED,
     "timeout": TIMEOUT,
@@ -154,7 +155,7 @@ def finish(study: Study, engine: Engine, audience: Audience, picked: TrialRow | 
     best = picked or chosen(study)
     if best is None:
         raise StoppedEarly(no_winner(study.store))
-    outcome, task = train_winner(study, engine, best, audience)
+    outcome, task = train_to_end(study, engine, lambda: study.final_task(best), audience)
     if outcome.state != COMPLETED:
         raise StoppedEarly(
             f"study {study.store.get('study')}: the last training of trial {best.number} ended as {outcome.state}: "
@@ -233,12 +234,15 @@ def pick_trial(study: Study, pick: str) -> TrialRow:
     return row
 
 
-def train_winner(
-    study: Study, engine: Engine, best: TrialRow, audience: Audience
-) -> tuple[TrialOutcome, TrialTask]:  # fmt: skip
-    """Train on train + validation; a process that dies is tried once more. Interrupted, it goes on with --resume."""
+def train_to_end(
+    study: Study, engine: Engine, begin: Callable[[], TrialTask], audience: Audience
+) -> tuple[TrialOutcome, TrialTask]:
+    """Train a task that is no trial's; a process that dies is tried once more. Interrupted, it goes on with --resume.
+
+    An attempt that has no score is ended here; one that has is ended by the caller, when its result is kept.
+    """
     while True:
-        task = study.final_task(best)
+        task = begin()
         study.store.save()
         engine.submit(task)
         try:
@@ -257,7 +261,7 @@ def train_winner(
         is_dead = outcome.state == CRASHED
         study.end_attempt(study.attempt_of(outcome), DIED if is_dead else outcome.state, outcome)
         study.store.save()
-        if not is_dead or study.count(FINAL_TRIAL, DIED) % 2 == 0:
+        if not is_dead or study.count(task.number, DIED) % 2 == 0:
             return outcome, task
 
 

@@ -54,7 +54,8 @@ class Terms:
     """What is fixed for a study: space, images, seed, machine and limits.
 
     `num_images` are those that trials train on, `num_final_images` those of the winner's last training. `typical` is
-    the configuration by which time is estimated; those of `portfolio` are tried first.
+    the configuration by which time is estimated; those of `portfolio` are tried first. `baseline` is that of the
+    default network that trains beside the winner.
     """
 
     space: SearchSpace
@@ -65,6 +66,7 @@ class Terms:
     seed: int
     typical: dict[str, Any]
     portfolio: tuple[dict[str, Any], ...] = ()
+    baseline: dict[str, Any] | None = None
     workforce: Workforce = field(default_factory=lambda: Workforce(1, 1))
     limits: Limits = field(default_factory=Limits)
 
@@ -92,7 +94,10 @@ class Terms:
 
 @dataclass
 class Pace:
-    """Seconds of trainings, past and to come. `probed` corrects the estimates until trials were measured."""
+    """Seconds of trainings, past and to come. `probed` corrects the estimates until trials were measured.
+
+    `reserved` are the seconds that are kept for the default network, until it is trained.
+    """
 
     terms: Terms
     budget: Budget
@@ -100,6 +105,7 @@ class Pace:
     probed: float = 1.0
     measured: dict[int, float] = field(default_factory=dict)  # seconds for one image, by trial
     ratios: list[tuple[float, float]] = field(default_factory=list)  # estimated and measured seconds
+    reserved: float = 0.0
 
     def note(self, number: int, params: Mapping[str, Any], samples: int, seconds: float) -> None:
         """Learn from a finished training."""
@@ -111,9 +117,21 @@ class Pace:
         """Return the seconds of a training: by what the trial took before, else estimated."""
         if number in self.measured:
             return SECONDS_PER_TRIAL + samples * self.measured[number]
+        return SECONDS_PER_TRIAL + self.factor() * self.terms.estimate(params, samples)
+
+    def factor(self) -> float:
+        """Return by what estimates have to be multiplied, by the latest trials."""
         recent = self.ratios[-50:]
-        factor = correction([a for a, _ in recent], [b for _, b in recent]) if recent else self.probed
-        return SECONDS_PER_TRIAL + factor * self.terms.estimate(params, samples)
+        return correction([a for a, _ in recent], [b for _, b in recent]) if recent else self.probed
+
+    def baseline_samples(self, seconds: float) -> int:
+        """Return the images that the default network sees in some seconds, with all cores."""
+        terms, samples = self.terms, 1000
+        params = terms.baseline or {}
+        cost = measure(params, terms.image_shape, terms.num_classes)  # a builder of the user has no part in it
+        estimate = estimate_seconds(cost, params, samples, terms.workforce.num_threads)
+        rate = samples * terms.workforce.final_speedup / (self.factor() * estimate)
+        return max(0, int((seconds - SECONDS_PER_TRIAL) * rate))
 
     def final_seconds(self, params: Mapping[str, Any], samples: int, number: int | None = None) -> float:
         """Return the seconds of the winner's last training, on train + validation, with all cores."""
@@ -137,7 +155,7 @@ class Pace:
         images = self.terms.num_final_images / self.terms.num_images
         if not self.budget.is_timed:
             return round(full * images)
-        available = PLANNED_PART * (self.budget.end - self.elapsed() - SECONDS_PER_TRIAL)
+        available = PLANNED_PART * (self.budget.end - self.elapsed() - self.reserved - SECONDS_PER_TRIAL)
         needed = self.final_seconds(row.params, full, row.number) - SECONDS_PER_TRIAL
         least = MIN_SHRINK * min(row.samples, full) / full
         stretch = min(max(available / max(needed, 1e-6), least), MAX_STRETCH)
@@ -147,7 +165,7 @@ class Pace:
         """Tell whether there is time to train a trial on train + validation for at least as long as it was trained."""
         if not self.budget.is_timed:
             return True
-        available = PLANNED_PART * (self.budget.end - self.elapsed())
+        available = PLANNED_PART * (self.budget.end - self.elapsed() - self.reserved)
         return self.final_seconds(row.params, row.samples, row.number) <= available
 
     def final_limit(self) -> float:
@@ -164,4 +182,5 @@ class Pace:
         if leader is None:
             return self.budget.search_until - self.elapsed()
         full = self.budget.rungs[-1]
-        return self.budget.end - self.elapsed() - self.final_seconds(leader.params, full, leader.number)
+        final = self.final_seconds(leader.params, full, leader.number) + self.reserved
+        return self.budget.end - self.elapsed() - final

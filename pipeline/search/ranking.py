@@ -12,6 +12,13 @@ def ranked(rows: Iterable[TrialRow], objective: Objective) -> list[TrialRow]:
     )
 
 
+def winner(rows: list[TrialRow], objective: Objective) -> TrialRow | None:
+    """Return the best of the trials that finished the highest rung that any trial finished, or None."""
+    top = max((row.rung for row in rows), default=-1)
+    finished = [row for row in rows if row.score is not None and row.rung == top]
+    return ranked(finished, objective)[0] if finished else None
+
+
 def climbers(rows: list[TrialRow], objective: Objective) -> list[TrialRow]:
     """Return the trials that wait at a rung: those at a higher one first, and of one rung the best first."""
     paused = ranked([row for row in rows if row.state == PAUSED], objective)

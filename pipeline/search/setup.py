@@ -17,6 +17,7 @@ from pipeline.files import write_json
 from pipeline.machine import Resources, num_cores
 from pipeline.models.cost import ImpossibleNetwork
 from pipeline.records import ImageSpec, Objective
+from pipeline.search.baseline import baseline_params, is_trained
 from pipeline.search.budget import STARTUP_SECONDS, Budget, Workforce, plan_budget
 from pipeline.search.checkpoints import sweep
 from pipeline.search.pace import Limits, Pace, Terms
@@ -227,7 +228,8 @@ def make_terms(
     strong = [space.defaults(), *(dict(params) for _, params in space.portfolio)]
     first = {"grid": [], "asha": strong, "tpe": strong}.get(request.oracle, strong[:1])
     portfolio = [params for i, params in enumerate(first) if params not in first[:i] and terms.is_feasible(params)]
-    return replace(terms, typical=typical, portfolio=tuple(portfolio))
+    baseline = baseline_params(spec.shape, num_classes)
+    return replace(terms, typical=typical, portfolio=tuple(portfolio), baseline=baseline)
 
 
 def typical_params(terms: Terms) -> dict[str, Any]:
@@ -263,7 +265,7 @@ def make_budget(terms: Terms, request: Request, factor: float = 1.0, elapsed: fl
     return plan_budget(
         request.budget_seconds, request.max_trials, request.num_epochs,
         factor * terms.estimate(terms.typical, samples) / samples, terms.num_images, request.oracle == "asha",
-        terms.workforce, start,
+        terms.workforce, start, terms.baseline is not None,
     )  # fmt: skip
 
 
@@ -284,5 +286,6 @@ def make_study(store: StudyStore, request: Request, pace: Pace) -> Study:
 
     study = Study(store, make_oracle, request.objective, pace)
     study.recover()
+    pace.reserved = 0.0 if is_trained(store) else pace.budget.baseline_seconds
     sweep(store.path.parent, list(study.waiting))
     return study

@@ -25,8 +25,8 @@ from pipeline.records import (
 from pipeline.search.budget import DEFAULT_BUDGET
 from pipeline.search.checkpoints import pulse_path
 from pipeline.search.health import kind
-from pipeline.search.store import FINAL_TRIAL, STARTED, Attempt, StudyStore, is_alive, open_study, studies_folder
-from pipeline.search.study import winner
+from pipeline.search.ranking import winner
+from pipeline.search.store import BASELINE_TRIAL, STARTED, Attempt, StudyStore, is_alive, open_study, studies_folder
 
 STATES = (PLANNED, RUNNING, PAUSED, *FINAL_STATES)
 FAILURES = (FAILED, INFEASIBLE, CRASHED, TIMEOUT)
@@ -36,8 +36,8 @@ FAILURES = (FAILED, INFEASIBLE, CRASHED, TIMEOUT)
 class RunningTrial:
     """How far a training is: `batch` batches of epoch `epoch` (from 1; 0 before the first step) of `num_epochs`.
 
-    `trial` is None for the winner's last training. `seconds_since_step` is None before the first step, and on another
-    machine than the one that trains.
+    `trial` is None for the winner's last training and for that of the default network beside it. `seconds_since_step`
+    is None before the first step, and on another machine than the one that trains.
     """
 
     trial: int | None
@@ -48,6 +48,7 @@ class RunningTrial:
     num_batches: int
     fraction: float
     seconds_since_step: float | None
+    is_baseline: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,9 @@ class Watch:
         counts = self.counts.copy()
         running: list[RunningTrial] = []
         if state == "running":
-            open_attempts = [self.store.attempts(number)[-1:] for number in (*self.unfinished, FINAL_TRIAL)]
+            open_attempts = [self.store.attempts(number)[-1:] for number in self.unfinished]
             started = [each for last in open_attempts for each in last if each.state == STARTED]
+            started += self.store.open_last_trainings()
             running = [self.place(attempt, is_here) for attempt in started]
         else:  # what a killed search left goes on from where it was
             for row in self.unfinished.values():
@@ -142,14 +144,15 @@ class Watch:
 
     def place(self, attempt: Attempt, is_here: bool) -> RunningTrial:
         """Return how far a training is, by its pulse."""
-        number = None if attempt.number == FINAL_TRIAL else attempt.number
+        number = None if attempt.number < 0 else attempt.number
+        is_baseline = attempt.number == BASELINE_TRIAL
         pulse = read_pulse(pulse_path(self.store.path.parent, attempt.id))
         if pulse is None or pulse.batch == 0:
-            return RunningTrial(number, attempt.rung, 0, attempt.epochs, 0, 0, 0.0, None)
+            return RunningTrial(number, attempt.rung, 0, attempt.epochs, 0, 0, 0.0, None, is_baseline)
         fraction = (pulse.epoch - 1 + pulse.batch / pulse.num_batches) / pulse.num_epochs
         since = round(max(time.monotonic() - pulse.beat, 0.0), 1) if is_here else None
         place = (pulse.epoch, pulse.num_epochs, pulse.batch, pulse.num_batches)
-        return RunningTrial(number, attempt.rung, *place, round(min(fraction, 1.0), 4), since)
+        return RunningTrial(number, attempt.rung, *place, round(min(fraction, 1.0), 4), since, is_baseline)
 
     def commonest_failure(self) -> Failure | None:
         """Return why most of the trials failed that did."""

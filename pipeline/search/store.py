@@ -44,6 +44,12 @@ STARTED, DONE, DIED, RETRIED = "STARTED", "DONE", "DIED", "RETRIED"
 FINAL_TRIAL = -2
 """The trial number under which the winner's last training is kept: it is no trial and not in the leaderboard."""
 
+BASELINE_TRIAL = -3
+"""That of the default network, which is trained beside the winner."""
+
+LAST_TRAININGS = (FINAL_TRIAL, BASELINE_TRIAL)
+"""Those that train on train + validation."""
+
 EPOCH_COLUMNS = tuple(field.name for field in dataclasses.fields(EpochRow) if field.name != "step")
 
 
@@ -218,6 +224,11 @@ class StudyStore:
         """Return all attempts, or those of one trial, in the order in which they started."""
         where, values = ("", ()) if number is None else ("WHERE trial = ?", (number,))
         rows = self.connection.execute(f"SELECT * FROM attempt {where} ORDER BY id", values)
+        return [Attempt(*tuple(row)[:-1]) for row in rows]
+
+    def open_last_trainings(self) -> list[Attempt]:
+        """Return the attempts that are no trial's and have not ended."""
+        rows = self.connection.execute("SELECT * FROM attempt WHERE trial < 0 AND state = ? ORDER BY id", (STARTED,))
         return [Attempt(*tuple(row)[:-1]) for row in rows]
 
     def trials(self, numbers: Iterable[int] | None = None) -> list[TrialRow]:

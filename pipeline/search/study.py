@@ -1,6 +1,5 @@
 """A study: what to train next (ask) and what came of it (tell). It trains nothing and starts no process."""
 
-import hashlib
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -23,8 +22,19 @@ from pipeline.records import (
 )
 from pipeline.search.budget import REDUCTION
 from pipeline.search.pace import SLOWEST_TRIAL, Pace
-from pipeline.search.ranking import climbers, ranked
-from pipeline.search.store import DIED, DONE, FINAL_TRIAL, RETRIED, STARTED, Attempt, StudyStore, trial_row
+from pipeline.search.ranking import climbers, winner
+from pipeline.search.seeds import trial_seed
+from pipeline.search.store import (
+    DIED,
+    DONE,
+    FINAL_TRIAL,
+    LAST_TRAININGS,
+    RETRIED,
+    STARTED,
+    Attempt,
+    StudyStore,
+    trial_row,
+)
 
 MAX_DEATHS = 2  # a trial whose process died this often is CRASHED and never run again
 MICRO_BATCHES = 4  # into which a batch is cut that did not fit into memory
@@ -247,14 +257,14 @@ class Study:
         task = TrialTask(
             study_path=str(self.store.path.parent), attempt=attempt.id, number=number, rung=rung, samples=samples,
             params=params, seed=trial_seed(self.terms.seed, number, rung), seconds_limit=limit, first_step=first_step,
-            num_micro_batches=attempt.num_micro_batches, is_final=number == FINAL_TRIAL,
+            num_micro_batches=attempt.num_micro_batches, is_final=number in LAST_TRAININGS,
         )  # fmt: skip
         self.running[attempt.id] = task
         return task
 
     def num_epochs(self, number: int, samples: int) -> int:
         """Return the epochs of a training: the passes over its images, at least one."""
-        images = self.terms.num_final_images if number == FINAL_TRIAL else self.terms.num_images
+        images = self.terms.num_final_images if number in LAST_TRAININGS else self.terms.num_images
         return max(1, round(samples / images))
 
     def final_task(self, row: TrialRow) -> TrialTask:
@@ -384,16 +394,3 @@ class Study:
         """Return the next number of the beginnings and ends of attempts."""
         self.last_event += 1
         return self.last_event
-
-
-def winner(rows: list[TrialRow], objective: Objective) -> TrialRow | None:
-    """Return the best of the trials that finished the highest rung that any trial finished, or None."""
-    top = max((row.rung for row in rows), default=-1)
-    finished = [row for row in rows if row.score is not None and row.rung == top]
-    return ranked(finished, objective)[0] if finished else None
-
-
-def trial_seed(seed: int, number: int, rung: int) -> int:
-    """Return the seed of one training: a hash of the study's seed, the trial and the rung, in [0, 2^31)."""
-    digest = hashlib.sha256(f"{seed} {number} {rung}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1

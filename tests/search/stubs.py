@@ -15,7 +15,7 @@ from pipeline.records import COMPLETED, FAILED, STOPPED, EpochRow, Objective, Tr
 from pipeline.search.budget import Budget
 from pipeline.search.checkpoints import NEW_MODEL, checkpoint_path, pulse_path, sweep
 from pipeline.search.pace import Pace, Terms
-from pipeline.search.store import StudyStore
+from pipeline.search.store import FINAL_TRIAL, StudyStore
 from pipeline.search.study import Study
 from pipeline.space import SearchSpace, load_space
 
@@ -266,7 +266,7 @@ def train_in_child(store: StudyStore, task: TrialTask) -> TrialOutcome:
         store.add_epoch(task.attempt, epoch_row(task.first_step + index, score))
         write_text(checkpoint, str(index + 1))
     beat.close()
-    facts = save_model(task) if task.is_final else {}
+    facts = save_model(task) if task.number == FINAL_TRIAL else {}
     return TrialOutcome(task.attempt, task.number, task.rung, COMPLETED, score, seconds=1.0, facts=facts)
 
 

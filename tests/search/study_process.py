@@ -12,9 +12,10 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.files import locked
 from pipeline.machine import Resources
+from pipeline.search.baseline import train_baseline
 from pipeline.search.engine import LocalEngine, Work
-from pipeline.search.job import finish, run_trials
-from tests.search.stubs import InstantEngine, Silence, make_study, train, unlimited, warm_up
+from pipeline.search.job import chosen, finish, run_trials
+from tests.search.stubs import InstantEngine, Silence, make_study, make_terms, train, unlimited, warm_up
 
 
 def run(
@@ -29,9 +30,10 @@ def run(
             engine = LocalEngine([Resources(1)] * num_workers, folder / "trials.log", Work(train, warm_up))
             engine.start()
         try:
-            study = make_study(folder, unlimited(num_trials))
+            study = make_study(folder, unlimited(num_trials), make_terms(baseline={"filters": 16}))
             if not study.store.has_final_model():
                 run_trials(study, engine, Silence())
+                train_baseline(study, engine, Silence(), chosen(study))
             finished = finish(study, engine, Silence())
             study.store.close()
         finally:

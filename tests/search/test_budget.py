@@ -24,7 +24,7 @@ from pipeline.search.budget import (
 )
 from pipeline.search.job import chosen, standard_error
 from pipeline.search.pace import LATE_PART, LATE_SECONDS, MIN_SHRINK, PLANNED_PART, SLOWEST_TRIAL, Pace
-from pipeline.search.study import winner
+from pipeline.search.ranking import winner
 from tests.search.stubs import NUM_FINAL_IMAGES, NUM_IMAGES, Clock, make_study, make_terms, run_all, train_into
 
 ONE = Workforce(1, 1)

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli.board import title_of
 from pipeline.errors import DataError
 from pipeline.files import locked
 from pipeline.pulse import Pulse
 from pipeline.records import COMPLETED, CRASHED, FAILED, INFEASIBLE, PAUSED, PLANNED, RUNNING, TrialRow
 from pipeline.search.checkpoints import pulse_path
 from pipeline.search.snapshot import Failure, Snapshot, Watch, read_snapshot
-from pipeline.search.store import DONE, FINAL_TRIAL, STARTED, Attempt, StudyStore, studies_folder
+from pipeline.search.store import BASELINE_TRIAL, DONE, FINAL_TRIAL, STARTED, Attempt, StudyStore, studies_folder
 
 OPTIONS = {"budget": 600.0, "trials": None, "epochs": None}
 FACTS = {"study": "photos-1", "dataset": "photos", "objective": "val_accuracy", "options": OPTIONS, "elapsed": 61.5}
@@ -97,7 +98,11 @@ def test_the_last_training_of_the_winner_is_shown_as_no_trial(tmp_path):
     store.save()
     beat(store, 7, 4, 4, 10, 10)
     (final,) = Watch(store).look("running", 1.0).running
-    assert (final.trial, final.fraction) == (None, 1.0)
+    assert (final.trial, final.fraction, final.is_baseline) == (None, 1.0, False)
+    store.put_attempt(Attempt(8, BASELINE_TRIAL, 0, 400, 4, 1, 1, STARTED))
+    store.save()
+    beside = Watch(store).look("running", 1.0).running[-1]
+    assert (title_of(final), title_of(beside)) == ("the winner", "the default network")
 
 
 def test_what_a_killed_search_left_running_counts_as_waiting(tmp_path):

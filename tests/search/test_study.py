@@ -21,8 +21,9 @@ from pipeline.records import (
 )
 from pipeline.search.job import run_trials
 from pipeline.search.pace import Limits
+from pipeline.search.ranking import winner
+from pipeline.search.seeds import trial_seed
 from pipeline.search.store import DONE, FINAL_TRIAL, StudyStore
-from pipeline.search.study import trial_seed, winner
 from pipeline.space import space_from
 from tests.search.stubs import (
     RUNGS,

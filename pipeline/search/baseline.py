@@ -1,0 +1,107 @@
+"""A network that no one chose, trained beside the winner: what a search gained over not searching.
+
+It trains on train + validation as the winner does, for as many passes if its share of the budget allows, and before it,
+so that the winner gets all the time that is left. Nothing is chosen by what it says of the test images.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.crashpoints import crashpoint
+from pipeline.models.cost import ImpossibleNetwork, measure
+from pipeline.records import COMPLETED, STOPPED, TrialOutcome, TrialRow, TrialTask
+from pipeline.search.checkpoints import drop_files, pulse_path
+from pipeline.search.job import Audience, Engine, train_to_end
+from pipeline.search.pace import Pace
+from pipeline.search.store import BASELINE_TRIAL, DONE, StudyStore
+from pipeline.search.study import Study
+
+NETWORK = {"depth": 3, "convs_per_stage": 1, "filters": 16, "filters_growth": 2.0}
+"""A small plain network; everything else, the recipe included, is the product's default (`space.DEFAULTS`)."""
+MIN_PART = 0.5  # of the winner's passes: a network that trained for less would flatter the search
+
+
+def baseline_params(image_shape: tuple[int, int, int], num_classes: int) -> dict[str, Any]:
+    """Return the configuration of the default network, with fewer stages where the images are too small for three."""
+    for depth in range(int(NETWORK["depth"]), 1, -1):
+        params = {**NETWORK, "depth": depth}
+        try:
+            measure(params, image_shape, num_classes)
+        except ImpossibleNetwork:
+            continue
+        return params
+    return {**NETWORK, "depth": 1}
+
+
+def is_trained(store: StudyStore) -> bool:
+    """Tell whether the default network was trained in this study."""
+    return any(attempt.state == DONE for attempt in store.attempts(BASELINE_TRIAL))
+
+
+def train_baseline(study: Study, engine: Engine, audience: Audience, best: TrialRow) -> str:
+    """Train the default network beside the winner `best` unless that is done; return why there is none, if so.
+
+    What was decided is kept in the study as the fact `baseline`. A training that fails costs the comparison only.
+
+    Raises:
+        StoppedEarly, KeyboardInterrupt: the search is to end; the training goes on with --resume.
+    """
+    if is_trained(study.store):
+        study.pace.reserved = 0.0
+        return ""
+    last = study.attempts.get(BASELINE_TRIAL, [None])[-1]
+    goes_on = last is not None and last.state == STOPPED  # as it began
+    samples, reason = (last.samples, "") if last and goes_on else plan_baseline(study.pace, best)
+    params = study.terms.baseline or {}
+    cost = cost_of(study, params) if params else {}
+    note = {"params": params, **cost, "epochs": study.num_epochs(BASELINE_TRIAL, samples)}
+    if not reason:
+        outcome, task = train_to_end(study, engine, lambda: begin(study, params, samples), audience)
+        crashpoint("baseline-trained")
+        reason = close(study, outcome, task)
+    study.pace.reserved = 0.0
+    study.store.put_later("baseline", {**note, "reason": reason})
+    study.store.save()
+    return reason
+
+
+def plan_baseline(pace: Pace, best: TrialRow) -> tuple[int, str]:
+    """Return how many images the default network sees, and why it is not trained, if so."""
+    params = pace.terms.baseline
+    if params is None:
+        return 0, "this study has no default network"
+    wanted = pace.final_samples(best)
+    if not pace.budget.is_timed:
+        return wanted, ""
+    if pace.reserved <= 0:
+        return 0, f"a budget of {pace.budget.total:.0f} s is too short for a second network"
+    room = pace.budget.end - pace.elapsed() - pace.final_seconds(best.params, best.samples, best.number)
+    fitting = pace.baseline_samples(min(pace.reserved, room))
+    if fitting < MIN_PART * wanted:
+        return 0, (
+            f"its share of the budget, {max(0.0, min(pace.reserved, room)):.0f} s, is less than half of the winner's "
+            "passes would take"
+        )
+    return min(wanted, fitting), ""
+
+
+def begin(study: Study, params: dict[str, Any], samples: int) -> TrialTask:
+    """Decide on the training of the default network, before it runs, and return its task."""
+    limit = 2 * study.pace.reserved if study.budget.is_timed else study.pace.final_limit()
+    return study.begin(BASELINE_TRIAL, len(study.budget.rungs) - 1, samples, params, limit)
+
+
+def close(study: Study, outcome: TrialOutcome, task: TrialTask) -> str:
+    """Decide on the end of the training, and return why there is no network, if so."""
+    drop_files(task)
+    pulse_path(task.study_path, task.attempt).unlink(missing_ok=True)
+    if outcome.state != COMPLETED:
+        return f"its training ended as {outcome.state}: {outcome.reason}"
+    study.end_attempt(study.attempt_of(outcome), DONE, outcome)
+    return ""
+
+
+def cost_of(study: Study, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the default network costs."""
+    cost = measure(params, study.terms.image_shape, study.terms.num_classes)
+    return {"num_params": cost.num_params, "mflops": cost.mflops}
