@@ -36,7 +36,7 @@ def clean(source: Source, cache: ImageCache, found: Survey) -> Kept:
     for group in (*found.exact, *found.near):
         rows = [row for row in group.rows if is_kept[row]]
         is_kept[[row for row in rows if row != most_protected(source, rows)]] = False
-    left_out["copies or near-duplicates of a kept image"] = int((~is_kept).sum()) - sum(left_out.values())
+    left_out["(nearly) the same as an image that is kept"] = int((~is_kept).sum()) - sum(left_out.values())
     for group in found.leaks:
         rows = [row for row in group.rows if is_kept[row]]
         kept_split = rank(source, most_protected(source, rows)) if rows else 0

@@ -24,19 +24,25 @@ class FlipCheck:
     num_asked: int
 
     @property
+    def tells(self) -> bool:
+        """Tell whether neighbours are of the same class more often than chance may make them."""
+        error = (self.chance * (1 - self.chance) / max(self.num_asked, 1)) ** 0.5
+        return self.own - self.chance > NUM_ERRORS * error
+
+    @property
     def keeps_class(self) -> bool:
         """Tell whether flipped pictures are like those of their class; where neighbours tell nothing they are not."""
-        error = (self.chance * (1 - self.chance) / max(self.num_asked, 1)) ** 0.5
-        if self.own - self.chance <= NUM_ERRORS * error:
-            return False
-        return self.flipped - self.chance >= MIN_KEPT * (self.own - self.chance)
+        return self.tells and self.flipped - self.chance >= MIN_KEPT * (self.own - self.chance)
 
     def described(self) -> str:
         """Return what was found, as text."""
         verdict = "left and right may change places" if self.keeps_class else "pictures are not flipped"
+        doubt = (
+            "" if self.tells else f" (too little to tell, from {self.num_asked:,} pictures; --augment standard flips)"
+        )
         return (
-            f"{verdict}: the nearest other picture is of the same class in {self.own:.0%}, of a flipped picture in "
-            f"{self.flipped:.0%}, by chance in {self.chance:.0%}"
+            f"{verdict}{doubt}: the nearest other picture is of the same class in {self.own:.0%}, of a flipped picture "
+            f"in {self.flipped:.0%}, by chance in {self.chance:.0%}"
         )
 
 

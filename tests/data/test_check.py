@@ -270,7 +270,7 @@ def test_a_fix_leaves_out_bad_files_copies_and_copies_under_two_labels(tmp_path)
     assert left_out == {
         "no usable picture": 1,
         "copies of one picture under two labels": 2,
-        "copies or near-duplicates of a kept image": 2,
+        "(nearly) the same as an image that is kept": 2,
     }
 
 

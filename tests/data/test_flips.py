@@ -61,4 +61,6 @@ def test_a_flip_must_keep_half_of_what_neighbours_know(own, flipped, num_asked, 
 
 def test_a_handful_of_images_tells_nothing():
     thumbs, labels = pictures([corner(0, 5), corner(10, 5)], 3)
-    assert not check_flips(thumbs, labels, np.arange(3), seed=0).keeps_class
+    found = check_flips(thumbs, labels, np.arange(3), seed=0)
+    assert not found.keeps_class
+    assert found.described().startswith("pictures are not flipped (too little to tell, from 0 pictures; --augment sta")
