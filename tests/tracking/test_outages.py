@@ -1,6 +1,7 @@
 """MLflow down, killed, hanging, broken, locked or forgetful: the search goes on and in the end all is there, once."""
 
 import contextlib
+import itertools
 import signal
 import sqlite3
 import threading
@@ -163,6 +164,31 @@ def test_server_that_stops_and_goes_on_makes_no_run_twice(
     runs = shown(tmp_path, mirror)
     assert sorted(runs) == ["study", "t000 d3 f64 max 0.500", "t001 d3 f64 max 0.600"]
     assert runs["study"][2]["best_val_accuracy"] == [(1, 0.5), (2, 0.6)]
+
+
+def test_server_that_flaps_all_the_time_holds_everything_once(
+    proxy: Proxy, quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirroring, "LONGEST_PAUSE", 0.1)
+    view, warnings = view_of("flaps", FakeView()), []
+    mirror = MlflowMirror(view, tmp_path)
+    background = BackgroundMirror(mirror, "study", warnings.append)
+    background.start()
+    faults = itertools.cycle(["error", "ok", "lose"])
+    for number in range(12):
+        view.epoch_rows[number] = epochs(2)
+        view.trial_rows.append(trial(number, "COMPLETED", number / 100))
+        for _ in range(4):
+            proxy.fault = next(faults)
+            time.sleep(0.07)
+    proxy.fault = "ok"
+    assert background.finish("FINISHED") == mirror.run_id
+    assert [text.startswith("MLflow is behind and will be caught up") for text in warnings] == [True]
+    found = shown(tmp_path, mirror)
+    undisturbed = MlflowMirror(view_of("calm", FakeView(view.trial_rows, view.epoch_rows)), tmp_path)
+    undisturbed.close("FINISHED")
+    assert len(found) == 13
+    assert found == shown(tmp_path, undisturbed)
 
 
 def test_server_that_is_killed_and_comes_back_is_caught_up(
