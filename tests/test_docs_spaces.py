@@ -26,7 +26,7 @@ def test_the_examples_run_in_their_order(tmp_path, monkeypatch):
             assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
             assert "Traceback" not in done.stderr
             printed[line.removeprefix("$ pipeline ")] = done.stdout
-    assert len(printed) == 7
+    assert len(printed) == 10
     checked = printed["spaces check my_models.py:SmallNet my_models.py:compiled"]
     assert checked == "my_models.py:SmallNet: ok, 5 hyperparameters\nmy_models.py:compiled: ok, 2 hyperparameters\n"
     rows = [line.split() for line in printed["spaces show my_models.py:SmallNet"].splitlines()]

@@ -1,7 +1,8 @@
-"""`pipeline spaces`: list, show and check search spaces; what a space is lives in `pipeline.space`."""
+"""`pipeline spaces`: list, show, check and copy search spaces; what a space is lives in `pipeline.space`."""
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,12 +20,28 @@ from pipeline.cli.output import (
 )
 from pipeline.errors import SpaceError
 from pipeline.search.spaces import open_space
-from pipeline.space import DEFAULTS, Param, SearchSpace, builtin_spaces, load_space
+from pipeline.space import DEFAULTS, Param, SearchSpace, builtin_spaces, builtin_text, load_space
+
+
+class ImageShape(click.ParamType[tuple[int, int, int]]):
+    """Height, width and channels of an image, as in 32x32x3."""
+
+    name = "shape"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> tuple[int, int, int]:
+        """Return the three numbers."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).lower().split("x")
+        if len(parts) != 3 or not all(part.isdecimal() and 0 < int(part) < 100_000 for part in parts):
+            self.fail(f"{value!r} is no image; expected height x width x channels, such as 32x32x3", param, context)
+        height, width, channels = map(int, parts)
+        return height, width, channels
 
 
 @click.group(name="spaces")
 def command() -> None:
-    """List, show and check search spaces: which networks and recipes a search may try.
+    """List, show, copy and check search spaces: which networks and recipes a search may try.
 
     A space is a YAML file. Some are installed and known by name; any other is given by its path. Your own Python code,
     given as FILE.py:NAME, is a space too; docs/spaces.md says what it must keep to.
@@ -33,6 +50,7 @@ def command() -> None:
     Example:
       pipeline spaces list
       pipeline spaces show cnn
+      pipeline spaces init my.yaml --from cnn
       pipeline spaces check my.yaml
     """
 
@@ -59,10 +77,22 @@ def list_command(as_json: bool) -> None:
 
 @command.command(name="show")
 @click.argument("space", metavar="NAME|FILE")
+@click.option(
+    "--image",
+    "image_shape",
+    type=ImageShape(),
+    default="32x32x3",
+    show_default=True,
+    metavar="HxWxC",
+    help="Images for which the smallest and largest network are counted.",
+)
+@click.option(
+    "--classes", "num_classes", type=click.IntRange(2), default=10, show_default=True, help="Classes for the same."
+)
 @json_option
 @verbosity_options
-def show_command(space: str, as_json: bool) -> None:
-    """Show the hyperparameters of a space: ranges, defaults, conditions; and its portfolio.
+def show_command(space: str, image_shape: tuple[int, int, int], num_classes: int, as_json: bool) -> None:
+    """Show a space: ranges, defaults, conditions, portfolio, and its smallest and largest network.
 
     The portfolio holds the configurations that a search begins with, shown by what they change of the defaults.
 
@@ -74,9 +104,11 @@ def show_command(space: str, as_json: bool) -> None:
       pipeline spaces show ./my.yaml --json
     """
     loaded = open_space(space)
+    networks = counted_networks(loaded, image_shape, num_classes)
     if as_json:
         size = summary(loaded)["size"]
-        return result_json({**loaded.to_json(), "schema": SCHEMA, "source": loaded.source, "size": size})
+        facts = {"schema": SCHEMA, "source": loaded.source, "size": size, "networks": networks}
+        return result_json({**loaded.to_json(), **facts})
     result(f"{loaded.name}: {loaded.description}\n" if loaded.description else f"{loaded.name}\n")
     rows = [[p.name, p.kind, shown_range(p), shown_value(p.default), shown_condition(p)] for p in loaded.params]
     result(table(["parameter", "kind", "range", "default", "condition"], rows))
@@ -85,10 +117,48 @@ def show_command(space: str, as_json: bool) -> None:
     if left_out:
         result(f"\nNot varied: {', '.join(left_out)}")
     result(f"\nSize: {shown_size(loaded)} configurations")
+    if networks:
+        shape = " x ".join(map(str, image_shape))
+        rows = [[name, f"{each['num_params']:,}", f"{each['mflops']:,.2f}"] for name, each in networks.items()]
+        result("\n" + table([f"for {shape}, {num_classes} classes", "params", "MFLOPs"], rows))
+    elif loaded.builder is None:
+        result("\nNo network of this space fits such images: they are too small for its depth")
     if loaded.portfolio:
         rows = [[name, shown_changes(params, loaded.defaults())] for name, params in loaded.portfolio]
         result("\n" + table(["portfolio", "changes of the defaults"], rows))
     return next_steps((f"pipeline search digits --space {quoted(space)}", "search it on the built-in digits"))
+
+
+@command.command(name="init")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--from", "name", default="cnn", show_default=True, metavar="NAME", help="The installed space to copy.")
+@verbosity_options
+def init_command(file: Path, name: str) -> None:
+    """Write an installed space, with its comments, to FILE, for you to edit.
+
+    FILE ends in .yaml or .yml. One that is there already is left as it is.
+
+    \b
+    Example:
+      pipeline spaces init my.yaml
+      pipeline spaces init small.yaml --from tiny
+    """
+    if file.suffix not in (".yaml", ".yml"):
+        raise SpaceError(f"{file}: is no name for a search space; expected one that ends in .yaml; write {file}.yaml")
+    text = builtin_text(name)
+    try:
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(text)
+    except FileExistsError as error:
+        raise SpaceError(f"{file}: is there already; expected a new file; choose another name, or edit it") from error
+    except OSError as error:
+        raise SpaceError(f"{file}: cannot be written ({error.strerror}); expected a folder that is there") from error
+    result(str(file))
+    path = quoted(str(file))
+    next_steps(
+        (f"pipeline spaces check {path}", "check it after your changes"),
+        (f"pipeline search DATA --space {path}", "search it"),
+    )
 
 
 @command.command(name="check")
@@ -119,6 +189,20 @@ def check_command(context: click.Context, files: tuple[str, ...], as_json: bool)
         next_steps((f"pipeline spaces check {again}", "check again after the correction"))
         context.exit(SpaceError.exit_code)
     next_steps((f"pipeline spaces show {quoted(files[0])}", "show what it varies"))
+
+
+def counted_networks(
+    space: SearchSpace, image_shape: tuple[int, int, int], num_classes: int
+) -> dict[str, dict[str, Any]] | None:
+    """Return the smallest and the largest network with what they cost; None for code, or if none fits."""
+    from pipeline.models.extremes import extremes
+
+    if space.builder is not None or (found := extremes(space, image_shape, num_classes)) is None:
+        return None
+    return {
+        name: {"params": params, "num_params": cost.num_params, "mflops": cost.mflops}
+        for name, (params, cost) in zip(("smallest", "largest"), found, strict=True)
+    }
 
 
 def checked(file: str) -> dict[str, Any]:

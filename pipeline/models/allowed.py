@@ -9,6 +9,7 @@ ALLOWED_LAYERS = (
     "Sequential",
     "InputLayer",
     "Rescaling",
+    "Resizing",
     "Normalization",
     "Conv2D",
     "DepthwiseConv2D",
@@ -52,6 +53,8 @@ ALLOWED_LAYER_MODULES = (
     "keras.src.models.functional",
     "keras.src.models.sequential",
 )
+# Arithmetic without a layer of its own: the root of the head gem.
+ALLOWED_OPERATIONS = (("keras.src.ops.numpy", "Power"),)
 # Values that carry numbers only; a callable is never among them.
 ALLOWED_VALUE_MODULES = ("keras.initializers", "keras.regularizers", "keras.constraints")
 ALLOWED_VALUES = ("__keras_tensor__", "__tuple__", "__tensor__", "__numpy__", "DTypePolicy")
@@ -83,6 +86,8 @@ def is_allowed(found: dict[str, Any]) -> bool:
         return False
     if name in ALLOWED_VALUES:
         return module in (None, "keras", "builtins")
+    if (module, name) in ALLOWED_OPERATIONS:
+        return True
     if module in ALLOWED_VALUE_MODULES:
         return name not in ("function", "__lambda__")
     return name in ALLOWED_LAYERS and module in ALLOWED_LAYER_MODULES

@@ -2,16 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
 
-from pipeline.models.plan import Layer, plan_layers
+from pipeline.models.plan import plan_layers
+from pipeline.parts import Layer, scaled
 from pipeline.space import Builder
 
 BATCH_NORM_MOMENTUM = (
     0.9  # short trainings need faster statistics than Keras' 0.99; airbench and hlb-CIFAR10 use <= 0.9
 )
+NUM_GROUPS = 8  # of channels that are normalised together; widths are multiples of it
+SMALLEST_CUBE = 1e-6  # the slope of a cube root is infinite at 0
 
 BUILDERS: dict[str, Callable[[Layer], Any]] = {
     "conv": lambda layer: keras.layers.Conv2D(
@@ -23,16 +27,53 @@ BUILDERS: dict[str, Callable[[Layer], Any]] = {
         kernel_initializer="he_normal",
         name=layer.name,
     ),
+    "depthwise": lambda layer: keras.layers.DepthwiseConv2D(
+        layer.kernel,
+        layer.stride,
+        "same",
+        use_bias=layer.use_bias,
+        depthwise_initializer="he_normal",
+        name=layer.name,
+    ),
+    "resize": lambda layer: partial(resized, layer),
     "batch_norm": lambda layer: keras.layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=layer.name),
+    "group_norm": lambda layer: keras.layers.GroupNormalization(NUM_GROUPS, name=layer.name),
+    "layer_norm": lambda layer: keras.layers.LayerNormalization(name=layer.name),
     "relu": lambda layer: keras.layers.ReLU(name=layer.name),
-    "max_pool": lambda layer: keras.layers.MaxPooling2D(layer.kernel, layer.stride, name=layer.name),
-    "avg_pool": lambda layer: keras.layers.AveragePooling2D(layer.kernel, layer.stride, name=layer.name),
+    "leaky_relu": lambda layer: keras.layers.LeakyReLU(name=layer.name),
+    "gelu": lambda layer: keras.layers.Activation("gelu", name=layer.name),
+    "silu": lambda layer: keras.layers.Activation("silu", name=layer.name),
+    "sigmoid": lambda layer: keras.layers.Activation("sigmoid", name=layer.name),
+    "add": lambda layer: keras.layers.Add(name=layer.name),
+    "multiply": lambda layer: keras.layers.Multiply(name=layer.name),
+    "max_pool": lambda layer: keras.layers.MaxPooling2D(layer.kernel, layer.stride, padding(layer), name=layer.name),
+    "avg_pool": lambda layer: keras.layers.AveragePooling2D(
+        layer.kernel, layer.stride, padding(layer), name=layer.name
+    ),
+    "squeeze": lambda layer: keras.layers.GlobalAveragePooling2D(keepdims=True, name=layer.name),
+    "cube_root": lambda layer: partial(cube_root, layer),
     "global_avg_pool": lambda layer: keras.layers.GlobalAveragePooling2D(name=layer.name),
     "global_max_pool": lambda layer: keras.layers.GlobalMaxPooling2D(name=layer.name),
     "flatten": lambda layer: keras.layers.Flatten(name=layer.name),
     "dense": lambda layer: keras.layers.Dense(layer.units, name=layer.name),
     "dropout": lambda layer: keras.layers.Dropout(layer.rate, name=layer.name),
 }
+
+
+def padding(layer: Layer) -> str:
+    """Return how a pooling treats the edge: it leaves half a window out, or keeps the size where it skips nothing."""
+    return "same" if layer.stride == 1 else "valid"
+
+
+def resized(layer: Layer, inputs: Any) -> Any:
+    """Return images (batch, height, width, channels) made smaller by the share `layer.rate`."""
+    height, width = (scaled(side, layer.rate) for side in inputs.shape[1:3])
+    return keras.layers.Resizing(height, width, name=layer.name)(inputs)
+
+
+def cube_root(layer: Layer, inputs: Any) -> Any:
+    """Return the cube root of numbers that are not negative."""
+    return keras.ops.power(keras.layers.Rescaling(1.0, SMALLEST_CUBE, name=layer.name)(inputs), 1 / 3)
 
 
 @dataclass(frozen=True)
@@ -66,6 +107,8 @@ def build(params: Mapping[str, Any], pixels: Pixels, num_classes: int, builder: 
         outputs = keras.layers.Rescaling(scale[0], offset[0], name="normalise")(inputs)
     else:
         outputs = keras.layers.Rescaling(scale, offset, name="normalise")(inputs)
+    found: dict[str, Any] = {}
     for layer in plan_layers(params, num_classes):
-        outputs = BUILDERS[layer.kind](layer)(outputs)
+        taken = [found[name] for name in layer.sources]
+        found[layer.name] = outputs = BUILDERS[layer.kind](layer)(taken[0] if len(taken) == 1 else taken or outputs)
     return keras.Model(inputs, outputs, name="cnn")

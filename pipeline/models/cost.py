@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.models.plan import Layer, plan_layers
+from pipeline.models.plan import plan_layers
+from pipeline.parts import Layer, scaled
 from pipeline.space import Builder
 
 Shape = tuple[int, ...]
@@ -48,13 +49,15 @@ def measure(
         return measure_hypermodel(builder, tuple(params.items()), image_shape, num_classes)
     shape: Shape = image_shape
     num_params = flops = 0
-    shapes = []
+    shapes: dict[str, Shape] = {}
     for layer in plan_layers(params, num_classes):
+        if layer.sources:  # the largest: a gate is one pixel, and broadcast
+            shape = max((shapes[name] for name in layer.sources), key=math.prod)
         num_weights, num_multiplications, shape = measure_layer(layer, shape)
         num_params += num_weights
         flops += 2 * num_multiplications
-        shapes.append((layer.name, shape))
-    return Cost(num_params, flops, tuple(shapes))
+        shapes[layer.name] = shape
+    return Cost(num_params, flops, tuple(shapes.items()))
 
 
 def measure_layer(layer: Layer, shape: Shape) -> tuple[int, int, Shape]:
@@ -63,19 +66,37 @@ def measure_layer(layer: Layer, shape: Shape) -> tuple[int, int, Shape]:
         height, width = (math.ceil(side / layer.stride) for side in shape[:2])  # padding "same"
         weights = layer.kernel**2 * shape[2] * layer.units
         return weights + layer.use_bias * layer.units, height * width * weights, (height, width, layer.units)
+    if layer.kind == "depthwise":
+        weights = layer.kernel**2 * shape[2]
+        return weights + layer.use_bias * shape[2], shape[0] * shape[1] * weights, shape
+    if layer.kind == "resize":
+        return 0, 0, (scaled(shape[0], layer.rate), scaled(shape[1], layer.rate), shape[2])
     if layer.kind in ("max_pool", "avg_pool"):
-        height, width = (side // layer.stride for side in shape[:2])  # padding "valid"
-        if height < 1 or width < 1:
-            raise ImpossibleNetwork(
-                f"{layer.name} halves a map of {shape[0]} x {shape[1]} pixels; the depth is too large"
-            )
-        return 0, 0, (height, width, shape[2])
+        return 0, 0, pooled(layer, shape)
     if layer.kind == "batch_norm":
         return 4 * shape[-1], 0, shape
+    if layer.kind in ("group_norm", "layer_norm"):
+        return 2 * shape[-1], 0, shape
+    if layer.kind == "squeeze":
+        return 0, 0, (1, 1, shape[2])
     if layer.kind in ("global_avg_pool", "global_max_pool"):
         return 0, 0, (shape[2],)
     if layer.kind == "flatten":
         return 0, 0, (math.prod(shape),)
     if layer.kind == "dense":
         return (shape[0] + 1) * layer.units, shape[0] * layer.units, (layer.units,)
-    return 0, 0, shape  # relu, dropout
+    return 0, 0, shape  # activations, sums, products, dropout
+
+
+def pooled(layer: Layer, shape: Shape) -> Shape:
+    """Return the shape after a pooling.
+
+    Raises:
+        ImpossibleNetwork: there are fewer than two pixels in a direction.
+    """
+    if layer.stride == 1:  # padding "same"
+        return shape
+    height, width = (side // layer.stride for side in shape[:2])  # padding "valid"
+    if height < 1 or width < 1:
+        raise ImpossibleNetwork(f"{layer.name} halves a map of {shape[0]} x {shape[1]} pixels; the depth is too large")
+    return height, width, shape[2]

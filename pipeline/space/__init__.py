@@ -31,6 +31,7 @@ __all__ = [
     "Param",
     "SearchSpace",
     "builtin_spaces",
+    "builtin_text",
     "complete",
     "is_active",
     "load_space",
@@ -148,14 +149,22 @@ def load_space(name_or_path: str) -> SearchSpace:
     if name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path or "\\" in name_or_path:
         path = Path(name_or_path)
         return space_from(read_bytes(path), path.stem, name_or_path)
+    return space_from(builtin_text(name_or_path).encode(), name_or_path, f"{FOLDER}/{name_or_path}.yaml")
+
+
+def builtin_text(name: str) -> str:
+    """Return the file of an installed space.
+
+    Raises:
+        SpaceError: there is none of that name.
+    """
     known = builtin_spaces()
-    if name_or_path not in known:
+    if name not in known:
         raise SpaceError(
-            f"search space {name_or_path!r} is not installed; expected {', '.join(known)}, or a file; "
-            f"{suggestion(name_or_path, known)}; give a file by its path: ./{name_or_path}.yaml"
+            f"search space {name!r} is not installed; expected {', '.join(known)}, or a file; "
+            f"{suggestion(name, known)}; give a file by its path: ./{name}.yaml"
         )
-    file = importlib.resources.files(FOLDER) / f"{name_or_path}.yaml"
-    return space_from(file.read_bytes(), name_or_path, f"{FOLDER}/{name_or_path}.yaml")
+    return (importlib.resources.files(FOLDER) / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def space_from(content: bytes, name: str, source: str) -> SearchSpace:

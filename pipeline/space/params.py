@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import SpaceError
+from pipeline.parts import ACTIVATIONS, BLOCKS, HEADS, NORMS, POOLINGS
 
 Value = bool | int | float | str
 
@@ -44,12 +45,16 @@ KNOWN_PARAMS: dict[str, Known] = {
     "filters": whole(1),
     "filters_growth": POSITIVE,
     "kernel_size": Known("int", "an odd number from 1 to 11", lambda value: 1 <= value <= 11 and value % 2 == 1),
-    "pooling": one_of("max", "avg", "stride"),
-    "head": one_of("gap", "gmp", "flatten"),
+    "block": one_of(*BLOCKS),
+    "squeeze_excite": Known("boolean", "true or false", lambda value: True),
+    "norm": one_of(*NORMS),
+    "activation": one_of(*ACTIVATIONS),
+    "pooling": one_of(*POOLINGS),
+    "head": one_of(*HEADS),
     "dense_layers": whole(0),
     "dense_units": whole(1),
     "dropout": SHARE,
-    "batch_norm": Known("boolean", "true or false", lambda value: True),
+    "resolution": Known("float", "a number > 0, at most 1", lambda value: 0 < value <= 1),
     "optimizer": one_of("adamw", "sgd", "muon"),
     "learning_rate": POSITIVE,
     "weight_decay": SHARE,
@@ -64,12 +69,16 @@ DEFAULTS: dict[str, Value] = {
     "filters": 32,
     "filters_growth": 2.0,
     "kernel_size": 3,
+    "block": "plain",
+    "squeeze_excite": False,
+    "norm": "batch",
+    "activation": "relu",
     "pooling": "max",
     "head": "gap",
     "dense_layers": 0,
     "dense_units": 128,
     "dropout": 0.1,
-    "batch_norm": True,
+    "resolution": 1.0,
     "optimizer": "muon",
     "learning_rate": 6e-2,
     "weight_decay": 6e-5,

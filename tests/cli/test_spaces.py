@@ -11,7 +11,7 @@ from pipeline.cli.main import cli
 ONE = """schema: 1
 params:
   depth: {type: int, min_value: 1, max_value: 5, step: 2}
-  batch_norm: {type: boolean}
+  squeeze_excite: {type: boolean}
 """
 
 
@@ -39,6 +39,8 @@ def test_list_shows_the_installed_spaces_and_the_next_command() -> None:
     assert [line.split()[:3] for line in done.stdout.splitlines()] == [
         ["name", "params", "size"],
         ["cnn", "17", "infinite"],
+        ["mobile", "18", "infinite"],
+        ["resnet", "17", "infinite"],
         ["tiny", "7", "infinite"],
     ]
     assert done.stderr == "Next: pipeline spaces show cnn  # show what it varies\n"
@@ -47,10 +49,10 @@ def test_list_shows_the_installed_spaces_and_the_next_command() -> None:
 def test_list_as_json_writes_an_infinite_size_as_null() -> None:
     document = json.loads(run("list", "--json").stdout)
     assert document["schema"] == 1
-    assert [space["name"] for space in document["spaces"]] == ["cnn", "tiny"]
-    assert document["spaces"][1]["size"] is None
-    assert document["spaces"][1]["source"] == "search_spaces/tiny.yaml"
-    assert document["spaces"][1]["params"][0] == "depth"
+    assert [space["name"] for space in document["spaces"]] == ["cnn", "mobile", "resnet", "tiny"]
+    assert document["spaces"][3]["size"] is None
+    assert document["spaces"][3]["source"] == "search_spaces/tiny.yaml"
+    assert document["spaces"][3]["params"][0] == "depth"
 
 
 def test_show_prints_ranges_conditions_and_what_is_not_varied() -> None:
@@ -59,11 +61,58 @@ def test_show_prints_ranges_conditions_and_what_is_not_varied() -> None:
     assert ["dense_units", "choice", "64,", "128", "128", "dense_layers", "=", "1"] in rows
     assert ["dropout", "float", "0.0..0.4", "step", "0.1", "0.1"] in rows
     assert ["learning_rate", "float", "0.01..0.3", "log", "0.1", "optimizer", "=", "sgd"] in rows
-    assert ["batch_norm", "boolean", "false,", "true", "true"] in rows
     assert "Size: infinite configurations" in done.stdout
-    assert "Not varied" not in done.stdout
+    assert "Not varied: squeeze_excite false, norm batch, activation relu, resolution 1.0" in done.stdout
     assert "Next: pipeline search digits --space cnn" in done.stderr
-    assert "dropout 0.1, batch_norm true" in run("show", "tiny").stdout
+    assert "dropout 0.1, resolution 1.0" in run("show", "tiny").stdout
+    assert ["squeeze_excite", "boolean", "false,", "true", "false"] in [
+        line.split() for line in run("show", "resnet").stdout.splitlines()
+    ]
+
+
+def test_show_counts_the_smallest_and_the_largest_network() -> None:
+    # conv 3x3x1x8, batch norm, dense of 8 and of all pixels; two stages of 16 and 32 and all of a quarter of the pixels
+    rows = [line.split() for line in run("show", "tiny", "--image", "8x8x1", "--classes", "2").stdout.splitlines()]
+    assert ["smallest", str(9 * 8 + 4 * 8 + 9 * 2), "0.01"] in rows
+    assert ["largest", f"{9 * 16 + 4 * 16 + 9 * 16 * 32 + 4 * 32 + (16 * 32 + 1) * 2:,}", "0.17"] in rows
+    networks = json.loads(run("show", "tiny", "--image", "8x8x1", "--classes", "2", "--json").stdout)["networks"]
+    assert (networks["smallest"]["params"]["depth"], networks["largest"]["params"]["depth"]) == (1, 2)
+    assert "No network of this space fits" in run("show", "cnn", "--image", "1x1x1").stdout
+
+
+def test_an_image_is_three_numbers() -> None:
+    done = run("show", "cnn", "--image", "32x32")
+    assert done.exit_code == 2
+    assert "'32x32' is no image; expected height x width x channels, such as 32x32x3" in done.stderr
+
+
+def test_init_writes_a_commented_file_that_is_a_space(tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    done = run("init", str(path), "--from", "tiny")
+    assert (done.exit_code, done.stdout) == (0, f"{path}\n")
+    assert f"Next: pipeline spaces check {path}" in done.stderr
+    assert path.read_text().startswith("# A small space of small networks")
+    assert run("check", str(path)).exit_code == 0
+    again = run("init", str(path))
+    assert again.exit_code == 2
+    assert "my.yaml: is there already; expected a new file" in again.stderr
+    assert path.read_text().startswith("# A small space of small networks")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.txt"], "a.txt: is no name for a search space; expected one that ends in .yaml"),
+        (["no/such/a.yaml"], "no/such/a.yaml: cannot be written (No such file or directory)"),
+        (["a.yaml", "--from", "cn"], "did you mean cnn?"),
+    ],
+)
+def test_init_refuses_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("init", *arguments)
+    assert done.exit_code == 2
+    assert message in str(done.exception) + done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_show_lists_the_portfolio_by_what_it_changes() -> None:
@@ -93,7 +142,7 @@ def test_show_as_json_is_the_whole_space_with_its_size(good: str) -> None:
 def test_show_of_an_unknown_name_is_a_usage_error() -> None:
     done = run("show", "nope")
     assert done.exit_code == 2
-    assert "expected cnn, tiny, or a file" in done.stderr
+    assert "expected cnn, mobile, resnet, tiny, or a file" in done.stderr
 
 
 def test_check_reports_every_file_and_ends_with_2_if_one_is_bad(good: str, bad: str) -> None:

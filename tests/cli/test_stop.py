@@ -19,7 +19,7 @@ from pipeline.errors import StoppedEarly
 from pipeline.files import locked
 from pipeline.records import STOPPED
 from pipeline.search.health import ask_to_stop
-from pipeline.search.job import run_trials, train_winner
+from pipeline.search.job import finish, run_trials
 from pipeline.search.store import FINAL_TRIAL, studies_folder
 from tests.cli.search_driver import PretendEngine, make_study
 from tests.cli.workspace import pipeline
@@ -80,7 +80,7 @@ def test_the_last_training_of_the_winner_stops_as_well(folder):
     run_trials(study, engine, Follower(study, lambda: 0.0, Interruptions()))
     ask_to_stop(folder)
     with pytest.raises(StoppedEarly, match="stopped by `pipeline stop`"):
-        train_winner(study, engine, study.rows[0], Follower(study, lambda: 0.0, Interruptions()))
+        finish(study, engine, Follower(study, lambda: 0.0, Interruptions()))
     assert [attempt.state for attempt in study.store.attempts(FINAL_TRIAL)] == [STOPPED]
     assert not (folder / "stop").exists()
 

@@ -1,5 +1,6 @@
 """The arithmetic agrees with Keras, and what is built does what the plan says."""
 
+import json
 import random
 
 import numpy as np
@@ -7,9 +8,29 @@ import pytest
 
 from pipeline.models.cost import ImpossibleNetwork, measure
 from pipeline.models.predict import predict_logits, softmax
-from pipeline.space import load_space
+from pipeline.parts import ACTIVATIONS, BLOCKS, HEADS, NORMS, POOLINGS
+from pipeline.space import space_from
 
 pytestmark = pytest.mark.heavy
+
+EVERYTHING = f"""
+schema: 1
+params:
+  depth: {{type: int, min_value: 1, max_value: 6}}
+  block: {{type: choice, values: [{", ".join(BLOCKS)}]}}
+  convs_per_stage: {{type: int, min_value: 1, max_value: 2}}
+  filters: {{type: choice, values: [8, 12, 24]}}
+  filters_growth: {{type: choice, values: [1.0, 1.5, 2.0]}}
+  kernel_size: {{type: choice, values: [1, 3, 5]}}
+  squeeze_excite: {{type: boolean}}
+  norm: {{type: choice, values: [{", ".join(NORMS)}]}}
+  activation: {{type: choice, values: [{", ".join(ACTIVATIONS)}]}}
+  pooling: {{type: choice, values: [{", ".join(POOLINGS)}]}}
+  head: {{type: choice, values: [{", ".join(HEADS)}]}}
+  dense_layers: {{type: int, min_value: 0, max_value: 2}}
+  dense_units: {{type: choice, values: [16, 24]}}
+  resolution: {{type: choice, values: [0.3, 0.75, 1.0]}}
+"""
 
 SHAPES = [(8, 8, 1), (28, 28, 1), (32, 32, 3), (17, 23, 3), (64, 48, 1)]
 
@@ -30,11 +51,10 @@ def test_arithmetic_equals_keras_on_200_random_configurations():
 
     from pipeline.models.build import Pixels, build
 
-    space, rng = load_space("cnn"), random.Random(7)
+    space, rng = space_from(EVERYTHING.encode(), "everything", "everything.yaml"), random.Random(7)
     num_built = num_refused = 0
     while num_built < 200:
         params, shape = space.sample(rng), rng.choice(SHAPES)
-        params["depth"] = rng.randint(1, 6)
         try:
             cost = measure(params, shape, 10)
         except ImpossibleNetwork:
@@ -89,3 +109,38 @@ def test_softmax_survives_large_logits():
     rows = softmax(np.array([[1000.0, 1000.0, 0.0], [0.0, 0.0, 0.0]], np.float32))
     assert rows[0] == pytest.approx([0.5, 0.5, 0.0])
     assert rows.sum(axis=1) == pytest.approx([1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"block": "residual", "head": "gem", "pooling": "blur", "norm": "group"},
+        {"block": "mobile", "squeeze_excite": True, "activation": "silu", "resolution": 0.5},
+        {"block": "separable", "activation": "gelu", "norm": "layer", "head": "gmp"},
+    ],
+)
+def test_a_saved_network_of_every_part_is_loaded_without_this_package(tmp_path, params):
+    import keras
+
+    from pipeline.models.allowed import foreign_classes
+    from pipeline.models.build import Pixels, build
+
+    model = build({"depth": 2, "filters": 8, **params}, Pixels((12, 12, 1), "uint8", [100.0], [50.0]), 3)
+    assert list(foreign_classes(json.loads(model.to_json()))) == []
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
+    images = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 1), dtype=np.uint8)
+    logits = predict_logits(model, images)
+    assert np.isfinite(logits).all()
+    assert predict_logits(loaded, images) == pytest.approx(logits, abs=1e-5)
+
+
+def test_a_generalised_mean_of_nothing_has_a_slope():
+    import keras
+
+    from pipeline.models.build import Pixels, build
+
+    model = build({"depth": 1, "filters": 8, "head": "gem"}, Pixels((8, 8, 1), "uint8", [0.0], [1.0]), 2)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(np.zeros((4, 8, 8, 1), np.uint8), np.zeros(4, np.int32), verbose=0)
+    assert all(np.isfinite(np.asarray(each)).all() for each in model.get_weights())

@@ -6,7 +6,7 @@ from pipeline.models.cost import ImpossibleNetwork, measure
 from pipeline.models.plan import plan_layers, stage_filters
 from pipeline.search.budget import estimate_seconds
 
-SMALL = {"depth": 2, "filters": 8, "filters_growth": 2.0, "batch_norm": False, "dropout": 0.0}
+SMALL = {"depth": 2, "filters": 8, "filters_growth": 2.0, "norm": "none", "dropout": 0.0}
 
 
 def test_cost_of_a_network_that_can_be_counted_by_hand():
@@ -34,9 +34,9 @@ def test_widths_grow_by_the_factor_in_multiples_of_eight():
 
 
 def test_a_bias_is_only_where_no_normalisation_follows():
-    kinds = {layer.kind: layer.use_bias for layer in plan_layers({"batch_norm": True}, 10)}
+    kinds = {layer.kind: layer.use_bias for layer in plan_layers({"norm": "batch"}, 10)}
     assert kinds["conv"] is False
-    assert {layer.kind: layer.use_bias for layer in plan_layers({"batch_norm": False}, 10)}["conv"] is True
+    assert {layer.kind: layer.use_bias for layer in plan_layers({"norm": "none"}, 10)}["conv"] is True
 
 
 def test_twice_the_images_cost_twice_the_seconds():

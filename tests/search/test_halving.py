@@ -286,7 +286,9 @@ def quality(params, samples):
     """Return a made-up accuracy: rises with the samples towards a limit, the slower the larger the network is."""
     rate = math.log10(params["learning_rate"]) + (2.3 if params["optimizer"] == "adamw" else 1.1)
     size = params["filters"] / 48 + params["depth"] / 4 + params["convs_per_stage"] / 2
-    limit = 0.80 + 0.04 * size - 0.08 * rate**2 - 0.3 * (params["dropout"] - 0.2) ** 2 + 0.02 * params["batch_norm"]
+    limit = (
+        0.80 + 0.04 * size - 0.08 * rate**2 - 0.3 * (params["dropout"] - 0.2) ** 2 + 0.02 * (params["block"] == "plain")
+    )
     limit -= 0.03 * (params["head"] == "flatten") + 0.02 * (params["pooling"] == "stride")
     return limit - 0.3 * math.exp(-samples / (0.6 + 0.4 * size))
 

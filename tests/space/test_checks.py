@@ -72,14 +72,14 @@ BROKEN_PARAMS = [
     ),
     (
         "head: {type: choice, values: [gap, off]}",
-        "params.head.values[1] is the boolean false; expected one of gap, gmp, flatten",
+        "params.head.values[1] is the boolean false; expected one of gap, gmp, gem, flatten",
         "YAML reads off and no as false; quote it: 'off'",
     ),
     ("depth: {type: fixed, value: yes}", "params.depth.value is the boolean true", "write a number"),
     ("augment: {type: fixed, value: null}", "params.augment.value is nothing", "expected one of none, light"),
     (
-        "batch_norm: {type: boolean, default: 'on'}",
-        "params.batch_norm.default is the text 'on'",
+        "squeeze_excite: {type: boolean, default: 'on'}",
+        "params.squeeze_excite.default is the text 'on'",
         "without quotes",
     ),
     ("depth: {type: fixed, value: 2.0}", "params.depth.value is the number 2.0", "write 2"),

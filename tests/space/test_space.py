@@ -22,7 +22,7 @@ params:
   dense_layers: {type: choice, values: [0, 1, 2], default: 1}
   dense_units: {type: choice, values: [64, 128], default: 128, when: {dense_layers: [1, 2]}}
   dropout: {type: float, min_value: 0.0, max_value: 0.5, step: 0.1, default: 0.3}
-  batch_norm: {type: boolean}
+  squeeze_excite: {type: boolean}
   pooling: {type: fixed, value: avg}
   optimizer: {type: choice, values: [adamw, sgd]}
   learning_rate:
@@ -60,7 +60,7 @@ def test_a_file_becomes_a_space(small: SearchSpace) -> None:
         "dense_layers",
         "dense_units",
         "dropout",
-        "batch_norm",
+        "squeeze_excite",
         "pooling",
         "optimizer",
         "learning_rate",
@@ -77,7 +77,7 @@ def test_defaults_are_those_of_the_active_hyperparameters(small: SearchSpace) ->
         "dense_layers": 1,
         "dense_units": 128,
         "dropout": 0.3,
-        "batch_norm": False,
+        "squeeze_excite": False,
         "pooling": "avg",
         "optimizer": "adamw",
         "learning_rate": 0.001,
@@ -111,7 +111,7 @@ def test_active_names_what_is_missing(small: SearchSpace) -> None:
         ({"depth": 4}, False),
         ({"depth": True}, False),
         ({"depth": "2"}, False),
-        ({"batch_norm": 1}, False),
+        ({"squeeze_excite": 1}, False),
         ({"dense_layers": 0}, False),
         ({"pooling": "max"}, False),
         ({"learning_rate": 0.1}, False),
@@ -132,7 +132,7 @@ def test_a_continuous_range_makes_a_space_infinite() -> None:
     assert load_space("tiny").size() == math.inf
 
 
-@pytest.mark.parametrize("name", ["cnn", "tiny"])
+@pytest.mark.parametrize("name", ["cnn", "mobile", "resnet", "tiny"])
 def test_installed_spaces_hold_their_defaults_and_200_samples(name: str) -> None:
     space = load_space(name)
     rng = random.Random(0)
@@ -163,9 +163,10 @@ def test_log_sampling_draws_small_and_large_values_equally_often() -> None:
     assert all(type(value) is int for value in drawn)
 
 
-def test_cnn_varies_every_hyperparameter_from_the_default_recipe() -> None:
+def test_installed_spaces_vary_every_hyperparameter_and_cnn_from_the_default_recipe() -> None:
     space = load_space("cnn")
-    assert set(space.names()) == set(KNOWN_PARAMS) == set(DEFAULTS)
+    varied = {name for each in map(load_space, builtin_spaces()) for name in each.names()}
+    assert varied == set(KNOWN_PARAMS) == set(DEFAULTS)
     assert complete(space.defaults()) == DEFAULTS
 
 
@@ -209,7 +210,7 @@ def test_to_json_holds_everything_but_the_place(small: SearchSpace, tmp_path: Pa
 
 def test_installed_spaces_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert builtin_spaces() == ["cnn", "tiny"]
+    assert builtin_spaces() == ["cnn", "mobile", "resnet", "tiny"]
     assert load_space("tiny").names()[0] == "depth"
 
 
@@ -230,7 +231,9 @@ def test_yaml_number(text: str, number: str) -> None:
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(SpaceError) as caught:
         load_space("cn")
-    assert "'cn' is not installed; expected cnn, tiny, or a file; did you mean cnn?" in str(caught.value)
+    assert "'cn' is not installed; expected cnn, mobile, resnet, tiny, or a file; did you mean cnn?" in str(
+        caught.value
+    )
     assert "./cn.yaml" in str(caught.value)
 
 
@@ -272,7 +275,7 @@ def test_a_portfolio_holds_complete_active_configurations_in_order(tmp_path: Pat
         "depth": 1,
         "dense_layers": 0,
         "dropout": 0.0,
-        "batch_norm": False,
+        "squeeze_excite": False,
         "pooling": "avg",
         "optimizer": "sgd",
         "learning_rate": 0.01,
@@ -298,4 +301,5 @@ def test_installed_portfolios_begin_with_the_defaults_and_fit_small_images(name:
 
 
 def test_the_portfolio_of_cnn_is_named() -> None:
-    assert [name for name, _ in load_space("cnn").portfolio] == ["medium", "small", "momentum", "wide", "deep"]
+    names = ["medium", "small", "momentum", "wide", "residual", "separable", "deep"]
+    assert [name for name, _ in load_space("cnn").portfolio] == names

@@ -143,9 +143,9 @@ def test_a_damaged_or_foreign_checkpoint_is_not_used(tmp_path, capfd):
 
 
 def test_a_rung_can_begin_with_the_weights_of_the_one_before(tmp_path, capfd):
-    lower = Run(tmp_path / "lower", {"batch_norm": False}, epochs=2)
+    lower = Run(tmp_path / "lower", {"norm": "none"}, epochs=2)
     model, before = lower.train()
-    upper = Run(tmp_path / "upper", {"batch_norm": False}, epochs=1, first_step=3)
+    upper = Run(tmp_path / "upper", {"norm": "none"}, epochs=1, first_step=3)
     upper.files = replace(upper.files, start_from=lower.files.checkpoint)
     upper.setting = replace(upper.setting, seed=5)
     upper.params |= {"learning_rate": 1e-9, "weight_decay": 0.0}

@@ -100,7 +100,7 @@ def test_samples_that_are_less_than_an_epoch_are_a_short_epoch():
 
 def test_a_loss_that_is_not_finite_fails_with_epoch_and_learning_rate():
     with pytest.raises(TrialFailed) as caught:
-        run({"optimizer": "sgd", "learning_rate": 1e30, "batch_norm": False})
+        run({"optimizer": "sgd", "learning_rate": 1e30, "norm": "none"})
     assert caught.value.state == "FAILED"
     assert "in epoch 1 (learning rate" in caught.value.reason
 
@@ -151,7 +151,7 @@ def test_an_allocation_that_jax_refuses_is_lack_of_memory():
 
 @pytest.mark.parametrize(("optimizer", "learning_rate"), [("adamw", 0.01), ("sgd", 0.1), ("muon", 0.01)])
 def test_parts_of_batches_give_what_whole_batches_give(optimizer, learning_rate):
-    params = {"batch_norm": False, "optimizer": optimizer, "learning_rate": learning_rate}
+    params = {"norm": "none", "optimizer": optimizer, "learning_rate": learning_rate}
     (whole, last, _), (parts, last_of_parts, _) = run(params, 2), run(params, 2, num_micro_batches=4)
     assert int(parts.optimizer.iterations) == int(whole.optimizer.iterations) == 20
     for one, other in zip(whole.get_weights(), parts.get_weights(), strict=True):
@@ -194,7 +194,7 @@ def test_reported_losses_are_without_smoothing():
 
 @pytest.mark.parametrize(("optimizer", "learning_rate"), [("adamw", 0.01), ("sgd", 0.1), ("muon", 0.01)])
 def test_weight_decay_is_a_part_of_each_kernel_and_of_nothing_else(optimizer, learning_rate):
-    params = {"optimizer": optimizer, "learning_rate": learning_rate, "batch_norm": False, "weight_decay": 0.0}
+    params = {"optimizer": optimizer, "learning_rate": learning_rate, "norm": "none", "weight_decay": 0.0}
     free, _, _ = run({**params}, samples=16)
     decayed, _, _ = run({**params, "weight_decay": 0.5}, samples=16)
     for one, other in zip(free.trainable_variables, decayed.trainable_variables, strict=True):
