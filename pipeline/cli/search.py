@@ -20,6 +20,10 @@ from pipeline.cli.output import (
 )
 from pipeline.cli.search_options import search_options
 from pipeline.cli.values import StudyName, format_seconds
+from pipeline.text import one_line
+
+WORST_SLICES = 3
+LONGEST = 40  # characters of a value of a table in a line
 
 
 @click.command("search")
@@ -146,6 +150,8 @@ def print_result(facts: dict[str, Any]) -> None:
             **other_figures(test),
             **({"against default": gain_text(facts["search_gain"])} if "search_gain" in facts else {}),
             **probabilities_line(facts.get("temperature")),
+            **robustness_line(facts.get("robustness")),
+            **slice_lines(facts.get("slices") or {}),
             **({"NOT A CHAMPION": facts["flaw"]} if facts.get("flaw") else {}),
             "winner": f"trial {best['trial']}: {facts['objective']} {chosen_by(facts)}, {cost}",
             "network": ", ".join(f"{name} {format_value(value)}" for name, value in best["params"].items()),
@@ -188,6 +194,32 @@ def probabilities_line(temperature: dict[str, Any] | None) -> dict[str, str]:
             f"{test['ece_after']:.4f} after ({bins})"
         )
     return {"probabilities": text}
+
+
+def robustness_line(robustness: dict[str, Any] | None) -> dict[str, str]:
+    """Return the accuracy on changed test images, in one line; nothing for a model of before."""
+    if robustness is None:
+        return {}
+    shifts = ", ".join(f"{pixels} px {value:.1%}" for pixels, value in robustness["shifts"].items())
+    changes = ", ".join(f"{name} {value:.1%}" for name, value in robustness["changes"].items())
+    moved = f"; moved by {shifts}" if shifts else ""
+    count = f"{robustness['num_images']:,} test images"
+    return {"robustness": f"{robustness['accuracy']:.1%} of {count} as they are{moved}; {changes}"}
+
+
+def slice_lines(slices: dict[str, Any]) -> dict[str, str]:
+    """Return the worst values of each further column of the table, a line a column."""
+    lines = {}
+    for name, figures in slices.items():
+        worst = list(figures.items())[:WORST_SLICES]
+        texts = (
+            f"{one_line(value, LONGEST)} {each['accuracy']:.1%} ({each['ci95'][0]:.1%} to {each['ci95'][1]:.1%}, "
+            f"{each['num_images']:,} images)"
+            for value, each in worst
+        )
+        rest = f"; {len(figures) - len(worst)} more in model.json" if len(figures) > len(worst) else ""
+        lines[f"by {one_line(name, LONGEST)}"] = ", ".join(texts) + rest
+    return lines
 
 
 def opened(facts: dict[str, Any]) -> str:

@@ -123,6 +123,7 @@ def register_result(store: StudyStore, workspace: Path, run_id: str) -> dict[str
             **test_metrics(test),
             **temperature_metrics(result.get("temperature")),
             **gain_metrics(result.get("search_gain")),
+            **robustness_metrics(result.get("robustness")),
             objective: winner[objective],
             "model/params": winner["num_params"],
             "model/mflops": winner["mflops"],
@@ -172,3 +173,12 @@ def gain_metrics(gain: dict[str, Any] | None) -> dict[str, float]:
     low, high = gain["ci95"]
     names = {"search_gain": gain["gain"], "search_gain_ci95_low": low, "search_gain_ci95_high": high}
     return {**{f"test/{name}": value for name, value in names.items()}, f"test/default_{gain['metric']}": gain["value"]}
+
+
+def robustness_metrics(robustness: dict[str, Any] | None) -> dict[str, float]:
+    """Return the accuracy on changed test images as metrics; none for a model of before."""
+    if robustness is None:
+        return {}
+    shifts = {f"shift_{pixels}": value for pixels, value in robustness["shifts"].items()}
+    named = {"unchanged": robustness["accuracy"], **shifts, **robustness["changes"]}
+    return {f"robustness/{name}": value for name, value in named.items()}

@@ -1,6 +1,8 @@
 """A decoded source with its splits: what a search trains, chooses and judges with, as arrays that children map."""
 
+import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +21,7 @@ from pipeline.files import sha256_json
 from pipeline.records import ImageSpec
 
 MAX_BAD_FRACTION = 0.5
+MAX_SLICES = 50  # values of a column that is judged by; one of more names images, not kinds of them
 TRAIN, VAL, TEST = range(len(SPLITS))
 
 
@@ -154,9 +157,26 @@ def write_dataset(folder: Path, dataset: Dataset) -> None:
         arrays["weights"] = source.weights
     if dataset.folds is not None:
         arrays["folds"] = dataset.folds
+    slices = {name: slice_codes(column) for name, column in source.slices.items()}
+    slices = {name: found for name, found in slices.items() if 2 <= len(found[0]) <= MAX_SLICES}
+    for number, (_, codes) in enumerate(slices.values()):
+        arrays[f"slice{number}"] = codes
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
+    if slices:
+        text = json.dumps({name: values for name, (values, _) in slices.items()})
+        (folder / "slices.json").write_text(text, encoding="utf-8")
     manifest.write_record(folder / "split.parquet", source, dataset.splits, dataset.cache.facts["sha256"])
+
+
+def slice_codes(column: Sequence[str]) -> tuple[list[str], NDArray[np.int32]]:
+    """Return the values of a table's column, sorted, and which of them each image has, int32 (num_images,).
+
+    An empty cell is no value: -1.
+    """
+    values = sorted(set(column) - {""})
+    places = {value: place for place, value in enumerate(values)}
+    return values, np.array([places.get(value, -1) for value in column], np.int32)
 
 
 class View:
@@ -205,6 +225,12 @@ class StoredDataset:
         """Return some images."""
         weights = self.column("weights")[rows] if (self.folder / "weights.npy").exists() else None
         return Subset(View(self.images, rows), self.column("labels")[rows], weights)
+
+    def slices(self) -> dict[str, tuple[list[str], NDArray[np.int32]]]:
+        """Return the values of each further column of the table, and which of them each image has (-1: none)."""
+        path = self.folder / "slices.json"
+        named = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return {name: (values, self.column(f"slice{number}")) for number, (name, values) in enumerate(named.items())}
 
     def split(self, *names: str) -> Subset:
         """Return the images of some splits."""

@@ -30,7 +30,7 @@ from pipeline.search.store import DIED, DONE, FINAL_TRIAL, StudyStore
 from pipeline.search.study import Study
 
 POLL_SECONDS = 0.5
-EXTRAS = ("validation", "temperature", "search_gain")
+EXTRAS = ("validation", "temperature", "search_gain", "robustness", "slices")
 COUNTED = {
     "completed": COMPLETED, "pruned": PRUNED, "failed": FAILED, "infeasible": INFEASIBLE, "crashed": CRASHED,
     "timeout": TIMEOUT,

@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.intervals import Interval, counts_interval, paired_interval
+from pipeline.intervals import Interval, counts_interval, paired_interval, wilson_interval
 from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.validation import describe_temperature, judge_validation
 from pipeline.training.certainty import measure_with_intervals
 
+MIN_SLICE = 10  # images; of fewer, an accuracy says next to nothing
 NUM_ERRORS = 2.0  # standard errors by which a model must beat the blind answer
 CLASS_MEANS = ("val_balanced_accuracy", "val_macro_f1", "val_auc")
 """Objectives of unbalanced classes: there, a good model may have less accuracy than always the largest class."""
@@ -73,6 +74,27 @@ def judge_test(
         "majority": compare_with_majority(logits.argmax(axis=1), labels, majority, objective),
         **score,
     }
+
+
+def judge_slices(
+    is_right: NDArray[np.bool_], slices: dict[str, tuple[list[str], NDArray[np.int32]]]
+) -> dict[str, dict[str, Any]]:
+    """Return the accuracy on the test images of each value of each further column of the table, the worst first.
+
+    `slices` holds the values and which of them each test image has. Values of fewer than MIN_SLICE images are left out.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, (values, codes) in slices.items():
+        rows = {value: is_right[codes == number] for number, value in enumerate(values)}
+        figures: dict[str, dict[str, Any]] = {
+            value: {"accuracy": float(right.mean()), "ci95": list(wilson_interval(int(right.sum()), len(right))),
+                    "num_images": len(right)}
+            for value, right in rows.items()
+            if len(right) >= MIN_SLICE
+        }  # fmt: skip
+        if figures:
+            found[name] = dict(sorted(figures.items(), key=lambda pair: pair[1]["accuracy"]))
+    return found
 
 
 def compare_with_majority(

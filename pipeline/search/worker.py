@@ -220,7 +220,7 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
     import keras
 
     from pipeline.models.predict import predict_logits
-    from pipeline.search.verdict import judge_winner
+    from pipeline.search.verdict import judge_slices, judge_winner
     from pipeline.training.recipe import without_recipe
 
     store = StudyStore(Path(task.study_path) / "study.db")
@@ -240,9 +240,28 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
         np.save(target.parent / "test_logits.npy", logits)
         is_clean = ~dataset.column("leaked")[test.images.rows]
         found = judge_winner(task.study_path, facts, logits, test.labels, is_clean, training.labels)
+        rows = test.images.rows[is_clean] if is_clean.any() else test.images.rows
+        right = (logits.argmax(axis=1) == test.labels)[np.isin(test.images.rows, rows)]
+        slices = {name: (values, codes[rows]) for name, (values, codes) in dataset.slices().items()}
+        found["slices"] = judge_slices(right, slices)
+        found["robustness"] = examined(task, facts, saved, test)
     finally:
         store.close()
     return found["test"]["accuracy"], {**found, "versions": versions()}
+
+
+def examined(task: TrialTask, facts: dict[str, Any], model: Any, test: Subset) -> dict[str, Any]:
+    """Return how the accuracy of the saved model falls when some of the test images change a little."""
+    from pipeline.models.cost import measure
+    from pipeline.models.predict import predict_logits
+    from pipeline.training.robustness import examine, num_examined, pixel_range
+
+    image = facts["image"]
+    flops = measure(task.params, ImageSpec(**image).shape, len(facts["classes"]), Builder.of(facts["space"])).flops
+    places = np.random.default_rng(0).permutation(len(test.labels))[: num_examined(len(test.labels), flops)]
+    places.sort()
+    scale = pixel_range(image["dtype"], facts["std"])
+    return examine(partial(predict_logits, model), test.images[places], test.labels[places], scale)
 
 
 def train_default(task: TrialTask) -> tuple[float, dict[str, Any]]:

@@ -117,6 +117,23 @@ def test_children_read_the_images_labels_and_weights_of_their_split(tmp_path):
         assert subset.weights[place] == int(path[-7:-4])
 
 
+def test_children_read_the_columns_that_name_kinds_of_images(tmp_path):
+    write_set(tmp_path / "set", count=30)
+    rows = ["path,label,site,camera,frame"]
+    for name in ("cat", "dog"):
+        rows += [f"set/{name}/{n:03d}.png,{name},{'abc'[n % 3] if n else ''},x,{name}{n}" for n in range(30)]
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    dataset = prepared(tmp_path / "table.csv", tmp_path)
+    write_dataset(tmp_path / "data", dataset)
+    slices = StoredDataset(tmp_path / "data", dataset.cache.folder, dataset.spec).slices()
+    assert list(slices) == ["site"]  # all images have one camera, and each a frame of its own
+    values, codes = slices["site"]
+    assert values == ["a", "b", "c"]
+    for path, code in zip(dataset.source.paths, codes, strict=True):
+        number = int(path[-7:-4])
+        assert code == (number % 3 if number else -1)
+
+
 def test_folds_cover_what_does_not_test(tmp_path):
     write_set(tmp_path / "set")
     dataset = prepared(tmp_path / "set", tmp_path, num_folds=4)

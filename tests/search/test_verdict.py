@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.intervals import wilson_interval
-from pipeline.search.verdict import compare_with_majority, flaw_of, judge_test
+from pipeline.search.verdict import compare_with_majority, flaw_of, judge_slices, judge_test
 
 CLASSES = ["ant", "bee", "cat"]
 
@@ -73,3 +73,13 @@ def test_the_flaw_says_what_was_found_and_what_to_do():
     assert "pipeline data check" in text
     assert flaw_of(judge([0, 1, 2] * 30, [0, 1, 2] * 30), CLASSES) == ""
     assert flaw_of({"accuracy": 0.5}, CLASSES) == ""  # of a model of before
+
+
+def test_the_worst_slice_comes_first_and_small_ones_are_left_out():
+    is_right = np.array([True] * 15 + [False] * 5 + [True] * 10 + [True] * 3)
+    codes = np.array([1] * 20 + [0] * 10 + [2] * 3, np.int32)
+    found = judge_slices(is_right, {"site": (["north", "south", "new"], codes), "rare": (["a"], np.full(33, -1))})
+    assert list(found) == ["site"]
+    assert list(found["site"]) == ["south", "north"]
+    south = found["site"]["south"]
+    assert (south["accuracy"], south["num_images"], south["ci95"]) == (0.75, 20, list(wilson_interval(15, 20)))
