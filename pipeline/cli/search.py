@@ -142,6 +142,8 @@ def print_result(facts: dict[str, Any]) -> None:
     others = "".join(f", {count} {name}" for name, count in trials.items() if count and name != "completed")
     interval = f"95 % interval {low:.2%} to {high:.2%}, {test['num_images']:,} images, {opened(facts)}"
     cost = f"{best['num_params']:,} params, {best['mflops']:,} MFLOPs"
+    if dense := best.get("dense_params"):
+        cost += f"; fully connected it had {dense / best['num_params']:,.0f} times the params"
     leaked = test.get("leaked")
     print_facts(
         {

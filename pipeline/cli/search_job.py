@@ -22,6 +22,7 @@ from pipeline.data.source import encodable
 from pipeline.errors import StoppedEarly, TrackingError
 from pipeline.files import is_disk_full, locked
 from pipeline.machine import Resources, check_backend, has_bfloat16, num_cores
+from pipeline.models.cost import dense_params
 from pipeline.records import TrialRow
 from pipeline.search import setup
 from pipeline.search.baseline import train_baseline
@@ -325,6 +326,7 @@ class Search:
                 objective.name: best.score,
                 "num_params": best.num_params,
                 "mflops": best.mflops,
+                **self.dense_equivalent(best),
                 "epochs": finished.epochs,
             },
             "front": [
@@ -339,6 +341,12 @@ class Search:
             "trials": count_states(store.trials()),
             "seconds": round(time.monotonic() - self.started, 1),
         }
+
+    def dense_equivalent(self, best: TrialRow) -> dict[str, int]:
+        """Return how many weights the winner had if none were shared; nothing for a network of the user's own code."""
+        if self.plan.space.builder is not None:
+            return {}
+        return {"dense_params": dense_params(best.params, self.plan.spec.shape, len(self.plan.source.classes))}
 
 
 @contextmanager

@@ -127,6 +127,7 @@ def register_result(store: StudyStore, workspace: Path, run_id: str) -> dict[str
             objective: winner[objective],
             "model/params": winner["num_params"],
             "model/mflops": winner["mflops"],
+            **({"model/dense_params": winner["dense_params"]} if "dense_params" in winner else {}),
         },
         step=winner["epochs"],
         tags={"pipeline.study": result["study"], "trial.number": str(winner["trial"]), **flaw_tags(flaw)},

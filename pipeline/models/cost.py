@@ -1,7 +1,7 @@
 """Output shapes, parameters and FLOPs of a network by arithmetic, before anything is built."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,17 +47,40 @@ def measure(
         from pipeline.models.hypermodel import measure_hypermodel
 
         return measure_hypermodel(builder, tuple(params.items()), image_shape, num_classes)
-    shape: Shape = image_shape
     num_params = flops = 0
+    shapes = []
+    for layer, shape in taken_shapes(params, image_shape, num_classes):
+        num_weights, num_multiplications, given = measure_layer(layer, shape)
+        num_params += num_weights
+        flops += 2 * num_multiplications
+        shapes.append((layer.name, given))
+    return Cost(num_params, flops, tuple(shapes))
+
+
+def dense_params(params: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int) -> int:
+    """Return the weights of the network in which each convolution is a fully connected layer between the same maps.
+
+    That is what the sharing of weights over the picture saves: there each output sees all inputs by weights of its own.
+    """
+    total = 0
+    for layer, shape in taken_shapes(params, image_shape, num_classes):
+        num_weights, _, given = measure_layer(layer, shape)
+        is_shared = layer.kind in ("conv", "depthwise")
+        total += (math.prod(shape) + layer.use_bias) * math.prod(given) if is_shared else num_weights
+    return total
+
+
+def taken_shapes(
+    params: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int
+) -> Iterator[tuple[Layer, Shape]]:
+    """Yield each layer of a network with the shape of what it takes."""
+    shape: Shape = image_shape
     shapes: dict[str, Shape] = {}
     for layer in plan_layers(params, num_classes):
         if layer.sources:  # the largest: a gate is one pixel, and broadcast
             shape = max((shapes[name] for name in layer.sources), key=math.prod)
-        num_weights, num_multiplications, shape = measure_layer(layer, shape)
-        num_params += num_weights
-        flops += 2 * num_multiplications
-        shapes[layer.name] = shape
-    return Cost(num_params, flops, tuple(shapes.items()))
+        yield layer, shape
+        shapes[layer.name] = shape = measure_layer(layer, shape)[2]
 
 
 def measure_layer(layer: Layer, shape: Shape) -> tuple[int, int, Shape]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.models.cost import ImpossibleNetwork, measure
+from pipeline.models.cost import ImpossibleNetwork, dense_params, measure
 from pipeline.models.plan import plan_layers, stage_filters
 from pipeline.search.budget import estimate_seconds
 
@@ -16,6 +16,14 @@ def test_cost_of_a_network_that_can_be_counted_by_hand():
     assert cost.flops == 2 * (64 * 72 + 16 * 1152 + 160)
     assert dict(cost.shapes)["stage1_pool"] == (4, 4, 8)
     assert cost.mflops == 0.046
+
+
+def test_a_network_without_shared_weights_can_be_counted_by_hand():
+    # 64 pixels to 8 maps of 64, 8 maps of 16 to 16 maps of 16, with biases; then the logits as they are
+    assert dense_params(SMALL, (8, 8, 1), 10) == 65 * 512 + 129 * 256 + 170
+    separable = {"depth": 1, "filters": 8, "block": "separable", "norm": "none", "dropout": 0.0}
+    stem, depthwise, pointwise = 17 * 128, 128 * 128, 129 * 128
+    assert dense_params(separable, (4, 4, 1), 10) == stem + depthwise + pointwise + 90
 
 
 @pytest.mark.parametrize("pooling", ["max", "avg"])
