@@ -257,6 +257,8 @@ class Search:
         objective, reason = study.objective, self.plan.objective_reason
         cost = f", against {objective.minimise}" if objective.minimise else ""
         say(f"  objective {objective.name}{cost}{f' ({reason})' if reason else ''}")
+        if self.request.balance:
+            say("  rare classes count as much as common ones in training (--balance none: by their numbers)")
         rungs = " / ".join(f"{rung / study.terms.num_images:.3g}" for rung in study.budget.rungs)
         force = study.terms.workforce
         gpus = {each.gpu for each in self.plan.resources if each.gpu}

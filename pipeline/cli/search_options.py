@@ -10,6 +10,7 @@ from pipeline.records import COSTS, OBJECTIVES
 
 ORACLES = ("asha", "tpe", "random", "bayesian", "grid")
 AUGMENTATIONS = ("auto", "none", "light", "standard", "strong")
+BALANCES = ("auto", "none", "logits")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 OPTIONS = (
@@ -85,6 +86,14 @@ OPTIONS = (
         default="auto",
         show_default=True,
         help="What training does to images; auto varies it and flips only where that keeps the class (docs/recipe.md).",
+    ),
+    click.option(
+        "--balance",
+        type=click.Choice(BALANCES),
+        default="auto",
+        show_default=True,
+        help="logits: rare classes count as much as common ones in training; auto: where the objective is the balanced "
+        "accuracy.",
     ),
     click.option(
         "--precision",

@@ -123,6 +123,7 @@ def make_plan(call: Call) -> Plan:
     request = setup.Request(
         study, options["oracle"], options["seed"], objective, Limits(**{name: options[name] for name in LIMITS}),
         options["budget"], options["trials"], options["epochs"], options["folds"], options["deterministic"],
+        choose_balance(options["balance"], objective),
     )  # fmt: skip
     counts = setup.expected_counts(source)
     return Plan(call, data, options, space, source, spec, request, resources, counts, reason, stored, parent)
@@ -198,6 +199,12 @@ def check_precision(options: dict[str, Any]) -> None:
             "--precision bfloat16: this machine has no GPU, and neither avx512_bf16 nor amx_bf16 among the flags in "
             "/proc/cpuinfo; expected one of them; leave --precision at auto"
         )
+
+
+def choose_balance(wanted: str, objective: Objective) -> str | None:
+    """Return "logits" where rare classes are to count as much as common ones in training, else nothing."""
+    is_adjusted = wanted == "logits" or (wanted == "auto" and objective.name == "val_balanced_accuracy")
+    return "logits" if is_adjusted else None
 
 
 def choose_objective(options: dict[str, Any], source: Source) -> tuple[Objective, str]:

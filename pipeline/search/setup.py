@@ -28,6 +28,7 @@ from pipeline.space import SearchSpace
 NUM_TRIED = 300  # random configurations, before a space is said to hold no possible network
 FIXED_FACTS = (
     "fingerprint", "classes", "folds", "space", "objective", "minimise", "limits", "seed", "oracle", "is_deterministic",
+    "balance",
 )  # fmt: skip
 """Facts that make scores comparable: a study of which one of them changed is another study."""
 BALANCED = 3.0  # up to this ratio of the largest class to the smallest, accuracy says what a model is worth
@@ -48,6 +49,7 @@ class Request:
     num_epochs: int | None = None
     num_folds: int | None = None
     is_deterministic: bool = False
+    balance: str | None = None  # "logits" or nothing
 
 
 def next_study_name(workspace: Path, dataset: str) -> str:
@@ -98,6 +100,7 @@ def study_facts(request: Request, dataset: Dataset, space: SearchSpace) -> dict[
         "limits": asdict(request.limits),
         "seed": request.seed,
         "is_deterministic": request.is_deterministic,
+        "balance": request.balance,
         "versions": {"pipeline": pipeline.__version__},
     }
 

@@ -305,6 +305,7 @@ def setting(task: TrialTask, facts: dict[str, Any]) -> Any:
         is_deterministic=bool(facts.get("is_deterministic")),
         keeps_unfinished=task.is_final,
         allows_flips=facts.get("allows_flips", True),
+        adjusts_logits=facts.get("balance") == "logits",
         precision=facts.get("precision", "float32") if has_bfloat16() else "float32",
         builder=Builder.of(facts["space"]),
     )

@@ -1,9 +1,11 @@
 """How a network is trained: optimizer, learning-rate schedule and loss, from hyperparameters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.training.images import Steps
 
@@ -91,11 +93,15 @@ def optimizer(values: Mapping[str, Any], steps: Steps, last_layer: str) -> Any:
     return chosen
 
 
-def smoothed_crossentropy(share: float) -> Callable[[Any, Any], Any]:
-    """Return the cross-entropy of logits with labels of which a share is spread over all classes alike."""
+def smoothed_crossentropy(share: float, offsets: Sequence[float] = (0.0,)) -> Callable[[Any, Any], Any]:
+    """Return the cross-entropy of logits with labels of which a share is spread over all classes alike.
+
+    `offsets`, one a class or one for all, are added to the logits while training, not after.
+    """
 
     def loss(labels: Any, logits: Any) -> Any:
-        log_probabilities = keras.ops.log_softmax(keras.ops.cast(logits, "float32"))
+        adjusted = keras.ops.cast(logits, "float32") + keras.ops.convert_to_tensor(offsets, "float32")
+        log_probabilities = keras.ops.log_softmax(adjusted)
         places = keras.ops.reshape(keras.ops.cast(labels, "int32"), (-1, 1))
         hit = keras.ops.take_along_axis(log_probabilities, places, axis=1)[:, 0]
         return -(1 - share) * hit - share * keras.ops.mean(log_probabilities, axis=1)
@@ -103,15 +109,28 @@ def smoothed_crossentropy(share: float) -> Callable[[Any, Any], Any]:
     return loss
 
 
-def compile_model(model: keras.Model, values: Mapping[str, Any], steps: Steps) -> None:
+def log_priors(labels: NDArray[np.int32], num_classes: int) -> list[float]:
+    """Return the logarithm of each class's share of the labels; a class without any counts as half an image.
+
+    Added to logits in training, they make a network whose own logits are best for the mean accuracy of the classes,
+    however often each occurs (logit adjustment, Menon et al. 2021, with tau 1).
+    """
+    counts = np.maximum(np.bincount(labels, minlength=num_classes), 0.5)
+    return [float(value) for value in np.log(counts / counts.sum())]
+
+
+def compile_model(
+    model: keras.Model, values: Mapping[str, Any], steps: Steps, offsets: Sequence[float] = (0.0,)
+) -> None:  # fmt: skip
     """Make a model ready for `fit`: cross-entropy of integer labels on logits; a compiled one keeps its optimizer.
 
-    The metrics `accuracy` and `likelihood` are without the smoothing of labels.
+    `offsets` are as in `smoothed_crossentropy`. The metrics `accuracy` and `likelihood` are without the smoothing of
+    labels and without offsets.
     The optimizer gets its variables here: where a step makes them, TensorFlow traces that step twice.
     """
     model.compile(
         optimizer=model.optimizer if model.compiled else optimizer(values, steps, model.layers[-1].path),
-        loss=smoothed_crossentropy(values["label_smoothing"]),
+        loss=smoothed_crossentropy(values["label_smoothing"], offsets),
         metrics=[
             keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
             keras.metrics.SparseCategoricalCrossentropy(name="likelihood", from_logits=True),

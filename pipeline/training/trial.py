@@ -24,7 +24,7 @@ from pipeline.training.compute import FLOAT32, computing
 from pipeline.training.determinism import make_deterministic
 from pipeline.training.images import AUGMENTATIONS, Augmentation, EpochBatches, Labelled, Steps, plan_steps
 from pipeline.training.metrics import NOTHING, measure_logits
-from pipeline.training.recipe import compile_model
+from pipeline.training.recipe import compile_model, log_priors
 from pipeline.training.watch import CAUSES, Watch
 
 Report = Callable[[EpochRow], None]
@@ -40,7 +40,8 @@ class Setting:
     memory. `is_deterministic` gives the same numbers to the last bit. `keeps_unfinished` returns the model as it is
     when the time is over, instead of raising: the winner of a search must be there in time. `precision` is that of the
     computation; the variables, and the model that is returned, are float32. `allows_flips` tells whether a picture is
-    of the same class when left and right change places.
+    of the same class when left and right change places. With `adjusts_logits` rare classes count as much as common
+    ones.
     """
 
     num_classes: int
@@ -57,6 +58,7 @@ class Setting:
     keeps_unfinished: bool = False
     precision: str = FLOAT32
     allows_flips: bool = True
+    adjusts_logits: bool = False
     builder: Builder | None = None
 
 
@@ -100,7 +102,8 @@ def train(
         pixels = Pixels(training.images.shape[1:], setting.dtype, setting.mean, setting.std)
         model = build(params, pixels, setting.num_classes, setting.builder)
         with computing(model, setting.precision):
-            compile_model(model, values, steps)
+            offsets = log_priors(training.labels, setting.num_classes) if setting.adjusts_logits else (0.0,)
+            compile_model(model, values, steps, offsets)
             position = checkpoint.resume(files.checkpoint, model, task)
             if position is None and files.start_from is not None:
                 checkpoint.start_from(files.start_from, model)

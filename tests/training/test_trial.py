@@ -185,6 +185,39 @@ def test_label_smoothing_spreads_a_share_over_all_classes():
     assert np.asarray(smoothed_crossentropy(0.3)(labels, logits)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_offsets_of_logits_count_in_the_loss_only():
+    import keras
+
+    from pipeline.training.recipe import log_priors, smoothed_crossentropy
+
+    assert log_priors(np.array([0, 0, 0, 1]), 3) == pytest.approx(np.log([3 / 4.5, 1 / 4.5, 0.5 / 4.5]))
+    logits, labels = np.array([[1.0, 2.0], [0.5, -1.0]], np.float32), np.array([1, 0])
+    offsets = [-0.1, -2.0]
+    expected = -np.log(np.exp(logits + offsets) / np.exp(logits + offsets).sum(axis=1, keepdims=True))[[0, 1], labels]
+    found = keras.ops.convert_to_numpy(smoothed_crossentropy(0.0, offsets)(labels, logits))
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_adjusted_logits_let_a_rare_class_be_found():
+    """Two classes that overlap, nine to one: without adjustment the rare one is hardly ever answered."""
+    from pipeline.models.predict import predict_logits
+    from pipeline.training.images import Labelled
+    from pipeline.training.trial import Setting, train
+
+    rng = np.random.default_rng(0)
+    labels = (np.arange(600) % 10 == 0).astype(np.int32)
+    brightness = rng.normal(110 + 30 * labels, 20).clip(0, 255)
+    images = brightness.astype(np.uint8)[:, None, None, None].repeat(4, 1).repeat(4, 2)
+    data = Labelled(images, labels)
+    recalls = []
+    for adjusts in (False, True):
+        setting = Setting(2, (110.0,), (30.0,), 12 * 600, 0, "val_balanced_accuracy", adjusts_logits=adjusts)
+        params = {"depth": 1, "filters": 8, "augment": "none", "label_smoothing": 0.0, "dropout": 0.0}
+        model, _ = train(params, data, data, setting, lambda row: None)
+        recalls.append((predict_logits(model, images).argmax(axis=1) == labels)[labels == 1].mean())
+    assert recalls[1] > recalls[0] + 0.2
+
+
 def test_reported_losses_are_without_smoothing():
     params = {"learning_rate": 1e-9, "head": "gap"}  # the weights stay as they are
     plain, smooth = (run({**params, "label_smoothing": share}, epochs=1)[1] for share in (0.0, 0.9))
