@@ -1,6 +1,7 @@
 """What each ingredient of the recipe is worth, alone, on one fixed network: gain in validation accuracy, images/s.
 
     python benchmarks/recipe.py cifar10/ --keep recipe.jsonl --seeds 3 --epochs 4
+    python benchmarks/recipe.py cifar10/ --keep recipe.jsonl --imbalance 20 --only base "adjusted logits"
     python benchmarks/recipe.py /usr/share/datasets/fashion-mnist --keep recipe.jsonl --only "label smoothing 0.1" flips
 
 The network is the one of the defaults (3 stages of one convolution, 32, 64 and 128 filters, batch normalisation, global
@@ -45,8 +46,25 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
     "weight decay 0": {"weight_decay": 0.0},
     "weight decay 3e-4": {"weight_decay": 3e-4},
     "warm-up 5 %": {"warmup": 0.05},
+    "residual": {"block": "residual"},
+    "separable": {"block": "separable"},
+    "mobile": {"block": "mobile"},
+    "two convolutions a stage": {"convs_per_stage": 2},
+    "48 filters": {"filters": 48},
+    "squeeze-excite": {"squeeze_excite": True},
+    "group norm": {"norm": "group"},
+    "no norm": {"norm": "none"},
+    "GELU": {"activation": "gelu"},
+    "SiLU": {"activation": "silu"},
+    "average pooling": {"pooling": "avg"},
+    "strided convolution": {"pooling": "stride"},
+    "blurred pooling": {"pooling": "blur"},
+    "global maximum": {"head": "gmp"},
+    "generalised mean": {"head": "gem"},
+    "dropout 0": {"dropout": 0.0},
+    "adjusted logits": {"adjusts_logits": True},
 }
-"""By name what is changed: hyperparameters, or what is no hyperparameter: precision, warmup."""
+"""By name what is changed: hyperparameters, or what is no hyperparameter: precision, warmup, adjusts_logits."""
 
 
 def main() -> None:
@@ -57,6 +75,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--images", type=int, default=1_000_000, help="training images at most")
+    parser.add_argument(
+        "--imbalance",
+        type=float,
+        default=1.0,
+        help="how many times the training images of the last class the first has",
+    )
     parser.add_argument("--only", nargs="*", default=list(INGREDIENTS), choices=list(INGREDIENTS))
     parser.add_argument("--core", type=int, default=0)
     parser.add_argument("--workspace", type=Path, default=Path("recipe-workspace"), help="where images are decoded")
@@ -64,13 +88,16 @@ def main() -> None:
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.sched_setaffinity(0, {options.core})
-    place = {"set": Path(options.data).name, "images": options.images, "epochs": options.epochs}
+    place = {
+        "set": Path(options.data).name, "images": options.images, "epochs": options.epochs,
+        "imbalance": options.imbalance,
+    }  # fmt: skip
     data = None
     for seed in range(options.seeds):
         for name in options.only:
             if any(is_cell(row, place, name, seed) for row in kept(options.keep)):
                 continue
-            data = data or read(options.data, options.workspace, options.images)
+            data = data or read(options.data, options.workspace, options.images, options.imbalance)
             row = {**place, "name": name, "seed": seed, **train_cell(INGREDIENTS[name], data, options.epochs, seed)}
             with options.keep.open("a") as file:
                 file.write(json.dumps(row) + "\n")
@@ -87,8 +114,11 @@ def is_cell(row: dict[str, Any], place: dict[str, Any], name: str, seed: int) ->
     return row["name"] == name and row["seed"] == seed and all(row[key] == value for key, value in place.items())
 
 
-def read(data: str, workspace: Path, num_images: int) -> tuple[Any, Any]:
-    """Return images to train with and to validate with: nine tenths and a tenth of the given training images."""
+def read(data: str, workspace: Path, num_images: int, imbalance: float) -> tuple[Any, Any]:
+    """Return images to train with and to validate with: nine tenths and a tenth of the given training images.
+
+    With an imbalance the classes that train shrink geometrically, from all images to that part of them.
+    """
     import numpy as np
 
     from pipeline.data.cache import SpecOptions, choose_spec, open_cache
@@ -104,6 +134,9 @@ def read(data: str, workspace: Path, num_images: int) -> tuple[Any, Any]:
     num_held_out = len(rows) // 10
     images = cache.images()
     held_out, training = rows[:num_held_out], rows[num_held_out:][:num_images]
+    shares = imbalance ** -np.linspace(0, 1, len(source.classes))
+    places = np.arange(len(training)) / len(training)  # rows are in random order
+    training = training[places < shares[source.labels[training]]]
     return tuple(
         Labelled(np.asarray(images[np.sort(part)]), source.labels[np.sort(part)]) for part in (training, held_out)
     )
@@ -118,8 +151,11 @@ def train_cell(changes: dict[str, Any], data: tuple[Any, Any], num_epochs: int, 
     mean, std = (tuple(map(float, figure(some, axis=(0, 1, 2)))) for figure in (type(some).mean, type(some).std))
     values = {**BASE, **changes}
     precision, warmup = values.pop("precision", "bfloat16"), values.pop("warmup", recipe.WARMUP_FRACTION)
+    adjusts = values.pop("adjusts_logits", False)
     recipe.WARMUP_FRACTION = warmup
-    setting = trial.Setting(10, mean, std, num_epochs * len(training), seed, precision=precision)
+    setting = trial.Setting(
+        10, mean, std, num_epochs * len(training), seed, precision=precision, adjusts_logits=adjusts
+    )
     rows: list[Any] = []
     started = time.monotonic()
     _, last = trial.train(values, training, validation, setting, rows.append)
