@@ -10,6 +10,7 @@ from pipeline.records import TrialRow
 from pipeline.search.budget import (
     FINAL_IMAGES,
     MAX_STRETCH,
+    MIN_SAMPLES,
     RESTART_SECONDS,
     SECONDS_PER_TRIAL,
     Budget,
@@ -107,6 +108,19 @@ class Pace:
     ratios: list[tuple[float, float]] = field(default_factory=list)  # estimated and measured seconds
     reserved: float = 0.0
 
+    def rung_samples(self, params: Mapping[str, Any], rung: int) -> int:
+        """Return the images that a configuration sees in a rung: under a time limit, slow networks see fewer.
+
+        One that is n times as slow as a typical network sees sqrt(n) times fewer images, and so takes sqrt(n) times as
+        long: between equal images, which is unfair to the time, and equal time, which is unfair to networks that need
+        more of it than a low rung gives. It follows from the FLOPs alone, and so is the same after a resume.
+        """
+        full = self.budget.rungs[rung]
+        if not self.budget.is_timed:
+            return full
+        slowness = self.terms.estimate(params, 1000) / self.terms.estimate(self.terms.typical, 1000)
+        return min(full, max(MIN_SAMPLES, round(full / math.sqrt(slowness))))
+
     def note(self, number: int, params: Mapping[str, Any], samples: int, seconds: float) -> None:
         """Learn from a finished training."""
         training = max(seconds - SECONDS_PER_TRIAL, 1e-6)
@@ -151,7 +165,7 @@ class Pace:
 
         More of them when time is left, fewer when it is late.
         """
-        full = self.budget.rungs[-1]
+        full = self.rung_samples(row.params, -1)
         images = self.terms.num_final_images / self.terms.num_images
         if not self.budget.is_timed:
             return round(full * images)
@@ -181,6 +195,6 @@ class Pace:
             return math.inf
         if leader is None:
             return self.budget.search_until - self.elapsed()
-        full = self.budget.rungs[-1]
+        full = self.rung_samples(leader.params, -1)
         final = self.final_seconds(leader.params, full, leader.number) + self.reserved
         return self.budget.end - self.elapsed() - final

@@ -193,7 +193,7 @@ class Study:
         """Tell whether a rung fits into the time, and leaves enough to bring one trial to the highest rung."""
         if not self.budget.is_timed or not self.rows:  # the first trial runs, however short the time is
             return True
-        seconds = self.pace.training_seconds(params, self.budget.rungs[rung], number)
+        seconds = self.pace.training_seconds(params, self.pace.rung_samples(params, rung), number)
         if number is None:
             typical = self.pace.training_seconds(self.terms.typical, self.budget.rungs[rung])
             if seconds > SLOWEST_TRIAL * typical:
@@ -208,10 +208,10 @@ class Study:
 
     def climb_seconds(self) -> float:
         """Return the seconds in which the leader, or a typical network, reaches the highest rung."""
-        leader, full = self.leader, self.budget.rungs[-1]
+        leader = self.leader
         if leader is None:
-            return self.pace.training_seconds(self.terms.typical, full)
-        return self.pace.training_seconds(leader.params, full, leader.number)
+            return self.pace.training_seconds(self.terms.typical, self.budget.rungs[-1])
+        return self.pace.training_seconds(leader.params, self.pace.rung_samples(leader.params, -1), leader.number)
 
     def time_left(self) -> float:
         """Return the seconds until the winner's last training must begin."""
@@ -227,7 +227,8 @@ class Study:
             return None
         for row in climbers(list(self.rows.values()), self.objective):
             for rung in range(top, row.rung, -1):
-                seconds = self.pace.training_seconds(row.params, self.budget.rungs[rung], row.number)
+                samples = self.pace.rung_samples(row.params, rung)
+                seconds = self.pace.training_seconds(row.params, samples, row.number)
                 if seconds <= self.time_left():
                     if self.oracle is not None:
                         self.oracle.begin(row.number, rung, row.params)
@@ -238,10 +239,12 @@ class Study:
         """Decide on an attempt of a trial and return its task."""
         self.rows[number] = replace(self.rows[number], state=RUNNING)
         self.store.put_trial(self.rows[number])
+        params = self.rows[number].params
+        samples = self.pace.rung_samples(params, rung)
         limit = max(self.time_left(), 0.0) if self.budget.is_timed else math.inf
         if len(self.rows) == 1:  # the first trial runs, however short the time is
-            limit = max(limit, 2 * self.pace.training_seconds(self.rows[number].params, self.budget.rungs[rung]))
-        return self.begin(number, rung, self.budget.rungs[rung], self.rows[number].params, limit)
+            limit = max(limit, 2 * self.pace.training_seconds(params, samples))
+        return self.begin(number, rung, samples, params, limit)
 
     def begin(self, number: int, rung: int, samples: int, params: dict[str, Any], limit: float) -> TrialTask:
         """Decide on an attempt, before it runs, and return its task."""

@@ -204,11 +204,25 @@ def test_nothing_is_asked_for_that_does_not_fit(tmp_path):
 def test_networks_that_are_far_slower_than_the_typical_one_are_not_asked_for(tmp_path):
     study = make_study(tmp_path, timed(1e6))
     study.ask()
-    slow = {**study.terms.typical, "batch_size": 1}
-    seconds = study.pace.training_seconds(slow, 1000)
-    assert seconds > SLOWEST_TRIAL * study.pace.training_seconds(study.terms.typical, 1000)
+    slow = {**study.terms.typical, "batch_size": 1, "filters": 1024}
+    seconds = study.pace.training_seconds(slow, study.pace.rung_samples(slow, 0))
+    assert seconds > SLOWEST_TRIAL * study.pace.training_seconds(study.terms.typical, study.budget.rungs[0])
     assert not study.is_affordable(slow, 0)
-    assert study.is_affordable(study.terms.typical, 0)
+
+
+def test_a_network_n_times_as_slow_sees_the_root_of_n_times_fewer_images(tmp_path):
+    study = make_study(tmp_path, timed(1e6))
+    full = study.budget.rungs[-1]
+    terms, slow = study.terms, {**study.terms.typical, "filters": 64}
+    slowness = terms.estimate(slow, 1000) / terms.estimate(terms.typical, 1000)
+    assert slowness > 2
+    assert study.pace.rung_samples(slow, -1) == round(full / slowness**0.5)
+    assert study.pace.rung_samples({**slow, "filters": 8}, -1) == full
+    study.ask()
+    study.rows[0] = replace(study.rows[0], params=slow, rung=len(study.budget.rungs) - 1, samples=full)
+    assert study.start(0, 1).samples == study.pace.rung_samples(slow, 1)
+    untimed = replace(study.budget, total=math.inf)
+    assert replace(study.pace, budget=untimed).rung_samples(slow, -1) == full
 
 
 def test_when_the_machine_is_slower_than_thought_one_trial_still_reaches_the_highest_rung(tmp_path):
