@@ -102,7 +102,8 @@ class Search:
             store = self.open_store(dataset, budget)
             mirror = start_mirror(plan.folder / "study.db", plan.call.workspace, say)
             with stop.deferred():
-                finished = self.search(store, engine, Pace(terms, budget, self.clock(store)), stop)
+                pace = Pace(terms, budget, self.clock(store), probed=factor)
+                finished = self.search(store, engine, pace, stop)
             state = "FINISHED"
         except KeyboardInterrupt:
             state = "KILLED"

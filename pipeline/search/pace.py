@@ -103,7 +103,7 @@ class Pace:
     terms: Terms
     budget: Budget
     elapsed: Callable[[], float]
-    probed: float = 1.0
+    probed: float
     measured: dict[int, float] = field(default_factory=dict)  # seconds for one image, by trial
     ratios: list[tuple[float, float]] = field(default_factory=list)  # estimated and measured seconds
     reserved: float = 0.0

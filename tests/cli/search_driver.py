@@ -114,7 +114,7 @@ def make_study(folder: Path, num_trials: int, elapsed) -> Study:
     if not store.is_created():
         store.create(FACTS)
     terms = Terms(load_space("tiny"), (8, 8, 1), 10, num_images=100, num_final_images=120, seed=3, typical={})
-    pace = Pace(terms, Budget(math.inf, None, (300,), math.inf, math.inf), elapsed)
+    pace = Pace(terms, Budget(math.inf, None, (300,), math.inf, math.inf), elapsed, probed=1.0)
     study = Study(store, lambda: SampledProposals(num_trials), Objective(), pace)
     study.recover()
     return study

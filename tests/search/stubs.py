@@ -187,7 +187,7 @@ def make_study(
         (folder / "data").mkdir(exist_ok=True)
         space = {"space": terms.space.to_json(), "param_names": terms.space.names()}
         store.create({**FACTS, **space, "objective": objective.name, "minimise": objective.minimise})
-    pace = Pace(terms, budget, clock or Clock())
+    pace = Pace(terms, budget, clock or Clock(), probed=1.0)
     study = Study(store, lambda: oracle or StubOracle(terms.space, num_rungs=len(budget.rungs)), objective, pace)
     study.recover()
     sweep(folder, list(study.waiting))

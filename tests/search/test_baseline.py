@@ -39,7 +39,7 @@ def test_its_share_is_bounded_and_taken_from_the_trials(total, workers):
 
 def timed_pace(clock: Clock, reserved: float = 48.0) -> Pace:
     budget = Budget(600.0, None, (1000, 3000, 9000), 400.0, 580.0, reserved)
-    return Pace(make_terms(baseline=PARAMS), budget, clock, reserved=reserved)
+    return Pace(make_terms(baseline=PARAMS), budget, clock, probed=1.0, reserved=reserved)
 
 
 def leader(tmp_path, pace: Pace, seconds: float):

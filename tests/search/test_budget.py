@@ -146,7 +146,7 @@ def test_without_a_time_limit_the_winner_sees_as_many_passes_as_before(tmp_path)
 
 def test_several_workers_give_the_winner_all_cores_and_a_new_process(tmp_path):
     terms = make_terms(workforce=Workforce(2, 1, 1.5))
-    pace = Pace(terms, timed(), Clock())
+    pace = Pace(terms, timed(), Clock(), probed=1.0)
     training = pace.training_seconds(terms.typical, 11_250)
     assert pace.final_seconds(terms.typical, 9000) == pytest.approx(training / 1.5 + RESTART_SECONDS)
 
