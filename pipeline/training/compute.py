@@ -2,10 +2,10 @@
 
 Beside `determinism.py` the one place in training that speaks to a backend directly: Keras 3.15 computes batch
 normalisation on TensorFlow as some twenty operations in float32, more than half of the time of a step on a CPU; and
-TensorFlow remembers trainings that are over.
+TensorFlow remembers trainings that are over, and lets them wait for a thread that sleeps.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,6 +62,7 @@ def computing(model: keras.Model, precision: str) -> Iterator[None]:
         for layer in layers[:-1]
         if precision != FLOAT32 and layer.dtype_policy.name == FLOAT32 and not isinstance(layer, EXACT)
     ]
+    restore_feed = feed_without_tuning()
     for layer in plain:
         layer.__class__ = FusedBatchNormalization
     for layer in short:
@@ -69,12 +70,39 @@ def computing(model: keras.Model, precision: str) -> Iterator[None]:
     try:
         yield
     finally:
+        restore_feed()
         for layer in plain:
             layer.__class__ = keras.layers.BatchNormalization
         for layer in short:
             layer.dtype_policy = keras.DTypePolicy(FLOAT32)
         model.train_function = model.test_function = model.predict_function = None  # they were made for the block
         forget_gradients()
+
+
+def feed_without_tuning() -> Callable[[], None]:
+    """Let TensorFlow feed trainings without tuning its feed; return what undoes that.
+
+    TensorFlow 2.21 tunes in a thread that sleeps ever longer, up to a minute, and the end of a training waits until it
+    wakes: 17 of 83 s, measured. There is nothing to tune in a feed of one generator.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return lambda: None
+    import tensorflow
+    from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+
+    options = tensorflow.data.Options()
+    options.autotune.enabled = False
+    original = PyDatasetAdapter.get_tf_dataset
+
+    def untuned(adapter: Any) -> Any:
+        return original(adapter).with_options(options)
+
+    PyDatasetAdapter.get_tf_dataset = untuned
+
+    def restore() -> None:
+        PyDatasetAdapter.get_tf_dataset = original
+
+    return restore
 
 
 def forget_gradients() -> None:

@@ -118,3 +118,25 @@ def test_the_moving_variance_is_that_of_all_pixels_not_of_a_sample():
         model(images, training=True)
     expected = 0.9 + 0.1 * convolved.var(axis=(0, 1, 2))  # momentum 0.9, from 1
     assert np.asarray(model.get_layer("norm").moving_variance) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_feed_of_a_training_is_not_tuned_and_that_of_others_is_as_before():
+    import keras
+    from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+
+    from pipeline.training.compute import computing
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return np.zeros((4, 8, 8, 3), np.uint8), np.zeros(4, np.int32)
+
+    def is_tuned():
+        return PyDatasetAdapter(Batches(), shuffle=False).get_tf_dataset().options().autotune.enabled
+
+    before = is_tuned()
+    with computing(network(), "float32"):
+        assert is_tuned() is False  # its thread would sleep on, for up to a minute, when a training ends
+    assert is_tuned() is before is not False
