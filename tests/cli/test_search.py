@@ -94,6 +94,9 @@ def test_the_result_keeps_its_contract(searched):
     assert low <= facts["test"]["accuracy"] <= high
     assert facts["test"]["accuracy"] == 1.0  # brightness tells the classes apart
     assert facts["seconds"] > 0
+    assert facts["winner"]["dense_params"] > facts["winner"]["num_params"]
+    assert (facts["robustness"]["num_images"], facts["robustness"]["accuracy"]) == (15, 1.0)
+    assert facts["slices"] == {}  # folders name no kinds of images
 
 
 def test_nothing_is_written_outside_the_workspace_places(searched):
