@@ -22,7 +22,7 @@ from pipeline.space import SearchSpace
 
 SLOWEST_TRIAL = 3.0  # times the seconds of a typical network; slower configurations are not proposed
 PLANNED_PART = 0.93  # of the time left for the winner: a machine is not always as fast as it was before
-LATE_SECONDS, LATE_PART = 5.0, 0.02  # a winner that is later than this, and this part of the budget, is cut off
+LATE_SECONDS, LATE_PART = 5.0, 0.01  # a winner that is later than this, and this part of the budget, is cut off
 MIN_SHRINK = 0.3  # of its highest rung: a winner that is late trains at least that long
 
 
