@@ -144,6 +144,8 @@ def print_result(facts: dict[str, Any]) -> None:
     cost = f"{best['num_params']:,} params, {best['mflops']:,} MFLOPs"
     if dense := best.get("dense_params"):
         cost += f"; fully connected it had {dense / best['num_params']:,.0f} times the params"
+    if best["epochs"] < (planned := facts.get("planned_epochs", 0)):
+        cost += f"; CUT OFF after {best['epochs']} of {planned} epochs: its time was over"
     leaked = test.get("leaked")
     print_facts(
         {

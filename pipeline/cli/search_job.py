@@ -25,7 +25,7 @@ from pipeline.machine import Resources, check_backend, has_bfloat16, num_cores
 from pipeline.models.cost import dense_params
 from pipeline.records import TrialRow
 from pipeline.search import setup
-from pipeline.search.baseline import train_baseline
+from pipeline.search.baseline import is_trained, train_baseline
 from pipeline.search.budget import PROBE_FACTOR, RESTART_SECONDS, Budget
 from pipeline.search.checkpoints import check_free_space
 from pipeline.search.engine import LocalEngine
@@ -159,14 +159,14 @@ class Search:
         return PROBE_FACTOR * sum(seconds) / len(seconds) / estimate if seconds else 1.0
 
     def wanted_precision(self) -> str:
-        """Return what --precision says; what is chosen by speed may be another the next time, and so are the bits.
+        """Return what --precision says; auto is the precision that a study began in: checkpoints serve no other.
 
-        A study goes on in the precision that it began in: no checkpoint of the other is of use.
+        What is chosen by speed may be another the next time, and so are the bits: not with --deterministic.
         """
-        if (begun := self.plan.stored.get("precision")) is not None:
-            return str(begun)
-        options = self.plan.options
-        return "float32" if options["deterministic"] and options["precision"] == "auto" else str(options["precision"])
+        options, begun = self.plan.options, self.plan.stored.get("precision")
+        if options["precision"] != "auto":
+            return str(options["precision"])
+        return str(begun or ("float32" if options["deterministic"] else "auto"))
 
     def make_budget(self, terms: Terms, factor: float, elapsed: float) -> Budget:
         """Return how the time is divided when `elapsed` seconds are gone; a resumed study keeps its rungs."""
@@ -292,7 +292,8 @@ class Search:
         """Train the default network and the winner; a trial that was picked meets the default network of the search."""
         best = chosen(study)
         if picked is None and best is not None and not study.store.has_final_model():
-            say("training the default network beside the winner, on train + validation")
+            if not is_trained(study.store):
+                say("training the default network beside the winner, on train + validation")
             if reason := train_baseline(study, engine, follower, best):
                 say(f"  not trained: {reason}")
             say("training the winner on train + validation, then opening the test split")

@@ -18,25 +18,10 @@ from pipeline.cli.output import (
     table,
     verbosity_options,
 )
+from pipeline.cli.values import ImageShape
 from pipeline.errors import SpaceError
 from pipeline.search.spaces import open_space
 from pipeline.space import DEFAULTS, Param, SearchSpace, builtin_spaces, builtin_text, load_space
-
-
-class ImageShape(click.ParamType[tuple[int, int, int]]):
-    """Height, width and channels of an image, as in 32x32x3."""
-
-    name = "shape"
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> tuple[int, int, int]:
-        """Return the three numbers."""
-        if isinstance(value, tuple):
-            return value
-        parts = str(value).lower().split("x")
-        if len(parts) != 3 or not all(part.isdecimal() and 0 < int(part) < 100_000 for part in parts):
-            self.fail(f"{value!r} is no image; expected height x width x channels, such as 32x32x3", param, context)
-        height, width, channels = map(int, parts)
-        return height, width, channels
 
 
 @click.group(name="spaces")

@@ -53,6 +53,22 @@ class PerGpu(click.ParamType[int | str]):
         return number or AUTO
 
 
+class ImageShape(click.ParamType[tuple[int, int, int]]):
+    """Height, width and channels of an image, as in 32x32x3."""
+
+    name = "shape"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int, int]:
+        """Return the three numbers."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).lower().split("x")
+        if len(parts) != 3 or not all(part.isdecimal() and 0 < int(part) < 100_000 for part in parts):
+            self.fail(f"{value!r} is no image; expected height x width x channels, such as 32x32x3", param, ctx)
+        height, width, channels = map(int, parts)
+        return height, width, channels
+
+
 class Goal(click.ParamType[str]):
     """A value that ends a search when a trial reaches it, such as val_accuracy=0.95."""
 

@@ -163,9 +163,8 @@ def write_dataset(folder: Path, dataset: Dataset) -> None:
         arrays[f"slice{number}"] = codes
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
-    if slices:
-        text = json.dumps({name: values for name, (values, _) in slices.items()})
-        (folder / "slices.json").write_text(text, encoding="utf-8")
+    text = json.dumps({name: values for name, (values, _) in slices.items()})
+    (folder / "slices.json").write_text(text, encoding="utf-8")
     manifest.write_record(folder / "split.parquet", source, dataset.splits, dataset.cache.facts["sha256"])
 
 

@@ -1,6 +1,6 @@
 """The plan of a network as a `keras.Model`: pixels in, normalisation inside, logits out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -112,3 +112,12 @@ def build(params: Mapping[str, Any], pixels: Pixels, num_classes: int, builder: 
         taken = [found[name] for name in layer.sources]
         found[layer.name] = outputs = BUILDERS[layer.kind](layer)(taken[0] if len(taken) == 1 else taken or outputs)
     return keras.Model(inputs, outputs, name="cnn")
+
+
+def leaves(model: keras.Model) -> Iterator[Any]:
+    """Yield the layers of a model, and of the models in it."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from leaves(layer)
+        else:
+            yield layer

@@ -18,6 +18,7 @@ import pipeline
 from pipeline.errors import SpaceError
 from pipeline.files import sha256_file
 from pipeline.models.allowed import foreign_classes
+from pipeline.models.build import leaves
 from pipeline.models.cost import Cost, ImpossibleNetwork
 from pipeline.space import Builder
 
@@ -99,15 +100,6 @@ def measure_model(model: keras.Model) -> Cost:
         flops += 2 * sum(math.prod(kernel.shape) * math.prod(output[:-1]) for kernel in kernels if kernel is not None)
         shapes.append((layer.name, output))
     return Cost(model.count_params(), flops, tuple(shapes))
-
-
-def leaves(model: keras.Model) -> Iterator[Any]:
-    """Yield the layers of a model, and of the models in it."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from leaves(layer)
-        else:
-            yield layer
 
 
 def preset(params: Mapping[str, Any]) -> kt.HyperParameters:

@@ -30,7 +30,7 @@ from pipeline.search.store import DIED, DONE, FINAL_TRIAL, StudyStore
 from pipeline.search.study import Study
 
 POLL_SECONDS = 0.5
-EXTRAS = ("validation", "temperature", "search_gain", "robustness", "slices")
+EXTRAS = ("validation", "temperature", "search_gain", "robustness", "slices", "planned_epochs")
 COUNTED = {
     "completed": COMPLETED, "pruned": PRUNED, "failed": FAILED, "infeasible": INFEASIBLE, "crashed": CRASHED,
     "timeout": TIMEOUT,
@@ -275,6 +275,7 @@ def write_model_facts(study: Study, best: TrialRow, epochs: int, found: dict[str
         "num_params": best.num_params,
         "mflops": best.mflops,
         "epochs": epochs,
+        "planned_epochs": epochs,
         "study": store.get("study"),
         "trial": best.number,
         "data_fingerprint": store.get("fingerprint"),

@@ -113,7 +113,8 @@ class Pace:
 
         One that is n times as slow as a typical network sees sqrt(n) times fewer images, and so takes sqrt(n) times as
         long: between equal images, which is unfair to the time, and equal time, which is unfair to networks that need
-        more of it than a low rung gives. It follows from the FLOPs alone, and so is the same after a resume.
+        more of it than a low rung gives. It follows from FLOPs and batch size alone, and so is the
+        same after a resume.
         """
         full = self.budget.rungs[rung]
         if not self.budget.is_timed:

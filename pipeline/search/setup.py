@@ -32,7 +32,8 @@ FIXED_FACTS = (
 )  # fmt: skip
 """Facts that make scores comparable: a study of which one of them changed is another study."""
 BALANCED = 3.0  # up to this ratio of the largest class to the smallest, accuracy says what a model is worth
-FINAL_SCALING = 0.5  # a training on n times the cores is n^0.5 times as fast: 1.41 on 2; measured 1.33 to 1.8
+FINAL_SCALING = 0.3  # a training on n times the cores is n^0.3 times as fast: 1.23 on 2. Measured 1.07 to 1.8
+# (benchmarks/README.md): a winner that ends early loses little, one that is cut off the fall of its learning rate
 
 
 @dataclass(frozen=True)

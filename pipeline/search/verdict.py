@@ -10,6 +10,8 @@ from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.validation import describe_temperature, judge_validation
 from pipeline.training.certainty import measure_with_intervals
 
+Slices = dict[str, tuple[list[str], NDArray[np.int32]]]
+"""The values of each further column of a table, and which of them each test image has (-1: none)."""
 MIN_SLICE = 10  # images; of fewer, an accuracy says next to nothing
 NUM_ERRORS = 2.0  # standard errors by which a model must beat the blind answer
 CLASS_MEANS = ("val_balanced_accuracy", "val_macro_f1", "val_auc")
@@ -23,8 +25,9 @@ def judge_winner(
     labels: NDArray[np.int32],
     is_clean: NDArray[np.bool_],
     trained_labels: NDArray[np.int32],
+    slices: Slices,
 ) -> dict[str, Any]:
-    """Return what model.json says of a winner's worth: `test`, `temperature`, `validation` and `search_gain`.
+    """Return what model.json says of a winner's worth: `test`, `temperature`, `validation`, `search_gain`, `slices`.
 
     The temperature is that of the winning trial, whose network did not train on the validation images; the winner
     itself did, so that it has none left to fit one to.
@@ -42,6 +45,10 @@ def judge_winner(
         "search_gain": baseline,
         "test": judge_test(logits, labels, is_clean, trained_labels, facts["objective"]),
         "temperature": describe_temperature(temperature, logits[counted], labels[counted]),
+        "slices": judge_slices(
+            (logits.argmax(axis=1) == labels)[counted],
+            {name: (values, codes[counted]) for name, (values, codes) in slices.items()},
+        ),
     }
 
 
@@ -76,12 +83,10 @@ def judge_test(
     }
 
 
-def judge_slices(
-    is_right: NDArray[np.bool_], slices: dict[str, tuple[list[str], NDArray[np.int32]]]
-) -> dict[str, dict[str, Any]]:
+def judge_slices(is_right: NDArray[np.bool_], slices: Slices) -> dict[str, dict[str, Any]]:
     """Return the accuracy on the test images of each value of each further column of the table, the worst first.
 
-    `slices` holds the values and which of them each test image has. Values of fewer than MIN_SLICE images are left out.
+    Values of fewer than MIN_SLICE images are left out.
     """
     found: dict[str, dict[str, Any]] = {}
     for name, (values, codes) in slices.items():

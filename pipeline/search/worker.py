@@ -220,7 +220,7 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
     import keras
 
     from pipeline.models.predict import predict_logits
-    from pipeline.search.verdict import judge_slices, judge_winner
+    from pipeline.search.verdict import judge_winner
     from pipeline.training.recipe import without_recipe
 
     store = StudyStore(Path(task.study_path) / "study.db")
@@ -228,7 +228,7 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
         facts = store.facts()
         dataset = stored_dataset(task, facts)
         training = labelled(dataset.split("train", "val"))
-        model, _ = train_watched(task, facts, training, None, reporter(store, task))
+        model, last = train_watched(task, facts, training, None, reporter(store, task))
         target = Path(task.study_path) / NEW_MODEL / "model.keras"
         target.parent.mkdir(exist_ok=True)
         temporary = target.with_name("unfinished.keras")
@@ -239,26 +239,30 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
         logits = predict_logits(saved, test.images)
         np.save(target.parent / "test_logits.npy", logits)
         is_clean = ~dataset.column("leaked")[test.images.rows]
-        found = judge_winner(task.study_path, facts, logits, test.labels, is_clean, training.labels)
-        rows = test.images.rows[is_clean] if is_clean.any() else test.images.rows
-        right = (logits.argmax(axis=1) == test.labels)[np.isin(test.images.rows, rows)]
-        slices = {name: (values, codes[rows]) for name, (values, codes) in dataset.slices().items()}
-        found["slices"] = judge_slices(right, slices)
-        found["robustness"] = examined(task, facts, saved, test)
+        slices = {name: (values, codes[test.images.rows]) for name, (values, codes) in dataset.slices().items()}
+        found = judge_winner(task.study_path, facts, logits, test.labels, is_clean, training.labels, slices)
+        found["epochs"] = max(0, last.step - task.first_step + 1)  # fewer than planned if the time was over
+        found["robustness"] = examined(task, facts, saved, test, is_clean)
     finally:
         store.close()
     return found["test"]["accuracy"], {**found, "versions": versions()}
 
 
-def examined(task: TrialTask, facts: dict[str, Any], model: Any, test: Subset) -> dict[str, Any]:
-    """Return how the accuracy of the saved model falls when some of the test images change a little."""
+def examined(
+    task: TrialTask, facts: dict[str, Any], model: Any, test: Subset, is_clean: NDArray[np.bool_]
+) -> dict[str, Any]:  # fmt: skip
+    """Return how the accuracy of the saved model falls when some of the test images change a little.
+
+    Those that have a copy in train or val (`is_clean` is false) are left out, unless all have.
+    """
     from pipeline.models.cost import measure
     from pipeline.models.predict import predict_logits
     from pipeline.training.robustness import examine, num_examined, pixel_range
 
     image = facts["image"]
     flops = measure(task.params, ImageSpec(**image).shape, len(facts["classes"]), Builder.of(facts["space"])).flops
-    places = np.random.default_rng(0).permutation(len(test.labels))[: num_examined(len(test.labels), flops)]
+    counted = np.flatnonzero(is_clean if is_clean.any() else np.ones(len(is_clean), bool))
+    places = np.random.default_rng(0).permutation(counted)[: num_examined(len(counted), flops)]
     places.sort()
     scale = pixel_range(image["dtype"], facts["std"])
     return examine(partial(predict_logits, model), test.images[places], test.labels[places], scale)

@@ -54,7 +54,7 @@ def test_every_pooling_halves_the_map(pooling):
     assert shapes["stage2_conv1"] == (4, 3, 16)
 
 
-def test_blurring_leaves_no_pixel_out_before_the_last_step():
+def test_a_blurred_pooling_of_one_pixel_is_refused_by_name():
     with pytest.raises(ImpossibleNetwork, match="stage4_pool halves a map of 1 x 1"):
         measure({"depth": 5, "pooling": "blur"}, (8, 8, 1), 10)
 

@@ -1,0 +1,44 @@
+"""What a search prints at its end, from facts."""
+
+from pipeline.cli.search import print_result
+
+FACTS = {
+    "study": "photos-1",
+    "objective": "val_accuracy",
+    "winner": {"trial": 3, "params": {"depth": 2}, "val_accuracy": 0.9, "num_params": 100, "mflops": 1.5, "epochs": 9},
+    "test": {"accuracy": 0.8, "ci95": [0.7, 0.9], "num_images": 50},
+    "test_opened": 1,
+    "trials": {"completed": 4},
+    "model_uri": "models:/photos/1",
+    "seconds": 60,
+}
+
+
+def printed(capsys, **changes):
+    print_result({**FACTS, **changes})
+    return capsys.readouterr().out
+
+
+def test_a_winner_that_was_cut_off_is_said_to_be(capsys):
+    assert "CUT OFF" not in printed(capsys, planned_epochs=9)
+    assert "CUT OFF after 9 of 12 epochs: its time was over" in printed(capsys, planned_epochs=12)
+
+
+def test_a_result_of_before_is_printed_without_what_it_does_not_have(capsys):
+    lines = printed(capsys).splitlines()
+    assert [line.split()[0] for line in lines] == ["test", "winner", "network", "trials", "model", "study"]
+
+
+def test_the_worst_kinds_of_images_are_shown_with_harmless_names(capsys):
+    figure = {"accuracy": 0.5, "ci95": [0.3, 0.7], "num_images": 20}
+    out = printed(capsys, slices={"si\x1b[31mte": dict.fromkeys(("a", "b\n", "c", "d"), figure)})
+    line = next(line for line in out.splitlines() if line.startswith("by "))
+    assert line.startswith("by si\\x1b[31mte")
+    assert "b\\n 50.0% (30.0% to 70.0%, 20 images)" in line
+    assert line.endswith("; 1 more in model.json")
+
+
+def test_what_sharing_weights_saves_is_said_where_it_is_known(capsys):
+    assert "fully connected" not in printed(capsys)
+    winner = {**FACTS["winner"], "dense_params": 5000}
+    assert "100 params, 1.5 MFLOPs; fully connected it had 50 times the params" in printed(capsys, winner=winner)
