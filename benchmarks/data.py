@@ -329,7 +329,9 @@ def stream(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    name, *rest = sys.argv[1:]
+    name, *rest = sys.argv[1:] or [""]
+    if name not in ("cifar", "child", "stream", "memory", "photos", "scan"):
+        sys.exit(__doc__)
     if name in ("cifar", "child", "stream"):
         {"cifar": cifar, "child": child, "stream": stream}[name](Path(rest[0]))
     elif name == "memory":
