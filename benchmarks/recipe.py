@@ -19,6 +19,7 @@ import os
 import statistics
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,15 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
     "generalised mean": {"head": "gem"},
     "dropout 0": {"dropout": 0.0},
     "adjusted logits": {"adjusts_logits": True},
+    "average of weights": {"ingredient": "average"},
+    "mixup 0.2": {"ingredient": "mixup"},
+    "cutmix 1.0": {"ingredient": "cutmix"},
+    "standard, average of weights": {"augment": "standard", "ingredient": "average"},
+    "standard, mixup 0.2": {"augment": "standard", "ingredient": "mixup"},
+    "standard, cutmix 1.0": {"augment": "standard", "ingredient": "cutmix"},
 }
-"""By name what is changed: hyperparameters, or what is no hyperparameter: precision, warmup, adjusts_logits."""
+"""By name what is changed: hyperparameters, or what is none: precision, warmup, adjusts_logits, and `ingredient`, which
+the product does not have (ingredients.py)."""
 
 
 def main() -> None:
@@ -144,24 +152,35 @@ def read(data: str, workspace: Path, num_images: int, imbalance: float) -> tuple
 
 def train_cell(changes: dict[str, Any], data: tuple[Any, Any], num_epochs: int, seed: int) -> dict[str, float]:
     """Return what one training reached, and how many images a second its median epoch trained."""
-    from pipeline.training import recipe, trial
+    from ingredients import averaged_weights, cutmix, mixed_images, mixup
+
+    from pipeline.models.predict import predict_logits
+    from pipeline.training import schedule, trial
+    from pipeline.training.metrics import measure_logits
 
     training, validation = data
     some = training.images[:: max(1, len(training) // 5000)]
     mean, std = (tuple(map(float, figure(some, axis=(0, 1, 2)))) for figure in (type(some).mean, type(some).std))
     values = {**BASE, **changes}
-    precision, warmup = values.pop("precision", "bfloat16"), values.pop("warmup", recipe.WARMUP_FRACTION)
+    precision, warmup = values.pop("precision", "bfloat16"), values.pop("warmup", schedule.WARMUP_FRACTION)
     adjusts = values.pop("adjusts_logits", False)
-    recipe.WARMUP_FRACTION = warmup
+    ingredient = {
+        "average": averaged_weights(),
+        "mixup": mixed_images(mixup, 10, 0.2),
+        "cutmix": mixed_images(cutmix, 10, 1.0),
+    }.get(values.pop("ingredient", ""), nullcontext())
+    schedule.WARMUP_FRACTION = warmup
     setting = trial.Setting(
         10, mean, std, num_epochs * len(training), seed, precision=precision, adjusts_logits=adjusts
     )
     rows: list[Any] = []
     started = time.monotonic()
-    _, last = trial.train(values, training, validation, setting, rows.append)
+    with ingredient:
+        model, last, _ = trial.train(values, training, validation, setting, rows.append)
+    found = measure_logits(predict_logits(model, validation.images), validation.labels)
     return {
-        "val_accuracy": last.val_accuracy,
-        "val_loss": last.val_loss,
+        "val_accuracy": found.accuracy,
+        "val_loss": found.loss,
         "loss": last.loss,
         "images_per_second": len(training) / statistics.median(row.seconds for row in rows),
         "seconds": time.monotonic() - started,

@@ -127,7 +127,7 @@ def climb(params: dict[str, Any], training: Labelled, validation: Labelled, samp
                 files = TrainingFiles(kept if way == "warm" or rung == 0 else None, start_from)
                 started = time.monotonic()
                 how = Setting(**setting, samples=num_samples, seed=rung)
-                _, last = train(params, training, validation, how, lambda row: None, files)
+                _, last, _ = train(params, training, validation, how, lambda row: None, files)
                 row = {name: getattr(last, name) for name in FIGURES}
                 results[way].append({**row, "samples": num_samples, "seconds": time.monotonic() - started})
             before = kept

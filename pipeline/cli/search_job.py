@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import math
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from pipeline.models.cost import dense_params
 from pipeline.records import TrialRow
 from pipeline.search import setup
 from pipeline.search.baseline import is_trained, train_baseline
-from pipeline.search.budget import PROBE_FACTOR, RESTART_SECONDS, Budget
+from pipeline.search.budget import PROBE_FACTOR, RESTART_SECONDS, SECONDS_PER_TRIAL, Budget
 from pipeline.search.checkpoints import check_free_space
 from pipeline.search.engine import LocalEngine
 from pipeline.search.fork import fork_study
@@ -42,6 +43,7 @@ from pipeline.tracking.store import check_settings
 
 REPORT_SECONDS = 5.0
 PROBE_TIMEOUT = 60.0
+COMPILED = "compiled"  # what JAX compiled for the networks of a study, which it meets again in the next rung
 
 
 class Search:
@@ -54,6 +56,7 @@ class Search:
         self.started = plan.call.started
         self.reported = plan.call.started
         self.precision = "float32"
+        self.start_seconds = SECONDS_PER_TRIAL
         self.allows_flips = True
 
     def estimate(self) -> dict[str, Any]:
@@ -71,6 +74,7 @@ class Search:
             try:
                 engine.start()
                 factor = self.probe(engine, terms)
+                terms = terms.starting_in(self.start_seconds)
             finally:
                 engine.stop()
         return describe_plan(self.plan, terms, self.make_budget(terms, factor, 0.0), factor)
@@ -93,10 +97,13 @@ class Search:
         mirror: BackgroundMirror | None = None
         state = "FAILED"
         try:
+            if any(each.gpu for each in plan.resources):  # a child inherits it; JAX looks there before it compiles
+                os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(plan.folder / COMPILED))
             engine.start()
             dataset = self.prepare_dataset()
             terms = plan.terms(dataset.spec, dataset.counts)
             factor = self.probe_if_needed(engine, terms)
+            terms = terms.starting_in(self.start_seconds)
             engine.check()
             budget = self.make_budget(terms, factor, time.monotonic() - self.started)
             store = self.open_store(dataset, budget)
@@ -105,6 +112,7 @@ class Search:
                 pace = Pace(terms, budget, self.clock(store), probed=factor)
                 finished = self.search(store, engine, pace, stop)
             state = "FINISHED"
+            shutil.rmtree(plan.folder / COMPILED, ignore_errors=True)
         except KeyboardInterrupt:
             state = "KILLED"
             raise
@@ -137,9 +145,9 @@ class Search:
         return 1.0
 
     def probe(self, engine: LocalEngine, terms: Terms) -> float:
-        """Return by what estimates of seconds have to be multiplied, 1 if a child cannot say; note the precision.
+        """Return by what estimates of seconds have to be multiplied, 1 if a child cannot say.
 
-        Each child begins as soon as it is warm.
+        Note the precision, and how long a training takes to start. Each child begins as soon as it is warm.
         """
         spec = dataclasses.asdict(self.plan.spec)
         arguments = (terms.typical, spec, terms.num_classes, terms.space.builder, self.wanted_precision())
@@ -153,6 +161,7 @@ class Search:
                 say(f"  the speed of this machine was not measured: {error}", level=1)
         if speeds and len({speed.precision for speed in speeds}) == 1:
             self.precision = speeds[0].precision
+        self.start_seconds = max(SECONDS_PER_TRIAL, *(speed.start_seconds for speed in speeds), 0.0)
         samples = 1000
         estimate = terms.estimate(terms.typical, samples) / samples
         seconds = [speed.sample_seconds for speed in speeds]

@@ -21,11 +21,13 @@ class Cost:
     """What a network costs. `num_params` counts all weights as Keras does, the moving statistics included.
 
     `flops` is for one image, forward: two per multiply-add of convolutions and dense layers, the rest left out.
+    `depthwise_flops` are those of them that are spent on channels by themselves.
     """
 
     num_params: int
     flops: int
     shapes: tuple[tuple[str, Shape], ...]
+    depthwise_flops: int = 0
 
     @property
     def mflops(self) -> float:
@@ -47,14 +49,15 @@ def measure(
         from pipeline.models.hypermodel import measure_hypermodel
 
         return measure_hypermodel(builder, tuple(params.items()), image_shape, num_classes)
-    num_params = flops = 0
+    num_params = flops = depthwise_flops = 0
     shapes = []
     for layer, shape in taken_shapes(params, image_shape, num_classes):
         num_weights, num_multiplications, given = measure_layer(layer, shape)
         num_params += num_weights
         flops += 2 * num_multiplications
+        depthwise_flops += 2 * num_multiplications * (layer.kind == "depthwise")
         shapes.append((layer.name, given))
-    return Cost(num_params, flops, tuple(shapes))
+    return Cost(num_params, flops, tuple(shapes), depthwise_flops)
 
 
 def dense_params(params: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int) -> int:

@@ -93,13 +93,14 @@ def measure_model(model: keras.Model) -> Cost:
 
     Each weight of a convolution multiplies once at each place of its output, each weight of a dense layer once.
     """
-    flops, shapes = 0, []
+    shapes, flops = [], dict.fromkeys(("kernel", "depthwise_kernel", "pointwise_kernel"), 0)
     for layer in leaves(model):
         output = tuple(layer.output.shape[1:])
-        kernels = [getattr(layer, name, None) for name in ("kernel", "depthwise_kernel", "pointwise_kernel")]
-        flops += 2 * sum(math.prod(kernel.shape) * math.prod(output[:-1]) for kernel in kernels if kernel is not None)
+        for name in flops:
+            if (kernel := getattr(layer, name, None)) is not None:
+                flops[name] += 2 * math.prod(kernel.shape) * math.prod(output[:-1])
         shapes.append((layer.name, output))
-    return Cost(model.count_params(), flops, tuple(shapes))
+    return Cost(model.count_params(), sum(flops.values()), tuple(shapes), flops["depthwise_kernel"])
 
 
 def preset(params: Mapping[str, Any]) -> kt.HyperParameters:

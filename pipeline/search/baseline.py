@@ -4,6 +4,7 @@ It trains on train + validation as the winner does, for as many passes if its sh
 so that the winner gets all the time that is left. Nothing is chosen by what it says of the test images.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,6 +60,7 @@ def train_baseline(study: Study, engine: Engine, audience: Audience, best: Trial
         outcome, task = train_to_end(study, engine, lambda: begin(study, params, samples), audience)
         crashpoint("baseline-trained")
         reason = close(study, outcome, task)
+        note["epochs"] = outcome.facts.get("epochs", note["epochs"])  # fewer than planned if it was slow
     study.pace.reserved = 0.0
     study.store.put_later("baseline", {**note, "reason": reason})
     study.store.save()
@@ -87,8 +89,8 @@ def plan_baseline(pace: Pace, best: TrialRow) -> tuple[int, str]:
 
 def begin(study: Study, params: dict[str, Any], samples: int) -> TrialTask:
     """Decide on the training of the default network, before it runs, and return its task."""
-    limit = 2 * study.pace.reserved if study.budget.is_timed else study.pace.final_limit()
-    return study.begin(BASELINE_TRIAL, len(study.budget.rungs) - 1, samples, params, limit)
+    share = study.pace.reserved if study.budget.is_timed else math.inf
+    return study.begin(BASELINE_TRIAL, len(study.budget.rungs) - 1, samples, params, 2 * share, share)
 
 
 def close(study: Study, outcome: TrialOutcome, task: TrialTask) -> str:

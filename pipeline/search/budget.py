@@ -11,9 +11,11 @@ from pipeline.space import recipe
 
 # Measured on 2 Zen 4 cores (TensorFlow 2.21, float32): benchmarks/README.md, "Speed of a trial". A probe corrects them.
 FLOPS_PER_CORE = 45e9  # sustained in training, forward and backward
+FLOPS_PER_GPU = 5e12  # a judgement: small convolutions on an H100; the time for its steps is most of a training
+DEPTHWISE_SLOWNESS = 15.0  # times the seconds of other FLOPs
 TRAIN_FORWARD_RATIO = 3.0  # a training step costs about three forward passes
 SECONDS_PER_STEP = 0.004  # dispatch, whatever the network
-SECONDS_PER_TRIAL = 1.5  # build, trace and the first step
+SECONDS_PER_TRIAL = 1.5  # build, trace and the first step, at least; compiling for a GPU takes longer
 STARTUP_SECONDS = 12.0  # imports of the children, with the decoding of the images beside them
 CLOSING_SECONDS = 12.0  # test, model files, MLflow, registry
 RESTART_SECONDS = 10.0  # the winner gets a fresh process with all cores
@@ -64,17 +66,26 @@ class Budget:
 class Workforce:
     """Who trains: `num_workers` children at once, each with `num_threads` threads; the winner gets all cores.
 
-    `final_speedup` is how many times faster that one is than a child of the search.
+    `final_speedup` is how many times faster that one is than a child of the search. `has_gpus` tells whether children
+    train on GPUs. `start_seconds` are those in which a network is built and compiled.
     """
 
     num_workers: int
     num_threads: int
     final_speedup: float = 1.0
+    has_gpus: bool = False
+    start_seconds: float = SECONDS_PER_TRIAL
+
+    @property
+    def flops(self) -> float:
+        """FLOPs in a second that a child is taken to sustain in training."""
+        return FLOPS_PER_GPU if self.has_gpus else FLOPS_PER_CORE * self.num_threads
 
 
-def estimate_seconds(cost: Cost, params: Mapping[str, Any], samples: int, num_threads: int) -> float:
+def estimate_seconds(cost: Cost, params: Mapping[str, Any], samples: int, flops: float) -> float:
     """Return the estimated seconds in which a network sees `samples` images, without its start, uncorrected."""
-    compute = samples * cost.flops * TRAIN_FORWARD_RATIO / (FLOPS_PER_CORE * num_threads)
+    work = cost.flops + (DEPTHWISE_SLOWNESS - 1) * cost.depthwise_flops
+    compute = samples * work * TRAIN_FORWARD_RATIO / flops
     return compute + SECONDS_PER_STEP * samples / recipe(params)["batch_size"]
 
 
@@ -98,10 +109,10 @@ def plan_budget(
     if max_trials is not None:
         num_full = max(1.0, num_full * min(1.0, max_trials / 12))
     full_seconds = working / (num_full / workforce.num_workers + FINAL_IMAGES / workforce.final_speedup)
-    samples = int(max(full_seconds - SECONDS_PER_TRIAL, 0.1) / sample_seconds)
+    samples = int(max(full_seconds - workforce.start_seconds, 0.1) / sample_seconds)
     full = (num_epochs or MAX_EPOCHS) * num_images
     full = full if num_epochs else min(full, max(samples, MIN_SAMPLES))
-    final_seconds = SECONDS_PER_TRIAL + FINAL_IMAGES * full * sample_seconds / workforce.final_speedup
+    final_seconds = workforce.start_seconds + FINAL_IMAGES * full * sample_seconds / workforce.final_speedup
     if workforce.num_workers > 1:
         final_seconds += RESTART_SECONDS
     return Budget(

@@ -26,7 +26,7 @@ class Patience:
 
     `start` is for its imports, `build` for what comes before the first step. After that it is killed when there was no
     step for `silent` seconds or for `silent_steps` median steps, whichever is longer. A task may run over its own limit
-    by `overtime`; between SIGTERM and SIGKILL are `term` seconds.
+    by `overtime`, but for a last training, whose test follows; between SIGTERM and SIGKILL are `term` seconds.
     """
 
     start: float = 300.0  # a slow disk
@@ -196,7 +196,8 @@ class Child:
             silent, limit = now - pulse.beat, max(patience.silent, patience.silent_steps * pulse.step_seconds)
         if silent > limit:
             return TIMEOUT, f"no step for {silent:.0f} s; killed"
-        if now - self.began > task.seconds_limit + patience.overtime + patience.start * (pulse is None):
+        late = now - self.began - task.seconds_limit - patience.start * (pulse is None)
+        if late > patience.overtime and not task.is_final:
             overtime = f"{patience.overtime:.0f} s after its limit of {task.seconds_limit:.0f} s"
             return TIMEOUT, f"still running {overtime}; killed"
         return None

@@ -242,7 +242,7 @@ def predict_fold(task: TrialTask, folds_path: Path, number: int, target: Path) -
         store.close()
     dataset = stored_dataset(task, facts)
     training, held_out = map(dataset.subset, rows_of_fold(np.load(folds_path), number))
-    model, _ = train(task.params, labelled(training), None, setting(task, facts), lambda row: None)
+    model, _, _ = train(task.params, labelled(training), None, setting(task, facts), lambda row: None)
     logits = predict_logits(model, held_out.images)
     with replacing(target) as temporary, temporary.open("wb") as file:
         np.save(file, logits)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.models.cost import Cost, ImpossibleNetwork, measure
@@ -12,7 +12,7 @@ from pipeline.search.budget import (
     MAX_STRETCH,
     MIN_SAMPLES,
     RESTART_SECONDS,
-    SECONDS_PER_TRIAL,
+    TRAIN_FORWARD_RATIO,
     Budget,
     Workforce,
     correction,
@@ -21,9 +21,13 @@ from pipeline.search.budget import (
 from pipeline.space import SearchSpace
 
 SLOWEST_TRIAL = 3.0  # times the seconds of a typical network; slower configurations are not proposed
+LOWEST_POWER = 0.5  # of slowness, by which the images of the lowest rung are divided; 1 is equal time
 PLANNED_PART = 0.93  # of the time left for the winner: a machine is not always as fast as it was before
+HOPE = 1.35  # times that, which the winner begins with: what turns out to be too much is taken off while it trains
+MIN_HOPED_EPOCHS = 3  # of the winner; with fewer there is little left to shorten when the first one is over
 LATE_SECONDS, LATE_PART = 5.0, 0.01  # a winner that is later than this, and this part of the budget, is cut off
 MIN_SHRINK = 0.3  # of its highest rung: a winner that is late trains at least that long
+LEAST_TRAINING = 0.1  # of the seconds of a trial: a network that is compiled anew starts faster than was measured
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,9 @@ class Limits:
 class Terms:
     """What is fixed for a study: space, images, seed, machine and limits.
 
-    `num_images` are those that trials train on, `num_final_images` those of the winner's last training. `typical` is
-    the configuration by which time is estimated; those of `portfolio` are tried first. `baseline` is that of the
-    default network that trains beside the winner.
+    `num_images` are those that trials train on, `num_final_images` those of the winner's last training,
+    `num_test_images` those of its test. `typical` is the configuration by which time is estimated; those of `portfolio`
+    are tried first. `baseline` is that of the default network that trains beside the winner.
     """
 
     space: SearchSpace
@@ -70,12 +74,17 @@ class Terms:
     baseline: dict[str, Any] | None = None
     workforce: Workforce = field(default_factory=lambda: Workforce(1, 1))
     limits: Limits = field(default_factory=Limits)
+    num_test_images: int = 0
 
     @property
     def num_val_images(self) -> int:
         """The images that trials are ranked by: those that only the winner trains on, or with folds all of them."""
         rest = self.num_final_images - self.num_images
         return rest if rest > 0 else self.num_final_images
+
+    def starting_in(self, seconds: float) -> "Terms":
+        """Return the same with another time in which a training starts."""
+        return replace(self, workforce=replace(self.workforce, start_seconds=seconds))
 
     def cost(self, params: Mapping[str, Any]) -> Cost:
         """Return what the network of a configuration costs."""
@@ -90,7 +99,7 @@ class Terms:
 
     def estimate(self, params: Mapping[str, Any], samples: int) -> float:
         """Return the estimated seconds of a training without its start, uncorrected."""
-        return estimate_seconds(self.cost(params), params, samples, self.workforce.num_threads)
+        return estimate_seconds(self.cost(params), params, samples, self.workforce.flops)
 
 
 @dataclass
@@ -108,31 +117,38 @@ class Pace:
     ratios: list[tuple[float, float]] = field(default_factory=list)  # estimated and measured seconds
     reserved: float = 0.0
 
+    @property
+    def start_seconds(self) -> float:
+        """The seconds in which a network is built and compiled, each time that it is trained."""
+        return self.terms.workforce.start_seconds
+
     def rung_samples(self, params: Mapping[str, Any], rung: int) -> int:
         """Return the images that a configuration sees in a rung: under a time limit, slow networks see fewer.
 
-        One that is n times as slow as a typical network sees sqrt(n) times fewer images, and so takes sqrt(n) times as
-        long: between equal images, which is unfair to the time, and equal time, which is unfair to networks that need
-        more of it than a low rung gives. It follows from FLOPs and batch size alone, and so is the
-        same after a resume.
+        In the highest rung all take the same time: what is found there is what the winner's training gives for it. In
+        the lowest, too short for slow networks to show what they can, one that is n times as slow as a typical network
+        takes sqrt(n) times as long. It follows from FLOPs and batch size alone, and so is the same after a resume.
         """
         full = self.budget.rungs[rung]
         if not self.budget.is_timed:
             return full
         slowness = self.terms.estimate(params, 1000) / self.terms.estimate(self.terms.typical, 1000)
-        return min(full, max(MIN_SAMPLES, round(full / math.sqrt(slowness))))
+        top = len(self.budget.rungs) - 1
+        height = rung % (top + 1) / top if top else 1.0
+        power = LOWEST_POWER + (1 - LOWEST_POWER) * height
+        return min(full, max(MIN_SAMPLES, round(full / slowness**power)))
 
     def note(self, number: int, params: Mapping[str, Any], samples: int, seconds: float) -> None:
         """Learn from a finished training."""
-        training = max(seconds - SECONDS_PER_TRIAL, 1e-6)
+        training = max(seconds - self.start_seconds, LEAST_TRAINING * seconds)
         self.measured[number] = training / samples
         self.ratios.append((self.terms.estimate(params, samples), training))
 
     def training_seconds(self, params: Mapping[str, Any], samples: int, number: int | None = None) -> float:
         """Return the seconds of a training: by what the trial took before, else estimated."""
         if number in self.measured:
-            return SECONDS_PER_TRIAL + samples * self.measured[number]
-        return SECONDS_PER_TRIAL + self.factor() * self.terms.estimate(params, samples)
+            return self.start_seconds + samples * self.measured[number]
+        return self.start_seconds + self.factor() * self.terms.estimate(params, samples)
 
     def factor(self) -> float:
         """Return by what estimates have to be multiplied, by the latest trials."""
@@ -144,21 +160,27 @@ class Pace:
         terms, samples = self.terms, 1000
         params = terms.baseline or {}
         cost = measure(params, terms.image_shape, terms.num_classes)  # a builder of the user has no part in it
-        estimate = estimate_seconds(cost, params, samples, terms.workforce.num_threads)
+        estimate = estimate_seconds(cost, params, samples, terms.workforce.flops)
         rate = samples * terms.workforce.final_speedup / (self.factor() * estimate)
-        return max(0, int((seconds - SECONDS_PER_TRIAL) * rate))
+        return max(0, int((seconds - self.start_seconds) * rate))
 
     def final_seconds(self, params: Mapping[str, Any], samples: int, number: int | None = None) -> float:
         """Return the seconds of the winner's last training, on train + validation, with all cores."""
         workforce = self.terms.workforce
         images = min(self.terms.num_final_images / self.terms.num_images, FINAL_IMAGES)
         training = self.training_seconds(params, round(samples * images), number) / workforce.final_speedup
-        return training + RESTART_SECONDS * (workforce.num_workers > 1)
+        return training + self.test_seconds(params, number) + RESTART_SECONDS * (workforce.num_workers > 1)
+
+    def test_seconds(self, params: Mapping[str, Any], number: int | None = None) -> float:
+        """Return the seconds of the winner's test, with all cores; a forward pass is all there is to it."""
+        workforce = self.terms.workforce
+        image = (self.training_seconds(params, 1000, number) - self.start_seconds) / 1000
+        return self.terms.num_test_images * image / TRAIN_FORWARD_RATIO / workforce.final_speedup
 
     def final_gain(self, row: TrialRow) -> float:
         """Return the seconds that the winner's last training saves with all cores, without the start of its process."""
         images = self.terms.num_final_images / self.terms.num_images
-        alone = self.training_seconds(row.params, round(row.samples * images), row.number) - SECONDS_PER_TRIAL
+        alone = self.training_seconds(row.params, round(row.samples * images), row.number) - self.start_seconds
         return alone * (1 - 1 / self.terms.workforce.final_speedup)
 
     def final_samples(self, row: TrialRow) -> int:
@@ -166,15 +188,29 @@ class Pace:
 
         More of them when time is left, fewer when it is late.
         """
-        full = self.rung_samples(row.params, -1)
-        images = self.terms.num_final_images / self.terms.num_images
+        most = self.most_final_samples(row)
         if not self.budget.is_timed:
-            return round(full * images)
-        available = PLANNED_PART * (self.budget.end - self.elapsed() - self.reserved - SECONDS_PER_TRIAL)
-        needed = self.final_seconds(row.params, full, row.number) - SECONDS_PER_TRIAL
+            return round(most)
+        full = self.rung_samples(row.params, -1)
+        start = self.start_seconds + self.test_seconds(row.params, row.number)
+        available = PLANNED_PART * (self.budget.end - self.elapsed() - self.reserved - start)
+        needed = self.final_seconds(row.params, full, row.number) - start
         least = MIN_SHRINK * min(row.samples, full) / full
         stretch = min(max(available / max(needed, 1e-6), least), MAX_STRETCH)
-        return max(1, round(full * images * stretch))
+        return max(1, round(most * stretch / MAX_STRETCH))
+
+    def hoped_samples(self, row: TrialRow) -> int:
+        """Return the images that the winner's last training begins with, which is shortened once its speed is known."""
+        samples = self.final_samples(row)
+        is_long = samples >= MIN_HOPED_EPOCHS * self.terms.num_final_images
+        if not (self.budget.is_timed and is_long):
+            return samples
+        return min(round(HOPE * samples), round(self.most_final_samples(row)))
+
+    def most_final_samples(self, row: TrialRow) -> float:
+        """Return the most images that the winner sees, however much time is left."""
+        passes = self.rung_samples(row.params, -1) / self.terms.num_images
+        return passes * self.terms.num_final_images * (MAX_STRETCH if self.budget.is_timed else 1.0)
 
     def fits_final(self, row: TrialRow) -> bool:
         """Tell whether there is time to train a trial on train + validation for at least as long as it was trained."""
@@ -183,12 +219,16 @@ class Pace:
         available = PLANNED_PART * (self.budget.end - self.elapsed() - self.reserved)
         return self.final_seconds(row.params, row.samples, row.number) <= available
 
-    def final_limit(self) -> float:
-        """Return the seconds after which the winner's last training is cut off; infinite without a time limit."""
+    def final_limits(self, row: TrialRow) -> tuple[float, float]:
+        """Return the seconds after which the winner's last training is cut off, and those in which it is to end.
+
+        Both are infinite without a time limit.
+        """
         if not self.budget.is_timed:
-            return math.inf
-        late = LATE_SECONDS + LATE_PART * self.budget.total
-        return max(self.budget.end - self.elapsed(), SECONDS_PER_TRIAL) + late
+            return math.inf, math.inf
+        test = self.test_seconds(row.params, row.number)
+        left = max(self.budget.end - self.elapsed() - test, self.start_seconds)
+        return left + LATE_SECONDS + LATE_PART * self.budget.total, left
 
     def time_left(self, leader: TrialRow | None) -> float:
         """Return the seconds until the last training of the leader must begin; infinite without a time limit."""

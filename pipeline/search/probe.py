@@ -20,19 +20,24 @@ LOSS_TOLERANCE = 0.1  # of the first loss, where it hardly falls: dropout hides 
 
 @dataclass(frozen=True)
 class Speed:
-    """The seconds that a training takes for one image in this process, and in which precision."""
+    """The seconds that a training takes in this process for one image, and to start, and in which precision."""
 
     sample_seconds: float
     precision: str
+    start_seconds: float
 
 
 @dataclass(frozen=True)
 class Course:
-    """The first steps of a training: logits (batch, num_classes) before them, the loss of each, seconds an image."""
+    """The first steps of a training: logits (batch, num_classes) before them, the loss of each, seconds an image.
+
+    `start_seconds` passed until the first step was over.
+    """
 
     logits: NDArray[np.float32]
     losses: list[float]
     sample_seconds: float
+    start_seconds: float
 
 
 def measure_speed(
@@ -46,14 +51,15 @@ def measure_speed(
     from pipeline.training.compute import BFLOAT16, FLOAT32
 
     network = (params, image, num_classes, builder)
-    if precision != "auto":
-        return Speed(follow(*network, precision, PROBE_SECONDS).sample_seconds, precision)
-    if not has_bfloat16():
-        return Speed(follow(*network, FLOAT32, PROBE_SECONDS).sample_seconds, FLOAT32)
-    exact, short = (follow(*network, each, PROBE_SECONDS) for each in (FLOAT32, BFLOAT16))
-    if agrees(exact, short) and short.sample_seconds < exact.sample_seconds:
-        return Speed(short.sample_seconds, BFLOAT16)
-    return Speed(exact.sample_seconds, FLOAT32)
+    if precision == "auto" and has_bfloat16():
+        exact, short = (follow(*network, each, PROBE_SECONDS) for each in (FLOAT32, BFLOAT16))
+        start_seconds = min(exact.start_seconds, short.start_seconds)  # the first one imports, too
+        if agrees(exact, short) and short.sample_seconds < exact.sample_seconds:
+            return Speed(short.sample_seconds, BFLOAT16, start_seconds)
+        return Speed(exact.sample_seconds, FLOAT32, start_seconds)
+    precision = FLOAT32 if precision == "auto" else precision
+    course = follow(*network, precision, PROBE_SECONDS)
+    return Speed(course.sample_seconds, precision, course.start_seconds)
 
 
 def agrees(exact: Course, short: Course) -> bool:
@@ -85,13 +91,16 @@ def follow(
     labels = rng.integers(0, num_classes, batch_size).astype(np.int32)
     channels = spec.channels
     keras.utils.set_random_seed(0)
+    began = time.monotonic()
     model = build(params, Pixels(spec.shape, spec.dtype, (128.0,) * channels, (64.0,) * channels), num_classes, builder)
     with computing(model, precision):
         compile_model(model, values, plan_steps(NUM_FIRST_STEPS * batch_size, batch_size, batch_size))
         logits = np.asarray(model.predict_on_batch(images), np.float32)
-        losses = [float(np.ravel(model.train_on_batch(images, labels))[0]) for _ in range(NUM_FIRST_STEPS)]
+        losses = [float(np.ravel(model.train_on_batch(images, labels))[0])]
+        start_seconds = time.monotonic() - began
+        losses += [float(np.ravel(model.train_on_batch(images, labels))[0]) for _ in range(NUM_FIRST_STEPS - 1)]
         started, num_steps = time.monotonic(), 0
         while num_steps < MAX_STEPS and time.monotonic() - started < seconds:
             model.train_on_batch(images, labels)
             num_steps += 1
-        return Course(logits, losses, (time.monotonic() - started) / (num_steps * batch_size))
+        return Course(logits, losses, (time.monotonic() - started) / (num_steps * batch_size), start_seconds)

@@ -204,7 +204,7 @@ def make_workforce(resources: list[Resources]) -> Workforce:
     """Return who trains: the winner's last training gets all cores, or one whole GPU."""
     num_threads = resources[0].num_threads
     if resources[0].gpu:
-        return Workforce(len(resources), num_threads, final_speedup=1.0)
+        return Workforce(len(resources), num_threads, has_gpus=True)
     return Workforce(len(resources), num_threads, max(1.0, num_cores() / num_threads) ** FINAL_SCALING)
 
 
@@ -223,6 +223,7 @@ def make_terms(
         num_classes=num_classes,
         num_images=num_final_images * (request.num_folds - 1) if request.num_folds else counts["train"],
         num_final_images=num_final_images,
+        num_test_images=counts["test"],
         seed=request.seed,
         typical={},
         workforce=workforce,

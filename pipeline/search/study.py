@@ -246,7 +246,9 @@ class Study:
             limit = max(limit, 2 * self.pace.training_seconds(params, samples))
         return self.begin(number, rung, samples, params, limit)
 
-    def begin(self, number: int, rung: int, samples: int, params: dict[str, Any], limit: float) -> TrialTask:
+    def begin(
+        self, number: int, rung: int, samples: int, params: dict[str, Any], limit: float, wanted: float = math.inf
+    ) -> TrialTask:
         """Decide on an attempt, before it runs, and return its task."""
         earlier = self.attempts.setdefault(number, [])
         first_step = 1 + sum(attempt.epochs for attempt in earlier if attempt.state == DONE)
@@ -260,7 +262,7 @@ class Study:
         task = TrialTask(
             study_path=str(self.store.path.parent), attempt=attempt.id, number=number, rung=rung, samples=samples,
             params=params, seed=trial_seed(self.terms.seed, number, rung), seconds_limit=limit, first_step=first_step,
-            num_micro_batches=attempt.num_micro_batches, is_final=number in LAST_TRAININGS,
+            num_micro_batches=attempt.num_micro_batches, seconds_wanted=wanted, is_final=number in LAST_TRAININGS,
         )  # fmt: skip
         self.running[attempt.id] = task
         return task
@@ -275,8 +277,8 @@ class Study:
         last = self.attempts.get(FINAL_TRIAL, [None])[-1]
         self.store.put_later("winner", row.number)  # whose validation logits are wanted
         goes_on = last is not None and last.state == STOPPED and self.budget.is_timed
-        samples = last.samples if last and goes_on else self.pace.final_samples(row)
-        return self.begin(FINAL_TRIAL, row.rung, samples, row.params, self.pace.final_limit())
+        samples = last.samples if last and goes_on else self.pace.hoped_samples(row)
+        return self.begin(FINAL_TRIAL, row.rung, samples, row.params, *self.pace.final_limits(row))
 
     def tell(self, outcome: TrialOutcome) -> TrialTask:
         """Decide what becomes of a trial after an outcome, and return the task that ended.

@@ -1,5 +1,6 @@
 """What trials of the highest rung said of their validation images, and the temperature that follows for the winner."""
 
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.files import replacing
+from pipeline.pulse import Pulse
 from pipeline.records import TrialTask
+from pipeline.search.checkpoints import pulse_path
 from pipeline.training.calibration import NUM_BINS, Temperature, calibration_error, choose_temperature, losses
 from pipeline.training.certainty import measure_with_intervals
 
@@ -31,7 +34,8 @@ def predicted(task: TrialTask, facts: dict[str, Any], model: Any, validation: An
         return []
     from pipeline.models.predict import predict_logits
 
-    return [predict_logits(model, validation.images), validation.labels]
+    with closing(Pulse(pulse_path(task.study_path, task.attempt))) as pulse:
+        return [predict_logits(model, validation.images, on_batch=pulse.touch), validation.labels]
 
 
 def keep(task: TrialTask, parts: list[list[NDArray[Any]]]) -> None:

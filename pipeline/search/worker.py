@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline.data.dataset import StoredDataset, Subset
 from pipeline.errors import TrialFailed
 from pipeline.files import is_disk_full, replacing
 from pipeline.machine import Resources, end_with_parent, has_bfloat16
+from pipeline.pulse import Pulse
 from pipeline.records import COMPLETED, FAILED, INFEASIBLE, STOPPED, EpochRow, ImageSpec, TrialOutcome, TrialTask
 from pipeline.search import validation
 from pipeline.search.checkpoints import NEW_MODEL, baseline_logits, checkpoint_path, pulse_path
@@ -132,7 +134,7 @@ def train_rung(task: TrialTask) -> tuple[float, dict[str, Any]]:
             last = train_folds(task, facts, dataset, report)
         else:
             training, held_out = labelled(dataset.split("train")), labelled(dataset.split("val"))
-            model, last = train_watched(task, facts, training, held_out, report)
+            model, last, _ = train_watched(task, facts, training, held_out, report)
             validation.keep(task, [validation.predicted(task, facts, model, held_out)])
     finally:
         store.close()
@@ -141,7 +143,7 @@ def train_rung(task: TrialTask) -> tuple[float, dict[str, Any]]:
 
 def train_watched(
     task: TrialTask, facts: dict[str, Any], training: Any, validation: Any, report: Report, fold: int | None = None
-) -> tuple[Any, EpochRow]:  # fmt: skip
+) -> Any:  # fmt: skip
     """Train, with a checkpoint each epoch and a pulse each batch; a lack of memory is marked as such."""
     from pipeline.training.trial import TrainingFiles, train
 
@@ -191,7 +193,7 @@ def train_folds(task: TrialTask, facts: dict[str, Any], dataset: StoredDataset, 
         training, held_out = map(labelled, dataset.fold(number))
         part = replace(task, samples=task.samples // num_folds, seconds_limit=ends - time.monotonic())
         add = partial(add_to_curve, curves, report if number == num_folds - 1 else None)
-        model, _ = train_watched(part, facts, training, held_out, add, number)
+        model, _, _ = train_watched(part, facts, training, held_out, add, number)
         logits.append(validation.predicted(task, facts, model, held_out))
     validation.keep(task, logits)
     return mean_row([curve[-1] for curve in curves])
@@ -228,7 +230,7 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
         facts = store.facts()
         dataset = stored_dataset(task, facts)
         training = labelled(dataset.split("train", "val"))
-        model, last = train_watched(task, facts, training, None, reporter(store, task))
+        model, last, num_planned = train_watched(task, facts, training, None, reporter(store, task))
         target = Path(task.study_path) / NEW_MODEL / "model.keras"
         target.parent.mkdir(exist_ok=True)
         temporary = target.with_name("unfinished.keras")
@@ -236,27 +238,29 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
         temporary.replace(target)
         saved = keras.saving.load_model(target, compile=False, safe_mode=True)
         test = dataset.split("test")
-        logits = predict_logits(saved, test.images)
-        np.save(target.parent / "test_logits.npy", logits)
         is_clean = ~dataset.column("leaked")[test.images.rows]
         slices = {name: (values, codes[test.images.rows]) for name, (values, codes) in dataset.slices().items()}
+        with closing(Pulse(pulse_path(task.study_path, task.attempt))) as pulse:
+            predict = partial(predict_logits, saved, on_batch=pulse.touch)
+            logits = predict(test.images)
+            robustness = examined(task, facts, predict, test, is_clean)
+        np.save(target.parent / "test_logits.npy", logits)
         found = judge_winner(task.study_path, facts, logits, test.labels, is_clean, training.labels, slices)
         found["epochs"] = max(0, last.step - task.first_step + 1)  # fewer than planned if the time was over
-        found["robustness"] = examined(task, facts, saved, test, is_clean)
+        found |= {"planned_epochs": num_planned, "robustness": robustness}
     finally:
         store.close()
     return found["test"]["accuracy"], {**found, "versions": versions()}
 
 
 def examined(
-    task: TrialTask, facts: dict[str, Any], model: Any, test: Subset, is_clean: NDArray[np.bool_]
+    task: TrialTask, facts: dict[str, Any], predict: Callable[..., Any], test: Subset, is_clean: NDArray[np.bool_]
 ) -> dict[str, Any]:  # fmt: skip
     """Return how the accuracy of the saved model falls when some of the test images change a little.
 
     Those that have a copy in train or val (`is_clean` is false) are left out, unless all have.
     """
     from pipeline.models.cost import measure
-    from pipeline.models.predict import predict_logits
     from pipeline.training.robustness import examine, num_examined, pixel_range
 
     image = facts["image"]
@@ -265,7 +269,7 @@ def examined(
     places = np.random.default_rng(0).permutation(counted)[: num_examined(len(counted), flops)]
     places.sort()
     scale = pixel_range(image["dtype"], facts["std"])
-    return examine(partial(predict_logits, model), test.images[places], test.labels[places], scale)
+    return examine(predict, test.images[places], test.labels[places], scale)
 
 
 def train_default(task: TrialTask) -> tuple[float, dict[str, Any]]:
@@ -280,15 +284,16 @@ def train_default(task: TrialTask) -> tuple[float, dict[str, Any]]:
         facts = store.facts() | {"space": {}}
         dataset = stored_dataset(task, facts)
         training, test = labelled(dataset.split("train", "val")), dataset.split("test")
-        model, _ = train_watched(task, facts, training, None, reporter(store, task))
-        logits = predict_logits(model, test.images)
+        model, last, _ = train_watched(task, facts, training, None, reporter(store, task))
+        with closing(Pulse(pulse_path(task.study_path, task.attempt))) as pulse:
+            logits = predict_logits(model, test.images, on_batch=pulse.touch)
     finally:
         store.close()
     path = baseline_logits(task.study_path)
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, logits)
-    return float((logits.argmax(axis=1) == test.labels).mean()), {}
+    return float((logits.argmax(axis=1) == test.labels).mean()), {"epochs": last.step - task.first_step + 1}
 
 
 def setting(task: TrialTask, facts: dict[str, Any]) -> Any:
@@ -304,6 +309,7 @@ def setting(task: TrialTask, facts: dict[str, Any]) -> Any:
         seed=task.seed,
         objective=facts["objective"],
         seconds_limit=task.seconds_limit,
+        seconds_wanted=task.seconds_wanted,
         first_step=task.first_step,
         num_micro_batches=task.num_micro_batches,
         is_deterministic=bool(facts.get("is_deterministic")),

@@ -106,6 +106,15 @@ class SearchSpace:
                 values[param.name] = param.sample(rng)
         return values
 
+    def neighbour(self, params: Mapping[str, Any], rng: random.Random, part: float) -> dict[str, Any]:
+        """Return a configuration in which about a part of the values is drawn anew, each independently."""
+        values: dict[str, Any] = {}
+        for param in self.params:
+            if is_active(param, values):
+                is_kept = rng.random() >= part and param.name in params and param.accepts(params[param.name])
+                values[param.name] = params[param.name] if is_kept else param.sample(rng)
+        return values
+
     def size(self) -> float:
         """Return the number of distinct configurations; infinite where a hyperparameter is continuous."""
         if any(param.grid() is None for param in self.params):

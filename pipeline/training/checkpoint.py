@@ -24,7 +24,8 @@ DAMAGES = (OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, str
 class Position:
     """How far a training is: the rows of its whole epochs, and `step` steps of the next one.
 
-    `loss` and `accuracy` are the means of those steps, `seconds` their time.
+    `loss` and `accuracy` are the means of those steps, `seconds` their time. `num_epochs` and `num_batches` (an epoch)
+    are what is planned now; 0 is what was planned first.
     """
 
     rows: tuple[EpochRow, ...] = ()
@@ -32,6 +33,8 @@ class Position:
     loss: float = 0.0
     accuracy: float = 0.0
     seconds: float = 0.0
+    num_epochs: int = 0
+    num_batches: int = 0
 
 
 def save(path: Path | None, model: keras.Model, task: str, position: Position) -> None:

@@ -8,24 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.training.images import Steps
+from pipeline.training.schedule import OneCycle
 
-WARMUP_FRACTION = 0.2  # of the steps; airbench94 warms up for 0.23 of its epochs
 MOMENTUM = 0.9
-
-
-class EachUpdate(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule over changes of the weights for an optimizer that adds up the gradients of several steps.
-
-    Keras 3.15 asks a schedule for the rate of a step, not of a change; its weight decay and Adam's count go by changes.
-    """
-
-    def __init__(self, schedule: Any, num_parts: int) -> None:
-        self.schedule = schedule
-        self.num_parts = num_parts
-
-    def __call__(self, step: Any) -> Any:
-        """Return the rate for a step, the same for all steps of one change."""
-        return self.schedule(keras.ops.floor_divide(step, self.num_parts))
 
 
 class KernelMuon(keras.optimizers.Muon):
@@ -65,18 +50,6 @@ def muon(rate: Any, decay: float, last_layer: str, parts: dict[str, Any]) -> Any
 OPTIMIZERS: dict[str, Callable[[Any, float, str, dict[str, Any]], Any]] = {"adamw": adamw, "sgd": sgd, "muon": muon}
 
 
-def one_cycle(peak: float, num_updates: int) -> Any:
-    """Return a schedule that rises linearly to `peak` and falls to zero, by a cosine, at the last change."""
-    warmup_steps = max(1, int(WARMUP_FRACTION * num_updates))
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=peak / 10,
-        warmup_target=peak,
-        warmup_steps=warmup_steps,
-        decay_steps=max(1, num_updates - warmup_steps),
-        alpha=0.0,
-    )
-
-
 def optimizer(values: Mapping[str, Any], steps: Steps, last_layer: str) -> Any:
     """Return the optimizer that `values["optimizer"]` names, for a training of so many steps.
 
@@ -84,11 +57,10 @@ def optimizer(values: Mapping[str, Any], steps: Steps, last_layer: str) -> Any:
     a step at the peak takes away, whatever that peak is.
     """
     peak = values["learning_rate"]
-    schedule, parts = one_cycle(peak, steps.num_updates), {}
-    if steps.num_parts > 1:
-        schedule = EachUpdate(schedule, steps.num_parts)
-        parts = {"gradient_accumulation_steps": steps.num_parts}
+    schedule = OneCycle(peak, steps.num_updates, steps.num_parts)
+    parts = {"gradient_accumulation_steps": steps.num_parts} if steps.num_parts > 1 else {}
     chosen = OPTIMIZERS[values["optimizer"]](schedule, values["weight_decay"] / peak, last_layer, parts)
+    schedule.bind(chosen)
     chosen.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return chosen
 

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -25,9 +25,18 @@ from pipeline.training.determinism import make_deterministic
 from pipeline.training.images import AUGMENTATIONS, Augmentation, EpochBatches, Labelled, Steps, plan_steps
 from pipeline.training.metrics import NOTHING, measure_logits
 from pipeline.training.recipe import compile_model, log_priors
+from pipeline.training.schedule import set_length
 from pipeline.training.watch import CAUSES, Watch
 
 Report = Callable[[EpochRow], None]
+
+
+class Trained(NamedTuple):
+    """A trained model, its last epoch, and how many epochs were planned in the end."""
+
+    model: keras.Model
+    last: EpochRow
+    num_planned: int
 
 
 @dataclass(frozen=True)
@@ -35,13 +44,14 @@ class Setting:
     """How one training of a study goes.
 
     `mean` and `std` are those of the training pixels, one number a channel, on their own scale; `dtype` is that of the
-    pixels. `samples` images are seen. `objective` is the column of EpochRow that trials are ranked by. `first_step` is
-    the number of the first epoch. `num_micro_batches` > 1 cuts each batch into that many parts, which takes less
-    memory. `is_deterministic` gives the same numbers to the last bit. `keeps_unfinished` returns the model as it is
-    when the time is over, instead of raising: the winner of a search must be there in time. `precision` is that of the
-    computation; the variables, and the model that is returned, are float32. `allows_flips` tells whether a picture is
-    of the same class when left and right change places. With `adjusts_logits` rare classes count as much as common
-    ones.
+    pixels. `samples` images are seen; fewer if that would take longer than `seconds_wanted`, by what the first epochs
+    took, and the learning rate falls to zero all the same. `objective` is the column of EpochRow that trials are ranked
+    by. `first_step` is the number of the first epoch. `num_micro_batches` > 1 cuts each batch into that many parts,
+    which takes less memory. `is_deterministic` gives the same numbers to the last bit. `keeps_unfinished` returns the
+    model as it is when the time is over, instead of raising: the winner of a search must be there in time. `precision`
+    is that of the computation; the variables, and the model that is returned, are float32. `allows_flips` tells whether
+    a picture is of the same class when left and right change places. With `adjusts_logits` rare classes count as much
+    as common ones.
     """
 
     num_classes: int
@@ -51,6 +61,7 @@ class Setting:
     seed: int
     objective: str = "val_accuracy"
     seconds_limit: float = math.inf
+    seconds_wanted: float = math.inf
     first_step: int = 1
     dtype: str = "uint8"
     num_micro_batches: int = 1
@@ -81,7 +92,7 @@ def train(
     setting: Setting,
     report: Report,
     files: TrainingFiles = TrainingFiles(),
-) -> tuple[keras.Model, EpochRow]:
+) -> Trained:
     """Train a model and return it with its last epoch.
 
     `report` gets every epoch in order, and again those that were trained before a resume. Without validation images
@@ -107,7 +118,9 @@ def train(
             position = checkpoint.resume(files.checkpoint, model, task)
             if position is None and files.start_from is not None:
                 checkpoint.start_from(files.start_from, model)
-            watch = Watch(model, steps, setting.seconds_limit, pulse)
+            if position is not None and position.num_epochs:
+                steps = replace(steps, num_epochs=position.num_epochs, num_batches=position.num_batches)
+            watch = Watch(model, steps, setting.seconds_limit, setting.seconds_wanted, pulse)
             keep = partial(checkpoint.save, files.checkpoint, model, task)
             progress = Progress(position or Position(), watch, validation, setting, report, keep)
             try:
@@ -115,7 +128,8 @@ def train(
             except TrialFailed as error:
                 if error.state != PRUNED or not setting.keeps_unfinished:
                     raise
-    return model, progress.position.rows[-1] if progress.position.rows else UNTRAINED
+    rows = progress.position.rows
+    return Trained(model, rows[-1] if rows else UNTRAINED, watch.steps.num_epochs)
 
 
 UNTRAINED = EpochRow(0, *[math.nan] * 9)
@@ -145,10 +159,12 @@ class Progress(keras.callbacks.Callback):
         self.report = report
         self.keep = keep
         self.epoch_started = 0.0
+        self.steps_before = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Note the time."""
+        """Note the time, and the steps of the epochs before."""
         self.epoch_started = time.monotonic()
+        self.steps_before = self.num_steps() - self.position.step
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Evaluate on the validation images, report and keep; of an epoch that was broken off, only keep.
@@ -157,7 +173,7 @@ class Progress(keras.callbacks.Callback):
             TrialFailed: a loss or the objective is not finite, or the training is to stop before its end.
         """
         steps = self.watch.steps
-        part = self.part_of_epoch(epoch, logs or {})
+        part = self.part_of_epoch(logs or {})
         if part.step < steps.per_epoch:
             self.keep(part)
             raise self.stopped(self.watch.cause() or STOPPED, part)
@@ -168,21 +184,26 @@ class Progress(keras.callbacks.Callback):
         self.report(row)
         if self.validation is not None:
             self.refuse_not_finite(row, epoch)
-        self.position = Position((*part.rows, row))
+        if self.watch.shorten(epoch + 1):
+            steps = self.watch.steps
+            num_left = (steps.num_epochs - epoch - 1) * steps.num_batches
+            set_length(self.model.optimizer, self.num_steps() // steps.num_parts + num_left)
+            self.model.stop_training = True  # this call of `fit`; the next one has the new steps
+        self.position = Position((*part.rows, row), num_epochs=steps.num_epochs, num_batches=steps.num_batches)
         self.keep(self.position)
         if epoch + 1 < steps.num_epochs and (state := self.watch.cause()):
             raise self.stopped(state, self.position)
 
-    def part_of_epoch(self, epoch: int, logs: dict[str, float]) -> Position:
-        """Return the steps done of this epoch, those before a resume included.
+    def num_steps(self) -> int:
+        """Return the steps of the whole training so far; the optimizer counts them: the feed may be some ahead."""
+        return int(keras.ops.convert_to_numpy(self.model.optimizer.variables[0]))
 
-        The optimizer counts them: the feed may be some ahead.
-        """
+    def part_of_epoch(self, logs: dict[str, float]) -> Position:
+        """Return the steps done of this epoch, those before a resume included."""
         before = self.position
-        num_steps = int(keras.ops.convert_to_numpy(self.model.optimizer.variables[0]))
-        step = num_steps - epoch * self.watch.steps.per_epoch
-        return Position(
-            rows=before.rows,
+        step = self.num_steps() - self.steps_before
+        return replace(
+            before,
             step=step,
             loss=(before.loss * before.step + float(logs["likelihood"]) * (step - before.step)) / step,
             accuracy=(before.accuracy * before.step + float(logs["accuracy"]) * (step - before.step)) / step,
@@ -244,10 +265,14 @@ def fit(model: keras.Model, training: Labelled, augmentation: Augmentation, prog
         model.fit(batches, initial_epoch=first, epochs=end, verbose=0, callbacks=[progress], shuffle=False)
 
 
+WITHOUT_EFFECT = ("objective", "seconds_limit", "seconds_wanted", "is_deterministic", "keeps_unfinished")
+"""Fields of a Setting that do not change the course of a training, as far as it goes."""
+
+
 def task_hash(values: Mapping[str, Any], training: Labelled, setting: Setting) -> str:
     """Return the hash of what is trained how: a checkpoint of another one is of no use."""
     how = asdict(setting)
-    for name in ("objective", "seconds_limit", "is_deterministic", "keeps_unfinished"):  # none changes the course
+    for name in WITHOUT_EFFECT:
         del how[name]
     return sha256_json({"params": dict(values), "images": [len(training), *training.images.shape[1:]], **how})
 

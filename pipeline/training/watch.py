@@ -1,6 +1,8 @@
-"""What is looked at between two steps: whether to stop, and the sign of life."""
+"""What is looked at while a training runs: the sign of life, whether to stop, and whether it will end in time."""
 
+import math
 import time
+from dataclasses import replace
 from typing import Any
 
 from pipeline.pulse import Pulse
@@ -9,23 +11,30 @@ from pipeline.training import stopping
 from pipeline.training.images import Steps
 
 CAUSES = {STOPPED: "it was stopped", PRUNED: "the time was over"}
+UNTIMED_PART = 0.1  # of the first epoch, in which the step is built
+SLACK = 0.01  # of the steps that are left: a training that is later than that is shortened
 
 
 class Watch:
     """Looks at each step that is fetched, and tells Keras to stop after the step that it is at.
 
-    It hangs on the feed and not on Keras' batch callbacks, which would make each step wait for the one before.
+    It hangs on the feed and not on Keras' batch callbacks, which would make each step wait for the one before. `steps`
+    is the plan, which `shorten` changes.
     """
 
-    def __init__(self, model: Any, steps: Steps, seconds_limit: float, pulse: Pulse) -> None:
+    def __init__(self, model: Any, steps: Steps, seconds_limit: float, seconds_wanted: float, pulse: Pulse) -> None:
         self.model = model
         self.steps = steps
         self.ends = time.monotonic() + seconds_limit
+        self.wanted_end = time.monotonic() + seconds_wanted
         self.pulse = pulse
+        self.timed_from: tuple[int, float] | None = None  # a step, counted over the epochs of the plan, and its time
 
     def on_step(self, epoch: int, step: int) -> None:
         """Note that a step of an epoch (both from 0) is fetched."""
         self.pulse.batch(epoch + 1, self.steps.num_epochs, step + 1, self.steps.per_epoch)
+        if self.timed_from is None and step >= max(1, UNTIMED_PART * self.steps.per_epoch):
+            self.timed_from = epoch * self.steps.per_epoch + step, time.monotonic()
         if self.cause() is not None:
             self.model.stop_training = True  # fit looks at it after each step, on TensorFlow and on JAX
 
@@ -34,3 +43,19 @@ class Watch:
         if stopping.is_requested():
             return STOPPED
         return PRUNED if time.monotonic() > self.ends else None
+
+    def shorten(self, num_epochs: int) -> bool:
+        """Plan fewer steps after `num_epochs` if they would take longer than wanted; tell whether."""
+        steps, now = self.steps, time.monotonic()
+        left = (steps.num_epochs - num_epochs) * steps.num_batches
+        if self.timed_from is None or math.isinf(self.wanted_end) or left == 0:
+            return False
+        num_timed = num_epochs * steps.per_epoch - self.timed_from[0]
+        update_seconds = (now - self.timed_from[1]) / max(num_timed, 1) * steps.num_parts
+        fitting = max(1, int((self.wanted_end - now) / update_seconds))
+        if fitting >= (1 - SLACK) * left:
+            return False
+        num_more = math.ceil(fitting / steps.num_batches)
+        self.steps = replace(steps, num_epochs=num_epochs + num_more, num_batches=fitting // num_more)
+        self.timed_from = None
+        return True

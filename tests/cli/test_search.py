@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.files import sha256_file
-from pipeline.search.budget import PROBE_FACTOR
+from pipeline.search.budget import PROBE_FACTOR, SECONDS_PER_TRIAL
 from tests.cli.workspace import pipeline, write_photos
 from tests.data.pictures import write_picture
 
@@ -64,12 +64,13 @@ def test_the_first_trial_waits_for_a_probe_only_where_something_hangs_on_speed(
     search = make_search(tmp_path, monkeypatch, *limits)
     monkeypatch.setattr(search_job, "has_bfloat16", lambda: bfloat16)
     terms, speed, calls = search.plan.terms(search.plan.spec, search.plan.counts), Future(), []
-    speed.set_result(Speed(2 * terms.estimate(terms.typical, 1000) / 1000, "float32"))
+    speed.set_result(Speed(2 * terms.estimate(terms.typical, 1000) / 1000, "float32", 7.0))
     engine = SimpleNamespace(probe=lambda *call: calls.append(call) or [speed] * 2, check=lambda: None)
     factor = search.probe_if_needed(engine, terms)
     assert len(calls) == num_probes
     assert factor == pytest.approx(2 * PROBE_FACTOR if num_probes else 1.0)
     assert search.precision == "float32"
+    assert search.start_seconds == (7.0 if num_probes else SECONDS_PER_TRIAL)
 
 
 def test_a_study_goes_on_in_the_precision_that_it_began_in(tmp_path, monkeypatch):

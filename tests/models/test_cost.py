@@ -24,6 +24,8 @@ def test_a_network_without_shared_weights_can_be_counted_by_hand():
     separable = {"depth": 1, "filters": 8, "block": "separable", "norm": "none", "dropout": 0.0}
     stem, depthwise, pointwise = 17 * 128, 128 * 128, 129 * 128
     assert dense_params(separable, (4, 4, 1), 10) == stem + depthwise + pointwise + 90
+    assert measure(separable, (4, 4, 1), 10).depthwise_flops == 2 * 16 * 8 * 9
+    assert measure(SMALL, (8, 8, 1), 10).depthwise_flops == 0
 
 
 @pytest.mark.parametrize("pooling", ["max", "avg"])

@@ -9,6 +9,7 @@ from pipeline.models.cost import Cost
 from pipeline.records import PRUNED, Objective, TrialRow
 from pipeline.search.budget import (
     DEFAULT_BUDGET,
+    DEPTHWISE_SLOWNESS,
     FINAL_IMAGES,
     MAX_STRETCH,
     MIN_SAMPLES,
@@ -23,7 +24,7 @@ from pipeline.search.budget import (
     rung_samples,
 )
 from pipeline.search.job import chosen, standard_error
-from pipeline.search.pace import LATE_PART, LATE_SECONDS, MIN_SHRINK, PLANNED_PART, SLOWEST_TRIAL, Pace
+from pipeline.search.pace import HOPE, LATE_PART, LATE_SECONDS, MIN_SHRINK, PLANNED_PART, SLOWEST_TRIAL, Pace
 from pipeline.search.ranking import winner
 from tests.search.stubs import NUM_FINAL_IMAGES, NUM_IMAGES, Clock, make_study, make_terms, run_all, train_into
 
@@ -81,8 +82,10 @@ def test_fewer_trials_and_more_workers_train_longer_and_epochs_are_obeyed():
 
 def test_an_estimate_counts_images_and_steps():
     cost = Cost(num_params=10, flops=1_000_000, shapes=())
-    seconds = estimate_seconds(cost, {"batch_size": 64}, 64_000, num_threads=2)
+    seconds = estimate_seconds(cost, {"batch_size": 64}, 64_000, Workforce(1, num_threads=2).flops)
     assert seconds == pytest.approx(64_000 * 3e6 / (2 * 45e9) + 1000 * SECONDS_PER_STEP)
+    slow = estimate_seconds(replace(cost, depthwise_flops=500_000), {"batch_size": 64}, 64_000, 90e9)
+    assert slow - seconds == pytest.approx(64_000 * 3 * 500_000 * (DEPTHWISE_SLOWNESS - 1) / 90e9)
 
 
 def test_the_correction_is_the_median_ratio():
@@ -141,7 +144,48 @@ def test_the_last_training_stretches_and_shrinks_with_the_time_that_is_left(tmp_
 def test_without_a_time_limit_the_winner_sees_as_many_passes_as_before(tmp_path):
     study = make_study(tmp_path)
     assert study.pace.final_samples(finalist(study)) == 9000 * NUM_FINAL_IMAGES // NUM_IMAGES
-    assert study.pace.final_limit() == math.inf
+    assert study.pace.final_limits(first_row(study)) == (math.inf, math.inf)
+
+
+def test_the_winner_begins_with_more_than_is_sure_to_fit_unless_it_is_short_or_has_time_for_all(tmp_path):
+    clock = Clock()
+    study = make_study(tmp_path, timed(2000.0), clock=clock)
+    row = finalist(study)
+    most = 9000 * 1.25 * MAX_STRETCH
+    clock.now = study.budget.end - SECONDS_PER_TRIAL - 0.5 * 11.25 / PLANNED_PART
+    assert study.pace.hoped_samples(row) == pytest.approx(HOPE * most / 4, abs=1)
+    clock.now = study.budget.end - SECONDS_PER_TRIAL - 1.8 * 11.25 / PLANNED_PART
+    assert study.pace.hoped_samples(row) == pytest.approx(most, abs=1)
+    study.pace.terms = replace(study.pace.terms, num_final_images=20_000, num_images=16_000)  # two passes fit
+    assert study.pace.hoped_samples(row) == study.pace.final_samples(row)
+
+
+def test_time_is_kept_for_a_test_of_many_images(tmp_path):
+    clock = Clock()
+    terms = make_terms(num_test_images=300_000)
+    study = make_study(tmp_path, timed(2000.0), terms, clock=clock)
+    row = finalist(study)  # a millisecond an image in training, a third of it forward
+    seconds = 100.0
+    assert study.pace.test_seconds(row.params, row.number) == pytest.approx(seconds)
+    clock.now = study.budget.end - 150.0
+    assert study.pace.final_limits(row)[1] == pytest.approx(150.0 - seconds)
+    expected = PLANNED_PART * (150.0 - SECONDS_PER_TRIAL - seconds) / 11.25 * 11_250
+    assert study.pace.final_samples(row) == pytest.approx(min(expected, MAX_STRETCH * 11_250), rel=1e-3)
+    assert study.pace.time_left(row) == pytest.approx(150.0 - SECONDS_PER_TRIAL - 11.25 - seconds)
+
+
+def test_compiling_takes_its_time_and_is_no_part_of_what_an_image_takes():
+    terms = make_terms().starting_in(10.0)
+    pace = Pace(terms, timed(), Clock(), probed=1.0)
+    pace.note(0, terms.typical, 1000, 12.5)
+    assert pace.training_seconds(terms.typical, 2000, number=0) == pytest.approx(10.0 + 2 * 2.5)
+    pace.note(0, terms.typical, 1000, 20.0)
+    assert pace.training_seconds(terms.typical, 2000, number=0) == pytest.approx(10.0 + 20.0)
+
+
+def test_a_gpu_is_taken_to_be_faster_than_a_core():
+    terms = make_terms(workforce=Workforce(1, 16, has_gpus=True))
+    assert terms.estimate(terms.typical, 3000) < make_terms().estimate(terms.typical, 3000)
 
 
 def test_several_workers_give_the_winner_all_cores_and_a_new_process(tmp_path):
@@ -179,8 +223,8 @@ def test_a_search_ends_in_time_with_a_winner_of_the_highest_rung(tmp_path, total
     best = winner(study.store.trials(), Objective())
     assert best.rung == len(budget.rungs) - 1
     assert clock.now <= budget.end
-    final = study.final_task(best)
-    assert clock.now + SECONDS_PER_TRIAL + final.samples * SAMPLE_SECONDS <= budget.end + 0.01
+    assert clock.now + SECONDS_PER_TRIAL + study.pace.final_samples(best) * SAMPLE_SECONDS <= budget.end + 0.01
+    assert study.final_task(best).seconds_wanted == pytest.approx(max(budget.end - clock.now, SECONDS_PER_TRIAL))
     assert len(study.rows) >= (3 if max_trials is None else min(max_trials, 2))
     assert max_trials is None or len(study.rows) <= max_trials
     assert all(task.seconds_limit <= budget.end for task in tasks)
@@ -216,7 +260,9 @@ def test_a_network_n_times_as_slow_sees_the_root_of_n_times_fewer_images(tmp_pat
     terms, slow = study.terms, {**study.terms.typical, "filters": 64}
     slowness = terms.estimate(slow, 1000) / terms.estimate(terms.typical, 1000)
     assert slowness > 2
-    assert study.pace.rung_samples(slow, -1) == round(full / slowness**0.5)
+    assert study.pace.rung_samples(slow, -1) == round(full / slowness)
+    assert study.pace.rung_samples(slow, 1) == round(study.budget.rungs[1] / slowness**0.75)
+    assert study.pace.rung_samples(slow, 0) == round(study.budget.rungs[0] / slowness**0.5)
     assert study.pace.rung_samples({**slow, "filters": 8}, -1) == full
     study.ask()
     study.rows[0] = replace(study.rows[0], params=slow, rung=len(study.budget.rungs) - 1, samples=full)

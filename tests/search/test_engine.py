@@ -362,3 +362,9 @@ def test_a_task_may_run_over_its_limit_by_a_little(tmp_path):
     assert judged(tmp_path, 69, Patience(), steps, seconds_limit=10.0) is None
     verdict = ("TIMEOUT", "still running 60 s after its limit of 10 s; killed")
     assert judged(tmp_path, 71, Patience(), steps, seconds_limit=10.0) == verdict
+
+
+def test_the_test_of_a_winner_may_take_long_after_its_limit(tmp_path):
+    alive = {"batch": 0, "step": 0.0, "ago": 5}
+    assert judged(tmp_path, 5000, Patience(), alive, seconds_limit=10.0, is_final=True) is None
+    assert judged(tmp_path, 5000, Patience(), {**alive, "ago": 700}, seconds_limit=10.0, is_final=True)[0] == "TIMEOUT"

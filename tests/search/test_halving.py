@@ -282,6 +282,24 @@ def test_four_workers_are_never_kept_waiting(cnn):
     assert rungs.count(2) >= 8
 
 
+def test_the_first_proposals_vary_the_best_results(cnn):
+    oracle = proposer(cnn)
+    for number, (_, params) in enumerate(cnn.portfolio):
+        oracle.begin(number, 0, params)
+        oracle.tell(number, 0, (0.9 - 0.1 * number,))
+    best = [params for _, params in cnn.portfolio[:3]]
+    told, changes = len(cnn.portfolio), []
+    while told < 18:
+        proposal = oracle.propose(told, always)
+        if proposal.rung == 0:
+            distances = [len({*each.items()} ^ {*proposal.params.items()}) / 2 for each in best]
+            changes.append(min(distances))
+            told += 1
+        oracle.tell(proposal.number, proposal.rung, (0.1,))
+    assert all(0.5 <= number <= 9 for number in changes)
+    assert 1 < statistics.mean(changes) < 5  # of sixteen; a random configuration differs in ten or more
+
+
 def quality(params, samples):
     """Return a made-up accuracy: rises with the samples towards a limit, the slower the larger the network is."""
     rate = math.log10(params["learning_rate"]) + (2.3 if params["optimizer"] == "adamw" else 1.1)

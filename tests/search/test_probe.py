@@ -9,7 +9,7 @@ IMAGE = {"height": 8, "width": 8, "channels": 1, "dtype": "uint8"}
 
 
 def course(logits=1.0, losses=(2.0, 1.5, 1.0)):
-    return Course(np.full((4, 2), logits, np.float32), list(losses), 1.0)
+    return Course(np.full((4, 2), logits, np.float32), list(losses), 1.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,7 @@ def test_a_wanted_precision_is_measured_and_kept(precision):
     speed = measure_speed({"depth": 1, "filters": 8}, IMAGE, 2, None, precision)
     assert speed.precision == precision
     assert 0 < speed.sample_seconds < 1
+    assert 0.05 < speed.start_seconds < 60
 
 
 @pytest.mark.heavy

@@ -301,5 +301,15 @@ def test_installed_portfolios_begin_with_the_defaults_and_fit_small_images(name:
 
 
 def test_the_portfolio_of_cnn_is_named() -> None:
-    names = ["medium", "small", "momentum", "wide", "residual", "separable", "deep"]
+    names = ["medium", "small", "bare", "wide", "residual", "separable", "deep"]
     assert [name for name, _ in load_space("cnn").portfolio] == names
+
+
+def test_a_neighbour_keeps_most_values_and_is_a_configuration_of_the_space():
+    space, rng = load_space("cnn"), random.Random(0)
+    params = space.sample(rng)
+    near = [space.neighbour(params, rng, 0.2) for _ in range(200)]
+    assert all(space.contains(each) for each in near)
+    shares = [sum(each.get(name) == value for name, value in params.items()) / len(params) for each in near]
+    assert 0.75 < sum(shares) / 200 < 0.95  # a fifth is drawn anew, and some of it is the same again
+    assert space.neighbour(params, rng, 0.0) == params

@@ -86,7 +86,7 @@ def state(model):
 )
 def test_a_training_stopped_within_and_between_epochs_ends_at_the_same_weights(tmp_path, params, num_parts):
     whole, broken = (Run(tmp_path / name, params, num_micro_batches=num_parts) for name in ("whole", "broken"))
-    model, _ = whole.train()
+    model, _, _ = whole.train()
 
     ended, reason = broken.failure(stop_at=NUM_STEPS * num_parts + 5)
     words = re.fullmatch(rf"it was stopped after 1 of 3 epochs and (\d+) of {NUM_STEPS * num_parts} steps", reason)
@@ -94,7 +94,7 @@ def test_a_training_stopped_within_and_between_epochs_ends_at_the_same_weights(t
     assert 0 < int(words[1]) < NUM_STEPS * num_parts
     assert broken.failure(stop_after=2) == ("STOPPED", "it was stopped after 2 of 3 epochs")
     assert [row.step for row in broken.rows] == [1, 2]
-    resumed, last = broken.train()
+    resumed, last, _ = broken.train()
 
     assert state(resumed) == state(model)
     assert last == broken.rows[-1]
@@ -106,9 +106,9 @@ def test_a_training_stopped_within_and_between_epochs_ends_at_the_same_weights(t
 
 def test_a_training_that_is_at_its_end_is_not_trained_again(tmp_path):
     run = Run(tmp_path / "run", epochs=1)
-    model, last = run.train()
+    model, last, _ = run.train()
     written = run.files.checkpoint.stat().st_mtime_ns
-    again, same = run.train(stop_after=1)  # too late
+    again, same, _ = run.train(stop_after=1)  # too late
     assert same == last
     assert run.rows == [last]
     assert state(again) == state(model)
@@ -128,7 +128,7 @@ def test_a_stop_before_the_first_batch_keeps_nothing_and_is_followed_once(tmp_pa
 
 def test_a_damaged_or_foreign_checkpoint_is_not_used(tmp_path, capfd):
     run, other = Run(tmp_path / "run", epochs=1), Run(tmp_path / "other", epochs=1, first_step=5)
-    model, _ = run.train()
+    model, _, _ = run.train()
     content = run.files.checkpoint.read_bytes()
 
     other.files.checkpoint.write_bytes(content)
@@ -137,19 +137,19 @@ def test_a_damaged_or_foreign_checkpoint_is_not_used(tmp_path, capfd):
     assert "the checkpoint is not used: ValueError: it belongs to another training" in capfd.readouterr().err
 
     run.files.checkpoint.write_bytes(content[: len(content) // 2])
-    again, _ = run.train()
+    again, _, _ = run.train()
     assert "trial.npz: the checkpoint is not used: BadZipFile" in capfd.readouterr().err
     assert state(again) == state(model)
 
 
 def test_a_rung_can_begin_with_the_weights_of_the_one_before(tmp_path, capfd):
     lower = Run(tmp_path / "lower", {"norm": "none"}, epochs=2)
-    model, before = lower.train()
+    model, before, _ = lower.train()
     upper = Run(tmp_path / "upper", {"norm": "none"}, epochs=1, first_step=3)
     upper.files = replace(upper.files, start_from=lower.files.checkpoint)
     upper.setting = replace(upper.setting, seed=5)
     upper.params |= {"learning_rate": 1e-9, "weight_decay": 0.0}
-    moved, after = upper.train()
+    moved, after, _ = upper.train()
     assert (after.step, after.val_accuracy) == (3, before.val_accuracy)
     for one, other in zip(model.trainable_variables, moved.trainable_variables, strict=True):
         assert np.asarray(other) == pytest.approx(np.asarray(one), abs=1e-6)
@@ -158,7 +158,7 @@ def test_a_rung_can_begin_with_the_weights_of_the_one_before(tmp_path, capfd):
 
     upper.files.checkpoint.unlink()
     lower.files.checkpoint.write_bytes(b"no archive")
-    _, fresh = upper.train()
+    _, fresh, _ = upper.train()
     assert fresh.val_loss > before.val_loss + 0.1
     assert "trial.npz: the checkpoint is not used: BadZipFile: File is not a zip file" in capfd.readouterr().err
 

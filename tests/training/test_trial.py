@@ -38,7 +38,7 @@ def run(params=None, epochs=3, validation=True, files=None, **changes):
     rows = []
     setting = Setting(2, (128.0,), (60.0,), **{"samples": 160 * epochs, "seed": 1, **changes})
     held_out = stripes(60, 9) if validation else None
-    model, last = train(
+    model, last, _ = train(
         {**SMALL, **(params or {})}, stripes(160), held_out, setting, rows.append, files or TrainingFiles()
     )
     return model, last, rows
@@ -213,7 +213,7 @@ def test_adjusted_logits_let_a_rare_class_be_found():
     for adjusts in (False, True):
         setting = Setting(2, (110.0,), (30.0,), 12 * 600, 0, "val_balanced_accuracy", adjusts_logits=adjusts)
         params = {"depth": 1, "filters": 8, "augment": "none", "label_smoothing": 0.0, "dropout": 0.0}
-        model, _ = train(params, data, data, setting, lambda row: None)
+        model, _, _ = train(params, data, data, setting, lambda row: None)
         recalls.append((predict_logits(model, images).argmax(axis=1) == labels)[labels == 1].mean())
     assert recalls[1] > recalls[0] + 0.2
 

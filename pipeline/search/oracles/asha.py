@@ -1,21 +1,27 @@
 """Asynchronous successive halving: who goes on to the next rung, and TPE for whoever begins."""
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from pipeline.search.oracles.bookkeeping import StudyOracle
+from pipeline.search.oracles.bookkeeping import StudyOracle, seed_of
 from pipeline.search.oracles.tpe import TPEOracle, rung_of
 from pipeline.search.oracles.translation import PARENT, RUNG, from_tuner, to_tuner
 
+NUM_LOCAL = 20  # results of the lowest rung before the estimator is asked; until then the best of them are varied
+NUM_PARENTS, CHANGED_PART = 3, 0.25  # of how many of the best, and how much of one: some four of sixteen values
+MAX_NEIGHBOURS = 10  # that were tried before; then the estimator is asked
 ETA = 3  # one in three goes on; Li et al. 2020, arXiv 1810.05934, use 4 and find 2 to 4 alike
 
 
 class ASHAOracle(TPEOracle):
     """ASHA (Li et al. 2020, arXiv 1810.05934) over TPE; it never waits for a rung to be complete.
 
-    A promotion is a new KerasTuner trial with its parent's configuration, as in KerasTuner's Hyperband.
+    The first configurations are neighbours of the best: of sixteen hyperparameters an estimator knows nothing after the
+    few networks that most searches have time for, and draws at random. A promotion is a new KerasTuner trial with its
+    parent's configuration, as in KerasTuner's Hyperband.
     """
 
     def candidates(self, trial_id: str) -> Iterator[dict[str, Any]]:
@@ -24,7 +30,17 @@ class ASHAOracle(TPEOracle):
             for parent_id in self.rungs[level].promotable(ETA):
                 params = from_tuner(self.space, self.trials[parent_id].hyperparameters.values)
                 yield {**to_tuner(self.space, params), PARENT: parent_id, RUNG: level + 1}
+        if len(self.rungs[0].arrived) < NUM_LOCAL:
+            yield from self.neighbours(trial_id)
         yield from super().candidates(trial_id)
+
+    def neighbours(self, trial_id: str) -> Iterator[dict[str, Any]]:
+        """Yield configurations that differ a little from one of the best of the lowest rung, if there is any."""
+        rng = random.Random(seed_of(self.study_seed, trial_id, "neighbour"))
+        best = self.rungs[0].best(NUM_PARENTS)
+        parents = [from_tuner(self.space, self.trials[each.trial_id].hyperparameters.values) for each in best]
+        for _ in range(MAX_NEIGHBOURS if parents else 0):
+            yield to_tuner(self.space, self.space.neighbour(rng.choice(parents), rng, CHANGED_PART))
 
     def create_trial(self, tuner_id: str) -> Trial:
         """Create a trial; its parent is promoted by that."""
