@@ -5,11 +5,10 @@ from typing import Any
 
 import click
 
-from pipeline.cli.values import Duration, Goal, PerGpu, StudyName
+from pipeline.cli.values import AugmentPolicy, Duration, Goal, PerGpu, StudyName
 from pipeline.records import COSTS, OBJECTIVES
 
 ORACLES = ("asha", "tpe", "random", "bayesian", "grid")
-AUGMENTATIONS = ("auto", "none", "light", "standard", "strong")
 BALANCES = ("auto", "none", "logits")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -82,10 +81,12 @@ OPTIONS = (
     click.option("--deterministic", is_flag=True, help="The same weights from the same seed, to the last bit; slower."),
     click.option(
         "--augment",
-        type=click.Choice(AUGMENTATIONS),
+        type=AugmentPolicy(),
+        metavar="auto|none|light|standard|strong|FILE",
         default="auto",
         show_default=True,
-        help="What training does to images; auto varies it and flips only where that keeps the class (docs/recipe.md).",
+        help="What training does to images; auto varies it and flips only where that keeps the class; FILE is YAML "
+        "(docs/recipe.md).",
     ),
     click.option(
         "--balance",

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,28 @@ class PerGpu(click.ParamType[int | str]):
         if value != AUTO and not 1 <= number <= MAX_PER_GPU:
             self.fail(f"{value!r} is no number of processes; expected {AUTO}, or 1 to {MAX_PER_GPU}", param, ctx)
         return number or AUTO
+
+
+class AugmentPolicy(click.ParamType[str]):
+    """What is done to training images: auto, a policy by its name or as text, or a file of one, as text."""
+
+    name = "policy"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return `auto` or what `augmentation_of` reads; the content of a file, which may change later."""
+        from pipeline.space.augmentation import AUGMENTATIONS, augmentation_of, read_augmentation
+
+        if value == "auto":
+            return "auto"
+        with suppress(ValueError):
+            augmentation_of(value)
+            return str(value)
+        if not Path(value).exists():
+            names = ", ".join(("auto", *AUGMENTATIONS))
+            self.fail(
+                f"{value!r} is no policy and no file; expected {names}, or a YAML file (docs/recipe.md)", param, ctx
+            )
+        return read_augmentation(Path(value)).as_text()
 
 
 class ImageShape(click.ParamType[tuple[int, int, int]]):

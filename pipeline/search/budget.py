@@ -34,7 +34,8 @@ With rungs a configuration costs a quarter to a third of one on average, so 4 of
 MAX_EPOCHS = 100
 SAMPLES_WITHOUT_BUDGET = 600_000  # images a trial sees if only the number of trials is limited
 MIN_SAMPLES = 512  # of the lowest rung: fewer say nothing
-MAX_STRETCH = 2.0  # the winner trains at most this many times longer than in its highest rung
+FINAL_STRETCH = 1.5  # the winner is to train that many times longer than in the highest rung, which ranks as well
+MAX_STRETCH = 3.0  # and at most this many times, if time is left
 BASELINE_PART = 0.08  # of the budget, at most, for the default network that trains beside the winner
 MIN_BASELINE_SECONDS = 10.0  # a shorter share trains nothing that a winner could be compared with
 FINAL_IMAGES = 1.25  # the winner sees train + validation: at most this many times the images, as a rule
@@ -108,11 +109,12 @@ def plan_budget(
     num_full = FULL_TRIALS[has_rungs]
     if max_trials is not None:
         num_full = max(1.0, num_full * min(1.0, max_trials / 12))
-    full_seconds = working / (num_full / workforce.num_workers + FINAL_IMAGES / workforce.final_speedup)
+    final_part = FINAL_STRETCH * FINAL_IMAGES / workforce.final_speedup
+    full_seconds = working / (num_full / workforce.num_workers + final_part)
     samples = int(max(full_seconds - workforce.start_seconds, 0.1) / sample_seconds)
     full = (num_epochs or MAX_EPOCHS) * num_images
     full = full if num_epochs else min(full, max(samples, MIN_SAMPLES))
-    final_seconds = workforce.start_seconds + FINAL_IMAGES * full * sample_seconds / workforce.final_speedup
+    final_seconds = workforce.start_seconds + final_part * full * sample_seconds
     if workforce.num_workers > 1:
         final_seconds += RESTART_SECONDS
     return Budget(

@@ -9,6 +9,7 @@ from pipeline.models.cost import Cost, ImpossibleNetwork, measure
 from pipeline.records import TrialRow
 from pipeline.search.budget import (
     FINAL_IMAGES,
+    FINAL_STRETCH,
     MAX_STRETCH,
     MIN_SAMPLES,
     RESTART_SECONDS,
@@ -236,6 +237,6 @@ class Pace:
             return math.inf
         if leader is None:
             return self.budget.search_until - self.elapsed()
-        full = self.rung_samples(leader.params, -1)
-        final = self.final_seconds(leader.params, full, leader.number) + self.reserved
+        samples = round(FINAL_STRETCH * self.rung_samples(leader.params, -1))
+        final = self.final_seconds(leader.params, samples, leader.number) + self.reserved
         return self.budget.end - self.elapsed() - final

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-SHIFT_FRACTION = 0.08  # of the side; airbench shifts 32 px images by 2 px (6 %), Page's recipe by 4 px (12 %)
+from pipeline.space.augmentation import Augmentation
 
 
 @dataclass(frozen=True)
@@ -61,33 +61,12 @@ def plan_steps(samples: int, num_images: int, batch_size: int, num_micro_batches
     return Steps(num_epochs, num_batches, num_parts, batch_size // num_parts)
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """What is done to training images at random; `flips` left and right only where that keeps the classes.
-
-    A cutout hides a square whose side is a part of the image's.
-    """
-
-    shifts: bool = False
-    flips: bool = False
-    cutout: float = 0.0
-
-
-AUGMENTATIONS = {
-    "none": Augmentation(),
-    "light": Augmentation(shifts=True),
-    "standard": Augmentation(shifts=True, flips=True),
-    "strong": Augmentation(shifts=True, flips=True, cutout=0.3),
-}
-"""By the values of the hyperparameter `augment`."""
-
-
 class EpochBatches(keras.utils.PyDataset):
     """Shuffled batches of one shape, or the parts of them.
 
     What is random in epoch `epoch` (from 0) follows from the seed and the epoch alone. A set that is smaller than the
     images of an epoch is repeated; what an epoch has no room for is left out, something different each time. Shifts are
-    translations of each image by up to SHIFT_FRACTION of its side, edges repeated. Half of the images are flipped in
+    translations of each image, edges repeated. Half of the images are flipped in
     the first epoch, the others in the next, and so on.
     `on_step(epoch, step)` is called before a step is fetched, perhaps in another thread and some steps ahead of the
     training. `start` is (first epoch, steps that each epoch leaves out at its start).
@@ -106,7 +85,7 @@ class EpochBatches(keras.utils.PyDataset):
         self.data = data
         self.steps = steps
         self.augmentation = augmentation
-        self.reach = shift_reach(data.images.shape[1:3]) if augmentation.shifts else 0
+        self.reach = shift_reach(data.images.shape[1:3], augmentation.shift) if augmentation.shift else 0
         self.hole = round(min(data.images.shape[1:3]) * augmentation.cutout)
         self.seed = seed
         self.on_step = on_step
@@ -147,9 +126,9 @@ class EpochBatches(keras.utils.PyDataset):
         return (images, labels) if weights is None else (images, labels, weights[rows])
 
 
-def shift_reach(sides: tuple[int, ...]) -> int:
-    """Return the largest shift in pixels for images (height, width): at least 1."""
-    return max(1, round(min(sides) * SHIFT_FRACTION))
+def shift_reach(sides: tuple[int, ...], part: float) -> int:
+    """Return the largest shift in pixels for images (height, width), a part of their side: at least 1."""
+    return max(1, round(min(sides) * part))
 
 
 def shifted(images: NDArray[Any], reach: int, offsets: NDArray[np.int16]) -> NDArray[Any]:

@@ -18,11 +18,12 @@ from pipeline.models.predict import predict_logits
 from pipeline.pulse import Pulse
 from pipeline.records import FAILED, INFEASIBLE, PRUNED, STOPPED, EpochRow
 from pipeline.space import Builder, recipe
+from pipeline.space.augmentation import Augmentation, augmentation_of
 from pipeline.training import checkpoint, stopping
 from pipeline.training.checkpoint import Position
 from pipeline.training.compute import FLOAT32, computing
 from pipeline.training.determinism import make_deterministic
-from pipeline.training.images import AUGMENTATIONS, Augmentation, EpochBatches, Labelled, Steps, plan_steps
+from pipeline.training.images import EpochBatches, Labelled, Steps, plan_steps
 from pipeline.training.metrics import NOTHING, measure_logits
 from pipeline.training.recipe import compile_model, log_priors
 from pipeline.training.schedule import set_length
@@ -246,7 +247,7 @@ class Progress(keras.callbacks.Callback):
 
 def augmentation(values: Mapping[str, Any], setting: Setting) -> Augmentation:
     """Return what is done to the training images."""
-    wanted = AUGMENTATIONS[values["augment"]]
+    wanted = augmentation_of(values["augment"])
     return replace(wanted, flips=wanted.flips and setting.allows_flips)
 
 

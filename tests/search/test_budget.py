@@ -11,6 +11,7 @@ from pipeline.search.budget import (
     DEFAULT_BUDGET,
     DEPTHWISE_SLOWNESS,
     FINAL_IMAGES,
+    FINAL_STRETCH,
     MAX_STRETCH,
     MIN_SAMPLES,
     RESTART_SECONDS,
@@ -70,7 +71,7 @@ def test_a_rung_is_a_third_of_the_next_one_and_tiny_ones_are_left_out():
 def test_four_full_trainings_and_the_winner_fill_the_time():
     budget = plan(600.0)
     trial = SECONDS_PER_TRIAL + budget.rungs[-1] * SAMPLE_SECONDS
-    assert (4 + FINAL_IMAGES) * trial == pytest.approx(600 - 12 - 12, rel=0.01)
+    assert (4 + FINAL_STRETCH * FINAL_IMAGES) * trial == pytest.approx(600 - 12 - 12, rel=0.01)
 
 
 def test_fewer_trials_and_more_workers_train_longer_and_epochs_are_obeyed():
@@ -153,8 +154,8 @@ def test_the_winner_begins_with_more_than_is_sure_to_fit_unless_it_is_short_or_h
     row = finalist(study)
     most = 9000 * 1.25 * MAX_STRETCH
     clock.now = study.budget.end - SECONDS_PER_TRIAL - 0.5 * 11.25 / PLANNED_PART
-    assert study.pace.hoped_samples(row) == pytest.approx(HOPE * most / 4, abs=1)
-    clock.now = study.budget.end - SECONDS_PER_TRIAL - 1.8 * 11.25 / PLANNED_PART
+    assert study.pace.hoped_samples(row) == pytest.approx(HOPE * 0.5 * 9000 * 1.25, abs=1)
+    clock.now = study.budget.end - SECONDS_PER_TRIAL - 2.8 * 11.25 / PLANNED_PART
     assert study.pace.hoped_samples(row) == pytest.approx(most, abs=1)
     study.pace.terms = replace(study.pace.terms, num_final_images=20_000, num_images=16_000)  # two passes fit
     assert study.pace.hoped_samples(row) == study.pace.final_samples(row)
@@ -171,7 +172,7 @@ def test_time_is_kept_for_a_test_of_many_images(tmp_path):
     assert study.pace.final_limits(row)[1] == pytest.approx(150.0 - seconds)
     expected = PLANNED_PART * (150.0 - SECONDS_PER_TRIAL - seconds) / 11.25 * 11_250
     assert study.pace.final_samples(row) == pytest.approx(min(expected, MAX_STRETCH * 11_250), rel=1e-3)
-    assert study.pace.time_left(row) == pytest.approx(150.0 - SECONDS_PER_TRIAL - 11.25 - seconds)
+    assert study.pace.time_left(row) == pytest.approx(150.0 - SECONDS_PER_TRIAL - FINAL_STRETCH * 11.25 - seconds)
 
 
 def test_compiling_takes_its_time_and_is_no_part_of_what_an_image_takes():
