@@ -75,6 +75,16 @@ class Pulse:
             self.descriptor = None
 
 
+def going_on(path: Path) -> Pulse:
+    """Return a writer for what follows a training, which stays where that ended."""
+    last = read_pulse(path)
+    pulse = Pulse(path)
+    if last is not None:
+        pulse.place = last.epoch, last.num_epochs, last.batch, last.num_batches
+        pulse.touch()
+    return pulse
+
+
 def read_pulse(path: Path) -> PulseState | None:
     """Return what a child last wrote; None without a file, or if it holds no whole record."""
     for _ in range(NUM_READS):

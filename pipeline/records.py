@@ -83,8 +83,8 @@ class TrialTask:
     """Unit of work: train trial `number` to the end of `rung`, in which it sees `samples` images.
 
     `attempt` is the id of the row that was written before the work started. `seconds_limit` is the time after which
-    the child stops at the next batch; one that would take longer than `seconds_wanted` is shortened, its learning rate
-    with it. `num_micro_batches` > 1 cuts each batch into that many, whose gradients are
+    the child stops at the next batch; one that would end after `wanted_end`, in seconds of `time.monotonic()`, is
+    shortened, its learning rate with it. `num_micro_batches` > 1 cuts each batch into that many, whose gradients are
     added up. `first_step` is the number of the rung's first epoch when the epochs of all rungs are counted on.
     """
 
@@ -98,7 +98,7 @@ class TrialTask:
     seconds_limit: float
     first_step: int = 1
     num_micro_batches: int = 1
-    seconds_wanted: float = math.inf
+    wanted_end: float = math.inf
     is_final: bool = False  # the winner's training on train + validation
 
 

@@ -3,7 +3,7 @@
 import os
 import time
 
-from pipeline.pulse import Pulse, PulseState, read_pulse
+from pipeline.pulse import Pulse, PulseState, going_on, read_pulse
 
 
 def test_a_reader_sees_what_was_written_last(tmp_path):
@@ -77,3 +77,17 @@ def test_a_beat_is_cheap_enough_for_every_batch(tmp_path):
             pulse.batch(1, 1, batch, 200)
         seconds.append((time.perf_counter() - started) / 200)
     assert min(seconds) < 50e-6  # about 5 on an idle core
+
+
+def test_what_follows_a_training_stays_where_it_ended(tmp_path):
+    pulse = Pulse(tmp_path / "pulse")
+    pulse.batch(3, 3, 10, 10)
+    pulse.close()
+    test = going_on(tmp_path / "pulse")
+    test.touch()
+    state = read_pulse(tmp_path / "pulse")
+    assert (state.epoch, state.num_epochs, state.batch, state.num_batches) == (3, 3, 10, 10)
+    assert state.beat <= time.monotonic()
+    test.close()
+    going_on(tmp_path / "none").close()
+    assert read_pulse(tmp_path / "none").batch == 0

@@ -155,6 +155,7 @@ def print_result(facts: dict[str, Any]) -> None:
             **({"against default": gain_text(facts["search_gain"])} if "search_gain" in facts else {}),
             **probabilities_line(facts.get("temperature")),
             **robustness_line(facts.get("robustness")),
+            **latency_line(facts.get("latency")),
             **slice_lines(facts.get("slices") or {}),
             **({"NOT A CHAMPION": facts["flaw"]} if facts.get("flaw") else {}),
             "winner": f"trial {best['trial']}: {facts['objective']} {chosen_by(facts)}, {cost}",
@@ -209,6 +210,14 @@ def robustness_line(robustness: dict[str, Any] | None) -> dict[str, str]:
     moved = f"; moved by {shifts}" if shifts else ""
     count = f"{robustness['num_images']:,} test images"
     return {"robustness": f"{robustness['accuracy']:.1%} of {count} as they are{moved}; {changes}"}
+
+
+def latency_line(latency: dict[str, Any] | None) -> dict[str, str]:
+    """Return how long the model takes for one image, in one line; nothing for a model of before."""
+    if latency is None:
+        return {}
+    one_core = "" if latency["one_core_ms"] is None else f"; on one core {latency['one_core_ms']:.2f} ms"
+    return {"latency": f"{latency['default_ms']:.2f} ms for one image with the threads of this machine{one_core}"}
 
 
 def slice_lines(slices: dict[str, Any]) -> dict[str, str]:

@@ -161,7 +161,8 @@ class Search:
                 say(f"  the speed of this machine was not measured: {error}", level=1)
         if speeds and len({speed.precision for speed in speeds}) == 1:
             self.precision = speeds[0].precision
-        self.start_seconds = max(SECONDS_PER_TRIAL, *(speed.start_seconds for speed in speeds), 0.0)
+        if terms.workforce.has_gpus:  # elsewhere it is a second or two, and less when a child has done it once
+            self.start_seconds = max(SECONDS_PER_TRIAL, *(speed.start_seconds for speed in speeds), 0.0)
         samples = 1000
         estimate = terms.estimate(terms.typical, samples) / samples
         seconds = [speed.sample_seconds for speed in speeds]

@@ -124,6 +124,7 @@ def register_result(store: StudyStore, workspace: Path, run_id: str) -> dict[str
             **temperature_metrics(result.get("temperature")),
             **gain_metrics(result.get("search_gain")),
             **robustness_metrics(result.get("robustness")),
+            **latency_metrics(result.get("latency")),
             objective: winner[objective],
             "model/params": winner["num_params"],
             "model/mflops": winner["mflops"],
@@ -183,3 +184,12 @@ def robustness_metrics(robustness: dict[str, Any] | None) -> dict[str, float]:
     shifts = {f"shift_{pixels}": value for pixels, value in robustness["shifts"].items()}
     named = {"unchanged": robustness["accuracy"], **shifts, **robustness["changes"]}
     return {f"robustness/{name}": value for name, value in named.items()}
+
+
+def latency_metrics(latency: dict[str, Any] | None) -> dict[str, float]:
+    """Return the milliseconds for one image as metrics; none for a model of before, or where no core can be chosen."""
+    names = {
+        "default_ms": "model/latency_ms_b1_default",
+        "one_core_ms": "model/latency_ms_b1",
+    }  # the second as of trials
+    return {names[name]: value for name, value in (latency or {}).items() if value is not None}

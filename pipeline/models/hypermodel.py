@@ -98,7 +98,8 @@ def measure_model(model: keras.Model) -> Cost:
         output = tuple(layer.output.shape[1:])
         for name in flops:
             if (kernel := getattr(layer, name, None)) is not None:
-                flops[name] += 2 * math.prod(kernel.shape) * math.prod(output[:-1])
+                kind = "depthwise_kernel" if isinstance(layer, keras.layers.DepthwiseConv2D) else name
+                flops[kind] += 2 * math.prod(kernel.shape) * math.prod(output[:-1])
         shapes.append((layer.name, output))
     return Cost(model.count_params(), sum(flops.values()), tuple(shapes), flops["depthwise_kernel"])
 

@@ -1,7 +1,8 @@
 """A network that no one chose, trained beside the winner: what a search gained over not searching.
 
-It trains on train + validation as the winner does, for as many passes if its share of the budget allows, and before it,
-so that the winner gets all the time that is left. Nothing is chosen by what it says of the test images.
+It trains on train + validation as the winner does, for up to as many passes as are sure to fit for that, if its share
+of the budget allows, and before it, so that the winner gets all the time that is left. Nothing is chosen by what it
+says of the test images.
 """
 
 import math
@@ -61,6 +62,10 @@ def train_baseline(study: Study, engine: Engine, audience: Audience, best: Trial
         crashpoint("baseline-trained")
         reason = close(study, outcome, task)
         note["epochs"] = outcome.facts.get("epochs", note["epochs"])  # fewer than planned if it was slow
+        study.pace.reserved = 0.0
+        least = MIN_PART * study.num_epochs(BASELINE_TRIAL, study.pace.final_samples(best))
+        if not reason and note["epochs"] < least:
+            reason = f"it was slower than planned and saw {note['epochs']} passes, less than half of the winner's"
     study.pace.reserved = 0.0
     study.store.put_later("baseline", {**note, "reason": reason})
     study.store.save()

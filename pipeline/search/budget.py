@@ -12,6 +12,7 @@ from pipeline.space import recipe
 # Measured on 2 Zen 4 cores (TensorFlow 2.21, float32): benchmarks/README.md, "Speed of a trial". A probe corrects them.
 FLOPS_PER_CORE = 45e9  # sustained in training, forward and backward
 FLOPS_PER_GPU = 5e12  # a judgement: small convolutions on an H100; the time for its steps is most of a training
+# Measured on one Zen 4 core in bfloat16: 11 to 12 with kernels of 3 x 3, 20 with 5 x 5 (benchmarks/README.md).
 DEPTHWISE_SLOWNESS = 15.0  # times the seconds of other FLOPs
 TRAIN_FORWARD_RATIO = 3.0  # a training step costs about three forward passes
 SECONDS_PER_STEP = 0.004  # dispatch, whatever the network
@@ -34,7 +35,7 @@ With rungs a configuration costs a quarter to a third of one on average, so 4 of
 MAX_EPOCHS = 100
 SAMPLES_WITHOUT_BUDGET = 600_000  # images a trial sees if only the number of trials is limited
 MIN_SAMPLES = 512  # of the lowest rung: fewer say nothing
-FINAL_STRETCH = 1.5  # the winner is to train that many times longer than in the highest rung, which ranks as well
+FINAL_STRETCH = 1.5  # the winner is to train that many times longer than in the highest rung: a judgement
 MAX_STRETCH = 3.0  # and at most this many times, if time is left
 BASELINE_PART = 0.08  # of the budget, at most, for the default network that trains beside the winner
 MIN_BASELINE_SECONDS = 10.0  # a shorter share trains nothing that a winner could be compared with

@@ -1,9 +1,11 @@
 """A study that begins from another one: finished trials are taken over where their scores remain valid."""
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pipeline.records import Objective, TrialRow
 from pipeline.search.ranking import ranked
@@ -19,8 +21,8 @@ NUM_REMEMBERED = 5  # configurations that are tried first where the scores are n
 def fork_study(store: StudyStore, space: SearchSpace, workspace: Path) -> str:
     """Fill a new study from the one that it names as `forked_from`, at once, and return what was taken over, as text.
 
-    If only space, seed, oracle, limits or objective differ, the trials of the parent that lie in the new space come
-    with their scores; if the images differ, its best configurations are tried first.
+    If only space, seed, oracle, limits or objective differ, the trials of the parent that lie in the new space and
+    within the new limits come with their scores; if the images differ, its best configurations are tried first.
 
     Raises:
         DataError: the parent is gone.
@@ -29,12 +31,15 @@ def fork_study(store: StudyStore, space: SearchSpace, workspace: Path) -> str:
     try:
         parent = old.facts()
         changed = differences(parent, store.facts())
-        rows = [row for row in old.trials() if row.score is not None and space.contains(row.params)]
+        scored = [row for row in old.trials() if row.score is not None and space.contains(row.params)]
+        rows = [row for row in scored if is_within(row, store.facts())]
         if set(changed) <= set(HARMLESS):
             events = itertools.count(1)
             for number, row in enumerate(rows):
                 copy_trial(old, store, row, number, events)
             text = f"{len(rows)} finished trial(s) taken over"
+            if len(rows) < len(scored):
+                text += f"; {len(scored) - len(rows)} not, which break the limits or whose latency is unknown"
         else:
             best = ranked(rows, Objective(parent["objective"], parent["minimise"]))[:NUM_REMEMBERED]
             store.put_later("first", [row.params for row in best])
@@ -45,6 +50,16 @@ def fork_study(store: StudyStore, space: SearchSpace, workspace: Path) -> str:
         return f"forked from {parent['study']}: {text}"
     finally:
         old.close()
+
+
+def is_within(row: TrialRow, facts: dict[str, Any]) -> bool:
+    """Tell whether a trial keeps the limits of a study, and has the cost that it minimises."""
+    costs = {"max_params": "params", "max_mflops": "mflops", "max_size_mb": "size", "max_latency_ms": "latency"}
+    limits = {cost: (facts["limits"] or {}).get(name) for name, cost in costs.items()}
+    if facts["minimise"] is not None:
+        limits[facts["minimise"]] = limits[facts["minimise"]] or math.inf
+    values = [(row.cost(cost), limit) for cost, limit in limits.items() if limit is not None]
+    return all(value is not None and value <= limit for value, limit in values)
 
 
 def copy_trial(old: StudyStore, store: StudyStore, row: TrialRow, number: int, events: Iterator[int]) -> None:

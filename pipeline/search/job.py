@@ -30,7 +30,7 @@ from pipeline.search.store import DIED, DONE, FINAL_TRIAL, StudyStore
 from pipeline.search.study import Study
 
 POLL_SECONDS = 0.5
-EXTRAS = ("validation", "temperature", "search_gain", "robustness", "slices", "planned_epochs")
+EXTRAS = ("validation", "temperature", "search_gain", "robustness", "latency", "slices", "planned_epochs")
 COUNTED = {
     "completed": COMPLETED, "pruned": PRUNED, "failed": FAILED, "infeasible": INFEASIBLE, "crashed": CRASHED,
     "timeout": TIMEOUT,

@@ -13,6 +13,7 @@ from pipeline.search.budget import (
     MAX_STRETCH,
     MIN_SAMPLES,
     RESTART_SECONDS,
+    SECONDS_PER_TRIAL,
     TRAIN_FORWARD_RATIO,
     Budget,
     Workforce,
@@ -21,10 +22,11 @@ from pipeline.search.budget import (
 )
 from pipeline.space import SearchSpace
 
-SLOWEST_TRIAL = 3.0  # times the seconds of a typical network; slower configurations are not proposed
+# Judgements, where no source is named.
+SLOWEST = 9.0  # times the seconds of a typical network for an image; slower configurations are not proposed
 LOWEST_POWER = 0.5  # of slowness, by which the images of the lowest rung are divided; 1 is equal time
 PLANNED_PART = 0.93  # of the time left for the winner: a machine is not always as fast as it was before
-HOPE = 1.35  # times that, which the winner begins with: what turns out to be too much is taken off while it trains
+HOPE = 1.5  # times that, which the winner begins with: what turns out to be too much is taken off while it trains
 MIN_HOPED_EPOCHS = 3  # of the winner; with fewer there is little left to shorten when the first one is over
 LATE_SECONDS, LATE_PART = 5.0, 0.01  # a winner that is later than this, and this part of the budget, is cut off
 MIN_SHRINK = 0.3  # of its highest rung: a winner that is late trains at least that long
@@ -126,22 +128,27 @@ class Pace:
     def rung_samples(self, params: Mapping[str, Any], rung: int) -> int:
         """Return the images that a configuration sees in a rung: under a time limit, slow networks see fewer.
 
-        In the highest rung all take the same time: what is found there is what the winner's training gives for it. In
-        the lowest, too short for slow networks to show what they can, one that is n times as slow as a typical network
-        takes sqrt(n) times as long. It follows from FLOPs and batch size alone, and so is the same after a resume.
+        In the highest rung all that are slower than a typical network take its time: what is found there is what the
+        winner's training gives for it. In the lowest, too short for slow networks to show what they can, one that is n
+        times as slow takes sqrt(n) times as long. It follows from FLOPs and batch size alone, and so is the same after
+        a resume.
         """
         full = self.budget.rungs[rung]
         if not self.budget.is_timed:
             return full
-        slowness = self.terms.estimate(params, 1000) / self.terms.estimate(self.terms.typical, 1000)
         top = len(self.budget.rungs) - 1
         height = rung % (top + 1) / top if top else 1.0
         power = LOWEST_POWER + (1 - LOWEST_POWER) * height
-        return min(full, max(MIN_SAMPLES, round(full / slowness**power)))
+        return min(full, max(MIN_SAMPLES, round(full / self.slowness(params) ** power)))
 
-    def note(self, number: int, params: Mapping[str, Any], samples: int, seconds: float) -> None:
-        """Learn from a finished training."""
-        training = max(seconds - self.start_seconds, LEAST_TRAINING * seconds)
+    def slowness(self, params: Mapping[str, Any]) -> float:
+        """Return how many times the seconds of a typical network a configuration takes for an image, as estimated."""
+        return self.terms.estimate(params, 1000) / self.terms.estimate(self.terms.typical, 1000)
+
+    def note(self, number: int, params: Mapping[str, Any], samples: int, seconds: float, rung: int = 0) -> None:
+        """Learn from a finished training; what was compiled for the lowest rung serves those above."""
+        start = self.start_seconds if rung == 0 else min(self.start_seconds, SECONDS_PER_TRIAL)
+        training = max(seconds - start, LEAST_TRAINING * seconds)
         self.measured[number] = training / samples
         self.ratios.append((self.terms.estimate(params, samples), training))
 
@@ -185,9 +192,9 @@ class Pace:
         return alone * (1 - 1 / self.terms.workforce.final_speedup)
 
     def final_samples(self, row: TrialRow) -> int:
-        """Return the images that the winner sees in its last training: as many passes as in the highest rung.
+        """Return the images that the winner sees in its last training, in the time that is left.
 
-        More of them when time is left, fewer when it is late.
+        Without a time limit it takes as many passes as the highest rung.
         """
         most = self.most_final_samples(row)
         if not self.budget.is_timed:
@@ -240,3 +247,9 @@ class Pace:
         samples = round(FINAL_STRETCH * self.rung_samples(leader.params, -1))
         final = self.final_seconds(leader.params, samples, leader.number) + self.reserved
         return self.budget.end - self.elapsed() - final
+
+    def climb_seconds(self, leader: TrialRow | None) -> float:
+        """Return the seconds in which the leader, or a typical network, reaches the highest rung."""
+        if leader is None:
+            return self.training_seconds(self.terms.typical, self.budget.rungs[-1])
+        return self.training_seconds(leader.params, self.rung_samples(leader.params, -1), leader.number)

@@ -135,9 +135,20 @@ class StudyStore:
         self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def is_created(self) -> bool:
-        """Tell whether the study's facts are there; a kill may have come before."""
+        """Tell whether the study's facts are there; a kill may have come before.
+
+        Raises:
+            DataError: they are of another version of this file.
+        """
         tables = self.connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'fact'").fetchall()
-        return bool(tables) and self.get("created") is not None
+        if not tables or self.get("created") is None:
+            return False
+        if (found := self.get("schema")) != SCHEMA_VERSION:
+            raise DataError(
+                f"{self.path}: is of version {found} of this file; expected {SCHEMA_VERSION}; open it with the version "
+                "of pipeline that made it, or begin a new study with another --name"
+            )
+        return True
 
     def check_whole(self) -> None:
         """Read everything once.

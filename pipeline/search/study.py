@@ -1,6 +1,7 @@
 """A study: what to train next (ask) and what came of it (tell). It trains nothing and starts no process."""
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -21,7 +22,7 @@ from pipeline.records import (
     TrialTask,
 )
 from pipeline.search.budget import REDUCTION
-from pipeline.search.pace import SLOWEST_TRIAL, Pace
+from pipeline.search.pace import SLOWEST, Pace
 from pipeline.search.ranking import climbers, winner
 from pipeline.search.seeds import trial_seed
 from pipeline.search.store import (
@@ -96,7 +97,8 @@ class Study:
         for number, attempts in self.attempts.items():
             for attempt in attempts:
                 if attempt.state == DONE and number >= 0:
-                    self.pace.note(number, self.rows[number].params, attempt.samples, attempt.seconds)
+                    params = self.rows[number].params
+                    self.pace.note(number, params, attempt.samples, attempt.seconds, attempt.rung)
             last = attempts[-1]
             if last.state == STARTED:
                 last = self.end_attempt(last, STOPPED, reason="the search was killed")
@@ -193,25 +195,16 @@ class Study:
         """Tell whether a rung fits into the time, and leaves enough to bring one trial to the highest rung."""
         if not self.budget.is_timed or not self.rows:  # the first trial runs, however short the time is
             return True
+        if number is None and self.pace.slowness(params) > SLOWEST:
+            return False
         seconds = self.pace.training_seconds(params, self.pace.rung_samples(params, rung), number)
-        if number is None:
-            typical = self.pace.training_seconds(self.terms.typical, self.budget.rungs[rung])
-            if seconds > SLOWEST_TRIAL * typical:
-                return False
-        return seconds <= self.time_left() - (0.0 if self.is_settled(rung) else self.climb_seconds())
+        return seconds <= self.time_left() - (0.0 if self.is_settled(rung) else self.pace.climb_seconds(self.leader))
 
     def is_settled(self, rung: int) -> bool:
         """Tell whether some trial has reached the highest rung, is on its way there, or would be with this task."""
         top = len(self.budget.rungs) - 1
         is_reached = self.leader is not None and self.leader.rung == top
         return rung == top or is_reached or any(task.rung == top for task in self.running.values())
-
-    def climb_seconds(self) -> float:
-        """Return the seconds in which the leader, or a typical network, reaches the highest rung."""
-        leader = self.leader
-        if leader is None:
-            return self.pace.training_seconds(self.terms.typical, self.budget.rungs[-1])
-        return self.pace.training_seconds(leader.params, self.pace.rung_samples(leader.params, -1), leader.number)
 
     def time_left(self) -> float:
         """Return the seconds until the winner's last training must begin."""
@@ -262,7 +255,8 @@ class Study:
         task = TrialTask(
             study_path=str(self.store.path.parent), attempt=attempt.id, number=number, rung=rung, samples=samples,
             params=params, seed=trial_seed(self.terms.seed, number, rung), seconds_limit=limit, first_step=first_step,
-            num_micro_batches=attempt.num_micro_batches, seconds_wanted=wanted, is_final=number in LAST_TRAININGS,
+            num_micro_batches=attempt.num_micro_batches, wanted_end=time.monotonic() + wanted,
+            is_final=number in LAST_TRAININGS,
         )  # fmt: skip
         self.running[attempt.id] = task
         return task
@@ -310,7 +304,7 @@ class Study:
         attempt = self.end_attempt(self.attempt_of(outcome), DONE, outcome)
         is_top = outcome.rung == len(self.budget.rungs) - 1
         self.put_trial(replace(self.rows[outcome.number], state=COMPLETED if is_top else PAUSED))
-        self.pace.note(outcome.number, task.params, task.samples, outcome.seconds)
+        self.pace.note(outcome.number, task.params, task.samples, outcome.seconds, outcome.rung)
         rivals = [row for row in (self.leader, self.rows[outcome.number]) if row is not None]
         self.leader = winner(rivals, self.objective)
         self.tell_oracle(outcome, self.values(attempt))

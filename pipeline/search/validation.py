@@ -1,5 +1,6 @@
 """What trials of the highest rung said of their validation images, and the temperature that follows for the winner."""
 
+import zipfile
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -9,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.files import replacing
-from pipeline.pulse import Pulse
+from pipeline.pulse import going_on
 from pipeline.records import TrialTask
 from pipeline.search.checkpoints import pulse_path
 from pipeline.training.calibration import NUM_BINS, Temperature, calibration_error, choose_temperature, losses
 from pipeline.training.certainty import measure_with_intervals
 
 LOGITS = "logits"
+DAMAGES = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # what NumPy raises of a file that is not whole
 
 
 def logits_path(study_path: str | Path, number: int) -> Path:
@@ -34,7 +36,7 @@ def predicted(task: TrialTask, facts: dict[str, Any], model: Any, validation: An
         return []
     from pipeline.models.predict import predict_logits
 
-    with closing(Pulse(pulse_path(task.study_path, task.attempt))) as pulse:
+    with closing(going_on(pulse_path(task.study_path, task.attempt))) as pulse:
         return [predict_logits(model, validation.images, on_batch=pulse.touch), validation.labels]
 
 
@@ -50,7 +52,11 @@ def keep(task: TrialTask, parts: list[list[NDArray[Any]]]) -> None:
 
 
 def read(study_path: str | Path, number: int) -> tuple[NDArray[np.float32], NDArray[np.int32]] | None:
-    """Return the validation logits and labels of a trial; None if it has not finished the highest rung."""
+    """Return the validation logits and labels of a trial; None if it has not finished the highest rung.
+
+    Raises:
+        ValueError, OSError, ...: one of DAMAGES, the file is damaged.
+    """
     path = logits_path(study_path, number)
     if not path.is_file():
         return None
@@ -64,9 +70,13 @@ def judge_validation(study_path: str | Path, number: int, objective: str) -> tup
     The interval says nothing of the luck by which the best of many trials was chosen on these very images. Without
     logits there is no interval, and the temperature is 1, with the reason.
     """
-    stored = read(study_path, number)
+    reason = "the winner has not finished the highest rung, whose logits are kept"
+    try:
+        stored = read(study_path, number)
+    except DAMAGES:  # no cause to lose a winner
+        stored, reason = None, f"{logits_path(study_path, number)} is damaged"
     if stored is None:
-        return {}, Temperature(1.0, 0, 0.0, 0.0, "the winner has not finished the highest rung, whose logits are kept")
+        return {}, Temperature(1.0, 0, 0.0, 0.0, reason)
     figures = measure_with_intervals(*stored)
     return figures.get(objective.removeprefix("val_"), {}), choose_temperature(*stored)
 

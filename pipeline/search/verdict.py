@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pipeline.intervals import Interval, counts_interval, paired_interval, wilson_interval
 from pipeline.search.checkpoints import baseline_logits
-from pipeline.search.validation import describe_temperature, judge_validation
+from pipeline.search.validation import DAMAGES, describe_temperature, judge_validation
 from pipeline.training.certainty import measure_with_intervals
 
 Slices = dict[str, tuple[list[str], NDArray[np.int32]]]
@@ -36,10 +36,12 @@ def judge_winner(
     validation, temperature = judge_validation(study_path, facts["winner"], facts["objective"])
     baseline = facts.get("baseline") or {"reason": "this study has no default network"}
     kept = baseline_logits(study_path)
-    if not baseline["reason"] and kept.is_file():
-        baseline |= search_gain(logits[counted], np.load(kept)[counted], labels[counted], facts["objective"])
-    elif not baseline["reason"]:
-        baseline |= {"reason": f"{kept} is gone"}
+    if not baseline["reason"]:
+        try:
+            others = np.load(kept, allow_pickle=False)[counted]
+            baseline |= search_gain(logits[counted], others, labels[counted], facts["objective"])
+        except (*DAMAGES, IndexError) as error:  # no cause to lose a winner
+            baseline |= {"reason": f"{kept} cannot be read: {type(error).__name__}"}
     return {
         "validation": validation,
         "search_gain": baseline,

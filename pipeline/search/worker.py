@@ -19,7 +19,7 @@ from pipeline.data.dataset import StoredDataset, Subset
 from pipeline.errors import TrialFailed
 from pipeline.files import is_disk_full, replacing
 from pipeline.machine import Resources, end_with_parent, has_bfloat16
-from pipeline.pulse import Pulse
+from pipeline.pulse import going_on
 from pipeline.records import COMPLETED, FAILED, INFEASIBLE, STOPPED, EpochRow, ImageSpec, TrialOutcome, TrialTask
 from pipeline.search import validation
 from pipeline.search.checkpoints import NEW_MODEL, baseline_logits, checkpoint_path, pulse_path
@@ -223,6 +223,7 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
 
     from pipeline.models.predict import predict_logits
     from pipeline.search.verdict import judge_winner
+    from pipeline.training.latency import measure_latency
     from pipeline.training.recipe import without_recipe
 
     store = StudyStore(Path(task.study_path) / "study.db")
@@ -240,14 +241,16 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
         test = dataset.split("test")
         is_clean = ~dataset.column("leaked")[test.images.rows]
         slices = {name: (values, codes[test.images.rows]) for name, (values, codes) in dataset.slices().items()}
-        with closing(Pulse(pulse_path(task.study_path, task.attempt))) as pulse:
+        with closing(going_on(pulse_path(task.study_path, task.attempt))) as pulse:
             predict = partial(predict_logits, saved, on_batch=pulse.touch)
             logits = predict(test.images)
             robustness = examined(task, facts, predict, test, is_clean)
+        default_ms, one_core_ms = measure_latency(saved)
         np.save(target.parent / "test_logits.npy", logits)
         found = judge_winner(task.study_path, facts, logits, test.labels, is_clean, training.labels, slices)
         found["epochs"] = max(0, last.step - task.first_step + 1)  # fewer than planned if the time was over
         found |= {"planned_epochs": num_planned, "robustness": robustness}
+        found["latency"] = {"default_ms": default_ms, "one_core_ms": one_core_ms}
     finally:
         store.close()
     return found["test"]["accuracy"], {**found, "versions": versions()}
@@ -285,7 +288,7 @@ def train_default(task: TrialTask) -> tuple[float, dict[str, Any]]:
         dataset = stored_dataset(task, facts)
         training, test = labelled(dataset.split("train", "val")), dataset.split("test")
         model, last, _ = train_watched(task, facts, training, None, reporter(store, task))
-        with closing(Pulse(pulse_path(task.study_path, task.attempt))) as pulse:
+        with closing(going_on(pulse_path(task.study_path, task.attempt))) as pulse:
             logits = predict_logits(model, test.images, on_batch=pulse.touch)
     finally:
         store.close()
@@ -309,7 +312,7 @@ def setting(task: TrialTask, facts: dict[str, Any]) -> Any:
         seed=task.seed,
         objective=facts["objective"],
         seconds_limit=task.seconds_limit,
-        seconds_wanted=task.seconds_wanted,
+        seconds_wanted=task.wanted_end - time.monotonic(),
         first_step=task.first_step,
         num_micro_batches=task.num_micro_batches,
         is_deterministic=bool(facts.get("is_deterministic")),

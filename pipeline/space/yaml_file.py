@@ -23,14 +23,14 @@ def read_bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
-        raise SpaceError(f"{path}: no such file; expected a YAML search space; check the path") from error
+        raise SpaceError(f"{path}: no such file; expected a YAML file; check the path") from error
     except OSError as error:
         raise SpaceError(
             f"{path}: cannot be read ({error.strerror}); expected a YAML file; check the path and its permissions"
         ) from error
     if len(content) > MAX_BYTES:
         raise SpaceError(
-            f"{path}: is larger than 1 MiB; expected a search space of a few KB; check that this is the right file"
+            f"{path}: is larger than 1 MiB; expected a file of a few KB; check that this is the right file"
         )
     return content
 
@@ -78,7 +78,7 @@ def check_events(text: str, source: str) -> None:
         if level > MAX_LEVELS or count > MAX_EVENTS:
             raise SpaceError(
                 f"{source}: line {line} is beyond {MAX_LEVELS} levels or {MAX_EVENTS} values; "
-                "expected a search space; check that this is the right file"
+                "expected less; check that this is the right file"
             )
 
 

@@ -103,6 +103,7 @@ def train(
         TrialFailed: not finite, out of memory, out of time or stopped; its `state` says which. The last two leave a
             checkpoint to go on from.
     """
+    wanted_end = time.monotonic() + setting.seconds_wanted
     keras.utils.clear_session()
     keras.utils.set_random_seed(setting.seed)
     if setting.is_deterministic:
@@ -121,7 +122,7 @@ def train(
                 checkpoint.start_from(files.start_from, model)
             if position is not None and position.num_epochs:
                 steps = replace(steps, num_epochs=position.num_epochs, num_batches=position.num_batches)
-            watch = Watch(model, steps, setting.seconds_limit, setting.seconds_wanted, pulse)
+            watch = Watch(model, steps, setting.seconds_limit, wanted_end, pulse)
             keep = partial(checkpoint.save, files.checkpoint, model, task)
             progress = Progress(position or Position(), watch, validation, setting, report, keep)
             try:
@@ -159,11 +160,14 @@ class Progress(keras.callbacks.Callback):
         self.setting = setting
         self.report = report
         self.keep = keep
+        self.batches: EpochBatches | None = None  # that are being trained on
         self.epoch_started = 0.0
         self.steps_before = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Note the time, and the steps of the epochs before."""
+        """Note the time and the steps before; tell the feed the epoch: JAX has it begin one more at its start."""
+        if self.batches is not None:
+            self.batches.next_epoch = epoch
         self.epoch_started = time.monotonic()
         self.steps_before = self.num_steps() - self.position.step
 
@@ -185,7 +189,7 @@ class Progress(keras.callbacks.Callback):
         self.report(row)
         if self.validation is not None:
             self.refuse_not_finite(row, epoch)
-        if self.watch.shorten(epoch + 1):
+        if not self.model.optimizer.use_ema and self.watch.shorten(epoch + 1):  # an average is made where `fit` ends
             steps = self.watch.steps
             num_left = (steps.num_epochs - epoch - 1) * steps.num_batches
             set_length(self.model.optimizer, self.num_steps() // steps.num_parts + num_left)
@@ -263,6 +267,7 @@ def fit(model: keras.Model, training: Labelled, augmentation: Augmentation, prog
         # Keras counts the steps of an epoch once a `fit`, so the rest of a broken-off epoch is a `fit` of its own.
         end = first + 1 if skip else watch.steps.num_epochs
         batches = EpochBatches(training, watch.steps, augmentation, progress.setting.seed, watch.on_step, (first, skip))
+        progress.batches = batches
         model.fit(batches, initial_epoch=first, epochs=end, verbose=0, callbacks=[progress], shuffle=False)
 
 

@@ -11,8 +11,11 @@ from pipeline.training import stopping
 from pipeline.training.images import Steps
 
 CAUSES = {STOPPED: "it was stopped", PRUNED: "the time was over"}
-UNTIMED_PART = 0.1  # of the first epoch, in which the step is built
-SLACK = 0.01  # of the steps that are left: a training that is later than that is shortened
+# Judgements.
+UNTIMED_PART, UNTIMED_STEPS = 0.1, 3  # of the first epoch that a process trains, and at least: it builds the step there
+TIMED_PART = 0.1  # of the time that is left: what was timed for less may have been a pause
+SLACK = 0.01  # of the steps that are left: a training that is later than that, more than noise, is shortened
+LEAST_PART = 0.05  # of the changes so far, planned for the rest however late it is: the rate should not drop at once
 
 
 class Watch:
@@ -22,19 +25,23 @@ class Watch:
     is the plan, which `shorten` changes.
     """
 
-    def __init__(self, model: Any, steps: Steps, seconds_limit: float, seconds_wanted: float, pulse: Pulse) -> None:
+    def __init__(self, model: Any, steps: Steps, seconds_limit: float, wanted_end: float, pulse: Pulse) -> None:
         self.model = model
         self.steps = steps
         self.ends = time.monotonic() + seconds_limit
-        self.wanted_end = time.monotonic() + seconds_wanted
+        self.wanted_end = wanted_end  # in seconds of time.monotonic()
         self.pulse = pulse
-        self.timed_from: tuple[int, float] | None = None  # a step, counted over the epochs of the plan, and its time
+        self.first: int | None = None  # the first step that is fetched, counted over the epochs of the plan
+        self.timed_from: tuple[int, float] | None = None  # a step and its time
 
     def on_step(self, epoch: int, step: int) -> None:
         """Note that a step of an epoch (both from 0) is fetched."""
         self.pulse.batch(epoch + 1, self.steps.num_epochs, step + 1, self.steps.per_epoch)
-        if self.timed_from is None and step >= max(1, UNTIMED_PART * self.steps.per_epoch):
-            self.timed_from = epoch * self.steps.per_epoch + step, time.monotonic()
+        place = epoch * self.steps.per_epoch + step
+        self.first = place if self.first is None else self.first
+        untimed = max(UNTIMED_STEPS, UNTIMED_PART * self.steps.per_epoch)
+        if self.timed_from is None and place - self.first >= untimed:
+            self.timed_from = place, time.monotonic()
         if self.cause() is not None:
             self.model.stop_training = True  # fit looks at it after each step, on TensorFlow and on JAX
 
@@ -50,12 +57,16 @@ class Watch:
         left = (steps.num_epochs - num_epochs) * steps.num_batches
         if self.timed_from is None or math.isinf(self.wanted_end) or left == 0:
             return False
+        timed, rest = now - self.timed_from[1], self.wanted_end - now
+        if timed < TIMED_PART * rest:
+            return False
         num_timed = num_epochs * steps.per_epoch - self.timed_from[0]
-        update_seconds = (now - self.timed_from[1]) / max(num_timed, 1) * steps.num_parts
-        fitting = max(1, int((self.wanted_end - now) / update_seconds))
+        update_seconds = timed / max(num_timed, 1) * steps.num_parts
+        least = math.ceil(LEAST_PART * num_epochs * steps.num_batches)
+        fitting = max(least, int(rest / update_seconds))
         if fitting >= (1 - SLACK) * left:
             return False
-        num_more = math.ceil(fitting / steps.num_batches)
+        num_more = max(1, round(fitting / steps.num_batches))
         self.steps = replace(steps, num_epochs=num_epochs + num_more, num_batches=fitting // num_more)
-        self.timed_from = None
+        self.first = self.timed_from = None
         return True

@@ -24,6 +24,15 @@ def test_a_winner_that_was_cut_off_is_said_to_be(capsys):
     assert "CUT OFF after 9 of 12 epochs: its time was over" in printed(capsys, planned_epochs=12)
 
 
+def test_the_latency_is_that_of_this_machine_and_of_one_core_where_that_is_known(capsys):
+    text = "latency        0.80 ms for one image with the threads of this machine"
+    line = next(
+        line for line in printed(capsys, latency={"default_ms": 0.8, "one_core_ms": 1.234}).splitlines() if "ms" in line
+    )
+    assert line.split() == f"{text}; on one core 1.23 ms".split()
+    assert "one core" not in printed(capsys, latency={"default_ms": 0.8, "one_core_ms": None})
+
+
 def test_a_result_of_before_is_printed_without_what_it_does_not_have(capsys):
     lines = printed(capsys).splitlines()
     assert [line.split()[0] for line in lines] == ["test", "winner", "network", "trials", "model", "study"]

@@ -156,3 +156,12 @@ def test_noise_anywhere_in_a_study_is_never_a_traceback(tmp_path, whole, num_pla
             log.unlink()
     assert len(refusals) > num_places / 10
     assert all(str(folder) in refusal for refusal in refusals)
+
+
+def test_a_study_of_another_version_of_the_file_is_left_alone(tmp_path):
+    folder = studies_folder(tmp_path) / "photos-1"
+    store = make_study(folder, unlimited(2)).store
+    store.put("schema", 99)
+    store.close()
+    with pytest.raises(DataError, match=r"study\.db: is of version 99 of this file; expected \d; open it with"):
+        open_study(tmp_path, "photos-1")

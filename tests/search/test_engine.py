@@ -315,6 +315,8 @@ def test_a_real_child_trains_fails_stops_and_saves_a_model(study_folder, monkeyp
     assert np.load(study_folder / NEW_MODEL / "test_logits.npy").shape == (8, 2)
     assert final.facts["epochs"] == 2
     assert final.facts["robustness"]["num_images"] == 7  # one has a copy in train
+    assert all(0 < milliseconds < 1000 for milliseconds in final.facts["latency"].values())
+    assert final.facts["planned_epochs"] == 2
     assert set(final.facts["robustness"]["changes"]) == {"noise", "blur", "darker", "brighter", "jpeg"}
     assert (study_folder / NEW_MODEL / "model.keras").stat().st_size > 10_000
 

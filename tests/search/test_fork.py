@@ -116,6 +116,34 @@ def test_trials_outside_the_new_space_stay_behind(tmp_path, parent):
     assert [row.params for row in rows_of(path)] == [row.params for row in kept]
 
 
+def test_trials_that_break_new_limits_stay_behind(tmp_path, parent):
+    old = [row for row in rows_of(studies_folder(tmp_path) / "old" / "study.db") if row.score is not None]
+    most = sorted(row.num_params for row in old)[5]
+    kept = [row.params for row in old if row.num_params <= most]
+    assert 0 < len(kept) < len(old)
+    text, path = fork(tmp_path, parent, limits={"max_params": most, "max_mflops": None})
+    assert text == (
+        f"forked from old: {len(kept)} finished trial(s) taken over; {len(old) - len(kept)} not, which break the "
+        "limits or whose latency is unknown"
+    )
+    assert [row.params for row in rows_of(path)] == kept
+
+
+@pytest.mark.parametrize("changes", [{"limits": {"max_latency_ms": 5.0}}, {"minimise": "latency"}])
+def test_trials_whose_latency_was_never_measured_stay_behind_where_it_counts(tmp_path, parent, changes):
+    text, path = fork(tmp_path, parent, **changes)
+    assert "0 finished trial(s) taken over; 11 not" in text
+    assert rows_of(path) == []
+
+
+def test_a_cost_that_is_known_can_be_minimised_from_then_on(tmp_path, parent):
+    text, path = fork(tmp_path, parent, minimise="params")
+    assert "11 finished trial(s) taken over" in text
+    study = make_study(path.parent, unlimited(13), objective=Objective("val_accuracy", "params"))
+    run_all(study)
+    assert len(study.rows) == 13
+
+
 def test_another_objective_is_read_from_the_epochs(tmp_path, parent):
     store = StudyStore(studies_folder(tmp_path) / "old" / "study.db")
     losses = {}

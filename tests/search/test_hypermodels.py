@@ -118,6 +118,7 @@ def test_cost_of_convolutions_and_dense_layers_by_hand(write):
     cost = measure(space.defaults(), SHAPE, CLASSES, space.builder)
     assert cost.num_params == (36 + 4) + (36 + 4) + (36 + 20) + (10 + 2) + (32 * 3 + 3)
     assert cost.flops == 2 * (16 * 36 + 16 * 36 + 16 * (36 + 20) + 16 * 10 + 32 * 3)
+    assert cost.depthwise_flops == 2 * (16 * 36 + 16 * 36)
 
 
 def test_a_network_larger_than_any_memory_is_measured(write):

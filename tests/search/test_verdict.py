@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from pipeline.intervals import wilson_interval
-from pipeline.search.verdict import compare_with_majority, flaw_of, judge_slices, judge_test
+from pipeline.search.checkpoints import baseline_logits
+from pipeline.search.validation import logits_path
+from pipeline.search.verdict import compare_with_majority, flaw_of, judge_slices, judge_test, judge_winner
 
 CLASSES = ["ant", "bee", "cat"]
 
@@ -83,3 +85,24 @@ def test_the_worst_slice_comes_first_and_small_ones_are_left_out():
     assert list(found["site"]) == ["south", "north"]
     south = found["site"]["south"]
     assert (south["accuracy"], south["num_images"], south["ci95"]) == (0.75, 20, list(wilson_interval(15, 20)))
+
+
+@pytest.mark.parametrize("content", [b"", b"no numbers", None])
+def test_a_winner_is_judged_although_a_file_beside_it_is_damaged(tmp_path, content):
+    path, kept = logits_path(tmp_path, 3), baseline_logits(tmp_path)
+    for each in (path, kept):
+        each.parent.mkdir()
+        each.write_bytes(content or b"")
+    if content is None:
+        np.savez(path, logits=np.zeros((60, 2), np.float32), labels=np.zeros(60, np.int32))
+        path.write_bytes(path.read_bytes()[:200])
+        np.save(kept, np.zeros((40, 2), np.float32))
+        kept.write_bytes(kept.read_bytes()[:-8])
+    logits = np.eye(2, dtype=np.float32)[np.arange(40) % 2]
+    labels = (np.arange(40) % 2).astype(np.int32)
+    facts = {"winner": 3, "objective": "val_accuracy", "baseline": {"reason": ""}}
+    found = judge_winner(str(tmp_path), facts, logits, labels, np.ones(40, bool), labels, {})
+    assert found["test"]["accuracy"] == 1.0
+    assert found["temperature"]["reason"] == f"{path} is damaged"
+    assert found["validation"] == {}
+    assert found["search_gain"]["reason"].startswith(f"{kept} cannot be read: ")

@@ -3,10 +3,12 @@
 import pytest
 
 from pipeline.errors import SpaceError
+from pipeline.space import KNOWN_PARAMS
 from pipeline.space.augmentation import AUGMENTATIONS, Augmentation, augmentation_of, read_augmentation
 
 
 def test_policies_differ_in_what_they_do():
+    assert KNOWN_PARAMS["augment"].choices == tuple(AUGMENTATIONS)
     assert AUGMENTATIONS["none"] == Augmentation()
     assert AUGMENTATIONS["light"] == Augmentation(shift=0.08)
     assert AUGMENTATIONS["standard"] == Augmentation(shift=0.08, flips=True)

@@ -70,14 +70,14 @@ def slow_run(folder, epochs=10, report=None, **changes):
 
 @pytest.mark.parametrize("num_micro_batches", [1, 2])
 def test_a_training_that_would_be_late_is_shortened_and_its_rate_still_ends_at_zero(tmp_path, num_micro_batches):
-    wanted = 6.0  # of 12 seconds and the start
+    wanted = 7.0  # of 12 seconds and the start
     trained, rows, seconds = slow_run(
         tmp_path, epochs=60 // num_micro_batches, seconds_wanted=wanted, num_micro_batches=num_micro_batches
     )
     assert 2 <= len(rows) == trained.num_planned < 60 // num_micro_batches
     assert rows[-1].learning_rate == pytest.approx(0.0, abs=1e-6)
     assert max(row.learning_rate for row in rows) > 0.5 * SMALL["learning_rate"]
-    assert seconds < wanted + 1.5  # tracing, and what Keras needs to begin once more
+    assert 0.75 * wanted < seconds < wanted + 1.5  # what Keras needs to begin once more
     assert int(trained.model.optimizer.iterations) < 10 * 60
 
 

@@ -1,4 +1,4 @@
-"""Asynchronous successive halving: who goes on to the next rung, and TPE for whoever begins."""
+"""Asynchronous successive halving: who goes on to the next rung; who begins varies the best, later TPE proposes."""
 
 import random
 from collections.abc import Iterator
@@ -10,9 +10,10 @@ from pipeline.search.oracles.bookkeeping import StudyOracle, seed_of
 from pipeline.search.oracles.tpe import TPEOracle, rung_of
 from pipeline.search.oracles.translation import PARENT, RUNG, from_tuner, to_tuner
 
+# Judgements: a search of an hour on two cores has some 20 to 30 results.
 NUM_LOCAL = 20  # results of the lowest rung before the estimator is asked; until then the best of them are varied
 NUM_PARENTS, CHANGED_PART = 3, 0.25  # of how many of the best, and how much of one: some four of sixteen values
-MAX_NEIGHBOURS = 10  # that were tried before; then the estimator is asked
+MAX_NEIGHBOURS = 10  # of one ask, tried before or refused; then the estimator is asked
 ETA = 3  # one in three goes on; Li et al. 2020, arXiv 1810.05934, use 4 and find 2 to 4 alike
 
 
