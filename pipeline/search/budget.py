@@ -12,7 +12,7 @@ from pipeline.space import recipe
 # Measured on 2 Zen 4 cores (TensorFlow 2.21, float32): benchmarks/README.md, "Speed of a trial". A probe corrects them.
 FLOPS_PER_CORE = 45e9  # sustained in training, forward and backward
 FLOPS_PER_GPU = 5e12  # a judgement: small convolutions on an H100; the time for its steps is most of a training
-# Measured on one Zen 4 core in bfloat16: 11 to 12 with kernels of 3 x 3, 20 with 5 x 5 (benchmarks/README.md).
+# Measured on one Zen 4 core in bfloat16: 11 to 12 with kernels of 3 x 3, 20 with 5 x 5 (docs/recipe.md, "Speed").
 DEPTHWISE_SLOWNESS = 15.0  # times the seconds of other FLOPs
 TRAIN_FORWARD_RATIO = 3.0  # a training step costs about three forward passes
 SECONDS_PER_STEP = 0.004  # dispatch, whatever the network
