@@ -134,20 +134,21 @@ def ask_nvidia() -> list[list[str]]:
             process.communicate(timeout=1.0)
         return []
     rows = [[cell.strip() for cell in line.split(",")] for line in output.splitlines()]
-    return [row for row in rows if len(row) == 4 and row[3].isdecimal()]
+    return [row for row in rows if len(row) == 4 and row[2].isdecimal() and row[3].isdecimal()]
 
 
-def free_gpu_mb(gpus: Sequence[str]) -> float:
-    """Return the free memory in MB of the fullest of some GPUs, named as in CUDA_VISIBLE_DEVICES; 0 if unknown.
+def gpu_mb(gpus: Sequence[str]) -> tuple[float, float]:
+    """Return the least total and the least free memory in MB of some GPUs, as CUDA_VISIBLE_DEVICES names them.
 
-    CUDA does not number GPUs as nvidia-smi does, so an index may mean any of them. Of a MIG slice nvidia-smi only tells
-    the memory of the whole GPU.
+    0 is unknown. CUDA does not number GPUs as nvidia-smi does, so an index may mean any of them. Of a MIG slice
+    nvidia-smi only tells the memory of the whole GPU.
     """
     rows, found = ask_nvidia(), []
     for name in map(str.strip, gpus):
-        meant = [float(free) for _, uuid, _, free in rows if name.isdecimal() or uuid.startswith(name)]
-        found.append(min(meant, default=0.0))
-    return min(found, default=0.0)
+        meant = [row for row in rows if name.isdecimal() or row[1].startswith(name)]
+        found.append([min((float(row[place]) for row in meant), default=0.0) for place in (2, 3)])
+    total, free = (min(values) for values in zip(*found, strict=True)) if found else (0.0, 0.0)
+    return total, free
 
 
 def fitting_per_gpu(gpus: Sequence[str], cores: int, memory_mb: float) -> int:
@@ -155,7 +156,7 @@ def fitting_per_gpu(gpus: Sequence[str], cores: int, memory_mb: float) -> int:
 
     `memory_mb` 0 is unknown.
     """
-    limits = [MAX_AUTO_PER_GPU, cores // len(gpus), int(GPU_SHARE * free_gpu_mb(gpus) // GPU_CHILD_MB)]
+    limits = [MAX_AUTO_PER_GPU, cores // len(gpus), int(GPU_SHARE * gpu_mb(gpus)[1] // GPU_CHILD_MB)]
     if memory_mb:
         limits.append(int(memory_mb // CHILD_MB) // len(gpus))
     return max(1, min(limits))

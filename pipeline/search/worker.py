@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.data.dataset import StoredDataset, Subset
 from pipeline.errors import TrialFailed
 from pipeline.files import is_disk_full, replacing
-from pipeline.machine import Resources, end_with_parent, has_bfloat16
+from pipeline.machine import GPU_SHARE, Resources, end_with_parent, gpu_mb, has_bfloat16
 from pipeline.pulse import going_on
 from pipeline.records import COMPLETED, FAILED, INFEASIBLE, STOPPED, EpochRow, ImageSpec, TrialOutcome, TrialTask
 from pipeline.search import validation
@@ -61,7 +61,7 @@ def prepare(resources: Resources, log_path: str) -> None:
         os.environ.setdefault(name, str(resources.num_threads))
     if resources.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = resources.gpu
-        os.environ["XLA_CLIENT_MEM_FRACTION"] = f"{resources.gpu_share:.2f}"
+        os.environ["XLA_CLIENT_MEM_FRACTION"] = f"{resources.gpu_share:.2f}"  # for JAX; `warm_up` limits TensorFlow
 
 
 def warm_up() -> int:
@@ -69,6 +69,11 @@ def warm_up() -> int:
     with absent(NEEDLESS_IMPORTS):
         import pipeline.training.stopping
         import pipeline.training.trial
+    from pipeline.training.compute import limit_gpu_memory
+
+    gpu, share = os.environ.get("CUDA_VISIBLE_DEVICES"), float(os.environ.get("XLA_CLIENT_MEM_FRACTION", GPU_SHARE))
+    if gpu and share < GPU_SHARE:  # another child has the rest
+        limit_gpu_memory(share * gpu_mb([gpu])[0])
 
     pipeline.training.stopping.listen()
     return os.getpid() if pipeline.training.trial else 0

@@ -107,6 +107,20 @@ def feed_without_tuning() -> Callable[[], None]:
     return restore
 
 
+def limit_gpu_memory(limit_mb: float) -> None:
+    """Let TensorFlow take at most so many MB of a GPU that it shares; 0 is no limit, because the size is not known.
+
+    To be called before its first computation. JAX reads its limit from the environment.
+    """
+    if keras.backend.backend() != "tensorflow" or not limit_mb:
+        return
+    import tensorflow
+
+    part = tensorflow.config.LogicalDeviceConfiguration(memory_limit=limit_mb)
+    for gpu in tensorflow.config.list_physical_devices("GPU"):
+        tensorflow.config.set_logical_device_configuration(gpu, [part])
+
+
 def forget_gradients() -> None:
     """Forget the gradients that TensorFlow registered for the steps of a training.
 

@@ -32,3 +32,21 @@ def test_a_package_is_absent_for_a_while_and_one_that_is_imported_stays(monkeypa
         with pytest.raises(ModuleNotFoundError):
             import_module("this")
     assert "this" not in sys.modules
+
+
+@pytest.mark.heavy
+def test_a_child_that_shares_a_gpu_takes_its_part_of_the_memory(monkeypatch):
+    from pipeline.search import worker
+    from pipeline.training import compute
+
+    told = []
+    monkeypatch.setattr(compute, "limit_gpu_memory", told.append)
+    monkeypatch.setattr(worker, "gpu_mb", lambda names: (80_000.0, 1.0))
+    monkeypatch.setattr("pipeline.training.stopping.listen", lambda: None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", "0.90")  # alone on it
+    worker.warm_up()
+    assert told == []
+    monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", "0.45")
+    worker.warm_up()
+    assert told == [36_000.0]

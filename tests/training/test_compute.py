@@ -140,3 +140,18 @@ def test_the_feed_of_a_training_is_not_tuned_and_that_of_others_is_as_before():
     with computing(network(), "float32"):
         assert is_tuned() is False  # its thread would sleep on, for up to a minute, when a training ends
     assert is_tuned() is before is not False
+
+
+def test_tensorflow_is_told_how_much_of_a_shared_gpu_it_may_take(monkeypatch):
+    import tensorflow
+
+    from pipeline.training.compute import limit_gpu_memory
+
+    told = []
+    monkeypatch.setattr(tensorflow.config, "list_physical_devices", lambda kind: [kind])
+    monkeypatch.setattr(tensorflow.config, "set_logical_device_configuration", lambda *call: told.append(call))
+    limit_gpu_memory(0.0)
+    assert told == []
+    limit_gpu_memory(1234.0)
+    ((device, (part,)),) = told
+    assert (device, part.memory_limit) == ("GPU", 1234.0)
