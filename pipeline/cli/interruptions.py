@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from pipeline.errors import Interrupted
 
-EXIT_SECONDS = 7.0  # from a signal until all is saved and sent; Python itself then takes some 2 s to end, of 10 s
+EXIT_SECONDS = 7.0  # from a signal until all is saved and sent, of 10 s; the rest is for a machine that is busy
 
 
 class Interruptions:

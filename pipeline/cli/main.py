@@ -1,6 +1,7 @@
 """The console script `pipeline`: a group whose commands are imported only when they are called."""
 
 import errno
+import gc
 import importlib
 import os
 import sqlite3
@@ -103,4 +104,7 @@ def main() -> None:
     cache = Path.cwd() / "mlruns" / "cache"
     os.environ["KERAS_HOME"] = str(cache / "keras")
     os.environ["MPLCONFIGDIR"] = str(cache / "matplotlib")
-    cli(prog_name="pipeline")
+    try:
+        cli(prog_name="pipeline")
+    finally:
+        gc.freeze()  # else Python looks through all that was imported before it ends: seconds after a search

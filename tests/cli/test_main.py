@@ -47,6 +47,13 @@ def test_every_command_shown_exists_and_has_the_shared_options():
 
 
 @pytest.mark.heavy
+def test_python_does_not_look_through_all_objects_when_a_command_ends():
+    code = "import atexit, gc, pipeline.cli.main as it; atexit.register(lambda: print(gc.get_freeze_count())); it.main()"
+    done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True)
+    assert int(done.stdout.split()[-1]) > 1000
+
+
+@pytest.mark.heavy
 def test_completion_completes_commands_and_options(tmp_path):
     def complete(words, index):
         environment = {**os.environ, "_PIPELINE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": index}
