@@ -61,8 +61,8 @@ OBJECTIVES = {
 }
 """What trials can be ranked by: columns of EpochRow, with the direction that is better."""
 
-COSTS = ("params", "mflops", "size", "latency")
-"""What can be minimised beside the objective; each is an attribute of TrialRow (see `TrialRow.cost`)."""
+COST_UNITS = {"params": "params", "mflops": "MFLOPs", "size": "MB", "latency": "ms"}
+"""What can be minimised beside the objective (see `TrialRow.cost`), and the unit that is shown."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class TrialRow:
         return self.num_params * 4 / 1e6
 
     def cost(self, name: str) -> float | None:
-        """Return one of COSTS; None where it was not measured."""
+        """Return one of COST_UNITS; None where it was not measured."""
         values = {"params": self.num_params, "mflops": self.mflops, "size": self.size_mb, "latency": self.latency_ms}
         return values[name]
 

@@ -20,6 +20,7 @@ from pipeline.cli.output import (
 )
 from pipeline.cli.search_options import search_options
 from pipeline.cli.values import StudyName, format_seconds
+from pipeline.records import COST_UNITS
 from pipeline.text import one_line
 
 WORST_SLICES = 3
@@ -244,7 +245,8 @@ def opened(facts: dict[str, Any]) -> str:
 def front_line(front: list[dict[str, Any]]) -> str:
     """Return the front of two objectives in one line, the cheapest trial first."""
     score, cost = [name for name in front[0] if name != "trial"]
-    return "; ".join(f"trial {row['trial']}: {row[score]:.4f} at {row[cost]:,.5g} {cost}" for row in front)
+    form, unit = ",d" if cost == "params" else ",.3f", COST_UNITS[cost]
+    return "; ".join(f"trial {row['trial']}: {row[score]:.4f} at {row[cost]:{form}} {unit}" for row in front)
 
 
 def inflated(test: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from pipeline.cli.values import AugmentPolicy, Duration, Goal, PerGpu, StudyName
-from pipeline.records import COSTS, OBJECTIVES
+from pipeline.records import COST_UNITS, OBJECTIVES
 
 ORACLES = ("asha", "tpe", "random", "bayesian", "grid")
 BALANCES = ("auto", "none", "logits")
@@ -53,7 +53,7 @@ OPTIONS = (
     ),
     click.option(
         "--minimise",
-        type=click.Choice(COSTS),
+        type=click.Choice(list(COST_UNITS)),
         help="A cost as second objective: the search keeps the front of both, and its knee wins.",
     ),
     click.option("--max-params", type=click.IntRange(1), metavar="N", help="Weights of a network at most."),

@@ -309,9 +309,11 @@ def count_states(trials: list[TrialRow]) -> dict[str, int]:
 def no_winner(store: StudyStore) -> str:
     """Return why there is no winner, with the commonest reason and what to do."""
     rows = store.trials()
-    reasons = Counter(row.reason or row.state for row in rows)
-    commonest = f"; most often: {reasons.most_common(1)[0][0]}" if reasons else ""
+    found = Counter((row.state, row.reason or row.state) for row in rows).most_common(1)
+    commonest = f"; most often: {found[0][0][1]}" if found else ""
+    is_too_large = bool(found) and found[0][0][0] == INFEASIBLE
+    cure = "raise the limits (--max-...)" if is_too_large else "give it more time (--budget)"
     return (
-        f"study {store.get('study')}: none of {len(rows)} trial(s) finished{commonest}; expected at least one; give it "
-        "more time (--budget) or a smaller space (--space tiny), and run it again"
+        f"study {store.get('study')}: none of {len(rows)} trial(s) finished{commonest}; expected at least one; {cure} "
+        "or take a smaller space (--space tiny), and run it again"
     )

@@ -157,3 +157,43 @@ def test_a_signal_ends_a_search_within_10_seconds_though_children_and_mlflow_do_
     assert {(state, reason) for _, state, reason in study_rows(tmp_path)} == {("PLANNED", "")}
     rested = study_rows(tmp_path, query="SELECT state, reason FROM attempt")
     assert rested == [("STOPPED", "stopped before it could save; it goes on from its last checkpoint")] * 2
+
+
+def test_a_wanted_score_ends_a_search_before_its_trials(tmp_path):
+    write_photos(tmp_path)
+    limits = ("--trials", "50", "--epochs", "20", "--until", "val_accuracy=0.9")
+    done = pipeline(tmp_path, "search", "photos", *limits, *OPTIONS)
+    assert done.returncode == 0, done.stderr
+    scores = study_rows(tmp_path, query="SELECT score FROM attempt WHERE state = 'DONE' AND trial >= 0 ORDER BY id")
+    assert max(score for (score,) in scores[-2:]) >= 0.9
+    assert max((score for (score,) in scores[:-2]), default=0.0) < 0.9
+    assert len(study_rows(tmp_path)) < 50
+
+
+def test_a_limit_that_no_network_holds_is_named_with_its_cure(tmp_path):
+    write_photos(tmp_path)
+    limits = ("--trials", "2", "--epochs", "1", "--max-latency-ms", "0.0001")
+    done = pipeline(tmp_path, "search", "photos", *limits, *OPTIONS)
+    assert done.returncode == 5
+    assert [state for _, state, _ in study_rows(tmp_path)] == ["INFEASIBLE"] * 2
+    assert " ms for one image on one core, more than 0.0001; expected at least one; raise the limits (" in done.stderr
+
+
+def test_a_second_signal_ends_a_search_at_once(tmp_path):
+    write_photos(tmp_path)
+    (tmp_path / "deaf.py").write_text(DEAF)
+    options = ("--space", "deaf.py:build", "--workers", "1", "--epochs", "1000000")
+    with started(tmp_path, "search", "photos", *options) as process:
+        wait_for(lambda: num_epochs(tmp_path))
+        pids = children(process.pid)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert process.poll() is None  # it gives the child its time to save
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        assert time.monotonic() - begun < 2
+    assert process.returncode == 130
+    wait_for(lambda: not [pid for pid in pids if Path(f"/proc/{pid}").exists()], seconds=30)
+    resumed = pipeline(tmp_path, "search", "photos", "--name", "photos-1", "--resume", "--dry-run", *options)
+    assert resumed.returncode == 0, resumed.stderr  # neither its lock nor its study is broken

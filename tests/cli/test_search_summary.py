@@ -33,6 +33,18 @@ def test_the_latency_is_that_of_this_machine_and_of_one_core_where_that_is_known
     assert "one core" not in printed(capsys, latency={"default_ms": 0.8, "one_core_ms": None})
 
 
+def test_the_front_is_shown_with_the_unit_of_its_cost(capsys):
+    scores = {"trial": 1, "val_accuracy": 0.9}, {"trial": 2, "val_accuracy": 0.95}
+    costs = {
+        "latency": (0.60839, 1.2, "0.608 ms", "1.200 ms"),
+        "params": (999, 1234567, "999 params", "1,234,567 params"),
+    }
+    for cost, (first, second, *texts) in costs.items():
+        front = [{**scores[0], cost: first}, {**scores[1], cost: second}]
+        line = next(line for line in printed(capsys, front=front).splitlines() if line.startswith("front"))
+        assert line.split(maxsplit=1)[1] == f"trial 1: 0.9000 at {texts[0]}; trial 2: 0.9500 at {texts[1]}"
+
+
 def test_a_result_of_before_is_printed_without_what_it_does_not_have(capsys):
     lines = printed(capsys).splitlines()
     assert [line.split()[0] for line in lines] == ["test", "winner", "network", "trials", "model", "study"]
