@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     space = load_space("cnn")
-    networks = {"default": space.defaults(), "wide": dict(space.portfolio)["wide"]}
+    networks = {"default": space.defaults(), "wide": {**space.defaults(), "filters": 48}}
     rows = []
     for name, resources in divisions().items():
         with tempfile.TemporaryDirectory() as folder:

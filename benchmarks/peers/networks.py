@@ -14,7 +14,7 @@ def build(choose, shape, num_classes):
             x = layers.Conv2D(choose(f"filters_{stage}", [32, 64, 128]), 3, padding="same")(x)
             x = layers.BatchNormalization()(x) if normalise else x
             x = layers.ReLU()(x)
-        x = (layers.MaxPooling2D if choose("pooling", ["max", "avg"]) == "max" else layers.AveragePooling2D)()(x)
+        x = (layers.MaxPooling2D if choose("pooling", ["max", "avg"]) == "max" else layers.AveragePooling2D)(2)(x)
     x = layers.Flatten()(x) if choose("head", ["flatten", "gap"]) == "flatten" else layers.GlobalAveragePooling2D()(x)
     units = choose("units", [0, 64, 128, 256])
     x = layers.Dense(units, activation="relu")(x) if units else x

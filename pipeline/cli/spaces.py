@@ -21,7 +21,7 @@ from pipeline.cli.output import (
 from pipeline.cli.values import ImageShape
 from pipeline.errors import SpaceError
 from pipeline.search.spaces import open_space
-from pipeline.space import DEFAULTS, Param, SearchSpace, builtin_spaces, builtin_text, load_space
+from pipeline.space import DEFAULTS, Param, SearchSpace, builtin_spaces, builtin_text, is_active, load_space
 
 
 @click.group(name="spaces")
@@ -109,7 +109,7 @@ def show_command(space: str, image_shape: tuple[int, int, int], num_classes: int
     elif loaded.builder is None:
         result("\nNo network of this space fits such images: they are too small for its depth")
     if loaded.portfolio:
-        rows = [[name, shown_changes(params, loaded.defaults())] for name, params in loaded.portfolio]
+        rows = [[name, shown_changes(params, loaded)] for name, params in loaded.portfolio]
         result("\n" + table(["portfolio", "changes of the defaults"], rows))
     return next_steps((f"pipeline search digits --space {quoted(space)}", "search it on the built-in digits"))
 
@@ -226,10 +226,11 @@ def shown_range(param: Param) -> str:
     return f"{shown_value(param.min_value)}..{shown_value(param.max_value)}{step}{log}"
 
 
-def shown_changes(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+def shown_changes(params: Mapping[str, Any], space: SearchSpace) -> str:
     """Return in what a configuration differs from the defaults, for reading."""
-    changed = [f"{name} {shown_value(value)}" for name, value in params.items() if value != defaults.get(name)]
-    return ", ".join(changed) or "none"
+    active = (param for param in space.params if is_active(param, params))
+    changed = [(param.name, params[param.name]) for param in active if params[param.name] != param.default]
+    return ", ".join(f"{name} {shown_value(value)}" for name, value in changed) or "none"
 
 
 def shown_condition(param: Param) -> str:

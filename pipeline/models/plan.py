@@ -1,7 +1,7 @@
 """The layers of a network as plain values, made from hyperparameters alone: what is built and what is counted.
 
-A network is: normalise, a stem, then `depth` stages of blocks with a pooling between stages, then a head that ends in
-logits. `build` turns the plan into Keras layers and `cost` into shapes, parameters and FLOPs, so both see one truth.
+A network is: normalise, a stem, then `depth` stages of blocks with a pooling between or in stages, then a head that ends
+in logits. `build` turns the plan into Keras layers and `cost` into shapes, parameters and FLOPs, so both see one truth.
 """
 
 from collections.abc import Mapping
@@ -27,9 +27,19 @@ def plan_layers(params: Mapping[str, Any], num_classes: int) -> list[Layer]:
             name, source = f"stage{stage + 1}_conv{index + 1}", layers[-1].name if layers else ""
             layers += BLOCKS[values["block"]](name, width, filters, style, source)
             width = filters
-        if stage < values["depth"] - 1:
-            layers += POOLINGS[values["pooling"]](f"stage{stage + 1}_pool", filters, style)
+            if is_pooled(values, stage, index):
+                layers += POOLINGS[values["pooling"]](f"stage{stage + 1}_pool", filters, style)
     return layers + head(values, num_classes)
+
+
+def is_pooled(values: Mapping[str, Any], stage: int, index: int) -> bool:
+    """Tell whether a pooling follows a block: the first one of each stage, or the last one of all stages but the last.
+
+    After the first, three quarters of the pixels are gone before most of the convolutions look at them.
+    """
+    if values["pool_after"] == "first":
+        return index == 0
+    return index == values["convs_per_stage"] - 1 and stage < values["depth"] - 1
 
 
 def stage_filters(filters: int, growth: float, stage: int) -> int:

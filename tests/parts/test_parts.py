@@ -54,6 +54,15 @@ def test_every_pooling_halves_the_map(pooling):
     assert shapes["stage2_conv1"] == (4, 3, 16)
 
 
+def test_a_pooling_after_the_first_block_halves_each_stage_in_it():
+    two = {"depth": 2, "filters": 8, "convs_per_stage": 2}
+    sides = {}
+    for place in ("last", "first"):
+        layers = measure({**two, "pool_after": place}, (8, 8, 1), 10).shapes
+        sides[place] = [shape[0] for name, shape in layers if name.startswith("stage") and name[-1].isdigit()]
+    assert sides == {"last": [8, 8, 4, 4], "first": [8, 4, 4, 2]}  # of the convolutions
+
+
 def test_a_blurred_pooling_of_one_pixel_is_refused_by_name():
     with pytest.raises(ImpossibleNetwork, match="stage4_pool halves a map of 1 x 1"):
         measure({"depth": 5, "pooling": "blur"}, (8, 8, 1), 10)
