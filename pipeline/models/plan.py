@@ -1,6 +1,6 @@
 """The layers of a network as plain values, made from hyperparameters alone: what is built and what is counted.
 
-A network is: normalise, a stem, then `depth` stages of blocks with a pooling between or in stages, then a head that ends
+A network is: normalise, a stem, then `depth` stages of blocks with a pooling between or in them, then a head that ends
 in logits. `build` turns the plan into Keras layers and `cost` into shapes, parameters and FLOPs, so both see one truth.
 """
 

@@ -38,7 +38,7 @@ def test_list_shows_the_installed_spaces_and_the_next_command() -> None:
     assert done.exit_code == 0
     assert [line.split()[:3] for line in done.stdout.splitlines()] == [
         ["name", "params", "size"],
-        ["cnn", "17", "infinite"],
+        ["cnn", "18", "infinite"],
         ["mobile", "18", "infinite"],
         ["resnet", "17", "infinite"],
         ["tiny", "7", "infinite"],

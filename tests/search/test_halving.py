@@ -325,13 +325,14 @@ def best_found(space, oracle_name, seed, budget):
     return max(value for samples, value in found if samples == COMPUTE[-1])
 
 
+@pytest.mark.heavy
 def test_halving_and_tpe_find_better_networks_than_chance_for_the_same_samples(cnn):
-    medians = {
-        name: statistics.median(best_found(cnn, name, seed, 360) for seed in range(3))
+    means = {  # their standard errors are 0.003
+        name: statistics.mean(best_found(cnn, name, seed, 360) for seed in range(16))
         for name in ("random", "tpe", "asha")
     }
-    assert medians["asha"] > medians["random"] + 0.005
-    assert medians["tpe"] > medians["random"] + 0.005
+    assert means["asha"] > means["random"] + 0.005
+    assert means["tpe"] > means["random"] + 0.005
 
 
 @pytest.mark.parametrize("minimise", [None, "mflops"])
