@@ -159,7 +159,7 @@ def show_table() -> None:
     groups: dict[tuple[str, int], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted(CELLS.glob("*.json")):
         cell = json.loads(path.read_text())
-        groups[cell["set"], cell["budget_seconds"]][cell["tool"]].append(cell)
+        groups[cell["set"], int(cell["budget_seconds"])][cell["tool"]].append(cell)
     print("| set | budget | tool | n | test accuracy, median (range) | wall, median | validation accuracy |")
     print("|---|---|---|---|---|---|---|")
     for (name, seconds), tools in groups.items():
@@ -169,6 +169,30 @@ def show_table() -> None:
             wall, validation = (median_of(cells, figure) for figure in ("wall_seconds", "val_accuracy"))
             print(f"| {name} | {seconds} s | {tool} | {len(cells)} | {test} | {wall:.0f} s | {validation:.2%} |")
         draw(f"{name}-{seconds}s", tools)
+    print()
+    for (name, seconds), tools in groups.items():
+        if "pipeline" in tools and len(tools) > 1:
+            print(f"{name}, {seconds} s: {against_best_peer(tools)}")
+
+
+def against_best_peer(tools: dict[str, list[dict[str, Any]]]) -> str:
+    """Return how this pipeline compares with the peer of the best test accuracy: errors, and time to its level."""
+    peers = [tool for tool in tools if tool != "pipeline"]
+    best = max(peers, key=lambda tool: median_of(tools[tool], "test_accuracy"))
+    own_error, peer_error = (1 - median_of(tools[tool], "test_accuracy") for tool in ("pipeline", best))
+    level = median_of(tools[best], "val_accuracy")
+    own, other = (
+        statistics.median(seconds_to(cell["curve"], level) for cell in tools[tool]) for tool in ("pipeline", best)
+    )
+    return (
+        f"{own_error / peer_error:.2f} times the error of {best}; "
+        f"its best validation accuracy, {level:.2%}, comes after {own:.0f} s, there after {other:.0f} s"
+    )
+
+
+def seconds_to(curve: list[tuple[float, float]], level: float) -> float:
+    """Return when a curve first reaches a level; infinite if it never does."""
+    return min((seconds for seconds, accuracy in curve if accuracy >= level), default=float("inf"))
 
 
 def median_of(cells: list[dict[str, Any]], name: str) -> float:

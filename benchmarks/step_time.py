@@ -17,6 +17,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "16 filters": {"filters": 16},
     "48 filters": {"filters": 48},
     "2 convolutions a stage": {"convs_per_stage": 2},
+    "2 convolutions, pooled between": {"convs_per_stage": 2, "pool_after": "first"},
+    "2 convolutions, pooled between, 48 filters": {"convs_per_stage": 2, "pool_after": "first", "filters": 48},
     "residual": {"block": "residual"},
     "kernels of 5 x 5": {"kernel_size": 5},
     "separable": {"block": "separable"},
