@@ -1,5 +1,6 @@
 """Where MLflow keeps things: the tracking URI of a workspace, the client on it and the experiments in it."""
 
+import atexit
 import contextlib
 import fcntl
 import hashlib
@@ -9,6 +10,7 @@ import os
 import re
 import socket
 import sqlite3
+import sys
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -27,6 +29,7 @@ SQLITE = "sqlite:///"
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")  # plugins add others
 STUDY_TAG = "pipeline.study"
 WORKSPACE_TAG = "pipeline.workspace"
+DATABASE_STORES = ("mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store")
 # Folders in ./mlruns/ that are not an experiment's.
 RESERVED_FOLDERS = ("studies", "cache")
 FORCED_ENVIRONMENT = {
@@ -178,7 +181,20 @@ def make_client(uri: str) -> "MlflowClient":
     for name in ("mlflow", "alembic"):
         logger = logging.getLogger(name)
         logger.setLevel(max(logging.WARNING, logger.level))
+    atexit.unregister(close_databases)
+    atexit.register(close_databases)
     return MlflowClient(uri, registry_uri=uri)
+
+
+def close_databases() -> None:
+    """Close this process's connections of MLflow to databases: with the last one SQLite merges its log, mlflow.db-wal.
+
+    MLflow keeps them until Python collects its garbage, which a command no longer does when it ends.
+    """
+    for name in DATABASE_STORES:
+        engines = getattr(getattr(sys.modules.get(name), "SqlAlchemyStore", None), "_engine_map", {})
+        for engine in list(engines.values()):
+            engine.dispose()
 
 
 def find_file_store(workspace: Path) -> Path | None:
