@@ -308,11 +308,11 @@ def count_states(trials: list[TrialRow]) -> dict[str, int]:
 
 def no_winner(store: StudyStore) -> str:
     """Return why there is no winner, with the commonest reason and what to do."""
-    rows = store.trials()
-    found = Counter((row.state, row.reason or row.state) for row in rows).most_common(1)
-    commonest = f"; most often: {found[0][0][1]}" if found else ""
-    is_too_large = bool(found) and found[0][0][0] == INFEASIBLE
-    cure = "raise the limits (--max-...)" if is_too_large else "give it more time (--budget)"
+    rows, limits = store.trials(), store.facts().get("limits") or {}
+    reasons = Counter(row.reason or row.state for row in rows)
+    commonest = f"; most often: {reasons.most_common(1)[0][0]}" if reasons else ""
+    is_too_slow = limits.get("max_latency_ms") and any(row.state == INFEASIBLE for row in rows)
+    cure = "raise --max-latency-ms" if is_too_slow else "give it more time (--budget)"
     return (
         f"study {store.get('study')}: none of {len(rows)} trial(s) finished{commonest}; expected at least one; {cure} "
         "or take a smaller space (--space tiny), and run it again"

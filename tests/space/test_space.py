@@ -301,7 +301,7 @@ def test_installed_portfolios_begin_with_the_defaults_and_fit_small_images(name:
 
 
 def test_the_portfolio_of_cnn_is_named() -> None:
-    names = ["medium", "small", "bare", "early", "bare_early", "residual", "separable", "large"]
+    names = ["medium", "small", "bare", "early", "bare_early", "residual", "separable", "wide"]
     assert [name for name, _ in load_space("cnn").portfolio] == names
 
 
