@@ -24,7 +24,7 @@ from pipeline.records import (
     TrialTask,
 )
 from pipeline.search.checkpoints import FREE_FLOOR_MB, MODEL, NEW_MODEL, drop_files, pulse_path
-from pipeline.search.health import Health, check_stop_file
+from pipeline.search.health import CURES, Health, check_stop_file
 from pipeline.search.ranking import knee, pareto_front, ranked, winner
 from pipeline.search.store import DIED, DONE, FINAL_TRIAL, StudyStore
 from pipeline.search.study import Study
@@ -308,12 +308,13 @@ def count_states(trials: list[TrialRow]) -> dict[str, int]:
 
 def no_winner(store: StudyStore) -> str:
     """Return why there is no winner, with the commonest reason and what to do."""
-    rows, limits = store.trials(), store.facts().get("limits") or {}
-    reasons = Counter(row.reason or row.state for row in rows)
-    commonest = f"; most often: {reasons.most_common(1)[0][0]}" if reasons else ""
-    is_too_slow = limits.get("max_latency_ms") and any(row.state == INFEASIBLE for row in rows)
-    cure = "raise --max-latency-ms" if is_too_slow else "give it more time (--budget)"
+    rows = store.trials()
+    failures = Counter((row.state, row.reason) for row in rows if row.reason)
+    reason, cure = "", "give it more time (--budget) or a smaller space (--space tiny)"
+    if failures:
+        state, text = max(failures, key=failures.__getitem__)
+        reason, cure = f"; most often {state}: {text}", CURES.get(state, cure)
     return (
-        f"study {store.get('study')}: none of {len(rows)} trial(s) finished{commonest}; expected at least one; {cure} "
-        "or take a smaller space (--space tiny), and run it again"
+        f"study {store.get('study')}: none of {len(rows)} trial(s) finished{reason}; expected at least one; {cure}; "
+        "then run it again"
     )

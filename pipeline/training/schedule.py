@@ -50,3 +50,10 @@ def set_length(optimizer: Any, num_updates: int) -> None:
     for variable in optimizer.variables:
         if variable.name == LENGTH:
             variable.assign(float(num_updates))
+
+
+def highest_rate(optimizer: Any) -> float:
+    """Return the peak of an optimizer's OneCycle; of one that a user's model brings, the rate of the moment."""
+    if any(variable.name == LENGTH for variable in optimizer.variables):
+        return float(optimizer.get_config()["learning_rate"]["config"]["peak"])
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))

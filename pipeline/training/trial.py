@@ -26,7 +26,7 @@ from pipeline.training.determinism import make_deterministic
 from pipeline.training.images import EpochBatches, Labelled, Steps, plan_steps
 from pipeline.training.metrics import NOTHING, measure_logits
 from pipeline.training.recipe import compile_model, log_priors
-from pipeline.training.schedule import set_length
+from pipeline.training.schedule import highest_rate, set_length
 from pipeline.training.watch import CAUSES, Watch
 
 Report = Callable[[EpochRow], None]
@@ -184,7 +184,7 @@ class Progress(keras.callbacks.Callback):
             raise self.stopped(self.watch.cause() or STOPPED, part)
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         if not math.isfinite(part.loss):
-            raise TrialFailed(FAILED, f"the loss became {part.loss} in epoch {epoch + 1} (learning rate {rate:.2g})")
+            raise self.not_finite("the loss", part.loss, epoch)
         row = self.evaluated(part, rate)
         self.report(row)
         if self.validation is not None:
@@ -235,9 +235,12 @@ class Progress(keras.callbacks.Callback):
         for name in ("val_loss", self.setting.objective):
             value = getattr(row, name)
             if not math.isfinite(value):
-                raise TrialFailed(
-                    FAILED, f"{name} became {value} in epoch {epoch + 1} (learning rate {row.learning_rate:.2g})"
-                )
+                raise self.not_finite(name, value, epoch)
+
+    def not_finite(self, name: str, value: float, epoch: int) -> TrialFailed:
+        """Return what to raise where a figure is not a number."""
+        rate = highest_rate(self.model.optimizer)
+        return TrialFailed(FAILED, f"{name} became {value} in epoch {epoch + 1} (learning rate up to {rate:.2g})")
 
     def stopped(self, state: str, position: Position) -> TrialFailed:
         """Return what to raise where a training stops before its end."""
