@@ -41,6 +41,8 @@ PEERS = {
     "optuna": ("keras-tuner", "optuna_plain.py"),
     "optuna tuned": ("keras-tuner", "optuna_plain.py", "--tuned"),
 }
+OWN = {"pipeline": (), "pipeline, flips averaged": ("--average-flips",)}
+"""This pipeline with what options."""
 PATIENCE_SECONDS = 300  # a peer that is this late is ended
 
 
@@ -53,7 +55,7 @@ def main() -> None:
     run.add_argument("folder", type=Path)
     run.add_argument("--seconds", type=int, default=600)
     run.add_argument("--seeds", type=int, nargs="+", default=[0])
-    run.add_argument("--tools", nargs="+", default=["pipeline", *PEERS])
+    run.add_argument("--tools", nargs="+", default=[*OWN, *PEERS])
     run.add_argument("--work", type=Path, default=Path(tempfile.gettempdir(), "search-vs-peers"))
     commands.add_parser("table")
     options = parser.parse_args()
@@ -62,33 +64,39 @@ def main() -> None:
         return show_table()
     for seed in options.seeds:
         for tool in options.tools:
-            target = CELLS / f"{options.set}-{options.seconds}s-{tool.replace(' ', '-')}-{seed}.json"
+            target = CELLS / f"{options.set}-{options.seconds}s-{slug(tool)}-{seed}.json"
             if target.exists():
                 continue
-            cell = run_pipeline(options, seed) if tool == "pipeline" else run_peer(options, tool, seed)
+            cell = run_pipeline(options, tool, seed) if tool in OWN else run_peer(options, tool, seed)
             cell |= {"set": options.set, "machine": describe_machine()}
             target.write_text(json.dumps(cell, indent=1) + "\n")
             print(f"{target.stem}: test {cell['test_accuracy']:.4f} after {cell['wall_seconds']} s", flush=True)
     return None
 
 
-def run_pipeline(options: argparse.Namespace, seed: int) -> dict[str, Any]:
+def slug(tool: str) -> str:
+    """Return the name of a tool as part of a file name."""
+    return tool.replace(",", "").replace(" ", "-")
+
+
+def run_pipeline(options: argparse.Namespace, tool: str, seed: int) -> dict[str, Any]:
     """Search with `pipeline search` in a folder of its own and return the cell."""
     script = str(Path(sys.executable).with_name("pipeline"))
     budget = ["--budget", f"{options.seconds}s", "--seed", str(seed), "--name", "cell", "--allow-leak", "--json"]
     with tempfile.TemporaryDirectory() as folder:
         started, began = time.monotonic(), time.time()
-        command = [script, "search", str(options.folder.absolute()), *budget]
+        command = [script, "search", str(options.folder.absolute()), *budget, *OWN[tool]]
         done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, check=True)
         seconds = time.monotonic() - started
         curve = curve_of(Path(folder, "mlruns/studies/cell/study.db"), began)
     facts = json.loads(done.stdout)
     test = facts["test"]
     return {
-        "tool": "pipeline", "seed": seed, "budget_seconds": options.seconds, "wall_seconds": round(seconds, 1),
+        "tool": tool, "seed": seed, "budget_seconds": options.seconds, "wall_seconds": round(seconds, 1),
         "test_accuracy": test.get("leaked", {}).get("accuracy_with", test["accuracy"]),  # of all test images, as peers
         "test_accuracy_without_copies": test["accuracy"], "val_accuracy": facts["winner"]["val_accuracy"],
         "num_params": facts["winner"]["num_params"], "winner": facts["winner"]["params"], "trials": facts["trials"],
+        **{name: facts[name] for name in ("flip_average",) if name in facts},
         "curve": curve, "versions": installed(),
     }  # fmt: skip
 
@@ -171,13 +179,13 @@ def show_table() -> None:
         draw(f"{name}-{seconds}s", tools)
     print()
     for (name, seconds), tools in groups.items():
-        if "pipeline" in tools and len(tools) > 1:
+        if "pipeline" in tools and set(tools) - set(OWN):
             print(f"{name}, {seconds} s: {against_best_peer(tools)}")
 
 
 def against_best_peer(tools: dict[str, list[dict[str, Any]]]) -> str:
     """Return how this pipeline compares with the peer of the best test accuracy: errors, and time to its level."""
-    peers = [tool for tool in tools if tool != "pipeline"]
+    peers = [tool for tool in tools if tool not in OWN]
     best = max(peers, key=lambda tool: median_of(tools[tool], "test_accuracy"))
     own_error, peer_error = (1 - median_of(tools[tool], "test_accuracy") for tool in ("pipeline", best))
     level = median_of(tools[best], "val_accuracy")

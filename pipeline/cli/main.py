@@ -13,6 +13,7 @@ import click
 
 import pipeline
 from pipeline.errors import InvalidUsage, PipelineError, StoppedEarly
+from pipeline.models.backbones import MODELS, weights_folder
 from pipeline.text import printable
 
 COMMANDS = {
@@ -101,6 +102,7 @@ def cli() -> None:
 def main() -> None:
     """Run the console script."""
     # Keras obeys a settings file and Matplotlib writes a list of fonts: in the workspace, not in the home folder.
+    os.environ[MODELS] = str(weights_folder())
     cache = Path.cwd() / "mlruns" / "cache"
     os.environ["KERAS_HOME"] = str(cache / "keras")
     os.environ["MPLCONFIGDIR"] = str(cache / "matplotlib")

@@ -154,6 +154,7 @@ def print_result(facts: dict[str, Any]) -> None:
             **({"with leaks": inflated(test)} if leaked else {}),
             **other_figures(test),
             **({"against default": gain_text(facts["search_gain"])} if "search_gain" in facts else {}),
+            **averaging_line(facts),
             **probabilities_line(facts.get("temperature")),
             **robustness_line(facts.get("robustness")),
             **latency_line(facts.get("latency")),
@@ -185,6 +186,14 @@ def chosen_by(facts: dict[str, Any]) -> str:
         return f"{score:.4f}"
     low, high = facts["validation"]["ci95"]
     return f"{score:.4f} ({low:.4f} to {high:.4f}, chosen by it)"
+
+
+def averaging_line(facts: dict[str, Any]) -> dict[str, str]:
+    """Return what became of flip averaging, in one line; nothing if nobody asked for it."""
+    from pipeline.search.flip_average import average_text
+
+    average = facts.get("flip_average")
+    return {} if average is None else {"flip averaging": average_text(average, facts["objective"])}
 
 
 def probabilities_line(temperature: dict[str, Any] | None) -> dict[str, str]:

@@ -24,6 +24,7 @@ from pipeline.errors import StoppedEarly, TrackingError
 from pipeline.files import is_disk_full, locked
 from pipeline.machine import Resources, check_backend, has_bfloat16, num_cores
 from pipeline.models.cost import dense_params
+from pipeline.models.plan import has_backbone
 from pipeline.records import TrialRow
 from pipeline.search import setup
 from pipeline.search.baseline import is_trained, train_baseline
@@ -32,7 +33,7 @@ from pipeline.search.checkpoints import check_free_space
 from pipeline.search.engine import LocalEngine
 from pipeline.search.fork import fork_study
 from pipeline.search.health import forget_stop
-from pipeline.search.job import Finished, chosen, count_states, finish, pick_trial, run_trials
+from pipeline.search.job import Finished, chosen, count_states, finish, num_views, pick_trial, run_trials
 from pipeline.search.mirroring import BackgroundMirror
 from pipeline.search.pace import Pace, Terms
 from pipeline.search.probe import Speed, measure_speed
@@ -339,7 +340,7 @@ class Search:
                 "params": best.params,
                 objective.name: best.score,
                 "num_params": best.num_params,
-                "mflops": best.mflops,
+                "mflops": num_views(finished.more) * best.mflops,
                 **self.dense_equivalent(best),
                 "epochs": finished.epochs,
             },
@@ -357,8 +358,8 @@ class Search:
         }
 
     def dense_equivalent(self, best: TrialRow) -> dict[str, int]:
-        """Return how many weights the winner had if none were shared; nothing for a network of the user's own code."""
-        if self.plan.space.builder is not None:
+        """Return how many weights the winner had if none were shared; nothing where layers are not our plan."""
+        if self.plan.space.builder is not None or has_backbone(best.params):
             return {}
         return {"dense_params": dense_params(best.params, self.plan.spec.shape, len(self.plan.source.classes))}
 

@@ -97,6 +97,12 @@ OPTIONS = (
         "accuracy.",
     ),
     click.option(
+        "--average-flips",
+        is_flag=True,
+        help="Label each image by the mean for it and its mirror image, if that is better on the validation images; "
+        "scoring takes twice as long.",
+    ),
+    click.option(
         "--precision",
         type=click.Choice(PRECISIONS),
         default="auto",

@@ -1,5 +1,6 @@
 """What a call of `pipeline search` means: which study, data, space, limits and processes; nothing is written yet."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from pipeline.data.sources import open_source, source_name
 from pipeline.errors import DataError, InvalidUsage, StoppedEarly
 from pipeline.files import is_locked, lock_owner
 from pipeline.machine import Resources, has_bfloat16, hide_gpus, share_resources
+from pipeline.models.backbones import fetch_weights, refusal
 from pipeline.records import ImageSpec, Objective
 from pipeline.search import setup
 from pipeline.search.pace import Limits, Terms
@@ -62,7 +64,9 @@ class Plan:
     def terms(self, spec: ImageSpec, counts: dict[str, int]) -> Terms:
         """Return what is fixed for the study, by what is known of the images."""
         workforce = setup.make_workforce(self.resources)
-        return setup.make_terms(self.space, spec, len(self.source.classes), counts, self.request, workforce)
+        terms = setup.make_terms(self.space, spec, len(self.source.classes), counts, self.request, workforce)
+        num_views = 2 if self.options["average_flips"] else 1
+        return dataclasses.replace(terms, num_test_images=num_views * terms.num_test_images)
 
     def resume_command(self) -> str:
         """Return what to type to continue this search; its options are remembered."""
@@ -115,9 +119,11 @@ def make_plan(call: Call) -> Plan:
     resources = share_resources(options["workers"], options["trials_per_gpu"])
     hide_gpus()
     space = open_space(options["space"], spec.shape, len(source.classes))
+    fetch_weights(name for name in space.backbones() if not refusal(name, spec.shape))
     if options["augment"] != "auto":
         space = space.with_fixed("augment", options["augment"])
     objective, reason = choose_objective(options, source)
+    check_averaging(options)
     options = {key: value for key, value in options.items() if key not in CALL_ONLY}
     options |= {"data": data, "objective": objective.name}
     request = setup.Request(
@@ -198,6 +204,19 @@ def check_precision(options: dict[str, Any]) -> None:
         raise InvalidUsage(
             "--precision bfloat16: this machine has no GPU, and neither avx512_bf16 nor amx_bf16 among the flags in "
             "/proc/cpuinfo; expected one of them; leave --precision at auto"
+        )
+
+
+def check_averaging(options: dict[str, Any]) -> None:
+    """Refuse to double the cost that is to be as small as possible.
+
+    Raises:
+        InvalidUsage: --average-flips with a second objective that counts work.
+    """
+    if options["average_flips"] and options["minimise"] in ("mflops", "latency"):
+        raise InvalidUsage(
+            f"--average-flips does twice the work, and --minimise {options['minimise']} as little as possible; "
+            "expected one of them; leave one out"
         )
 
 

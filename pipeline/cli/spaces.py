@@ -22,6 +22,7 @@ from pipeline.cli.values import ImageShape
 from pipeline.errors import SpaceError
 from pipeline.search.spaces import open_space
 from pipeline.space import DEFAULTS, Param, SearchSpace, builtin_spaces, builtin_text, is_active, load_space
+from pipeline.space.params import BODY, THAWING
 
 
 @click.group(name="spaces")
@@ -97,8 +98,7 @@ def show_command(space: str, image_shape: tuple[int, int, int], num_classes: int
     result(f"{loaded.name}: {loaded.description}\n" if loaded.description else f"{loaded.name}\n")
     rows = [[p.name, p.kind, shown_range(p), shown_value(p.default), shown_condition(p)] for p in loaded.params]
     result(table(["parameter", "kind", "range", "default", "condition"], rows))
-    known = DEFAULTS if loaded.builder is None else {name: DEFAULTS[name] for name in ("batch_size", "augment")}
-    left_out = [f"{name} {shown_value(value)}" for name, value in known.items() if name not in loaded.names()]
+    left_out = [f"{name} {shown_value(DEFAULTS[name])}" for name in known_names(loaded) if name not in loaded.names()]
     if left_out:
         result(f"\nNot varied: {', '.join(left_out)}")
     result(f"\nSize: {shown_size(loaded)} configurations")
@@ -111,7 +111,20 @@ def show_command(space: str, image_shape: tuple[int, int, int], num_classes: int
     if loaded.portfolio:
         rows = [[name, shown_changes(params, loaded)] for name, params in loaded.portfolio]
         result("\n" + table(["portfolio", "changes of the defaults"], rows))
+    if loaded.backbones():
+        return next_steps(
+            (f"pipeline search FOLDER --space {quoted(space)} --image-size 96", "search it on your images")
+        )
     return next_steps((f"pipeline search digits --space {quoted(space)}", "search it on the built-in digits"))
+
+
+def known_names(space: SearchSpace) -> list[str]:
+    """Return the hyperparameters that can change something in the networks and trainings of a space."""
+    if space.builder is not None:
+        return ["batch_size", "augment"]
+    backbones = [value for param in space.params if param.name == "backbone" for value in param.values] or ["none"]
+    unused = {*(THAWING if not space.backbones() else ()), *(BODY if "none" not in backbones else ())}
+    return [name for name in DEFAULTS if name not in unused]
 
 
 @command.command(name="init")

@@ -16,6 +16,8 @@ from pipeline.data.label_errors import LabelErrors, find_label_errors
 from pipeline.data.source import SPLITS, encodable
 from pipeline.files import locked, write_text
 from pipeline.machine import check_backend, share_resources
+from pipeline.models.backbones import fetch_weights
+from pipeline.parts import BACKBONES
 from pipeline.records import ImageSpec
 from pipeline.search import crossfit
 from pipeline.search.engine import LocalEngine
@@ -79,6 +81,7 @@ class SuspectsJob:
                 f"study {self.study}: training trial {plan.trial} again, {len(missing)} of {plan.num_folds} folds, "
                 f"{plan.epochs} epoch(s) each: about {format_seconds(seconds)}"
             )
+            fetch_weights([name] if (name := plan.params.get("backbone", "none")) in BACKBONES else [])
             self.run_folds(plan, missing)
 
     def run_folds(self, plan: crossfit.CrossFit, missing: list[int]) -> None:

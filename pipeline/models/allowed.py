@@ -53,8 +53,8 @@ ALLOWED_LAYER_MODULES = (
     "keras.src.models.functional",
     "keras.src.models.sequential",
 )
-# Arithmetic without a layer of its own: the root of the head gem.
-ALLOWED_OPERATIONS = (("keras.src.ops.numpy", "Power"),)
+# Arithmetic without a layer of its own: the root of the head gem, the mirror image of flip averaging.
+ALLOWED_OPERATIONS = (("keras.src.ops.numpy", "Power"), ("keras.src.ops.numpy", "Flip"))
 # Values that carry numbers only; a callable is never among them.
 ALLOWED_VALUE_MODULES = ("keras.initializers", "keras.regularizers", "keras.constraints")
 ALLOWED_VALUES = ("__keras_tensor__", "__tuple__", "__tensor__", "__numpy__", "DTypePolicy")

@@ -1,5 +1,6 @@
 """The plan of a network as a `keras.Model`: pixels in, normalisation inside, logits out."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -7,14 +8,17 @@ from typing import Any
 
 import keras
 
+from pipeline.models.backbones import make_backbone, weights_path
+from pipeline.models.cost import Cost
 from pipeline.models.plan import plan_layers
-from pipeline.parts import Layer, scaled
+from pipeline.parts import BACKBONES, Layer, scaled
 from pipeline.space import Builder
 
 BATCH_NORM_MOMENTUM = (
     0.9  # short trainings need faster statistics than Keras' 0.99; airbench and hlb-CIFAR10 use <= 0.9
 )
 NUM_GROUPS = 8  # of channels that are normalised together; widths are multiples of it
+LARGEST = {"uint8": 255, "uint16": 65535}  # pixel values
 SMALLEST_CUBE = 1e-6  # the slope of a cube root is infinite at 0
 
 BUILDERS: dict[str, Callable[[Layer], Any]] = {
@@ -35,6 +39,7 @@ BUILDERS: dict[str, Callable[[Layer], Any]] = {
         depthwise_initializer="he_normal",
         name=layer.name,
     ),
+    "backbone": lambda layer: partial(pretrained, layer),
     "resize": lambda layer: partial(resized, layer),
     "batch_norm": lambda layer: keras.layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=layer.name),
     "group_norm": lambda layer: keras.layers.GroupNormalization(NUM_GROUPS, name=layer.name),
@@ -65,6 +70,12 @@ def padding(layer: Layer) -> str:
     return "same" if layer.stride == 1 else "valid"
 
 
+def pretrained(layer: Layer, inputs: Any) -> Any:
+    """Return the features of a pretrained network."""
+    rgb = keras.layers.Concatenate(name="grey_as_rgb")([inputs] * 3) if inputs.shape[-1] == 1 else inputs
+    return make_backbone(layer.name, rgb.shape[1:], weights_path(layer.name))(rgb)
+
+
 def resized(layer: Layer, inputs: Any) -> Any:
     """Return images (batch, height, width, channels) made smaller by the share `layer.rate`."""
     height, width = (scaled(side, layer.rate) for side in inputs.shape[1:3])
@@ -85,10 +96,25 @@ class Pixels:
     mean: Sequence[float]
     std: Sequence[float]
 
-    def scale(self) -> list[float]:
-        """Return the factor of each channel; a constant channel must not be divided by zero, nor its noise blown up."""
+    def within(self, low: float, high: float) -> tuple[list[float], list[float]]:
+        """Return factor and offset of each channel such that pixels go from `low` to `high`.
+
+        Of float32 pixels no range is known: two standard deviations around the mean go there.
+        """
+        if self.dtype in LARGEST:
+            return [(high - low) / LARGEST[self.dtype]] * len(self.mean), [low] * len(self.mean)
+        part, middle = (high - low) / 4, (high + low) / 2
+        scale, offset = self.standard()
+        return [part * value for value in scale], [part * value + middle for value in offset]
+
+    def standard(self) -> tuple[list[float], list[float]]:
+        """Return factor and offset of each channel to mean 0 and deviation 1.
+
+        A constant channel must not be divided by zero, nor its noise blown up.
+        """
         smallest = 1e-12 if self.dtype == "float32" else 1.0
-        return [1.0 / max(value, smallest) for value in self.std]
+        scale = [1.0 / max(value, smallest) for value in self.std]
+        return scale, [-value * factor for value, factor in zip(self.mean, scale, strict=True)]
 
 
 def build(params: Mapping[str, Any], pixels: Pixels, num_classes: int, builder: Builder | None = None) -> keras.Model:
@@ -101,8 +127,8 @@ def build(params: Mapping[str, Any], pixels: Pixels, num_classes: int, builder: 
 
         return build_hypermodel(builder, preset(params), pixels.shape, num_classes)
     inputs = keras.Input(pixels.shape, dtype=pixels.dtype, name="image")
-    scale = pixels.scale()
-    offset = [-value * factor for value, factor in zip(pixels.mean, scale, strict=True)]
+    backbone = BACKBONES.get(params.get("backbone", "none"))
+    scale, offset = pixels.standard() if backbone is None else pixels.within(*backbone.pixels)
     if len(scale) == 1:
         outputs = keras.layers.Rescaling(scale[0], offset[0], name="normalise")(inputs)
     else:
@@ -114,6 +140,17 @@ def build(params: Mapping[str, Any], pixels: Pixels, num_classes: int, builder: 
     return keras.Model(inputs, outputs, name="cnn")
 
 
+def flip_averaged(model: keras.Model) -> keras.Model:
+    """Return a model of the same weights whose logits are the mean for an image and its mirror image; twice the work.
+
+    It takes what `model` takes: pixels (batch, height, width, channels).
+    """
+    network = keras.Model(model.inputs[0], model.outputs[0], name="network")  # whatever a user called it
+    image = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name="image")
+    logits = [network(image), network(keras.ops.flip(image, axis=2))]
+    return keras.Model(image, keras.layers.Average(name="mean_of_both")(logits), name="flip_averaged")
+
+
 def leaves(model: keras.Model) -> Iterator[Any]:
     """Yield the layers of a model, and of the models in it."""
     for layer in model.layers:
@@ -121,3 +158,19 @@ def leaves(model: keras.Model) -> Iterator[Any]:
             yield from leaves(layer)
         else:
             yield layer
+
+
+def measure_model(model: keras.Model) -> Cost:
+    """Return the cost of a built model; a layer that is used several times counts once.
+
+    Each weight of a convolution multiplies once at each place of its output, each weight of a dense layer once.
+    """
+    shapes, flops = [], dict.fromkeys(("kernel", "depthwise_kernel", "pointwise_kernel"), 0)
+    for layer in leaves(model):
+        output = tuple(layer.output.shape[1:])
+        for name in flops:
+            if (kernel := getattr(layer, name, None)) is not None:
+                kind = "depthwise_kernel" if isinstance(layer, keras.layers.DepthwiseConv2D) else name
+                flops[kind] += 2 * math.prod(kernel.shape) * math.prod(output[:-1])
+        shapes.append((layer.name, output))
+    return Cost(model.count_params(), sum(flops.values()), tuple(shapes), flops["depthwise_kernel"])

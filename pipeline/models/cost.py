@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.models.backbones import measure_backbone
 from pipeline.models.plan import plan_layers
 from pipeline.parts import Layer, scaled
 from pipeline.space import Builder
@@ -55,7 +56,7 @@ def measure(
         num_weights, num_multiplications, given = measure_layer(layer, shape)
         num_params += num_weights
         flops += 2 * num_multiplications
-        depthwise_flops += 2 * num_multiplications * (layer.kind == "depthwise")
+        depthwise_flops += depthwise_part(layer, shape, 2 * num_multiplications)
         shapes.append((layer.name, given))
     return Cost(num_params, flops, tuple(shapes), depthwise_flops)
 
@@ -86,6 +87,13 @@ def taken_shapes(
         shapes[layer.name] = shape = measure_layer(layer, shape)[2]
 
 
+def depthwise_part(layer: Layer, shape: Shape, flops: int) -> int:
+    """Return how many of the FLOPs of a layer are spent on channels by themselves."""
+    if layer.kind == "backbone":
+        return measure_backbone(layer.name, shape)[2]
+    return flops if layer.kind == "depthwise" else 0
+
+
 def measure_layer(layer: Layer, shape: Shape) -> tuple[int, int, Shape]:
     """Return (weights, multiplications, output shape) of one layer on one image."""
     if layer.kind == "conv":
@@ -95,6 +103,9 @@ def measure_layer(layer: Layer, shape: Shape) -> tuple[int, int, Shape]:
     if layer.kind == "depthwise":
         weights = layer.kernel**2 * shape[2]
         return weights + layer.use_bias * shape[2], shape[0] * shape[1] * weights, shape
+    if layer.kind == "backbone":
+        num_weights, flops, _, given = measure_backbone(layer.name, shape)
+        return num_weights, flops // 2, given
     if layer.kind == "resize":
         return 0, 0, (scaled(shape[0], layer.rate), scaled(shape[1], layer.rate), shape[2])
     if layer.kind in ("max_pool", "avg_pool"):

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import inspect
-import math
 import sys
 import traceback
 import types
@@ -18,7 +17,7 @@ import pipeline
 from pipeline.errors import SpaceError
 from pipeline.files import sha256_file
 from pipeline.models.allowed import foreign_classes
-from pipeline.models.build import leaves
+from pipeline.models.build import measure_model
 from pipeline.models.cost import Cost, ImpossibleNetwork
 from pipeline.space import Builder
 
@@ -86,22 +85,6 @@ def measure_hypermodel(
         return outlined(builder, preset(dict(params)), image_shape, num_classes, measure_model)
     except SpaceError as error:
         raise ImpossibleNetwork(str(error)) from error
-
-
-def measure_model(model: keras.Model) -> Cost:
-    """Return the cost of a built model; a layer that is used several times counts once.
-
-    Each weight of a convolution multiplies once at each place of its output, each weight of a dense layer once.
-    """
-    shapes, flops = [], dict.fromkeys(("kernel", "depthwise_kernel", "pointwise_kernel"), 0)
-    for layer in leaves(model):
-        output = tuple(layer.output.shape[1:])
-        for name in flops:
-            if (kernel := getattr(layer, name, None)) is not None:
-                kind = "depthwise_kernel" if isinstance(layer, keras.layers.DepthwiseConv2D) else name
-                flops[kind] += 2 * math.prod(kernel.shape) * math.prod(output[:-1])
-        shapes.append((layer.name, output))
-    return Cost(model.count_params(), sum(flops.values()), tuple(shapes), flops["depthwise_kernel"])
 
 
 def preset(params: Mapping[str, Any]) -> kt.HyperParameters:

@@ -1,7 +1,8 @@
 """The layers of a network as plain values, made from hyperparameters alone: what is built and what is counted.
 
 A network is: normalise, a stem, then `depth` stages of blocks with a pooling between or in them, then a head that ends
-in logits. `build` turns the plan into Keras layers and `cost` into shapes, parameters and FLOPs, so both see one truth.
+in logits. With a `backbone` that network, trained before, takes the place of stem and stages. `build` turns the plan
+into Keras layers and `cost` into shapes, parameters and FLOPs, so both see one truth.
 """
 
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ def plan_layers(params: Mapping[str, Any], num_classes: int) -> list[Layer]:
     values = complete(params)
     style = Style(values["kernel_size"], values["norm"], values["activation"], values["squeeze_excite"])
     layers = [Layer("resize", "resize", rate=values["resolution"])] if values["resolution"] < 1 else []
+    if has_backbone(values):
+        return [*layers, Layer("backbone", values["backbone"]), *head(values, num_classes)]
     width = stage_filters(values["filters"], values["filters_growth"], 0)
     if values["block"] != "plain":  # which is a stem by itself
         layers += conv("stem", width, style, kernel=3)
@@ -30,6 +33,11 @@ def plan_layers(params: Mapping[str, Any], num_classes: int) -> list[Layer]:
             if is_pooled(values, stage, index):
                 layers += POOLINGS[values["pooling"]](f"stage{stage + 1}_pool", filters, style)
     return layers + head(values, num_classes)
+
+
+def has_backbone(params: Mapping[str, Any]) -> bool:
+    """Tell whether a configuration begins with a network that was trained before."""
+    return bool(params.get("backbone", "none") != "none")
 
 
 def is_pooled(values: Mapping[str, Any], stage: int, index: int) -> bool:

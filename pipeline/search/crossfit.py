@@ -24,9 +24,10 @@ from pipeline.files import replacing, sha256_file, write_json
 from pipeline.records import TrialTask
 from pipeline.search.budget import SECONDS_PER_TRIAL, STARTUP_SECONDS, TRAIN_FORWARD_RATIO
 from pipeline.search.engine import LocalEngine, describe_exit
+from pipeline.search.rungs import labelled, setting, stored_dataset
 from pipeline.search.seeds import trial_seed
 from pipeline.search.store import FINAL_TRIAL, StudyStore
-from pipeline.search.worker import labelled, setting, stored_dataset, warm_up
+from pipeline.search.worker import warm_up
 
 RUNG = 100  # above the rungs of any study: the seeds of the folds differ from those of all trials
 

@@ -30,7 +30,9 @@ from pipeline.search.store import DIED, DONE, FINAL_TRIAL, StudyStore
 from pipeline.search.study import Study
 
 POLL_SECONDS = 0.5
-EXTRAS = ("validation", "temperature", "search_gain", "robustness", "latency", "slices", "planned_epochs")
+EXTRAS = (
+    "validation", "flip_average", "temperature", "search_gain", "robustness", "latency", "slices", "planned_epochs",
+)  # fmt: skip
 COUNTED = {
     "completed": COMPLETED, "pruned": PRUNED, "failed": FAILED, "infeasible": INFEASIBLE, "crashed": CRASHED,
     "timeout": TIMEOUT,
@@ -273,7 +275,7 @@ def write_model_facts(study: Study, best: TrialRow, epochs: int, found: dict[str
         "image": store.get("image"),
         "params": best.params,
         "num_params": best.num_params,
-        "mflops": best.mflops,
+        "mflops": num_views(found) * best.mflops,
         "epochs": epochs,
         "planned_epochs": epochs,
         "study": store.get("study"),
@@ -284,6 +286,11 @@ def write_model_facts(study: Study, best: TrialRow, epochs: int, found: dict[str
         **found,
     }
     write_bundle(store.path.parent / NEW_MODEL, facts)
+
+
+def num_views(found: dict[str, Any]) -> int:
+    """Return how often the network looks at each image: at its mirror image too where flip averaging was kept."""
+    return 2 if found.get("flip_average", {}).get("is_kept") else 1
 
 
 def finished_model(study: Study) -> Finished:

@@ -13,15 +13,23 @@ def open_space(
 ) -> SearchSpace:
     """Return the space; the user's own code is run, for images (height, width, channels), which imports Keras.
 
+    Pretrained networks are measured by building them, which imports Keras too.
+
     Raises:
         InvalidUsage: code needs a Keras backend that is not installed.
         SpaceError: there is no such space, or it cannot be used.
     """
+    from pipeline.bundle import native_chatter_hidden
+
     if not is_code(name):
-        return load_space(name)
+        space = load_space(name)
+        if space.backbones():
+            check_backend()
+            with native_chatter_hidden():
+                import keras  # noqa: F401
+        return space
     builder = read_builder(name)
     check_backend()
-    from pipeline.bundle import native_chatter_hidden
 
     with native_chatter_hidden():
         from pipeline.search.hypermodels import load_hypermodel

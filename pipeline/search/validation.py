@@ -3,8 +3,9 @@
 import zipfile
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,29 +31,47 @@ def is_top_rung(task: TrialTask, facts: dict[str, Any]) -> bool:
     return task.rung == len(facts.get("rungs") or ()) - 1
 
 
-def predicted(task: TrialTask, facts: dict[str, Any], model: Any, validation: Any) -> list[NDArray[Any]]:
-    """Return logits and labels of the validation images of a training of the highest rung, else nothing."""
+class Predictions(NamedTuple):
+    """Logits float32 (num_images, num_classes) and labels int32 (num_images,) of images that did not train a network.
+
+    `averaged` are the means of these logits and those of the mirror images, None where nobody asked for them.
+    """
+
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    averaged: NDArray[np.float32] | None
+
+
+def predicted(task: TrialTask, facts: dict[str, Any], model: Any, validation: Any) -> Predictions | None:
+    """Return what a network says of the validation images after a training of the highest rung, else nothing."""
     if not is_top_rung(task, facts):
-        return []
+        return None
+    from pipeline.models.flipped import both_answers
     from pipeline.models.predict import predict_logits
 
     with closing(going_on(pulse_path(task.study_path, task.attempt))) as pulse:
-        return [predict_logits(model, validation.images, on_batch=pulse.touch), validation.labels]
+        predict = partial(predict_logits, model, on_batch=pulse.touch)
+        if not facts.get("options", {}).get("average_flips"):
+            return Predictions(predict(validation.images), validation.labels, None)
+        alone, averaged = both_answers(predict, validation.images)
+        return Predictions(alone, validation.labels, averaged)
 
 
-def keep(task: TrialTask, parts: list[list[NDArray[Any]]]) -> None:
+def keep(task: TrialTask, parts: list[Predictions | None]) -> None:
     """Write what one network, or the networks of all folds, said of images that they did not train on."""
-    if not all(parts):
+    whole = [part for part in parts if part is not None]
+    if len(whole) < len(parts):
         return
     path = logits_path(task.study_path, task.number)
     path.parent.mkdir(exist_ok=True)
-    logits, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    columns = zip(Predictions._fields, zip(*whole, strict=True), strict=True)
+    arrays: dict[str, Any] = {name: np.concatenate(values) for name, values in columns if values[0] is not None}
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, logits=logits, labels=labels)
+        np.savez(file, **arrays)
 
 
-def read(study_path: str | Path, number: int) -> tuple[NDArray[np.float32], NDArray[np.int32]] | None:
-    """Return the validation logits and labels of a trial; None if it has not finished the highest rung.
+def read(study_path: str | Path, number: int) -> Predictions | None:
+    """Return what a trial said of the validation images; None if it has not finished the highest rung.
 
     Raises:
         ValueError, OSError, ...: one of DAMAGES, the file is damaged.
@@ -61,14 +80,17 @@ def read(study_path: str | Path, number: int) -> tuple[NDArray[np.float32], NDAr
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as stored:
-        return stored["logits"], stored["labels"]
+        return Predictions(stored["logits"], stored["labels"], stored.get("averaged"))
 
 
-def judge_validation(study_path: str | Path, number: int, objective: str) -> tuple[dict[str, Any], Temperature]:
+def judge_validation(
+    study_path: str | Path, number: int, objective: str, is_flip_averaged: bool = False
+) -> tuple[dict[str, Any], Temperature]:
     """Return value and 95 % interval of a trial's objective on the validation images, and the temperature for it.
 
-    The interval says nothing of the luck by which the best of many trials was chosen on these very images. Without
-    logits there is no interval, and the temperature is 1, with the reason.
+    The interval says nothing of the luck by which the best of many trials was chosen on these very images, by its
+    logits alone; the temperature is for the logits that the winner gives. Without logits there is no interval, and the
+    temperature is 1, with the reason.
     """
     reason = "the winner has not finished the highest rung, whose logits are kept"
     try:
@@ -77,8 +99,9 @@ def judge_validation(study_path: str | Path, number: int, objective: str) -> tup
         stored, reason = None, f"{logits_path(study_path, number)} is damaged"
     if stored is None:
         return {}, Temperature(1.0, 0, 0.0, 0.0, reason)
-    figures = measure_with_intervals(*stored)
-    return figures.get(objective.removeprefix("val_"), {}), choose_temperature(*stored)
+    logits = stored.averaged if is_flip_averaged and stored.averaged is not None else stored.logits
+    figures = measure_with_intervals(stored.logits, stored.labels)
+    return figures.get(objective.removeprefix("val_"), {}), choose_temperature(logits, stored.labels)
 
 
 def describe_temperature(

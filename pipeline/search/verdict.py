@@ -33,9 +33,10 @@ def judge_winner(
     itself did, so that it has none left to fit one to.
     """
     counted = is_clean if is_clean.any() else np.ones(len(labels), bool)
-    validation, temperature = judge_validation(study_path, facts["winner"], facts["objective"])
+    is_flip_averaged = facts.get("flip_average", {}).get("is_kept", False)
+    validation, temperature = judge_validation(study_path, facts["winner"], facts["objective"], is_flip_averaged)
     baseline = facts.get("baseline") or {"reason": "this study has no default network"}
-    kept = baseline_logits(study_path)
+    kept = baseline_logits(study_path, is_flip_averaged)
     if not baseline["reason"]:
         try:
             others = np.load(kept, allow_pickle=False)[counted]

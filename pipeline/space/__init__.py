@@ -61,6 +61,12 @@ class SearchSpace:
         """Return the hyperparameters, each once, in the order of the file."""
         return list(dict.fromkeys(param.name for param in self.params))
 
+    def backbones(self) -> list[str]:
+        """Return the pretrained networks that it may try, each once; in code of the user the name means nothing."""
+        params = [param for param in self.params if param.name == "backbone" and self.builder is None]
+        values = dict.fromkeys(str(value) for param in params for value in param.values)
+        return [name for name in values if name != "none"]
+
     def defaults(self) -> dict[str, Any]:
         """Return the configuration in which every active hyperparameter has its default."""
         return active_defaults(self.params)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import SpaceError
-from pipeline.parts import ACTIVATIONS, BLOCKS, HEADS, NORMS, POOLINGS
+from pipeline.parts import ACTIVATIONS, BACKBONES, BLOCKS, HEADS, NORMS, POOLINGS
 
 Value = bool | int | float | str
 
@@ -40,6 +40,7 @@ SHARE = Known("float", "a number >= 0 and < 1", lambda value: 0 <= value < 1)
 POSITIVE = Known("float", "a number > 0", lambda value: 0 < value <= LARGEST)
 
 KNOWN_PARAMS: dict[str, Known] = {
+    "backbone": one_of("none", *BACKBONES),
     "depth": whole(1),
     "convs_per_stage": whole(1),
     "filters": whole(1),
@@ -58,6 +59,8 @@ KNOWN_PARAMS: dict[str, Known] = {
     "resolution": Known("float", "a number > 0, at most 1", lambda value: 0 < value <= 1),
     "optimizer": one_of("adamw", "sgd", "muon"),
     "learning_rate": POSITIVE,
+    "backbone_rate": Known("float", "a number >= 0, at most 1", lambda value: 0 <= value <= 1),
+    "frozen": SHARE,
     "weight_decay": SHARE,
     "label_smoothing": SHARE,
     "batch_size": whole(1),
@@ -65,6 +68,7 @@ KNOWN_PARAMS: dict[str, Known] = {
 }
 
 DEFAULTS: dict[str, Value] = {
+    "backbone": "none",
     "depth": 3,
     "convs_per_stage": 1,
     "filters": 32,
@@ -83,6 +87,8 @@ DEFAULTS: dict[str, Value] = {
     "resolution": 1.0,
     "optimizer": "muon",
     "learning_rate": 6e-2,
+    "backbone_rate": 0.1,
+    "frozen": 0.3,
     "weight_decay": 6e-5,
     "label_smoothing": 0.1,
     "batch_size": 64,
@@ -105,13 +111,21 @@ def complete(params: Mapping[str, Any]) -> dict[str, Any]:
     return {**DEFAULTS, **params}
 
 
+BODY = (
+    "depth", "convs_per_stage", "filters", "filters_growth", "kernel_size", "block", "squeeze_excite", "norm",
+    "activation", "pooling", "pool_after",
+)  # fmt: skip
+"""The hyperparameters of what a backbone takes the place of."""
 RECIPE = ("optimizer", "learning_rate", "weight_decay", "label_smoothing", "batch_size", "augment")
 """The hyperparameters that say how a network is trained, whoever builds it."""
+THAWING = ("backbone_rate", "frozen")
+"""Those that say how a pretrained part of it is; code of the user may have other uses for these names."""
 
 
 def recipe(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the hyperparameters of RECIPE, those that `params` leaves out at their DEFAULTS."""
-    return {name: params.get(name, DEFAULTS[name]) for name in RECIPE}
+    """Return the hyperparameters of RECIPE, with a backbone those of THAWING; what `params` leaves out at DEFAULTS."""
+    names = RECIPE if params.get("backbone", "none") == "none" else (*RECIPE, *THAWING)
+    return {name: params.get(name, DEFAULTS[name]) for name in names}
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -50,19 +50,37 @@ def muon(rate: Any, decay: float, last_layer: str, parts: dict[str, Any]) -> Any
 OPTIMIZERS: dict[str, Callable[[Any, float, str, dict[str, Any]], Any]] = {"adamw": adamw, "sgd": sgd, "muon": muon}
 
 
-def optimizer(values: Mapping[str, Any], steps: Steps, last_layer: str) -> Any:
+def optimizer(values: Mapping[str, Any], steps: Steps, last_layer: str, pretrained: Sequence[Any] = ()) -> Any:
     """Return the optimizer that `values["optimizer"]` names, for a training of so many steps.
 
     `last_layer` is the path of the layer that gives logits. `values["weight_decay"]` is the part of each kernel that
-    a step at the peak takes away, whatever that peak is.
+    a step at the peak takes away, whatever that peak is. The variables `pretrained` stay as they are for the share
+    `values["frozen"]` of the training, then learn at `values["backbone_rate"]` times the rate of the others; no weight
+    decay pulls them away from where they began.
     """
     peak = values["learning_rate"]
     schedule = OneCycle(peak, steps.num_updates, steps.num_parts)
     parts = {"gradient_accumulation_steps": steps.num_parts} if steps.num_parts > 1 else {}
     chosen = OPTIMIZERS[values["optimizer"]](schedule, values["weight_decay"] / peak, last_layer, parts)
     schedule.bind(chosen)
-    chosen.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    chosen.exclude_from_weight_decay(var_list=list(pretrained), var_names=["bias", "gamma", "beta"])
+    if pretrained:
+        thaw_later(chosen, schedule, pretrained, values)
     return chosen
+
+
+def thaw_later(optimizer: Any, schedule: OneCycle, pretrained: Sequence[Any], values: Mapping[str, Any]) -> None:
+    """Let some variables rest for a share of a training, however long it becomes, and learn slowly after that."""
+    update, index_of = optimizer.update_step, optimizer._get_variable_index  # as Keras' own optimizers find states
+
+    def update_step(gradient: Any, variable: Any, learning_rate: Any) -> None:
+        if index_of(variable) in {index_of(each) for each in pretrained}:
+            progress = keras.ops.cast(optimizer.iterations, "float32")  # in changes of the weights
+            is_thawed = progress >= values["frozen"] * keras.ops.convert_to_tensor(schedule.length)
+            learning_rate = learning_rate * values["backbone_rate"] * keras.ops.cast(is_thawed, learning_rate.dtype)
+        update(gradient, variable, learning_rate)
+
+    optimizer.update_step = update_step
 
 
 def smoothed_crossentropy(share: float, offsets: Sequence[float] = (0.0,)) -> Callable[[Any, Any], Any]:
@@ -92,16 +110,20 @@ def log_priors(labels: NDArray[np.int32], num_classes: int) -> list[float]:
 
 
 def compile_model(
-    model: keras.Model, values: Mapping[str, Any], steps: Steps, offsets: Sequence[float] = (0.0,)
-) -> None:  # fmt: skip
+    model: keras.Model,
+    values: Mapping[str, Any],
+    steps: Steps,
+    offsets: Sequence[float] = (0.0,),
+    pretrained: Sequence[Any] = (),
+) -> None:
     """Make a model ready for `fit`: cross-entropy of integer labels on logits; a compiled one keeps its optimizer.
 
-    `offsets` are as in `smoothed_crossentropy`. The metrics `accuracy` and `likelihood` are without the smoothing of
-    labels and without offsets.
+    `offsets` are as in `smoothed_crossentropy`, `pretrained` as in `optimizer`. The metrics `accuracy` and `likelihood`
+    are without the smoothing of labels and without offsets.
     The optimizer gets its variables here: where a step makes them, TensorFlow traces that step twice.
     """
     model.compile(
-        optimizer=model.optimizer if model.compiled else optimizer(values, steps, model.layers[-1].path),
+        optimizer=model.optimizer if model.compiled else optimizer(values, steps, model.layers[-1].path, pretrained),
         loss=smoothed_crossentropy(values["label_smoothing"], offsets),
         metrics=[
             keras.metrics.SparseCategoricalAccuracy(name="accuracy"),

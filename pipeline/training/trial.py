@@ -116,7 +116,7 @@ def train(
         model = build(params, pixels, setting.num_classes, setting.builder)
         with computing(model, setting.precision):
             offsets = log_priors(training.labels, setting.num_classes) if setting.adjusts_logits else (0.0,)
-            compile_model(model, values, steps, offsets)
+            compile_model(model, values, steps, offsets, pretrained_variables(model, setting))
             position = checkpoint.resume(files.checkpoint, model, task)
             if position is None and files.start_from is not None:
                 checkpoint.start_from(files.start_from, model)
@@ -250,6 +250,12 @@ class Progress(keras.callbacks.Callback):
         done = f"after {len(position.rows)} of {steps.num_epochs} epochs"
         rest = f" and {position.step} of {steps.per_epoch} steps" if position.step else ""
         return TrialFailed(state, f"{CAUSES[state]} {done}{rest}")
+
+
+def pretrained_variables(model: keras.Model, setting: Setting) -> list[Any]:
+    """Return what may rest at first: the variables of a model within the model, unless the user built it."""
+    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)] if setting.builder is None else []
+    return [variable for layer in inner for variable in layer.trainable_variables]
 
 
 def augmentation(values: Mapping[str, Any], setting: Setting) -> Augmentation:

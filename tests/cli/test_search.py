@@ -317,6 +317,29 @@ def test_other_oracles_and_two_workers(tmp_path, oracle, workers):
     assert json.loads(done.stdout)["trials"]["completed"] == 2
 
 
+def test_flip_averaging_is_decided_by_validation_and_is_in_the_model_that_is_saved(tmp_path):
+    import numpy as np
+
+    from pipeline.bundle import load_model, read_bundle
+
+    write_photos(tmp_path)
+    wanted = ("--average-flips", "--objective", "val_loss", "--trials", "1")
+    done = pipeline(tmp_path, "search", "photos", *OPTIONS, *wanted)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    average = facts["flip_average"]
+    assert average["is_kept"] == (average["averaged"] < average["alone"])
+    model = read_bundle(tmp_path / "mlruns/studies/photos-1/model")
+    assert model.facts["flip_average"] == average
+    assert model.facts["mflops"] == facts["winner"]["mflops"]
+    images = np.random.default_rng(0).integers(0, 255, (4, *model.image.shape)).astype(model.image.dtype)
+    sums = [load_model(model).predict_on_batch(each).sum() for each in (images, images[:, :, ::-1])]
+    assert (abs(sums[0] - sums[1]) < 1e-3) == average["is_kept"]
+    assert facts["search_gain"]["reason"] == ""
+    scored = pipeline(tmp_path, "score", facts["model_uri"], "photos/dark", "--out", "labels")
+    assert scored.returncode == 0, scored.stderr
+
+
 def test_a_search_is_tracked_by_a_server_and_scored_from_it(tmp_path, server):
     from mlflow import MlflowClient
 

@@ -39,6 +39,7 @@ def test_list_shows_the_installed_spaces_and_the_next_command() -> None:
     assert [line.split()[:3] for line in done.stdout.splitlines()] == [
         ["name", "params", "size"],
         ["cnn", "18", "infinite"],
+        ["finetune", "13", "infinite"],
         ["mobile", "18", "infinite"],
         ["resnet", "17", "infinite"],
         ["tiny", "7", "infinite"],
@@ -49,10 +50,10 @@ def test_list_shows_the_installed_spaces_and_the_next_command() -> None:
 def test_list_as_json_writes_an_infinite_size_as_null() -> None:
     document = json.loads(run("list", "--json").stdout)
     assert document["schema"] == 1
-    assert [space["name"] for space in document["spaces"]] == ["cnn", "mobile", "resnet", "tiny"]
-    assert document["spaces"][3]["size"] is None
-    assert document["spaces"][3]["source"] == "search_spaces/tiny.yaml"
-    assert document["spaces"][3]["params"][0] == "depth"
+    assert [space["name"] for space in document["spaces"]] == ["cnn", "finetune", "mobile", "resnet", "tiny"]
+    assert document["spaces"][4]["size"] is None
+    assert document["spaces"][4]["source"] == "search_spaces/tiny.yaml"
+    assert document["spaces"][4]["params"][0] == "depth"
 
 
 def test_show_prints_ranges_conditions_and_what_is_not_varied() -> None:
@@ -62,12 +63,23 @@ def test_show_prints_ranges_conditions_and_what_is_not_varied() -> None:
     assert ["dropout", "float", "0.0..0.4", "step", "0.1", "0.1"] in rows
     assert ["learning_rate", "float", "0.01..0.3", "log", "0.1", "optimizer", "=", "sgd"] in rows
     assert "Size: infinite configurations" in done.stdout
-    assert "Not varied: squeeze_excite false, norm batch, activation relu, resolution 1.0" in done.stdout
+    assert "Not varied: backbone none, squeeze_excite false, norm batch, activation relu, resolution 1.0" in done.stdout
     assert "Next: pipeline search digits --space cnn" in done.stderr
     assert "dropout 0.1, resolution 1.0" in run("show", "tiny").stdout
     assert ["squeeze_excite", "boolean", "false,", "true", "false"] in [
         line.split() for line in run("show", "resnet").stdout.splitlines()
     ]
+
+
+@pytest.mark.heavy
+def test_show_of_pretrained_networks_leaves_out_what_they_have_no_use_for() -> None:
+    done = run("show", "finetune", "--image", "64x64x1")
+    assert "Not varied: resolution 1.0\n" in done.stdout
+    assert "--space finetune --image-size 96" in done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["smallest", "2,270,794"] in [row[:2] for row in rows]  # MobileNetV2 has 2,257,984 without its last layer
+    assert "backbone none" in run("show", "cnn").stdout
+    assert "frozen" not in run("show", "cnn").stdout
 
 
 def test_show_counts_the_smallest_and_the_largest_network() -> None:
@@ -142,7 +154,7 @@ def test_show_as_json_is_the_whole_space_with_its_size(good: str) -> None:
 def test_show_of_an_unknown_name_is_a_usage_error() -> None:
     done = run("show", "nope")
     assert done.exit_code == 2
-    assert "expected cnn, mobile, resnet, tiny, or a file" in done.stderr
+    assert "expected cnn, finetune, mobile, resnet, tiny, or a file" in done.stderr
 
 
 def test_check_reports_every_file_and_ends_with_2_if_one_is_bad(good: str, bad: str) -> None:

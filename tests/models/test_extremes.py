@@ -38,7 +38,9 @@ def test_images_too_small_for_a_space_have_no_extremes():
     assert extremes(space_from(TEXT, "a", "a.yaml"), (1, 1, 1), 10) is None
 
 
-@pytest.mark.parametrize("name", builtin_spaces())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.heavy] * (name == "finetune")) for name in builtin_spaces()]
+)
 def test_no_random_network_of_an_installed_space_is_outside(name):
     space, rng = load_space(name), random.Random(0)
     (_, smallest), (_, largest) = extremes(space, (32, 32, 3), 10)

@@ -6,12 +6,23 @@ import math
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import SpaceError
-from pipeline.space import DEFAULTS, KNOWN_PARAMS, Param, SearchSpace, builtin_spaces, complete, load_space
+from pipeline.space import (
+    DEFAULTS,
+    KNOWN_PARAMS,
+    Builder,
+    Param,
+    SearchSpace,
+    builtin_spaces,
+    complete,
+    load_space,
+    space_from,
+)
 from pipeline.space.values import yaml_number
 
 SMALL = """
@@ -132,7 +143,7 @@ def test_a_continuous_range_makes_a_space_infinite() -> None:
     assert load_space("tiny").size() == math.inf
 
 
-@pytest.mark.parametrize("name", ["cnn", "mobile", "resnet", "tiny"])
+@pytest.mark.parametrize("name", builtin_spaces())
 def test_installed_spaces_hold_their_defaults_and_200_samples(name: str) -> None:
     space = load_space(name)
     rng = random.Random(0)
@@ -168,6 +179,14 @@ def test_installed_spaces_vary_every_hyperparameter_and_cnn_from_the_default_rec
     varied = {name for each in map(load_space, builtin_spaces()) for name in each.names()}
     assert varied == set(KNOWN_PARAMS) == set(DEFAULTS)
     assert complete(space.defaults()) == DEFAULTS
+
+
+def test_the_pretrained_networks_of_a_space_are_known_each_once() -> None:
+    assert load_space("finetune").backbones() == ["mobilenet_v2", "efficientnet_v2_b0", "resnet50_v2"]
+    assert load_space("cnn").backbones() == []
+    mixed = space_from(b"schema: 1\nparams:\n  backbone: {type: choice, values: [none, resnet50_v2]}\n", "a", "a.yaml")
+    assert mixed.backbones() == ["resnet50_v2"]
+    assert replace(mixed, builder=Builder("a.py", "build", "")).backbones() == []
 
 
 def test_every_default_is_legal() -> None:
@@ -210,7 +229,7 @@ def test_to_json_holds_everything_but_the_place(small: SearchSpace, tmp_path: Pa
 
 def test_installed_spaces_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert builtin_spaces() == ["cnn", "mobile", "resnet", "tiny"]
+    assert builtin_spaces() == ["cnn", "finetune", "mobile", "resnet", "tiny"]
     assert load_space("tiny").names()[0] == "depth"
 
 
@@ -231,7 +250,7 @@ def test_yaml_number(text: str, number: str) -> None:
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(SpaceError) as caught:
         load_space("cn")
-    assert "'cn' is not installed; expected cnn, mobile, resnet, tiny, or a file; did you mean cnn?" in str(
+    assert "'cn' is not installed; expected cnn, finetune, mobile, resnet, tiny, or a file; did you mean cnn?" in str(
         caught.value
     )
     assert "./cn.yaml" in str(caught.value)
@@ -296,7 +315,7 @@ def test_installed_portfolios_begin_with_the_defaults_and_fit_small_images(name:
     space = load_space(name)
     for _, params in space.portfolio:
         assert space.contains(params)
-        assert measure(params, (8, 8, 1), 10).num_params > 0
+        assert space.backbones() or measure(params, (8, 8, 1), 10).num_params > 0
     assert [params for _, params in space.portfolio[:1]] in ([], [space.defaults()])
 
 

@@ -1,0 +1,47 @@
+"""Networks that were trained on ImageNet before; the table holds what a search space may name as `backbone`."""
+
+from dataclasses import dataclass
+
+STORE = "https://storage.googleapis.com/tensorflow/keras-applications"
+MIN_SIDE = 32  # pixels; smaller images are refused by keras.applications
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network of keras.applications without its last layer.
+
+    `constructor` is its name there; `file` holds its weights, under that name below `folder` of STORE and in Keras'
+    own cache; `md5` is the digest that Keras knows of it, empty where it knows none. `pixels` are the lowest and the
+    highest value that it takes.
+    """
+
+    constructor: str
+    folder: str
+    file: str
+    md5: str = ""
+    pixels: tuple[float, float] = (-1.0, 1.0)
+
+    @property
+    def url(self) -> str:
+        """Where Keras' own download is from."""
+        return f"{STORE}/{self.folder}/{self.file}"
+
+
+BACKBONES = {
+    "mobilenet_v2": Backbone(
+        "MobileNetV2", "mobilenet_v2", "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+    ),
+    "efficientnet_v2_b0": Backbone(  # it brings the normalisation that it was trained with
+        "EfficientNetV2B0",
+        "efficientnet_v2",
+        "efficientnetv2-b0_notop.h5",
+        "893217f2bb855e2983157299931e43ff",
+        (0.0, 255.0),
+    ),
+    "resnet50_v2": Backbone(
+        "ResNet50V2",
+        "resnet",
+        "resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "fac2f116257151a9d068a22e544a4917",
+    ),
+}

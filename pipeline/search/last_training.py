@@ -1,0 +1,138 @@
+"""The last trainings of a search, in a child process: the default network and the winner, who meets the test images."""
+
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.dataset import Subset
+from pipeline.files import replacing
+from pipeline.models.predict import predict_logits
+from pipeline.pulse import going_on
+from pipeline.records import ImageSpec, TrialTask
+from pipeline.search import flip_average
+from pipeline.search.checkpoints import NEW_MODEL, baseline_logits, pulse_path
+from pipeline.search.rungs import labelled, reporter, stored_dataset, train_watched
+from pipeline.search.store import StudyStore
+from pipeline.space import Builder
+
+
+def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
+    """Train the winner on train + validation, save it, and open the test split, once, with the saved file.
+
+    Returns the test accuracy and the facts of the test. The logits are saved beside the model for reports.
+    """
+    from pipeline.search.verdict import judge_winner
+    from pipeline.training.latency import measure_latency
+
+    store = StudyStore(Path(task.study_path) / "study.db")
+    try:
+        facts = store.facts()
+        dataset = stored_dataset(task, facts)
+        training, test = labelled(dataset.split("train", "val")), dataset.split("test")
+        model, last, num_planned = train_watched(task, facts, training, None, reporter(store, task))
+        average = flip_average.choose(task, facts, model)
+        target = Path(task.study_path) / NEW_MODEL / "model.keras"
+        saved = saved_model(model, average["is_kept"], target)
+        is_clean = ~dataset.column("leaked")[test.images.rows]
+        with closing(going_on(pulse_path(task.study_path, task.attempt))) as pulse:
+            predict = partial(predict_logits, saved, on_batch=pulse.touch)
+            logits = predict(test.images)
+            robustness = examined(task, facts, predict, test, is_clean, 2 if average["is_kept"] else 1)
+        np.save(target.parent / "test_logits.npy", logits)
+        slices = {name: (values, codes[test.images.rows]) for name, (values, codes) in dataset.slices().items()}
+        found = judge_winner(
+            task.study_path, facts | {"flip_average": average}, logits, test.labels, is_clean, training.labels, slices
+        )
+        found["epochs"] = max(0, last.step - task.first_step + 1)  # fewer than planned if the time was over
+        found |= {"planned_epochs": num_planned, "robustness": robustness}
+        if flip_average.is_wanted(facts):
+            found["flip_average"] = average
+        default_ms, one_core_ms = measure_latency(saved)
+        found["latency"] = {"default_ms": default_ms, "one_core_ms": one_core_ms}
+    finally:
+        store.close()
+    return found["test"]["accuracy"], {**found, "versions": versions()}
+
+
+def saved_model(model: Any, is_flip_averaged: bool, target: Path) -> Any:
+    """Save a trained model without its recipe and return what loads from the file."""
+    import keras
+
+    from pipeline.models.build import flip_averaged
+    from pipeline.training.recipe import without_recipe
+
+    bare = without_recipe(model)
+    target.parent.mkdir(exist_ok=True)
+    temporary = target.with_name("unfinished.keras")
+    (flip_averaged(bare) if is_flip_averaged else bare).save(temporary)
+    temporary.replace(target)
+    return keras.saving.load_model(target, compile=False, safe_mode=True)
+
+
+def examined(
+    task: TrialTask, facts: dict[str, Any], predict: Callable[..., Any], test: Subset, is_clean: NDArray[np.bool_],
+    num_views: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Return how the accuracy of the saved model, which looks `num_views` times, falls as test images change a little.
+
+    Those that have a copy in train or val (`is_clean` is false) are left out, unless all have.
+    """
+    from pipeline.models.cost import measure
+    from pipeline.training.robustness import examine, num_examined, pixel_range
+
+    image = facts["image"]
+    flops = measure(task.params, ImageSpec(**image).shape, len(facts["classes"]), Builder.of(facts["space"])).flops
+    counted = np.flatnonzero(is_clean if is_clean.any() else np.ones(len(is_clean), bool))
+    places = np.random.default_rng(0).permutation(counted)[: num_examined(len(counted), num_views * flops)]
+    places.sort()
+    scale = pixel_range(image["dtype"], facts["std"])
+    return examine(predict, test.images[places], test.labels[places], scale)
+
+
+def train_default(task: TrialTask) -> tuple[float, dict[str, Any]]:
+    """Train the default network on train + validation and keep what it says of the test images; return its accuracy.
+
+    It is built by the product even where the space is code of the user. With flip averaging both answers are kept.
+    """
+    from pipeline.models.flipped import both_answers
+
+    store = StudyStore(Path(task.study_path) / "study.db")
+    try:
+        facts = store.facts() | {"space": {}}
+        dataset = stored_dataset(task, facts)
+        training, test = labelled(dataset.split("train", "val")), dataset.split("test")
+        model, last, _ = train_watched(task, facts, training, None, reporter(store, task))
+        with closing(going_on(pulse_path(task.study_path, task.attempt))) as pulse:
+            predict = partial(predict_logits, model, on_batch=pulse.touch)
+            wanted = flip_average.is_wanted(facts)
+            answers = both_answers(predict, test.images) if wanted else (predict(test.images),)
+    finally:
+        store.close()
+    for is_averaged, answer in enumerate(answers):
+        path = baseline_logits(task.study_path, bool(is_averaged))
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, answer)
+    return float((answers[0].argmax(axis=1) == test.labels).mean()), {"epochs": last.step - task.first_step + 1}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that the model depends on."""
+    import keras
+
+    import pipeline
+
+    backend = keras.backend.backend()
+    module = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}[backend]
+    return {
+        "pipeline": pipeline.__version__,
+        "keras": keras.__version__,
+        "backend": backend,
+        backend: __import__(module).__version__,
+        "numpy": np.__version__,
+    }

@@ -1,0 +1,155 @@
+"""One trial to the end of a rung, in a child process: from the study's cached images to a score."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.data.dataset import StoredDataset, Subset
+from pipeline.errors import TrialFailed
+from pipeline.machine import has_bfloat16
+from pipeline.records import INFEASIBLE, EpochRow, ImageSpec, TrialTask
+from pipeline.search import validation
+from pipeline.search.checkpoints import checkpoint_path, pulse_path
+from pipeline.search.store import EPOCH_COLUMNS, StudyStore
+from pipeline.search.validation import Predictions
+from pipeline.space import Builder
+
+Report = Callable[[EpochRow], None]
+
+
+def stored_dataset(task: TrialTask, facts: dict[str, Any]) -> StoredDataset:
+    """Return the data set of a study."""
+    return StoredDataset(Path(task.study_path) / "data", Path(facts["cache"]), ImageSpec(**facts["image"]))
+
+
+def labelled(subset: Subset) -> Any:
+    """Return images as the training takes them."""
+    from pipeline.training.images import Labelled
+
+    return Labelled(subset.images, subset.labels, subset.weights)
+
+
+def train_rung(task: TrialTask) -> tuple[float, dict[str, Any]]:
+    """Train one trial to the end of a rung and return the objective's value there, the mean of the folds if any."""
+    store = StudyStore(Path(task.study_path) / "study.db")
+    try:
+        facts = store.facts()
+        dataset, report = stored_dataset(task, facts), reporter(store, task)
+        costs = latencies(task, facts) if task.rung == 0 else {}
+        if facts.get("folds"):
+            last = train_folds(task, facts, dataset, report)
+        else:
+            training, held_out = labelled(dataset.split("train")), labelled(dataset.split("val"))
+            model, last, _ = train_watched(task, facts, training, held_out, report)
+            validation.keep(task, [validation.predicted(task, facts, model, held_out)])
+    finally:
+        store.close()
+    return float(getattr(last, facts["objective"])), costs
+
+
+def train_watched(
+    task: TrialTask, facts: dict[str, Any], training: Any, validation: Any, report: Report, fold: int | None = None
+) -> Any:  # fmt: skip
+    """Train, with a checkpoint each epoch and a pulse each batch; a lack of memory is marked as such."""
+    from pipeline.training.trial import TrainingFiles, train
+
+    pulse = pulse_path(task.study_path, task.attempt)
+    pulse.parent.mkdir(exist_ok=True)
+    files = TrainingFiles(checkpoint=checkpoint_path(task, fold), pulse=pulse)
+    try:
+        return train(task.params, training, validation, setting(task, facts), report, files)
+    except TrialFailed as error:
+        if error.state == INFEASIBLE:
+            error.facts["is_out_of_memory"] = True
+        raise
+
+
+def latencies(task: TrialTask, facts: dict[str, Any]) -> dict[str, float]:
+    """Return the measured latency of a network, if the study asks for it: before it trains.
+
+    Raises:
+        TrialFailed: it is over the limit.
+    """
+    limit = (facts.get("limits") or {}).get("max_latency_ms")
+    if limit is None and facts.get("minimise") != "latency":
+        return {}
+    from pipeline.models.build import Pixels, build
+    from pipeline.training.latency import measure_latency
+
+    image = ImageSpec(**facts["image"])
+    pixels = Pixels(image.shape, image.dtype, tuple(facts["mean"]), tuple(facts["std"]))
+    default_ms, one_core_ms = measure_latency(
+        build(task.params, pixels, len(facts["classes"]), Builder.of(facts["space"]))
+    )
+    one_core_ms = default_ms if one_core_ms is None else one_core_ms  # where threads cannot be pinned
+    measured = {"latency_ms": default_ms, "latency_ms_1core": one_core_ms}
+    if limit is not None and one_core_ms > limit:
+        raise TrialFailed(INFEASIBLE, f"{one_core_ms:.2f} ms for one image on one core, more than {limit:g}", measured)
+    return measured
+
+
+def train_folds(task: TrialTask, facts: dict[str, Any], dataset: StoredDataset, report: Report) -> EpochRow:
+    """Train once for each fold that is held out and report the mean of the folds, epoch by epoch, with the last one."""
+    ends = time.monotonic() + task.seconds_limit
+    num_folds = facts["folds"]
+    curves: list[list[EpochRow]] = []
+    said: list[Predictions | None] = []
+    for number in range(num_folds):
+        curves.append([])
+        training, held_out = map(labelled, dataset.fold(number))
+        part = replace(task, samples=task.samples // num_folds, seconds_limit=ends - time.monotonic())
+        add = partial(add_to_curve, curves, report if number == num_folds - 1 else None)
+        model, _, _ = train_watched(part, facts, training, held_out, add, number)
+        said.append(validation.predicted(task, facts, model, held_out))
+    validation.keep(task, said)
+    return mean_row([curve[-1] for curve in curves])
+
+
+def add_to_curve(curves: list[list[EpochRow]], report: Report | None, row: EpochRow) -> None:
+    """Keep an epoch of the newest fold; report the mean of all folds if that one is the last."""
+    curves[-1].append(row)
+    if report:
+        place = len(curves[-1]) - 1
+        report(mean_row([curve[place] for curve in curves]))
+
+
+def mean_row(rows: list[EpochRow]) -> EpochRow:
+    """Return one epoch that has the mean figures of several folds and the sum of their seconds."""
+    names = [name for name in EPOCH_COLUMNS if name != "seconds"]
+    means = {name: float(np.mean([getattr(row, name) for row in rows])) for name in names}
+    return EpochRow(step=rows[-1].step, seconds=sum(row.seconds for row in rows), **means)
+
+
+def setting(task: TrialTask, facts: dict[str, Any]) -> Any:
+    """Return what the training needs to know of the study and of the task."""
+    from pipeline.training.trial import Setting
+
+    return Setting(
+        num_classes=len(facts["classes"]),
+        mean=tuple(facts["mean"]),
+        std=tuple(facts["std"]),
+        dtype=facts["image"]["dtype"],
+        samples=task.samples,
+        seed=task.seed,
+        objective=facts["objective"],
+        seconds_limit=task.seconds_limit,
+        seconds_wanted=task.wanted_end - time.monotonic(),
+        first_step=task.first_step,
+        num_micro_batches=task.num_micro_batches,
+        is_deterministic=bool(facts.get("is_deterministic")),
+        keeps_unfinished=task.is_final,
+        allows_flips=facts.get("allows_flips", True),
+        adjusts_logits=facts.get("balance") == "logits",
+        precision=facts.get("precision", "float32") if has_bfloat16() else "float32",
+        builder=Builder.of(facts["space"]),
+    )
+
+
+def reporter(store: StudyStore, task: TrialTask) -> Report:
+    """Return the function that records an epoch."""
+    return partial(store.add_epoch, task.attempt)

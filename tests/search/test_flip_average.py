@@ -1,0 +1,83 @@
+"""Flip averaging is kept where validation images say so and no limit forbids it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipeline.cli.search_plan import check_averaging
+from pipeline.errors import InvalidUsage
+from pipeline.records import TrialTask
+from pipeline.search import flip_average, validation
+from pipeline.search.validation import Predictions
+
+LABELS = (np.arange(60) % 2).astype(np.int32)
+RIGHT = np.eye(2, dtype=np.float32)[LABELS]
+HALF_RIGHT = np.where(np.arange(60)[:, None] < 30, RIGHT, RIGHT[:, ::-1])
+IMAGE = {"height": 8, "width": 8, "channels": 1}
+FACTS = {
+    "winner": 3, "objective": "val_accuracy", "options": {"average_flips": True}, "image": IMAGE, "space": {},
+    "classes": ["ant", "bee"], "rungs": [100],
+}  # fmt: skip
+
+
+def task_in(folder) -> TrialTask:
+    return TrialTask(
+        study_path=str(folder), attempt=1, number=3, rung=0, samples=100, params={"filters": 16, "depth": 1}, seed=0,
+        seconds_limit=60.0,
+    )  # fmt: skip
+
+
+def choose(folder, averaged, **changes):
+    """Return what is decided on a winner that is right in half of the images by itself."""
+    validation.keep(task_in(folder), [Predictions(HALF_RIGHT, LABELS, averaged)])
+    return flip_average.choose(task_in(folder), {**FACTS, **changes}, model=None)
+
+
+def test_it_is_kept_where_the_objective_is_better_with_it(tmp_path):
+    found = choose(tmp_path, RIGHT)
+    assert found == {"alone": 0.5, "averaged": 1.0, "reason": "", "is_kept": True}
+    assert "val_accuracy 1.0000, without it 0.5000; twice the work" in flip_average.average_text(found, "val_accuracy")
+
+
+@pytest.mark.parametrize("objective", ["val_accuracy", "val_loss"])
+def test_it_is_not_where_it_is_as_good_or_worse(tmp_path, objective):
+    for averaged in (HALF_RIGHT, RIGHT[:, ::-1]):
+        found = choose(tmp_path, averaged, objective=objective)
+        assert (found["is_kept"], found["reason"]) == (False, "no better on the validation images")
+    assert choose(tmp_path, RIGHT, objective=objective)["is_kept"]  # a smaller loss is better
+
+
+def test_a_limit_forbids_it_where_twice_the_work_breaks_it(tmp_path):
+    mflops = 2 * 2 * (8 * 8 * 9 * 16 + 16 * 2) / 1e6  # both views: one convolution, and a dense layer to 2 classes
+    assert choose(tmp_path, RIGHT, limits={"max_mflops": mflops + 0.001})["is_kept"]
+    found = choose(tmp_path, RIGHT, limits={"max_mflops": mflops - 0.001})
+    assert (found["is_kept"], found["reason"].split(" MFLOPs")[0]) == (False, f"twice the work is {mflops:.6g}")
+    assert flip_average.average_text(found, "val_accuracy").startswith("not used: twice the work")
+
+
+def test_without_validation_logits_of_mirror_images_there_is_none(tmp_path):
+    found = choose(tmp_path, None)
+    assert (found["is_kept"], found["reason"]) == (False, "the winner has no validation logits of mirror images")
+    validation.logits_path(tmp_path, 3).write_bytes(b"damaged")
+    assert not flip_average.choose(task_in(tmp_path), FACTS, None)["is_kept"]
+    assert not choose(tmp_path, RIGHT, options={})["is_kept"]  # nobody asked
+
+
+def test_what_the_folds_said_is_kept_one_after_the_other(tmp_path):
+    first, second = Predictions(RIGHT, LABELS, HALF_RIGHT), Predictions(HALF_RIGHT, LABELS, RIGHT)
+    validation.keep(task_in(tmp_path), [first, second])
+    stored = validation.read(tmp_path, 3)
+    for name in Predictions._fields:
+        both = [getattr(part, name) for part in (first, second)]
+        np.testing.assert_array_equal(getattr(stored, name), np.concatenate(both))
+    validation.keep(replace(task_in(tmp_path), number=4), [first, None])  # a lower rung
+    assert validation.read(tmp_path, 4) is None
+
+
+@pytest.mark.parametrize("minimise", ["mflops", "latency"])
+def test_it_is_refused_where_work_is_to_be_as_little_as_possible(minimise):
+    with pytest.raises(InvalidUsage, match=f"twice the work, and --minimise {minimise}"):
+        check_averaging({"average_flips": True, "minimise": minimise})
+    check_averaging({"average_flips": True, "minimise": "params"})
+    check_averaging({"average_flips": False, "minimise": minimise})
