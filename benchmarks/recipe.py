@@ -52,6 +52,7 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
     "mobile": {"block": "mobile"},
     "two convolutions a stage": {"convs_per_stage": 2},
     "two convolutions, pooled between": {"convs_per_stage": 2, "pool_after": "first"},
+    "two convolutions, pooled between, average": {"convs_per_stage": 2, "pool_after": "first", "pooling": "avg"},
     "two convolutions, pooled between, 48 filters": {"convs_per_stage": 2, "pool_after": "first", "filters": 48},
     "48 filters": {"filters": 48},
     "squeeze-excite": {"squeeze_excite": True},

@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 from pipeline.errors import InvalidUsage
@@ -35,6 +36,27 @@ GPU_QUERY_SECONDS = 10.0  # without its persistence mode the driver is loaded fi
 def num_cores() -> int:
     """Return the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def ctrl_c_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait until the end of the block, and in children that it starts until they leave it to the parent.
+
+    The whole terminal gets it, and a child that still imports would have no word for it but a traceback.
+    """
+    resource_tracker.ensure_running()  # its own start lets through what it held back itself
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_ctrl_c_to_parent() -> None:
+    """Ignore Ctrl-C in this child process, and end without a word at SIGTERM, by which the parent ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 def end_with_parent() -> None:

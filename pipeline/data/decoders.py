@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import resource
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 from pipeline.data.chunks import Chunk
 from pipeline.data.source import Location
 from pipeline.errors import StoppedEarly
-from pipeline.machine import end_with_parent, num_cores
+from pipeline.machine import ctrl_c_held_back, end_with_parent, leave_ctrl_c_to_parent, num_cores
 
 CHUNK = 64  # images a task; a task costs ~0.2 ms beside its decoding (benchmarks/data.py)
 CHUNKS_AHEAD = 3  # tasks that wait for each child, so that none is idle while results are worked in
@@ -45,8 +44,7 @@ def prepare_child() -> None:
     )  # a child is one of as many as there are cores; idle threads of BLAS spin (measured: 3 x slower)
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    leave_ctrl_c_to_parent()
     limit = address_space() + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -74,19 +72,16 @@ class Decoders:
 
     def start(self) -> None:
         """Make a pool and give it the task that shows whether a child can start."""
-        self.pool = self.make_pool()
-        self.started: Future[bool] | None = self.pool.schedule(is_ready, timeout=CHUNK_SECONDS)
-
-    def make_pool(self) -> Any:
-        """Return a pool of children; they start with the first task."""
         from pebble import ProcessPool
 
-        return ProcessPool(
+        self.pool: Any = ProcessPool(
             max_workers=self.num_workers,
             max_tasks=TASKS_PER_CHILD,
             initializer=prepare_child,
             context=multiprocessing.get_context("spawn"),
         )
+        with ctrl_c_held_back():
+            self.started: Future[bool] | None = self.pool.schedule(is_ready, timeout=CHUNK_SECONDS)
 
     def __enter__(self) -> "Decoders":
         return self
@@ -146,7 +141,7 @@ class Decoders:
             future: Future[Result] = self.pool.schedule(work, args=(chunk,), timeout=seconds)
         except RuntimeError:
             self.stop()
-            self.pool = self.make_pool()
+            self.start()
             future = self.pool.schedule(work, args=(chunk,), timeout=seconds)
         return future
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.machine import Resources
+from pipeline.machine import Resources, ctrl_c_held_back
 from pipeline.pulse import read_pulse
 from pipeline.records import CRASHED, INFEASIBLE, TIMEOUT, TrialOutcome, TrialTask
 from pipeline.search.checkpoints import pulse_path
@@ -72,7 +72,8 @@ class Child:
             initargs=(self.resources, str(self.log_path)),
             context=multiprocessing.get_context("spawn"),
         )
-        self.warming = self.pool.schedule(self.warm_up)
+        with ctrl_c_held_back():
+            self.warming = self.pool.schedule(self.warm_up)
         self.num_tasks, self.first_mb = 0, 0.0
 
     def end(self) -> None:

@@ -9,18 +9,13 @@ from pipeline.space import Builder
 from pipeline.training.metrics import measure_logits
 
 
-def is_wanted(facts: dict[str, Any]) -> bool:
-    """Tell whether the user asked for flip averaging."""
-    return bool(facts.get("options", {}).get("average_flips"))
-
-
 def choose(task: TrialTask, facts: dict[str, Any], model: Any) -> dict[str, Any]:
     """Return whether the winner, trained as `model`, answers with the mean: `is_kept`, and if not the `reason`.
 
     `alone` and `averaged` are the objective on the validation images, by the winning trial, which did not train on
     them; they are there where its logits are.
     """
-    if not is_wanted(facts):
+    if not validation.averages_flips(facts):
         return {"is_kept": False, "reason": "not asked for"}
     found = compare(task.study_path, facts["winner"], facts["objective"])
     if not found["reason"]:

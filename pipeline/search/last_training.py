@@ -18,6 +18,7 @@ from pipeline.search import flip_average
 from pipeline.search.checkpoints import NEW_MODEL, baseline_logits, pulse_path
 from pipeline.search.rungs import labelled, reporter, stored_dataset, train_watched
 from pipeline.search.store import StudyStore
+from pipeline.search.validation import averages_flips
 from pipeline.space import Builder
 
 
@@ -50,7 +51,7 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
         )
         found["epochs"] = max(0, last.step - task.first_step + 1)  # fewer than planned if the time was over
         found |= {"planned_epochs": num_planned, "robustness": robustness}
-        if flip_average.is_wanted(facts):
+        if averages_flips(facts):
             found["flip_average"] = average
         default_ms, one_core_ms = measure_latency(saved)
         found["latency"] = {"default_ms": default_ms, "one_core_ms": one_core_ms}
@@ -109,7 +110,7 @@ def train_default(task: TrialTask) -> tuple[float, dict[str, Any]]:
         model, last, _ = train_watched(task, facts, training, None, reporter(store, task))
         with closing(going_on(pulse_path(task.study_path, task.attempt))) as pulse:
             predict = partial(predict_logits, model, on_batch=pulse.touch)
-            wanted = flip_average.is_wanted(facts)
+            wanted = averages_flips(facts)
             answers = both_answers(predict, test.images) if wanted else (predict(test.images),)
     finally:
         store.close()

@@ -42,6 +42,11 @@ class Predictions(NamedTuple):
     averaged: NDArray[np.float32] | None
 
 
+def averages_flips(facts: dict[str, Any]) -> bool:
+    """Tell whether the user asked for the mean for an image and its mirror image."""
+    return bool(facts.get("options", {}).get("average_flips"))
+
+
 def predicted(task: TrialTask, facts: dict[str, Any], model: Any, validation: Any) -> Predictions | None:
     """Return what a network says of the validation images after a training of the highest rung, else nothing."""
     if not is_top_rung(task, facts):
@@ -51,7 +56,7 @@ def predicted(task: TrialTask, facts: dict[str, Any], model: Any, validation: An
 
     with closing(going_on(pulse_path(task.study_path, task.attempt))) as pulse:
         predict = partial(predict_logits, model, on_batch=pulse.touch)
-        if not facts.get("options", {}).get("average_flips"):
+        if not averages_flips(facts):
             return Predictions(predict(validation.images), validation.labels, None)
         alone, averaged = both_answers(predict, validation.images)
         return Predictions(alone, validation.labels, averaged)

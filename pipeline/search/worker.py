@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.errors import TrialFailed
 from pipeline.files import is_disk_full
-from pipeline.machine import GPU_SHARE, Resources, end_with_parent, gpu_mb
+from pipeline.machine import GPU_SHARE, Resources, end_with_parent, gpu_mb, leave_ctrl_c_to_parent
 from pipeline.records import COMPLETED, FAILED, STOPPED, TrialOutcome, TrialTask
 from pipeline.search.last_training import train_default, train_final
 from pipeline.search.rungs import train_rung
@@ -39,8 +39,7 @@ def prepare(resources: Resources, log_path: str) -> None:
     with Path(log_path).open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    leave_ctrl_c_to_parent()
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until a training knows how to stop
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(KILL_ME_FIRST)

@@ -9,7 +9,9 @@ from pipeline.cli.search_plan import check_averaging
 from pipeline.errors import InvalidUsage
 from pipeline.records import TrialTask
 from pipeline.search import flip_average, validation
+from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.validation import Predictions
+from pipeline.search.verdict import judge_winner
 
 LABELS = (np.arange(60) % 2).astype(np.int32)
 RIGHT = np.eye(2, dtype=np.float32)[LABELS]
@@ -73,6 +75,26 @@ def test_what_the_folds_said_is_kept_one_after_the_other(tmp_path):
         np.testing.assert_array_equal(getattr(stored, name), np.concatenate(both))
     validation.keep(replace(task_in(tmp_path), number=4), [first, None])  # a lower rung
     assert validation.read(tmp_path, 4) is None
+
+
+def test_temperature_and_search_gain_are_those_of_the_logits_that_the_winner_gives(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400).astype(np.int32)
+    alone = np.eye(2, dtype=np.float32)[np.where(rng.random(400) < 0.8, labels, 1 - labels)]
+    validation.keep(task_in(tmp_path), [Predictions(alone, labels, 4 * alone)])
+    values = [validation.judge_validation(tmp_path, 3, "val_accuracy", kept)[1].value for kept in (False, True)]
+    assert values[1] == pytest.approx(4 * values[0], rel=1e-3)
+
+    baseline = {False: HALF_RIGHT, True: RIGHT}
+    for is_averaged, logits in baseline.items():
+        path = baseline_logits(tmp_path, is_averaged)
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, logits)
+    for is_kept, gain in ((False, 0.5), (True, 0.0)):
+        facts = {"winner": 3, "objective": "val_accuracy", "baseline": {"reason": ""}}
+        facts["flip_average"] = {"is_kept": is_kept}
+        found = judge_winner(str(tmp_path), facts, RIGHT, LABELS, np.ones(60, bool), LABELS, {})
+        assert found["search_gain"]["gain"] == gain
 
 
 @pytest.mark.parametrize("minimise", ["mflops", "latency"])
