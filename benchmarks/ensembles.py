@@ -107,7 +107,8 @@ def soups(networks: list[dict[str, NDArray[Any]]], training: Any, validation: An
     model = build(NETWORK, pixels, 10)
     names = [name for name in networks[0] if name.startswith("weight")]
     model.set_weights([(networks[0][name] + networks[1][name]) / 2 for name in names])
-    for start in range(0, 5120, 256):  # moving statistics of such a network are no means of those of the two
+    # Moving statistics of such a network are no means of those of the two.
+    for start in range(0, min(5120, len(training)) - 255, 256):
         model(keras.ops.convert_to_tensor(training.images[start : start + 256]), training=True)
     yield float((predict_logits(model, validation.images).argmax(axis=1) == validation.labels).mean())
 

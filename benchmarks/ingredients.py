@@ -64,7 +64,7 @@ def mixed_images(mix: Mix, num_classes: int, concentration: float) -> Iterator[N
             one_hot = np.eye(num_classes, dtype=np.float32)[labels]
             return mixed, share * one_hot + (1 - share) * one_hot[partner]
 
-    def compile_soft(model: Any, values: Any, steps: Any, offsets: Any) -> None:
+    def compile_soft(model: Any, values: Any, steps: Any, *_: Any) -> None:
         share = values["label_smoothing"]
         model.compile(
             optimizer=recipe.optimizer(values, steps, model.layers[-1].path),
