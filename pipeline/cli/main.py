@@ -4,7 +4,6 @@ import errno
 import gc
 import importlib
 import os
-import signal
 import sqlite3
 import sys
 from pathlib import Path
@@ -107,7 +106,6 @@ def main() -> None:
     cache = Path.cwd() / "mlruns" / "cache"
     os.environ["KERAS_HOME"] = str(cache / "keras")
     os.environ["MPLCONFIGDIR"] = str(cache / "matplotlib")
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # children are ended on the way out
     try:
         cli(prog_name="pipeline")
     finally:

@@ -139,7 +139,7 @@ def test_a_network_larger_than_any_memory_is_measured(write):
 def test_a_softmax_at_the_end_is_taken_off_exactly(write, output):
     import keras
 
-    from pipeline.models.hypermodel import leaves
+    from pipeline.models.build import leaves
 
     model = built(opened(write(function('hp.Int("a", 1, 2)', output=output), "build")))
     images = np.random.default_rng(0).integers(0, 256, (5, *SHAPE), dtype=np.uint8)
