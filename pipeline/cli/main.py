@@ -101,8 +101,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run the console script."""
+    os.environ[MODELS] = str(weights_folder())  # pretrained weights stay where the user's Keras has them
     # Keras obeys a settings file and Matplotlib writes a list of fonts: in the workspace, not in the home folder.
-    os.environ[MODELS] = str(weights_folder())
     cache = Path.cwd() / "mlruns" / "cache"
     os.environ["KERAS_HOME"] = str(cache / "keras")
     os.environ["MPLCONFIGDIR"] = str(cache / "matplotlib")

@@ -1,7 +1,6 @@
 """What a call of `pipeline search` means: which study, data, space, limits and processes; nothing is written yet."""
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,7 @@ class Plan:
         workforce = setup.make_workforce(self.resources)
         terms = setup.make_terms(self.space, spec, len(self.source.classes), counts, self.request, workforce)
         num_views = 2 if self.options["average_flips"] else 1
-        return dataclasses.replace(terms, num_test_images=num_views * terms.num_test_images)
+        return replace(terms, num_test_images=num_views * terms.num_test_images)
 
     def resume_command(self) -> str:
         """Return what to type to continue this search; its options are remembered."""

@@ -19,19 +19,26 @@ def open_space(
         InvalidUsage: code needs a Keras backend that is not installed.
         SpaceError: there is no such space, or it cannot be used.
     """
-    from pipeline.bundle import native_chatter_hidden
-
-    if not is_code(name):
-        space = load_space(name)
-        if space.backbones():
-            check_backend()
-            with native_chatter_hidden():
-                import keras  # noqa: F401
-        return space
-    builder = read_builder(name)
-    check_backend()
-
-    with native_chatter_hidden():
+    if is_code(name):
+        builder = read_builder(name)
+        import_keras()
         from pipeline.search.hypermodels import load_hypermodel
 
-    return load_hypermodel(builder, image_shape, num_classes)
+        return load_hypermodel(builder, image_shape, num_classes)
+    space = load_space(name)
+    if space.backbones():
+        import_keras()
+    return space
+
+
+def import_keras() -> None:
+    """Import Keras without what its backend writes on that occasion.
+
+    Raises:
+        InvalidUsage: the backend is not installed.
+    """
+    check_backend()
+    from pipeline.bundle import native_chatter_hidden
+
+    with native_chatter_hidden():
+        import keras  # noqa: F401
