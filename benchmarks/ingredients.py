@@ -64,6 +64,14 @@ def mixed_images(mix: Mix, num_classes: int, concentration: float) -> Iterator[N
             one_hot = np.eye(num_classes, dtype=np.float32)[labels]
             return mixed, share * one_hot + (1 - share) * one_hot[partner]
 
+    with patch.object(trial, "EpochBatches", MixedBatches), soft_labels():
+        yield
+
+
+@contextmanager
+def soft_labels() -> Iterator[None]:
+    """Train on labels that are probabilities, float32 (num_images, num_classes)."""
+
     def compile_soft(model: Any, values: Any, steps: Any, *_: Any) -> None:
         share = values["label_smoothing"]
         model.compile(
@@ -76,5 +84,5 @@ def mixed_images(mix: Mix, num_classes: int, concentration: float) -> Iterator[N
         )
         model.optimizer.build(model.trainable_variables)
 
-    with patch.object(trial, "EpochBatches", MixedBatches), patch.object(trial, "compile_model", compile_soft):
+    with patch.object(trial, "compile_model", compile_soft):
         yield

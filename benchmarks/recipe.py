@@ -25,6 +25,9 @@ from typing import Any
 
 CACHE_BYTES = 4 << 30
 BASE = {"optimizer": "muon", "learning_rate": 0.06, "batch_size": 128, "augment": "none", "label_smoothing": 0.0}
+EARLY: dict[str, Any] = {
+    "convs_per_stage": 2, "pool_after": "first", "pooling": "avg", "augment": "standard", "batch_size": 64,
+}  # fmt: skip
 INGREDIENTS: dict[str, dict[str, Any]] = {
     "base": {},
     "float32": {"precision": "float32"},
@@ -46,6 +49,19 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
     "batch 256": {"batch_size": 256, "learning_rate": 0.08},
     "weight decay 0": {"weight_decay": 0.0},
     "weight decay 3e-4": {"weight_decay": 3e-4},
+    "weight decay 1e-3": {"weight_decay": 1e-3},
+    "weight decay 3e-3": {"weight_decay": 3e-3},
+    "weight decay 1e-2": {"weight_decay": 1e-2},
+    "weight decay 3e-3, Muon 0.03": {"weight_decay": 3e-3, "learning_rate": 0.03},
+    "early": {**EARLY},
+    "early, weight decay 3e-4": {**EARLY, "weight_decay": 3e-4},
+    "early, weight decay 1e-3": {**EARLY, "weight_decay": 1e-3},
+    "early, weight decay 3e-3": {**EARLY, "weight_decay": 3e-3},
+    "early, weight decay 1e-2": {**EARLY, "weight_decay": 1e-2},
+    "early, strong": {**EARLY, "augment": "strong"},
+    "early, SGD 0.1, 1e-3": {**EARLY, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 1e-3},
+    "early, SGD 0.1, 3e-4": {**EARLY, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 3e-4},
+    "early, smoothing 0.2": {**EARLY, "label_smoothing": 0.2},
     "warm-up 5 %": {"warmup": 0.05},
     "residual": {"block": "residual"},
     "separable": {"block": "separable"},

@@ -37,6 +37,7 @@ from pipeline.search.job import Finished, chosen, count_states, finish, num_view
 from pipeline.search.mirroring import BackgroundMirror
 from pipeline.search.pace import Pace, Terms
 from pipeline.search.probe import Speed, measure_speed
+from pipeline.search.spaces import FOR_CPU, FOR_GPU
 from pipeline.search.store import DONE, FINAL_TRIAL, StudyStore
 from pipeline.search.study import Study
 from pipeline.search.verdict import flaw_of
@@ -268,6 +269,8 @@ class Search:
         """Say what is ranked, and how trials are trained."""
         objective, reason = study.objective, self.plan.objective_reason
         cost = f", against {objective.minimise}" if objective.minimise else ""
+        if self.plan.options["space"] == FOR_GPU and "space" not in self.plan.call.given:
+            say(f"  space {FOR_GPU}, as there is a GPU: wide networks, large batches (--space {FOR_CPU}: narrower)")
         say(f"  objective {objective.name}{cost}{f' ({reason})' if reason else ''}")
         if self.request.balance:
             say("  rare classes count as much as common ones in training (--balance none: by their numbers)")

@@ -15,7 +15,7 @@ from pipeline.models.backbones import fetch_weights, refusal
 from pipeline.records import ImageSpec, Objective
 from pipeline.search import setup
 from pipeline.search.pace import Limits, Terms
-from pipeline.search.spaces import open_space
+from pipeline.search.spaces import default_space, open_space
 from pipeline.search.store import StudyStore, list_studies, studies_folder
 from pipeline.space import SearchSpace
 from pipeline.text import safe_name
@@ -117,20 +117,21 @@ def make_plan(call: Call) -> Plan:
     check_precision(options)
     resources = share_resources(options["workers"], options["trials_per_gpu"])
     hide_gpus()
-    space = open_space(options["space"], spec.shape, len(source.classes))
+    counts = setup.expected_counts(source)
+    chosen = options["space"] or default_space(spec.shape, counts["train"], has_gpu=bool(resources[0].gpu))
+    space = open_space(chosen, spec.shape, len(source.classes))
     fetch_weights(name for name in space.backbones() if not refusal(name, spec.shape))
     if options["augment"] != "auto":
         space = space.with_fixed("augment", options["augment"])
     objective, reason = choose_objective(options, source)
     check_averaging(options)
     options = {key: value for key, value in options.items() if key not in CALL_ONLY}
-    options |= {"data": data, "objective": objective.name}
+    options |= {"data": data, "objective": objective.name, "space": chosen}
     request = setup.Request(
         study, options["oracle"], options["seed"], objective, Limits(**{name: options[name] for name in LIMITS}),
         options["budget"], options["trials"], options["epochs"], options["folds"], options["deterministic"],
         choose_balance(options["balance"], objective),
     )  # fmt: skip
-    counts = setup.expected_counts(source)
     return Plan(call, data, options, space, source, spec, request, resources, counts, reason, stored, parent)
 
 

@@ -11,7 +11,8 @@ from pipeline.space import recipe
 
 # Measured on 2 Zen 4 cores (TensorFlow 2.21, float32): benchmarks/README.md, "Speed of a trial". A probe corrects them.
 FLOPS_PER_CORE = 45e9  # sustained in training, forward and backward
-FLOPS_PER_GPU = 5e12  # a judgement: small convolutions on an H100; the time for its steps is most of a training
+# Measured on an H200 in bfloat16 at batch 512: 120e12 with convolutions of 128 to 512 filters (benchmarks/gpu.md).
+FLOPS_PER_GPU = 100e12  # narrow networks reach less, but there the time for the steps is most of a training
 # Measured on one Zen 4 core in bfloat16: 11 to 12 with kernels of 3 x 3, 20 with 5 x 5 (docs/recipe.md, "Speed").
 DEPTHWISE_SLOWNESS = 15.0  # times the seconds of other FLOPs
 TRAIN_FORWARD_RATIO = 3.0  # a training step costs about three forward passes

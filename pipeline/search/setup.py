@@ -21,6 +21,7 @@ from pipeline.search.baseline import baseline_params, is_trained
 from pipeline.search.budget import STARTUP_SECONDS, Budget, Workforce, plan_budget
 from pipeline.search.checkpoints import sweep
 from pipeline.search.pace import Limits, Pace, Terms
+from pipeline.search.spaces import FOR_GPU, default_space
 from pipeline.search.store import StudyStore, list_studies, studies_folder
 from pipeline.search.study import Study
 from pipeline.space import SearchSpace
@@ -233,7 +234,8 @@ def make_terms(
     strong = [space.defaults(), *(dict(params) for _, params in space.portfolio)]
     first = {"grid": [], "asha": strong, "tpe": strong}.get(request.oracle, strong[:1])
     portfolio = [params for i, params in enumerate(first) if params not in first[:i] and terms.is_feasible(params)]
-    baseline = baseline_params(spec.shape, num_classes)
+    is_for_gpu = default_space(spec.shape, counts["train"], workforce.has_gpus) == FOR_GPU
+    baseline = baseline_params(spec.shape, num_classes, is_for_gpu)
     return replace(terms, typical=typical, portfolio=tuple(portfolio), baseline=baseline)
 
 

@@ -6,6 +6,15 @@ from pipeline.space.builder import is_code, read_builder
 
 EXAMPLE_SHAPE = (64, 64, 3)
 EXAMPLE_CLASSES = 10
+FOR_CPU, FOR_GPU = "cnn", "gpu"  # built-in spaces
+# Judgements: a batch of 512 is a twentieth of so many images, and 4 GB of activations at so many pixels a side.
+MIN_GPU_IMAGES, MAX_GPU_SIDE = 10_000, 64
+
+
+def default_space(image_shape: tuple[int, int, int], num_images: int, has_gpu: bool) -> str:
+    """Return the built-in space that suits this machine, images (height, width, channels), and their number."""
+    is_for_gpu = has_gpu and num_images >= MIN_GPU_IMAGES and max(image_shape[:2]) <= MAX_GPU_SIDE
+    return FOR_GPU if is_for_gpu else FOR_CPU
 
 
 def open_space(

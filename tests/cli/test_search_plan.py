@@ -1,10 +1,13 @@
 """What the options of a search mean: bfloat16 is refused where it would be emulated, logits are adjusted or not."""
 
+import numpy as np
 import pytest
 
-from pipeline.cli.search_plan import check_precision, choose_balance
+from pipeline.cli.search import command
+from pipeline.cli.search_plan import Call, check_precision, choose_balance, make_plan
 from pipeline.errors import InvalidUsage
 from pipeline.records import Objective
+from pipeline.search.spaces import default_space
 
 
 @pytest.mark.parametrize(
@@ -32,3 +35,33 @@ def test_bfloat16_needs_a_machine_that_computes_in_it(monkeypatch, precision, ha
 )
 def test_logits_are_adjusted_where_the_balanced_accuracy_is_the_objective(wanted, objective, expected):
     assert choose_balance(wanted, Objective(objective)) == expected
+
+
+@pytest.mark.parametrize(
+    ("side", "num_images", "has_gpu", "expected"),
+    [
+        (32, 10_000, True, "gpu"),
+        (32, 10_000, False, "cnn"),
+        (32, 9_999, True, "cnn"),
+        (64, 10_000, True, "gpu"),
+        (65, 10_000, True, "cnn"),
+    ],
+)
+def test_the_space_suits_machine_and_images(side, num_images, has_gpu, expected):
+    assert default_space((8, side, 3), num_images, has_gpu) == expected
+
+
+@pytest.mark.parametrize(
+    ("gpus", "words", "expected"), [("0", [], "gpu"), ("", [], "cnn"), ("0", ["--space", "tiny"], "tiny")]
+)
+def test_a_search_takes_the_space_for_a_gpu_unless_told_otherwise(tmp_path, monkeypatch, gpus, words, expected):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    rng = np.random.default_rng(0)
+    labels = np.arange(15_000) % 3
+    np.savez(tmp_path / "images.npz", images=rng.integers(0, 256, (15_000, 8, 8), np.uint8), labels=labels)
+    options = command.make_context("search", [*words, "images.npz"]).params
+    given = {"space"} if words else set()
+    plan = make_plan(Call(0.0, tmp_path, str(tmp_path / "images.npz"), options, given))
+    assert plan.options["space"] == plan.space.name == expected
+    batches = plan.terms(plan.spec, plan.counts).baseline.get("batch_size")
+    assert batches == (512 if gpus else None)

@@ -40,6 +40,7 @@ def test_list_shows_the_installed_spaces_and_the_next_command() -> None:
         ["name", "params", "size"],
         ["cnn", "18", "infinite"],
         ["finetune", "13", "infinite"],
+        ["gpu", "16", "infinite"],
         ["mobile", "18", "infinite"],
         ["resnet", "17", "infinite"],
         ["tiny", "7", "infinite"],
@@ -50,10 +51,10 @@ def test_list_shows_the_installed_spaces_and_the_next_command() -> None:
 def test_list_as_json_writes_an_infinite_size_as_null() -> None:
     document = json.loads(run("list", "--json").stdout)
     assert document["schema"] == 1
-    assert [space["name"] for space in document["spaces"]] == ["cnn", "finetune", "mobile", "resnet", "tiny"]
-    assert document["spaces"][4]["size"] is None
-    assert document["spaces"][4]["source"] == "search_spaces/tiny.yaml"
-    assert document["spaces"][4]["params"][0] == "depth"
+    assert [space["name"] for space in document["spaces"]] == ["cnn", "finetune", "gpu", "mobile", "resnet", "tiny"]
+    assert document["spaces"][5]["size"] is None
+    assert document["spaces"][5]["source"] == "search_spaces/tiny.yaml"
+    assert document["spaces"][5]["params"][0] == "depth"
 
 
 def test_show_prints_ranges_conditions_and_what_is_not_varied() -> None:
@@ -154,7 +155,7 @@ def test_show_as_json_is_the_whole_space_with_its_size(good: str) -> None:
 def test_show_of_an_unknown_name_is_a_usage_error() -> None:
     done = run("show", "nope")
     assert done.exit_code == 2
-    assert "expected cnn, finetune, mobile, resnet, tiny, or a file" in done.stderr
+    assert "expected cnn, finetune, gpu, mobile, resnet, tiny, or a file" in done.stderr
 
 
 def test_check_reports_every_file_and_ends_with_2_if_one_is_bad(good: str, bad: str) -> None:

@@ -14,6 +14,7 @@ from pipeline.search.job import chosen
 from pipeline.search.pace import Pace
 from pipeline.search.store import BASELINE_TRIAL, DIED, DONE
 from pipeline.search.verdict import gain_text, search_gain
+from pipeline.space import load_space
 from tests.search.stubs import Clock, InstantEngine, Silence, make_study, make_terms, run_all, unlimited
 
 PARAMS = {"filters": 16}
@@ -95,6 +96,13 @@ def test_it_is_the_same_for_every_space_and_shallower_for_small_images():
     assert baseline_params((28, 28, 1), 10) == NETWORK
     assert baseline_params((3, 3, 1), 10)["depth"] == 2
     assert baseline_params((1, 1, 1), 10)["depth"] == 1
+
+
+def test_on_a_gpu_it_trains_in_batches_as_large_as_those_of_the_space_for_one():
+    params, space = baseline_params((32, 32, 3), 10, is_for_gpu=True), load_space("gpu").defaults()
+    names = ("batch_size", "learning_rate", "weight_decay")
+    assert [params[name] for name in names] == [space[name] for name in names]
+    assert {name: params[name] for name in NETWORK} == NETWORK
 
 
 # ---- what becomes of it ---------------------------------------------------------------------------------------------

@@ -229,7 +229,7 @@ def test_to_json_holds_everything_but_the_place(small: SearchSpace, tmp_path: Pa
 
 def test_installed_spaces_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert builtin_spaces() == ["cnn", "finetune", "mobile", "resnet", "tiny"]
+    assert builtin_spaces() == ["cnn", "finetune", "gpu", "mobile", "resnet", "tiny"]
     assert load_space("tiny").names()[0] == "depth"
 
 
@@ -250,7 +250,7 @@ def test_yaml_number(text: str, number: str) -> None:
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(SpaceError) as caught:
         load_space("cn")
-    assert "'cn' is not installed; expected cnn, finetune, mobile, resnet, tiny, or a file; did you mean cnn?" in str(
+    assert "'cn' is not installed; expected cnn, finetune, gpu, mobile, resnet, tiny, or a file; did you mean cnn?" in str(
         caught.value
     )
     assert "./cn.yaml" in str(caught.value)
