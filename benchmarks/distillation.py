@@ -80,7 +80,8 @@ def train(training: Any, validation: Any, logits: Any, cell: dict[str, Any]) -> 
     from ensembles import statistics_of
     from ingredients import soft_labels
 
-    from pipeline.models.predict import predict_logits, softmax
+    from pipeline.models.predict import predict_logits
+    from pipeline.targets import softmax
     from pipeline.training import trial
     from pipeline.training.images import Labelled
 

@@ -45,6 +45,11 @@ class Bundle:
         return self.folder / MODEL_FILE
 
     @property
+    def is_multi_label(self) -> bool:
+        """Whether it may give an image several labels, by sigmoids; a model of before does not."""
+        return bool(self.facts.get("is_multi_label", False))
+
+    @property
     def temperature(self) -> float:
         """By which logits are divided before they become probabilities; 1 for a model without one."""
         return float(self.facts.get("temperature", {}).get("value", 1.0))
@@ -118,6 +123,11 @@ def parse_facts(folder: Path, facts: Any) -> Bundle:
     sha256 = facts.get("sha256")
     if not isinstance(sha256, str) or len(sha256) != 64:
         raise ModelRefused(f"{path}: sha256 is {sha256!r:.80}; expected 64 digits; restore the file from a copy")
+    if not isinstance(facts.get("is_multi_label", False), bool):
+        raise ModelRefused(
+            f"{path}: is_multi_label is {facts['is_multi_label']!r:.80}; expected true or false; restore the file from "
+            "a copy"
+        )
     refuse_temperature(path, facts.get("temperature", {}))
     return Bundle(folder, tuple(classes), parse_image(path, facts.get("image")), sha256, facts)
 

@@ -49,6 +49,11 @@ def test_temperature_is_that_of_the_facts_and_1_in_models_of_before(folder):
     assert write_bundle(folder, {**FACTS, "temperature": {"value": 1.7, "reason": ""}}).temperature == 1.7
 
 
+def test_a_model_of_before_gives_one_label(folder):
+    assert not write_bundle(folder, FACTS).is_multi_label
+    assert write_bundle(folder, {**FACTS, "is_multi_label": True}).is_multi_label
+
+
 def test_bundle_is_found_in_the_data_folder_of_an_mlflow_model(tmp_path):
     outer = tmp_path / "outer"
     outer.mkdir()
@@ -95,6 +100,7 @@ def test_missing_keras_file_is_refused(folder):
         ({"temperature": {"value": 0}}, "temperature is {'value': 0}; expected a value above 0"),
         ({"temperature": {"value": "hot"}}, "expected a value above 0"),
         ({"temperature": 1.5}, "temperature is 1.5; expected a value above 0"),
+        ({"is_multi_label": "yes"}, "is_multi_label is 'yes'; expected true or false"),
         ({"sha256": "abc"}, "sha256 is 'abc'; expected 64 digits"),
     ],
 )

@@ -146,7 +146,8 @@ def screen(check: Check) -> Iterator[str]:
     yield row("files", f"{found.files['total']:,}: {kinds.replace('_', ' ')}")
     shown = [f"{one_line(name, 40)} {count:,}" for name, count in list(found.classes.items())[:SHOWN_CLASSES]]
     more = f", and {len(found.classes) - SHOWN_CLASSES:,} more" if len(found.classes) > SHOWN_CLASSES else ""
-    yield row("classes", f"{len(found.classes):,}: {', '.join(shown)}{more}")
+    several = " (any number of them an image)" if found.is_multi_label else ""
+    yield row("classes", f"{len(found.classes):,}{several}: {', '.join(shown)}{more}")
     splits = ", ".join(f"{count:,} {name}" for name, count in facts["splits"].items())
     yield row("splits", "none given; a search makes them" if set(facts["splits"]) <= {"not_given"} else splits)
     if facts["sizes"]:
@@ -158,7 +159,8 @@ def screen(check: Check) -> Iterator[str]:
     yield from group_lines("exact copies", found.exact)
     yield from group_lines("near copies", found.near)
     yield from group_lines("leaks", found.leaks, "splits")
-    yield from group_lines("two labels", [group for _, group in found.conflicts], "labels")
+    conflicts = "label conflicts" if found.is_multi_label else "two labels"
+    yield from group_lines(conflicts, [group for _, group in found.conflicts], "labels")
     yield from file_lines(found.bad)
     yield ""
     yield row("verdict", f"{check.verdict}: {MEANING[check.verdict]}")

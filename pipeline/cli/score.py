@@ -55,7 +55,8 @@ def command(
     MODEL is champion, models:/NAME/VERSION, models:/NAME@ALIAS, models:/m-ID (a logged model), the id of a run,
     or a folder with model.json. INPUT is an image, a folder (read with all folders in it) or a .csv, .parquet or
     .jsonl table with a column `path`. Every file gets one row in OUT: a label with its probability, or the reason
-    why there is none. A stopped run continues when the same command is given again.
+    why there is none. A model of images that may have several labels gives lists: all labels of a probability of at
+    least 0.5. A stopped run continues when the same command is given again.
 
     \b
     Example:
@@ -110,7 +111,10 @@ def make_job(model: str, found: "Inventory", out: Path, top_k: int, batch_size: 
         output.say(resolved.note)
     spec = bundle.image
     kind = "RGB" if spec.channels == 3 else "grey"
-    output.say(f"Model {resolved.uri}: {len(bundle.classes)} classes, {spec.width} x {spec.height} {kind} images")
+    several = ", any number of which an image may have" if bundle.is_multi_label else ""
+    output.say(
+        f"Model {resolved.uri}: {len(bundle.classes)} classes{several}, {spec.width} x {spec.height} {kind} images"
+    )
     output.say(f"  classes: {', '.join(bundle.classes)}\n  SHA-256: {bundle.sha256}", level=1)
     return ScoreJob(bundle, resolved.uri, found.paths, out, top_k, batch_size, num_skipped=found.num_skipped)
 
@@ -183,6 +187,8 @@ def show(job: "ScoreJob", facts: "ScoreFacts", as_json: bool) -> None:
 
     lines = sorted(facts.labels.items(), key=lambda item: (-item[1], item[0]))
     rows = [[name, f"{number:,}", f"{number / facts.ok:.1%}"] for name, number in lines[:SHOWN_LABELS]]
+    if facts.unlabelled:
+        rows.append(["(no label)", f"{facts.unlabelled:,}", f"{facts.unlabelled / facts.ok:.1%}"])
     if rows:
         output.result(output.table(("label", "files", "share"), rows))
     if len(lines) > SHOWN_LABELS:
@@ -209,6 +215,7 @@ def as_document(job: "ScoreJob", facts: "ScoreFacts") -> dict[str, Any]:
         "skipped": job.num_skipped,
         "errors_by_code": facts.errors_by_code,
         "labels": facts.labels,
+        "unlabelled": facts.unlabelled,
         "seconds": facts.seconds,
         "images_per_second": facts.images_per_second,
         "model_uri": job.model_uri,

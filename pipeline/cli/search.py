@@ -24,6 +24,7 @@ from pipeline.records import COST_UNITS
 from pipeline.text import one_line
 
 WORST_SLICES = 3
+WORST_CLASSES = 3
 LONGEST = 40  # characters of a value of a table in a line
 
 
@@ -108,6 +109,7 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
         result_json({"schema": SCHEMA, **plan})
     else:
         images, classes, default, pixels = plan["images"], plan["classes"], plan["default"], plan["image"]
+        several = " (any number of them an image)" if plan["is_multi_label"] else ""
         size = "infinite (a continuous range)" if plan["space_size"] is None else f"{plan['space_size']:,.0f}"
         network = f"default network: {default['num_params']:,} params, {default['mflops']:,} MFLOPs"
         rungs = ", ".join(
@@ -119,7 +121,7 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
             {
                 "data": plan["source"],
                 "images": f"{sum(images.values()):,}: " + ", ".join(f"{n:,} {split}" for split, n in images.items()),
-                "classes": f"{len(classes)}: {', '.join(classes[:12])}{', ...' if len(classes) > 12 else ''}",
+                "classes": f"{len(classes)}{several}: {', '.join(classes[:12])}{', ...' if len(classes) > 12 else ''}",
                 "pixels": f"{pixels['height']} x {pixels['width']} x {pixels['channels']}, {pixels['dtype']}",
                 "space": f"{plan['space']}: {', '.join(plan['params'])}",
                 "configurations": size,
@@ -141,7 +143,8 @@ def print_result(facts: dict[str, Any]) -> None:
     best, test, trials = facts["winner"], facts["test"], facts["trials"]
     low, high = test["ci95"]
     others = "".join(f", {count} {name}" for name, count in trials.items() if count and name != "completed")
-    interval = f"95 % interval {low:.2%} to {high:.2%}, {test['num_images']:,} images, {opened(facts)}"
+    whole = "all labels of an image right; " if facts.get("is_multi_label") else ""
+    interval = f"{whole}95 % interval {low:.2%} to {high:.2%}, {test['num_images']:,} images, {opened(facts)}"
     cost = f"{best['num_params']:,} params, {best['mflops']:,} MFLOPs"
     if dense := best.get("dense_params"):
         cost += f"; fully connected it had {dense / best['num_params']:,.0f} times the params"
@@ -153,6 +156,7 @@ def print_result(facts: dict[str, Any]) -> None:
             "test accuracy": f"{test['accuracy']:.2%}  ({interval})",
             **({"with leaks": inflated(test)} if leaked else {}),
             **other_figures(test),
+            **worst_classes_line(facts.get("by_class") or {}),
             **({"against default": gain_text(facts["search_gain"])} if "search_gain" in facts else {}),
             **averaging_line(facts),
             **probabilities_line(facts.get("temperature")),
@@ -177,6 +181,25 @@ def other_figures(test: dict[str, Any]) -> dict[str, str]:
         f"{name} {each['value']:.4f} ({each['ci95'][0]:.4f} to {each['ci95'][1]:.4f})" for name, each in figures.items()
     )
     return {"also": ", ".join(texts)} if figures else {}
+
+
+def worst_classes_line(by_class: dict[str, Any]) -> dict[str, str]:
+    """Return the labels that are told worst, in one line; nothing where an image has one label only."""
+    known = {name: each for name, each in by_class.items() if each["auc"] is not None}
+    worst = sorted(known, key=lambda name: known[name]["auc"])[:WORST_CLASSES]
+    texts = [f"{one_line(name, LONGEST)} {class_text(known[name])}" for name in worst]
+    rest = f"; {len(by_class) - len(worst)} more in model.json" if len(by_class) > len(worst) else ""
+    return {"worst labels": ", ".join(texts) + rest} if texts else {}
+
+
+def class_text(figures: dict[str, Any]) -> str:
+    """Return the figures of one label for reading."""
+    low, high = figures["ci95"]
+    precision = "never answered" if figures["precision"] is None else f"precision {figures['precision']:.0%}"
+    return (
+        f"AUC {figures['auc']:.4f} ({low:.4f} to {high:.4f}; {precision}, recall {figures['recall']:.0%} of "
+        f"{figures['num_images']:,})"
+    )
 
 
 def chosen_by(facts: dict[str, Any]) -> str:

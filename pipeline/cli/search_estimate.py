@@ -25,6 +25,7 @@ def describe_plan(plan: Plan, terms: Terms, budget: Budget, factor: float) -> di
         "source": plan.source.origin,
         "images": plan.counts,
         "classes": list(plan.source.classes),
+        "is_multi_label": plan.source.is_multi_label,
         "image": dataclasses.asdict(plan.spec),
         "space": plan.options["space"],
         "params": plan.space.names(),

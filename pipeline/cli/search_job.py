@@ -193,7 +193,8 @@ class Search:
     def prepare_dataset(self) -> Dataset:
         """Decode the images, or find them decoded; split them; say what cannot be used and what leaks."""
         source, options = self.plan.source, self.plan.options
-        say(f"study {self.request.study}: {len(source):,} images, {len(source.classes)} classes")
+        several = ", several labels an image" if source.is_multi_label else ""
+        say(f"study {self.request.study}: {len(source):,} images, {len(source.classes)} classes{several}")
         workspace = self.plan.call.workspace
         cache = open_cache(source, self.plan.spec, workspace, options["cache_limit"], self.report_decoding)
         for item in cache.bad[:5]:
@@ -273,7 +274,8 @@ class Search:
             say(f"  space {FOR_GPU}, as there is a GPU: wide networks, large batches (--space {FOR_CPU}: narrower)")
         say(f"  objective {objective.name}{cost}{f' ({reason})' if reason else ''}")
         if self.request.balance:
-            say("  rare classes count as much as common ones in training (--balance none: by their numbers)")
+            what = "its absence" if self.plan.source.is_multi_label else "a common one"
+            say(f"  a rare class counts as much as {what} in training (--balance none: by their numbers)")
         rungs = " / ".join(f"{rung / study.terms.num_images:.3g}" for rung in study.budget.rungs)
         force = study.terms.workforce
         gpus = {each.gpu for each in self.plan.resources if each.gpu}
@@ -352,6 +354,7 @@ class Search:
                 for row in finished.front
                 if objective.minimise
             ],
+            "is_multi_label": bool(store.get("is_multi_label")),
             "test": finished.test,
             **finished.more,
             "flaw": flaw_of(finished.test, store.get("classes")),

@@ -48,7 +48,8 @@ OPTIONS = (
     click.option(
         "--objective",
         type=click.Choice(tuple(OBJECTIVES)),
-        help="What trials are ranked by. [default: val_accuracy, or val_balanced_accuracy for unbalanced classes]",
+        help="What trials are ranked by. [default: val_accuracy, val_balanced_accuracy for unbalanced classes, val_auc "
+        "for several labels an image]",
     ),
     click.option(
         "--minimise",

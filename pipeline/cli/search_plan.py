@@ -8,7 +8,7 @@ from pipeline.cli.output import quoted
 from pipeline.data.cache import SpecOptions, choose_spec
 from pipeline.data.source import Source
 from pipeline.data.sources import open_source, source_name
-from pipeline.errors import DataError, InvalidUsage, StoppedEarly
+from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.files import is_locked, lock_owner
 from pipeline.machine import Resources, has_bfloat16, hide_gpus, share_resources
 from pipeline.models.backbones import fetch_weights, refusal
@@ -107,11 +107,6 @@ def make_plan(call: Call) -> Plan:
     if data is None:
         raise InvalidUsage("DATA is missing; expected images to search for; name a built-in set, a folder or a table")
     source = open_source(data, call.workspace, options["source"], options["cache_limit"])
-    if source.is_multi_label:
-        raise DataError(
-            f"{source.origin}: an image has several labels; expected one, since a search cannot train on several yet; "
-            "`pipeline data check` can look at such a set"
-        )
     names = ("image_size", "background", "max_megapixels", "max_megabytes")
     spec = choose_spec(source, SpecOptions(**{name: options[name] for name in names}))
     check_precision(options)

@@ -69,9 +69,9 @@ def class_points(found: Survey) -> Iterator[Point]:
         text = "with images for val or test but no usable training image: add some, or take the class out."
         yield Point(REFUSE, f"{some(untrained, 'class')} {text}")
     yield from split_points(found)
-    if found.is_multi_label:
-        text = "Images have several labels, on which a search cannot train yet: give each image one label."
-        yield Point(REFUSE, text)
+    if always := [name for name, count in filled.items() if found.is_multi_label and count == found.files["used"]]:
+        text = "that every image has, so that there is nothing to tell: leave it out of the lists of labels."
+        yield Point(WARN, f"{some(always, 'class')} {text}")
     if empty := [name for name in found.classes if name not in filled]:
         yield Point(WARN, f"{some(empty, 'class')} without a usable image: add images, or take the class out.")
     if small := [f"{name} ({count})" for name, count in filled.items() if count < MIN_CLASS_IMAGES]:
@@ -114,14 +114,13 @@ def duplicate_points(found: Survey) -> Iterator[Point]:
     near = [group for kind, group in found.conflicts if kind == "near"]
     if exact:
         number = num_images(exact)
-        what = (
-            f"{number:,} images are copies of one picture under two labels (first: {named(exact[0], exact[0].labels)})"
-        )
+        first = named(exact[0], exact[0].labels)
+        what = f"{number:,} images are copies of one picture under {two_labels(found)} (first: {first})"
         text = f"{what}: {remedy(found, 'delete those with the wrong label, or leave all of them out with --fix')}."
         yield Point(REFUSE if number > MAX_CONFLICT_FRACTION * found.files["used"] else WARN, text)
     if near:
         text = (
-            f"{counted(len(near), 'cluster')} of near-duplicates under two labels (first: "
+            f"{counted(len(near), 'cluster')} of near-duplicates under {two_labels(found)} (first: "
             f"{named(near[0], near[0].labels)}): look at the page that --html writes; correct wrong labels."
         )
         yield Point(WARN, text)
@@ -129,6 +128,11 @@ def duplicate_points(found: Survey) -> Iterator[Point]:
         if groups:
             what = f"{counted(len(groups), 'cluster')} of {kind} duplicates, {num_images(groups):,} images"
             yield Point(WARN, f"{what}: {remedy(found, 'keep one of each with --fix, or know that they weigh more')}.")
+
+
+def two_labels(found: Survey) -> str:
+    """Return what copies of one picture must not be under."""
+    return "different sets of labels" if found.is_multi_label else "two labels"
 
 
 def leak_points(found: Survey) -> Iterator[Point]:

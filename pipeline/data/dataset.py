@@ -19,6 +19,7 @@ from pipeline.data.split import assign_folds, assign_splits, find_leaks, merge_g
 from pipeline.errors import DataError
 from pipeline.files import sha256_json
 from pipeline.records import ImageSpec
+from pipeline.targets import Labels
 
 MAX_BAD_FRACTION = 0.5
 MAX_SLICES = 50  # values of a column that is judged by; one of more names images, not kinds of them
@@ -196,10 +197,10 @@ class View:
 
 @dataclass(frozen=True)
 class Subset:
-    """Some images of a data set, with labels int32 (num_images,) and weights float32 (num_images,) or None."""
+    """Some images of a data set, with labels as in `targets`, and weights float32 (num_images,) or None."""
 
     images: View
-    labels: NDArray[np.int32]
+    labels: Labels
     weights: NDArray[np.float32] | None
 
 

@@ -1,13 +1,15 @@
 """Whether a picture keeps its class when left and right change places, as the training images themselves tell."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.targets import Labels, agreement, is_multi_label
+
 NUM_ASKED, NUM_KNOWN = 2000, 10_000  # thumbnails: 0.2 s
 MIN_KEPT = 0.5  # measured: CIFAR-10 0.89, Fashion-MNIST 0.74, digits 0.28, signed digits 0.13 (docs/recipe.md)
+NUM_PAIRINGS = 20  # by which the agreement of several labels by chance is found
 NUM_ERRORS = 3  # standard errors by which neighbours must be better than chance to tell anything
 
 
@@ -15,13 +17,14 @@ NUM_ERRORS = 3  # standard errors by which neighbours must be better than chance
 class FlipCheck:
     """How often the nearest other picture is of the same class: for `num_asked` pictures, for them flipped, by chance.
 
-    Each is a share in [0, 1].
+    Each is a share in [0, 1]; where images have several labels, the mean share that is in common (`targets.agreement`).
     """
 
     own: float
     flipped: float
     chance: float
     num_asked: int
+    has_several: bool = False
 
     @property
     def tells(self) -> bool:
@@ -40,26 +43,38 @@ class FlipCheck:
         doubt = (
             "" if self.tells else f" (too little to tell, from {self.num_asked:,} pictures; --augment standard flips)"
         )
+        if self.has_several:
+            return (
+                f"{verdict}{doubt}: of the labels of a picture and of its nearest other one {self.own:.0%} are common "
+                f"to both, {self.flipped:.0%} if it is flipped, {self.chance:.0%} by chance"
+            )
         return (
             f"{verdict}{doubt}: the nearest other picture is of the same class in {self.own:.0%}, of a flipped picture "
             f"in {self.flipped:.0%}, by chance in {self.chance:.0%}"
         )
 
 
-def check_flips(thumbs: NDArray[np.uint8], labels: NDArray[Any], rows: NDArray[np.int64], seed: int) -> FlipCheck:
+def check_flips(thumbs: NDArray[np.uint8], labels: Labels, rows: NDArray[np.int64], seed: int) -> FlipCheck:
     """Return what the thumbnails uint8 (num_images, 16, 16) of some rows, those that train, say about flips."""
     drawn = np.random.default_rng(seed).permutation(rows)
     num_asked = min(NUM_ASKED, len(drawn) // 4)
     asked, known = drawn[:num_asked], drawn[num_asked : num_asked + NUM_KNOWN]
     if num_asked == 0:
-        return FlipCheck(0.0, 0.0, 1.0, 0)
+        return FlipCheck(0.0, 0.0, 1.0, 0, is_multi_label(labels))
     vectors, own_labels = contrast(thumbs[known]), labels[asked]
     shares = [
-        float((labels[known][(contrast(pictures) @ vectors.T).argmax(axis=1)] == own_labels).mean())
+        float(agreement(labels[known][(contrast(pictures) @ vectors.T).argmax(axis=1)], own_labels).mean())
         for pictures in (thumbs[asked], thumbs[asked][:, :, ::-1])
     ]
-    parts = np.bincount(labels[drawn]) / len(drawn)
-    return FlipCheck(shares[0], shares[1], float((parts**2).sum()), num_asked)
+    return FlipCheck(shares[0], shares[1], chance_agreement(labels[drawn], seed), num_asked, is_multi_label(labels))
+
+
+def chance_agreement(labels: Labels, seed: int) -> float:
+    """Return how much the labels of two images agree that are drawn by chance; of several labels by drawing some."""
+    if not is_multi_label(labels):
+        return float(((np.bincount(labels) / len(labels)) ** 2).sum())
+    rng = np.random.default_rng(seed)
+    return float(np.mean([agreement(labels, rng.permutation(labels)).mean() for _ in range(NUM_PAIRINGS)]))
 
 
 def contrast(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -131,10 +131,10 @@ class Source:
         return counts | {name: int(number) for name, number in zip(self.classes, numbers, strict=True)}
 
     def label_text(self, index: int) -> str:
-        """Return the label of image `index`; several are joined by |."""
+        """Return the label of image `index`; several are joined by |, and none is said in words."""
         if not self.is_multi_label:
             return self.classes[self.labels[index]]
-        return "|".join(self.classes[number] for number in np.flatnonzero(self.labels[index]))
+        return "|".join(self.classes[number] for number in np.flatnonzero(self.labels[index])) or "no label"
 
     def strata(self) -> NDArray[np.int32]:
         """Return int32 (num_images,): the class that an image is stratified by, of several labels the rarest."""

@@ -67,7 +67,7 @@ class Survey:
     `is_fixable` tells whether a table can name the images, which are files of their own. `training` are usable images
     by class that are not given to val or test, `num_groups` the same where a cluster or group counts once. `judging`
     are usable images by class of val and test, where they are given. `conflicts` pair "exact" or "near" with images
-    under two labels. `num_uniform` counts images that are nearly one colour.
+    under two labels, or two sets of them. `num_uniform` counts images that are nearly one colour.
     """
 
     origin: str

@@ -1,4 +1,4 @@
-"""Logits and probabilities of many images in batches of one fixed shape; nothing here trains."""
+"""Logits of many images in batches of one fixed shape; nothing here trains."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,13 +28,3 @@ def predict_logits(
             batch = np.concatenate([batch, padding])
         parts.append(np.asarray(model.predict_on_batch(batch), np.float32)[:num_real])
     return np.concatenate(parts)
-
-
-def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
-    """Return probabilities, float32 (num_images, num_classes), each row summing to 1; a temperature keeps their order.
-
-    Rounding can make two of them equal: whoever wants the best label looks at the logits.
-    """
-    shifted = (logits - logits.max(axis=-1, keepdims=True)) / np.float32(temperature)
-    exponentials = np.exp(shifted)
-    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True), np.float32)

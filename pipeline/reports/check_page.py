@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.cache import ImageCache
-from pipeline.data.check import MEANING, Check
+from pipeline.data.check import MEANING, Check, two_labels
 from pipeline.data.source import Source
 from pipeline.data.survey import Group
 from pipeline.reports.page import data_uri, render
@@ -48,7 +48,7 @@ def check_page(check: Check, source: Source, cache: ImageCache) -> str:
     grids = class_sheets(source, cache)
     sections = [
         ("leaks", "In more than one split", found.leaks, sheets(found.leaks, "splits")),
-        ("conflicts", "The same under two labels", found.conflicts, conflict_sheets(found.conflicts)),
+        ("conflicts", f"The same under {two_labels(found)}", found.conflicts, conflict_sheets(found.conflicts)),
         ("exact", "Exact duplicates", found.exact, sheets(found.exact, "splits")),
         ("near", "Near duplicates", found.near, sheets(found.near, "splits")),
     ]

@@ -45,6 +45,7 @@ class Plan:
     decoder_version: int
     top_k: int
     temperature: float = 1.0
+    is_multi_label: bool = False
 
     @property
     def plan_id(self) -> str:
@@ -59,21 +60,26 @@ class Plan:
 
 @dataclass(frozen=True)
 class Row:
-    """One file: its best classes with their probabilities, or the (code, detail) of why there are none."""
+    """One file: its labels and its best classes with their probabilities, or the (code, detail) of why there are none.
+
+    It has one label, or any number of them, in the order of the classes, by a model that is multi-label.
+    """
 
     path: bytes
+    labels: Sequence[tuple[str, float]] = ()
     best: Sequence[tuple[str, float]] = ()
     error: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
 class PartFacts:
-    """What is in one part; `sha256` is that of its file."""
+    """What is in one part: how many files have each label, and none at all; `sha256` is that of its file."""
 
     rows: int
     errors_by_code: dict[str, int]
     labels: dict[str, int]
     sha256: str
+    unlabelled: int = 0
 
     @property
     def errors(self) -> int:
@@ -83,7 +89,10 @@ class PartFacts:
 
 @dataclass(frozen=True)
 class ScoreFacts:
-    """What a finished output holds; seconds and speed are those of the run that finished it."""
+    """What a finished output holds; seconds and speed are those of the run that finished it.
+
+    `unlabelled` are the files of `ok` that a multi-label model gives no label.
+    """
 
     out: Path
     rows: int
@@ -93,6 +102,7 @@ class ScoreFacts:
     images_per_second: float
     errors_by_code: dict[str, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
+    unlabelled: int = 0
 
 
 def hash_paths(paths: Sequence[bytes]) -> str:
@@ -204,18 +214,19 @@ def write_part(out: Path, plan: Plan, index: int, rows: Sequence[Row]) -> None:
     import pyarrow as pa
     import pyarrow.parquet
 
-    table = pa.Table.from_pylist([row_cells(row, plan.top_k) for row in rows], schema=parquet_schema(plan))
+    table = pa.Table.from_pylist([row_cells(row, plan) for row in rows], schema=parquet_schema(plan))
     with replacing(part_path(out, index)) as temporary:
         pyarrow.parquet.write_table(table, temporary, compression="zstd")
         sha256 = sha256_file(temporary)
     errors = Counter(row.error[0] for row in rows if row.error)
-    labels = Counter(row.best[0][0] for row in rows if row.best)
-    facts = PartFacts(len(rows), dict(errors), dict(labels), sha256)
+    labels = Counter(name for row in rows for name, _ in row.labels)
+    unlabelled = sum(not row.labels and row.error is None for row in rows)
+    facts = PartFacts(len(rows), dict(errors), dict(labels), sha256, unlabelled)
     write_json(part_facts_path(out, index), {"plan_id": plan.plan_id, **asdict(facts)})
 
 
 def parquet_schema(plan: Plan) -> Any:
-    """Return the pyarrow schema of a part."""
+    """Return the pyarrow schema of a part; `label` and `probability` are lists where images may have several labels."""
     import pyarrow as pa
 
     names = ("label", "probability", "status", "error_code", "error_detail")
@@ -223,19 +234,22 @@ def parquet_schema(plan: Plan) -> Any:
     fields = [pa.field("path", pa.string(), nullable=False)]
     for name in (*names, *ranked):
         kind = pa.float32() if name.endswith("probability") else pa.string()
+        kind = pa.list_(kind) if plan.is_multi_label and name in names[:2] else kind
         fields.append(pa.field(name, kind, nullable=name != "status"))
     return pa.schema(fields, metadata={"plan_id": plan.plan_id})
 
 
-def row_cells(row: Row, top_k: int) -> dict[str, Any]:
+def row_cells(row: Row, plan: Plan) -> dict[str, Any]:
     """Return the cells of one row by column; the name of a file that is not UTF-8 is shown with escapes."""
     cells: dict[str, Any] = {"path": row.path.decode("utf-8", "backslashreplace"), "status": "ok"}
     if row.error:
         detail = row.error[1].encode("utf-8", "backslashreplace").decode("utf-8")
         cells |= {"status": "error", "error_code": row.error[0], "error_detail": detail}
-    for rank, (label, probability) in enumerate(row.best[:top_k], start=1):
-        if rank == 1:
-            cells |= {"label": label, "probability": probability}
+    elif plan.is_multi_label:
+        cells |= {"label": [name for name, _ in row.labels], "probability": [share for _, share in row.labels]}
+    else:
+        cells |= dict(zip(("label", "probability"), row.labels[0], strict=True))
+    for rank, (label, probability) in enumerate(row.best[: plan.top_k], start=1):
         cells |= {f"top{rank}_label": label, f"top{rank}_probability": probability}
     return cells
 
@@ -293,13 +307,14 @@ def counts(parts: Sequence[PartFacts]) -> dict[str, Any]:
         "errors": errors.total(),
         "errors_by_code": dict(errors.most_common()),
         "labels": dict(labels.most_common()),
+        "unlabelled": sum(part.unlabelled for part in parts),
     }
 
 
 def facts_of(out: Path, manifest: dict[str, Any]) -> ScoreFacts:
     """Return the facts that a manifest holds."""
     names = ("rows", "ok", "errors", "seconds", "images_per_second", "errors_by_code", "labels")
-    return ScoreFacts(out, **{name: manifest[name] for name in names})
+    return ScoreFacts(out, **{name: manifest[name] for name in names}, unlabelled=manifest.get("unlabelled", 0))
 
 
 def read_facts(out: Path, plan: Plan) -> ScoreFacts | None:
@@ -350,9 +365,11 @@ def export_csv(out: Path, path: Path) -> int:
 
 
 def csv_cell(value: Any) -> str:
-    """Return one value as CSV text: floats with the 7 digits that float32 has, formulas disarmed."""
+    """Return one value as CSV text: floats with the 7 digits that float32 has, lists as JSON, formulas disarmed."""
     if value is None:
         return ""
+    if isinstance(value, list):
+        return json.dumps([float(f"{each:.7g}") if isinstance(each, float) else each for each in value])
     if isinstance(value, float):
         return f"{value:.7g}"
     text = str(value)

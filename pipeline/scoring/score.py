@@ -17,10 +17,10 @@ from pipeline.data.decode import DecodeError
 from pipeline.data.decoders import Decoders, Killed, chunks_of
 from pipeline.data.source import Location
 from pipeline.files import locked, sha256_json
-from pipeline.models.predict import softmax
 from pipeline.records import ImageSpec
 from pipeline.scoring import output
 from pipeline.scoring.output import Plan, Row, ScoreFacts
+from pipeline.targets import answers, probabilities
 
 SHARD_SIZE = 4096  # rows that a kill can cost; a part of it takes ~100 KB
 
@@ -58,6 +58,7 @@ class ScoreJob:
             decoder_version=self.bundle.image.decoder_version,
             top_k=min(self.top_k, len(self.bundle.classes)),
             temperature=self.bundle.temperature,
+            is_multi_label=self.bundle.is_multi_label,
         )
 
 
@@ -129,7 +130,6 @@ def score_shard(job: ScoreJob, decoders: Decoders, index: int, predict: Predict)
     program is compiled, and a resumed run gives the same bytes as an uninterrupted one.
     """
     classes, spec = job.bundle.classes, job.bundle.image
-    top_k = min(job.top_k, len(classes))
     shard = job.paths[index * job.shard_size : (index + 1) * job.shard_size]
     batch_size = min(job.batch_size, job.shard_size, len(job.paths))
     for paths, decoded in decoded_batches(decoders, shard, batch_size, spec):
@@ -140,7 +140,7 @@ def score_shard(job: ScoreJob, decoders: Decoders, index: int, predict: Predict)
         logits = predict(images)
         if logits.shape != (batch_size, len(classes)):
             raise ValueError(f"logits have the shape {logits.shape}; expected {(batch_size, len(classes))}")
-        yield label_rows(paths, decoded, logits, classes, top_k, job.bundle.temperature)
+        yield label_rows(paths, decoded, logits, job.bundle, job.top_k)
 
 
 def decoded_batches(
@@ -159,25 +159,26 @@ def decoded_batches(
 
 
 def label_rows(
-    paths: Sequence[bytes],
-    decoded: Sequence[Any],
-    logits: NDArray[np.float32],
-    classes: Sequence[str],
-    top_k: int,
-    temperature: float = 1.0,
+    paths: Sequence[bytes], decoded: Sequence[Any], logits: NDArray[np.float32], bundle: Bundle, top_k: int
 ) -> list[Row]:
     """Return one row for each path; logits that are not finite make a row without a label."""
+    classes = bundle.classes
     is_finite = np.asarray(np.isfinite(logits).all(axis=-1))
     finite = np.where(is_finite[:, None], logits, 0)
-    probabilities = softmax(finite, temperature)
+    shares = probabilities(finite, bundle.is_multi_label, bundle.temperature)
     order = np.argsort(-finite, axis=-1, kind="stable")[:, :top_k]  # stable: a tie goes to the first class
+    chosen = answers(finite, bundle.is_multi_label)
     rows = []
     for place, (path, pixels) in enumerate(zip(paths, decoded, strict=True)):
         if isinstance(pixels, DecodeError):
             rows.append(Row(path, error=(pixels.code, pixels.detail)))
-        elif not is_finite[place]:
+            continue
+        if not is_finite[place]:
             rows.append(Row(path, error=("not_finite", "the model answers with NaN or infinity")))
-        else:
-            best = [(classes[index], float(probabilities[place, index])) for index in order[place]]
-            rows.append(Row(path, best=best))
+            continue
+        numbers = np.flatnonzero(chosen[place]) if bundle.is_multi_label else [chosen[place]]
+        labels, best = (
+            [(classes[number], float(shares[place, number])) for number in each] for each in (numbers, order[place])
+        )
+        rows.append(Row(path, labels, best))
     return rows

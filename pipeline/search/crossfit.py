@@ -75,10 +75,16 @@ def plan_cross_fit(store: StudyStore, num_folds: int) -> CrossFit:
     """Return how the winner of a study is to be trained on folds.
 
     Raises:
-        DataError: the study has no winner yet.
+        DataError: the study has no winner yet, or its images have several labels.
         ModelRefused: the winner's model was damaged.
     """
     facts, study_path = store.facts(), store.path.parent
+    if facts.get("is_multi_label"):
+        raise DataError(
+            f"study {facts['study']}: an image has several labels; expected one, since confident learning ranks labels "
+            "that exclude each other; `by_class` in its model.json shows which labels are told badly, `pipeline data "
+            "check` which copies are labelled differently"
+        )
     if not store.has_final_model():
         raise DataError(
             f"study {facts['study']} is not finished; expected a winner, whose network judges the labels; finish it "

@@ -31,7 +31,8 @@ from pipeline.search.study import Study
 
 POLL_SECONDS = 0.5
 EXTRAS = (
-    "validation", "flip_average", "temperature", "search_gain", "robustness", "latency", "slices", "planned_epochs",
+    "validation", "flip_average", "temperature", "search_gain", "robustness", "latency", "slices", "by_class",
+    "planned_epochs",
 )  # fmt: skip
 COUNTED = {
     "completed": COMPLETED, "pruned": PRUNED, "failed": FAILED, "infeasible": INFEASIBLE, "crashed": CRASHED,
@@ -272,6 +273,7 @@ def write_model_facts(study: Study, best: TrialRow, epochs: int, found: dict[str
     store = study.store
     facts = {
         "classes": store.get("classes"),
+        "is_multi_label": bool(store.get("is_multi_label")),
         "image": store.get("image"),
         "params": best.params,
         "num_params": best.num_params,

@@ -20,6 +20,7 @@ from pipeline.search.rungs import labelled, reporter, stored_dataset, train_watc
 from pipeline.search.store import StudyStore
 from pipeline.search.validation import averages_flips
 from pipeline.space import Builder
+from pipeline.targets import is_right
 
 
 def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
@@ -119,7 +120,7 @@ def train_default(task: TrialTask) -> tuple[float, dict[str, Any]]:
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.save(file, answer)
-    return float((answers[0].argmax(axis=1) == test.labels).mean()), {"epochs": last.step - task.first_step + 1}
+    return float(is_right(answers[0], test.labels).mean()), {"epochs": last.step - task.first_step + 1}
 
 
 def versions() -> dict[str, str]:

@@ -90,6 +90,7 @@ def study_facts(request: Request, dataset: Dataset, space: SearchSpace) -> dict[
         "cache": str(dataset.cache.folder),
         "folds": dataset.num_folds,
         "classes": list(dataset.source.classes),
+        "is_multi_label": dataset.source.is_multi_label,
         "image": asdict(dataset.spec),
         "num_images": dataset.counts,
         "mean": mean,
@@ -192,7 +193,9 @@ def expected_counts(source: Source) -> dict[str, int]:
 
 
 def default_objective(source: Source) -> tuple[str, str]:
-    """Return the objective that suits the balance of the classes, and why, as text."""
+    """Return the objective that suits the labels and the balance of the classes, and why, as text."""
+    if source.is_multi_label:
+        return "val_auc", "images have several labels, and it needs no probability from which on a label counts"
     counts = np.bincount(source.strata(), minlength=1)
     counts = counts[counts > 0]
     ratio = counts.max() / counts.min()

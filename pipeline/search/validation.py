@@ -14,7 +14,8 @@ from pipeline.files import replacing
 from pipeline.pulse import going_on
 from pipeline.records import TrialTask
 from pipeline.search.checkpoints import pulse_path
-from pipeline.training.calibration import NUM_BINS, Temperature, calibration_error, choose_temperature, losses
+from pipeline.targets import Labels, losses
+from pipeline.training.calibration import NUM_BINS, Temperature, calibration_error, choose_temperature
 from pipeline.training.certainty import measure_with_intervals
 
 LOGITS = "logits"
@@ -32,13 +33,13 @@ def is_top_rung(task: TrialTask, facts: dict[str, Any]) -> bool:
 
 
 class Predictions(NamedTuple):
-    """Logits float32 (num_images, num_classes) and labels int32 (num_images,) of images that did not train a network.
+    """Logits float32 (num_images, num_classes) and labels, as in `targets`, of images that did not train a network.
 
     `averaged` are the means of these logits and those of the mirror images, None where nobody asked for them.
     """
 
     logits: NDArray[np.float32]
-    labels: NDArray[np.int32]
+    labels: Labels
     averaged: NDArray[np.float32] | None
 
 
@@ -110,7 +111,7 @@ def judge_validation(
 
 
 def describe_temperature(
-    found: Temperature, logits: NDArray[np.float32], labels: NDArray[np.int32]
+    found: Temperature, logits: NDArray[np.float32], labels: Labels
 ) -> dict[str, Any]:  # fmt: skip
     """Return a temperature as model.json keeps it, with what it does to test images (num_images, num_classes)."""
     test = {
@@ -124,6 +125,6 @@ def describe_temperature(
     }  # fmt: skip
 
 
-def mean_loss(logits: NDArray[np.float32], labels: NDArray[np.int32], temperature: float) -> float:
+def mean_loss(logits: NDArray[np.float32], labels: Labels, temperature: float) -> float:
     """Return the mean cross-entropy."""
     return float(losses(logits, labels, temperature).mean())

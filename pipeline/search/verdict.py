@@ -1,33 +1,43 @@
 """What a winner is worth on the test images: figures with intervals, and whether it beats answering blindly."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.intervals import Interval, counts_interval, paired_interval, wilson_interval
+from pipeline.intervals import Interval, counts_interval, normal_interval, paired_interval, wilson_interval
 from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.validation import DAMAGES, describe_temperature, judge_validation
-from pipeline.training.certainty import measure_with_intervals
+from pipeline.targets import Labels, Logits, answers, blind_logits, class_scores, is_multi_label, is_right
+from pipeline.training.certainty import auc_influence, measure_by_class, measure_with_intervals
+from pipeline.training.metrics import mean_auc, mean_where, measure_logits
+
+Floats = NDArray[np.float64]
+Gain = tuple[float, Interval, float]
+"""A difference of two models, its 95 % interval and its standard error."""
 
 Slices = dict[str, tuple[list[str], NDArray[np.int32]]]
 """The values of each further column of a table, and which of them each test image has (-1: none)."""
 MIN_SLICE = 10  # images; of fewer, an accuracy says next to nothing
+NUM_NAMED = 5  # labels of a blind answer
 NUM_ERRORS = 2.0  # standard errors by which a model must beat the blind answer
-CLASS_MEANS = ("val_balanced_accuracy", "val_macro_f1", "val_auc")
-"""Objectives of unbalanced classes: there, a good model may have less accuracy than always the largest class."""
+COMPARED = {"val_balanced_accuracy": "balanced_accuracy", "val_macro_f1": "balanced_accuracy", "val_auc": "auc"}
+"""What models are compared by, by objective, where a good one may have less accuracy than always the largest class."""
 
 
 def judge_winner(
     study_path: str,
     facts: dict[str, Any],
     logits: NDArray[np.float32],
-    labels: NDArray[np.int32],
+    labels: Labels,
     is_clean: NDArray[np.bool_],
-    trained_labels: NDArray[np.int32],
+    trained_labels: Labels,
     slices: Slices,
 ) -> dict[str, Any]:
-    """Return what model.json says of a winner's worth: `test`, `temperature`, `validation`, `search_gain`, `slices`.
+    """Return what model.json says of a winner's worth: `test`, `temperature`, `validation`, `search_gain`, `slices`,
+    `by_class`.
 
     The temperature is that of the winning trial, whose network did not train on the validation images; the winner
     itself did, so that it has none left to fit one to.
@@ -49,17 +59,18 @@ def judge_winner(
         "test": judge_test(logits, labels, is_clean, trained_labels, facts["objective"]),
         "temperature": describe_temperature(temperature, logits[counted], labels[counted]),
         "slices": judge_slices(
-            (logits.argmax(axis=1) == labels)[counted],
+            is_right(logits, labels)[counted],
             {name: (values, codes[counted]) for name, (values, codes) in slices.items()},
         ),
+        "by_class": judge_classes(logits[counted], labels[counted], facts) if is_multi_label(labels) else {},
     }
 
 
 def judge_test(
     logits: NDArray[np.float32],
-    labels: NDArray[np.int32],
+    labels: Labels,
     is_clean: NDArray[np.bool_],
-    trained_labels: NDArray[np.int32],
+    trained_labels: Labels,
     objective: str,
 ) -> dict[str, Any]:
     """Return the score of logits (num_images, num_classes) on the test images, as model.json keeps it.
@@ -67,23 +78,27 @@ def judge_test(
     If some have a copy in train or val (`is_clean` is false), the score is that of the others, and `leaked` holds their
     number and the inflated accuracy over all. `trained_labels` are those that the model was trained on.
     """
-    is_right = logits.argmax(axis=1) == labels
     score: dict[str, Any] = {}
     if not is_clean.all():
-        score["leaked"] = {"num_images": int((~is_clean).sum()), "accuracy_with": float(is_right.mean())}
+        with_copies = float(is_right(logits, labels).mean())
+        score["leaked"] = {"num_images": int((~is_clean).sum()), "accuracy_with": with_copies}
         if is_clean.any():
             logits, labels = logits[is_clean], labels[is_clean]
     figures = measure_with_intervals(logits, labels)
     accuracy = figures.pop("accuracy")
-    majority = int(np.bincount(trained_labels, minlength=logits.shape[1]).argmax())
     return {
         "accuracy": accuracy["value"],
         "ci95": accuracy["ci95"],
         "num_images": len(labels),
         "metrics": figures,
-        "majority": compare_with_majority(logits.argmax(axis=1), labels, majority, objective),
+        "majority": compare_with_majority(logits, labels, blind_logits(trained_labels, logits.shape[1]), objective),
         **score,
     }
+
+
+def judge_classes(logits: NDArray[np.float32], labels: Labels, facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return by name of the class what `certainty.measure_by_class` says of it."""
+    return dict(zip(facts["classes"], measure_by_class(logits, labels), strict=True))
 
 
 def judge_slices(is_right: NDArray[np.bool_], slices: Slices) -> dict[str, dict[str, Any]]:
@@ -106,65 +121,100 @@ def judge_slices(is_right: NDArray[np.bool_], slices: Slices) -> dict[str, dict[
 
 
 def compare_with_majority(
-    predicted: NDArray[np.int64], labels: NDArray[np.int32], majority: int, objective: str
+    logits: NDArray[np.float32], labels: Labels, blind: NDArray[np.float32], objective: str
 ) -> dict[str, Any]:
-    """Return by how much a model beats the answer that looks at no image: always the class that was commonest.
+    """Return by how much a model beats the answer that looks at no image, `blind` logits (num_classes,) for each.
 
-    What is compared, on the same images, is the accuracy, or the balanced accuracy where the objective is a mean over
-    classes; `standard_error` is that of the difference.
+    What is compared, on the same images, is said by `compare`; `standard_error` is that of the difference. `class` is
+    the answer; where images have several labels, it is `classes`.
     """
-    difference = compare(predicted == labels, labels == majority, labels, objective)
+    answer = answers(blind[None], is_multi_label(labels))[0]
+    named = {"classes": np.flatnonzero(answer).tolist()} if is_multi_label(labels) else {"class": int(answer)}
+    difference = compare(logits, np.tile(blind, (len(labels), 1)), labels, objective)
     gain, error = difference["gain"], difference["standard_error"]
-    return {"class": majority, **difference, "is_beaten": gain > NUM_ERRORS * error and gain > 0}
+    return {**named, **difference, "is_beaten": gain > NUM_ERRORS * error and gain > 0}
 
 
-def compare(
-    is_right: NDArray[np.bool_], is_other_right: NDArray[np.bool_], labels: NDArray[np.int32], objective: str
-) -> dict[str, Any]:
-    """Return by how much one model is better than another on the same images: a paired bootstrap.
+def compare(logits: NDArray[np.float32], other: NDArray[np.float32], labels: Labels, objective: str) -> dict[str, Any]:
+    """Return by how much one model is better than another on the same images, by the logits of both.
 
-    `metric` is what is compared, `value` that of the other model, `gain` the difference with its interval `ci95` and
-    its `standard_error`.
+    `metric` is what is compared: the accuracy, or the balanced accuracy where the objective is a mean over classes, or
+    the AUC where it is that. `value` is that of the other model, `gain` the difference with its interval `ci95` and its
+    `standard_error`: of a paired bootstrap, for the AUC of DeLong et al. 1988.
     """
-    if objective in CLASS_MEANS:
-        metric = "balanced_accuracy"
-        means = [is_other_right[labels == number].mean() for number in np.unique(labels)]
-        value = float(np.mean(means))
-        gain, interval, error = balanced_gain(is_right, is_other_right, labels)
-    else:
-        metric, value = "accuracy", float(is_other_right.mean())
-        gain = (int(is_right.sum()) - int(is_other_right.sum())) / len(labels)
-        interval, error = paired_interval(is_right, is_other_right)
+    metric = COMPARED.get(objective, "accuracy")
+    value = float(getattr(measure_logits(other, labels), metric))
+    gain, interval, error = GAINS[metric](logits, other, labels)
     return {"metric": metric, "value": value, "gain": gain, "ci95": list(interval), "standard_error": error}
 
 
-def balanced_gain(
-    is_right: NDArray[np.bool_], is_other_right: NDArray[np.bool_], labels: NDArray[np.int32]
-) -> tuple[float, Interval, float]:
+def accuracy_gain(logits: Logits, other: Logits, labels: Labels) -> Gain:
+    """Return by how much the accuracy of one model is above that of another, with interval and error."""
+    first, second = is_right(logits, labels), is_right(other, labels)
+    return (int(first.sum()) - int(second.sum())) / len(labels), *paired_interval(first, second)
+
+
+def auc_gain(logits: Logits, other: Logits, labels: Labels) -> Gain:
+    """Return by how much the AUC of one model is above that of another, with interval and error."""
+    scores = [class_scores(each, is_multi_label(labels)) for each in (logits, other)]
+    first, second = (auc_influence(each, labels) for each in scores)
+    gain = mean_auc(scores[0], labels) - mean_auc(scores[1], labels)
+    error = float((first - second).std() / math.sqrt(len(labels)))
+    return gain, normal_interval(gain, error), error
+
+
+def balanced_gain(logits: Logits, other: Logits, labels: Labels) -> Gain:
     """Return by how much the balanced accuracy of one model is above that of another, with interval and error."""
-    ahead = is_right.astype(np.int64) - is_other_right
-    kinds, counts = np.unique(labels.astype(np.int64) * 3 + ahead + 1, return_counts=True)
-    classes, value = np.divmod(kinds, 3)
-    of_class = classes[:, None] == np.unique(classes)  # (num_kinds, num_classes)
+    counts, of_side, ahead = (sides_of_rows if is_multi_label(labels) else sides_of_classes)(logits, other, labels)
 
     def gain(drawn: NDArray[np.int64]) -> NDArray[np.float64]:
-        num_labels = drawn @ of_class
-        means = (drawn * (value - 1)) @ of_class / np.maximum(num_labels, 1)
-        return np.asarray(means.sum(axis=1) / (num_labels > 0).sum(axis=1))
+        weights = drawn.astype(np.float64)
+        num_images = weights @ of_side
+        return mean_where(weights @ (of_side * ahead) / np.maximum(num_images, 1), num_images > 0)
 
     return float(gain(counts[None])[0]), *counts_interval(counts, gain)
 
 
+def sides_of_classes(logits: Logits, other: Logits, labels: Labels) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """Return kinds of images: how many there are, on which side they are, and by how many right answers one is ahead.
+
+    The sides are those whose recalls a balanced accuracy is the mean of: the classes. The arrays are (num_kinds,),
+    (num_kinds, num_sides) of 0 and 1, and (num_kinds, 1) of -1, 0 and 1.
+    """
+    ahead = is_right(logits, labels).astype(np.int64) - is_right(other, labels)
+    kinds, counts = np.unique(labels.astype(np.int64) * 3 + ahead + 1, return_counts=True)
+    classes, value = np.divmod(kinds, 3)
+    of_side = classes[:, None] == np.unique(classes)
+    return counts, of_side.astype(np.float64), (value[:, None] - 1).astype(np.float64)
+
+
+def sides_of_rows(logits: Logits, other: Logits, labels: Labels) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """Return the same for several labels an image: there are two sides a class, the images with it and those without.
+
+    The last array is (num_kinds, num_sides).
+    """
+    first, second = (answers(each, has_several=True) == labels for each in (logits, other))
+    has_both = (labels.min(axis=0) == 0) & (labels.max(axis=0) == 1)
+    columns = [labels.astype(np.int8), first.astype(np.int8) - second]
+    kinds, counts = np.unique(np.concatenate(columns, axis=1)[:, np.tile(has_both, 2)], axis=0, return_counts=True)
+    truth, ahead = np.split(kinds.astype(np.float64), 2, axis=1)
+    return counts, np.concatenate([truth, 1 - truth], axis=1), np.tile(ahead, 2)
+
+
+GAINS: dict[str, Callable[[Logits, Logits, Labels], Gain]] = {
+    "accuracy": accuracy_gain, "balanced_accuracy": balanced_gain, "auc": auc_gain,
+}  # fmt: skip
+
+
 def search_gain(
-    logits: NDArray[np.float32], other: NDArray[np.float32], labels: NDArray[np.int32], objective: str
+    logits: NDArray[np.float32], other: NDArray[np.float32], labels: Labels, objective: str
 ) -> dict[str, Any]:
     """Return what a search gained: the winner's logits (num_images, num_classes) against those of the default network.
 
     It is a gain only if the whole 95 % interval of the difference is above 0: two equally good networks show one in
     2.5 % of all cases.
     """
-    is_right, is_other_right = logits.argmax(axis=1) == labels, other.argmax(axis=1) == labels
-    found = compare(is_right, is_other_right, labels, objective)
+    found = compare(logits, other, labels, objective)
     return {**found, "is_gain": found["ci95"][0] > 0}
 
 
@@ -173,7 +223,7 @@ def gain_text(gain: dict[str, Any]) -> str:
     if gain["reason"]:
         return f"not measured: {gain['reason']}"
     low, high = (100 * end for end in gain["ci95"])
-    name, value = gain["metric"].replace("_", " "), gain["value"]
+    name, value = metric_name(gain["metric"]), gain["value"]
     than = f"over the default network ({value:.2%} {name}, {gain['num_params']:,} params, {gain['epochs']} epochs)"
     if gain["is_gain"]:
         return f"search gain {100 * gain['gain']:+.1f} points ({low:.1f} to {high:.1f}) {than}"
@@ -187,11 +237,24 @@ def flaw_of(test: dict[str, Any], classes: list[str]) -> str:
     majority = test.get("majority")  # models of before have none
     if majority is None or majority["is_beaten"]:
         return ""
-    name = classes[majority["class"]]
     return (
-        f"it does not beat the blind answer: always {name!r} has {majority['value']:.2%} "
-        f"{majority['metric'].replace('_', ' ')} on the test images, this model {majority['gain']:+.2%} beside "
+        f"it does not beat the blind answer: {blind_text(majority, classes)} has {majority['value']:.2%} "
+        f"{metric_name(majority['metric'])} on the test images, this model {majority['gain']:+.2%} beside "
         f"that, with a standard error of {majority['standard_error']:.2%}; expected more than "
         f"{NUM_ERRORS:g} standard errors; it is registered without the alias champion: look at the images and labels "
         "with `pipeline data check`, add images, or search longer with --budget"
     )
+
+
+def blind_text(majority: dict[str, Any], classes: list[str]) -> str:
+    """Return in words the answer that looks at no image."""
+    if "class" in majority:
+        return f"always {classes[majority['class']]!r}"
+    names = ", ".join(repr(classes[number]) for number in majority["classes"][:NUM_NAMED])
+    more = ", ..." if len(majority["classes"]) > NUM_NAMED else ""
+    return f"always the labels {names}{more}" if names else "never any label"
+
+
+def metric_name(metric: str) -> str:
+    """Return the name of a figure for reading."""
+    return "AUC" if metric == "auc" else metric.replace("_", " ")

@@ -132,9 +132,10 @@ def origin_tags(facts: dict[str, Any]) -> dict[str, str]:
 
 def parent_note(facts: dict[str, Any]) -> str:
     """Return the description of the parent run, Markdown."""
+    several = ", several labels an image" if facts.get("is_multi_label") else ""
     front = f" `{FRONT_FILE}` holds the best trials at each cost." if facts.get("minimise") else ""
     return (
-        f"Search **{facts['study']}** over **{facts['dataset']}**: {len(facts['classes'])} classes,"
+        f"Search **{facts['study']}** over **{facts['dataset']}**: {len(facts['classes'])} classes{several},"
         f" oracle {facts['oracle']}, objective {facts['objective']}, seed {facts['seed']}.\n\n"
         "Its child runs are the trials; a value of `-` is a hyperparameter that the trial does not use."
         f" `space.json` is the search space. `best_{facts['objective']}` here is the best so far, by number of rungs"

@@ -47,7 +47,7 @@ def save_model(path: str, mlflow_model: Any, bundle_folder: Path) -> None:
     requirements = pinned_requirements()
     write_environment(root, requirements)
 
-    mlflow_model.signature = signature()
+    mlflow_model.signature = signature(bundle.is_multi_label)
     mlflow_model.metadata = model_metadata(bundle)
     mlflow_model.add_flavor(
         FLAVOR_NAME,
@@ -119,8 +119,11 @@ def write_environment(root: Path, requirements: list[str]) -> None:
     write_text(root / CONDA_FILE, yaml.safe_dump(conda, sort_keys=False))
 
 
-def signature() -> Any:
-    """Return the one signature that lets pixels, encoded files and base64 text all through unchanged."""
+def signature(has_several: bool = False) -> Any:
+    """Return the one signature that lets pixels, encoded files and base64 text all through unchanged.
+
+    Where images may have several labels, label and probability are lists.
+    """
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
@@ -129,8 +132,8 @@ def signature() -> Any:
     inputs = Schema([TensorSpec(np.dtype("object"), (-1,), "image")])
     outputs = Schema(
         [
-            ColSpec(DataType.string, "label"),
-            ColSpec(DataType.double, "probability"),
+            ColSpec(Array(DataType.string) if has_several else DataType.string, "label"),
+            ColSpec(Array(DataType.double) if has_several else DataType.double, "probability"),
             ColSpec(Array(DataType.double), "probabilities"),
         ]
     )
@@ -139,4 +142,9 @@ def signature() -> Any:
 
 def model_metadata(bundle: Bundle) -> dict[str, Any]:
     """Return what the signature cannot say: the classes in order, and the pixels that the network takes."""
-    return {"classes": list(bundle.classes), "image": asdict(bundle.image), "sha256": bundle.sha256}
+    return {
+        "classes": list(bundle.classes),
+        "is_multi_label": bundle.is_multi_label,
+        "image": asdict(bundle.image),
+        "sha256": bundle.sha256,
+    }

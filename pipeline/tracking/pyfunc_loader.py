@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pipeline.bundle import Bundle, load_model, read_bundle
 from pipeline.data.decode import DecodeError, decode
 from pipeline.errors import DataError
-from pipeline.models.predict import predict_logits, softmax
+from pipeline.models.predict import predict_logits
 from pipeline.records import ImageSpec
+from pipeline.targets import answers, probabilities
 
 COLUMN = "image"
 EXPECTED = "expected pixels (num_images, height, width, channels), encoded image files, or these in base64"
@@ -29,6 +30,8 @@ class ImageClassifier:
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
         """Return a DataFrame of label, probability and probabilities (by class), one row an image.
 
+        Of a multi-label model label and probability are lists: the classes of a probability of at least a half.
+
         Raises:
             DataError: a row holds no image.
         """
@@ -36,15 +39,17 @@ class ImageClassifier:
 
         images = to_pixels(images_in(model_input), self.bundle.image)
         logits = predict_logits(self.model, images)
-        probabilities = softmax(logits, self.bundle.temperature).astype(np.float64)
-        best = logits.argmax(axis=-1) if len(images) else np.zeros(0, np.int64)
-        return pd.DataFrame(
-            {
-                "label": [self.bundle.classes[index] for index in best],
-                "probability": [float(row[index]) for row, index in zip(probabilities, best, strict=True)],
-                "probabilities": [row.tolist() for row in probabilities],
-            }
-        )
+        has_several, classes = self.bundle.is_multi_label, self.bundle.classes
+        shares = probabilities(logits, has_several, self.bundle.temperature).astype(np.float64).tolist()
+        chosen = answers(logits, has_several)
+        if has_several:
+            numbers = [np.flatnonzero(row).tolist() for row in chosen]
+            label: list[Any] = [[classes[number] for number in own] for own in numbers]
+            probability: list[Any] = [[row[number] for number in own] for row, own in zip(shares, numbers, strict=True)]
+        else:
+            label = [classes[number] for number in chosen]
+            probability = [row[number] for row, number in zip(shares, chosen, strict=True)]
+        return pd.DataFrame({"label": label, "probability": probability, "probabilities": shares})
 
 
 def _load_pyfunc(path: str) -> ImageClassifier:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.training.metrics import log_softmax
+from pipeline.targets import Labels, decisions, is_right, log_softmax, losses
 
 NUM_BINS = 15
 NUM_FOLDS = 5  # of the cross-fitting that decides whether a temperature is kept
@@ -32,7 +32,7 @@ class Temperature:
     reason: str = ""
 
 
-def choose_temperature(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> Temperature:
+def choose_temperature(logits: NDArray[np.float32], labels: Labels) -> Temperature:
     """Return the temperature for logits (num_images, num_classes) of images that did not train the network.
 
     It is kept if temperatures that were fitted without a fifth of the images lower the cross-entropy on that fifth, on
@@ -58,7 +58,7 @@ def choose_temperature(logits: NDArray[np.float32], labels: NDArray[np.int32]) -
     return Temperature(1.0, num_images, before, mean_after, reason)
 
 
-def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> float | None:
+def fit_temperature(logits: NDArray[np.float32], labels: Labels) -> float | None:
     """Return the temperature with the lowest cross-entropy; None if that is not between LOWEST and HIGHEST.
 
     The cross-entropy is convex in the inverse temperature: Newton's method, kept inside a bracket that shrinks.
@@ -79,9 +79,10 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> f
 
 
 def slope_and_curvature(
-    logits: NDArray[np.float32], labels: NDArray[np.int32], inverse: float
+    logits: NDArray[np.float32], labels: Labels, inverse: float
 ) -> tuple[float, float]:  # fmt: skip
-    """Return the first two derivatives of the mean cross-entropy by the inverse temperature."""
+    """Return the first two derivatives of the mean cross-entropy, by the inverse temperature."""
+    logits, labels = decisions(logits, labels)
     wide = logits.astype(np.float64)
     probabilities = np.exp(log_softmax(wide * inverse))
     expected = (probabilities * wide).sum(axis=1)
@@ -89,27 +90,22 @@ def slope_and_curvature(
     return float((expected - wide[np.arange(len(labels)), labels]).mean()), float(spread.mean())
 
 
-def losses(
-    logits: NDArray[np.float32], labels: NDArray[np.int32], temperature: float = 1.0
-) -> NDArray[np.float64]:  # fmt: skip
-    """Return the cross-entropy of each image."""
-    return np.asarray(-log_softmax(logits / temperature)[np.arange(len(labels)), labels])
-
-
-def calibration_error(logits: NDArray[np.float32], labels: NDArray[np.int32], temperature: float = 1.0) -> float:
+def calibration_error(logits: NDArray[np.float32], labels: Labels, temperature: float = 1.0) -> float:
     """Return the expected calibration error: the mean distance of confidence and accuracy, in [0, 1].
 
-    Images are sorted by the probability of their label and cut into NUM_BINS bins of equal mass: as many images in
-    each, give or take one, where bins of equal width would hold almost all images in the last.
+    Images (where they may have several labels, all decisions whether an image has a label) are sorted by the
+    probability of the answer and cut into NUM_BINS bins of equal mass: as many in each, give or take one, where bins of
+    equal width would hold almost all in the last.
     """
+    logits, labels = decisions(logits, labels)
     log_probabilities = log_softmax(logits / temperature)
     confidence = np.exp(log_probabilities.max(axis=1))
     order = np.argsort(confidence, kind="stable")
-    is_right = (logits.argmax(axis=1) == labels)[order]
+    is_hit = is_right(logits, labels)[order]
     gaps = [
         abs(float(bin_confidence.mean()) - float(bin_right.mean())) * len(bin_right)
         for bin_confidence, bin_right in zip(
-            np.array_split(confidence[order], NUM_BINS), np.array_split(is_right, NUM_BINS), strict=True
+            np.array_split(confidence[order], NUM_BINS), np.array_split(is_hit, NUM_BINS), strict=True
         )
         if len(bin_right)
     ]

@@ -1,59 +1,102 @@
 """The figures of labelled logits, each with the interval in which the true one lies; NumPy alone."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.intervals import Interval, counts_interval, mean_interval, normal_interval, wilson_interval
-from pipeline.training.metrics import log_softmax, measure_logits
+from pipeline.targets import Labels, Logits, answers, class_scores, is_multi_label, is_of_class, losses
+from pipeline.training.metrics import Counts, count_classes, mean_auc, measure_logits
+
+Recount = Callable[[NDArray[np.int64]], Counts]
+"""Resampled numbers of each kind of images (num_resamples, num_kinds) to counts (num_resamples, num_classes)."""
 
 
-def measure_with_intervals(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> dict[str, dict[str, Any]]:
+def measure_with_intervals(logits: NDArray[np.float32], labels: Labels) -> dict[str, dict[str, Any]]:
     """Return value and 95 % interval (`ci95`) of each figure of logits (num_images, num_classes) of at least one image.
 
-    Accuracy: Wilson; loss, balanced accuracy and macro F1: bootstrap over the images; AUC: DeLong et al. 1988. The AUC
-    is left out where there is one class only.
+    Accuracy: Wilson; loss, balanced accuracy and macro F1: bootstrap over the images; AUC: DeLong et al. 1988. What is
+    not defined is left out, such as the AUC where there is one class only.
     """
-    log_probabilities = log_softmax(logits)
+    scores = class_scores(logits, is_multi_label(labels))
     values = measure_logits(logits, labels)
     num_correct = round(values.accuracy * len(labels))
-    balanced, macro_f1 = class_mean_intervals(logits.argmax(axis=1), labels, logits.shape[1])
+    balanced, macro_f1 = class_mean_intervals(logits, labels)
     intervals: dict[str, Interval] = {
         "accuracy": wilson_interval(num_correct, len(labels)),
         "balanced_accuracy": balanced,
         "macro_f1": macro_f1,
-        "loss": mean_interval(-log_probabilities[np.arange(len(labels)), labels]),
+        "loss": mean_interval(losses(logits, labels)),
     }
     if math.isfinite(values.auc):
-        low, high = normal_interval(values.auc, auc_error(log_probabilities, labels))
+        low, high = normal_interval(values.auc, auc_error(scores, labels))
         intervals["auc"] = max(low, 0.0), min(high, 1.0)
-    return {name: {"value": getattr(values, name), "ci95": list(ends)} for name, ends in intervals.items()}
+    figures = {name: {"value": getattr(values, name), "ci95": list(ends)} for name, ends in intervals.items()}
+    return {name: figure for name, figure in figures.items() if name == "loss" or math.isfinite(figure["value"])}
 
 
-def class_mean_intervals(
-    predicted: NDArray[np.int64], labels: NDArray[np.int32], num_classes: int
-) -> tuple[Interval, Interval]:
-    """Return the 95 % intervals of balanced accuracy and macro F1, as `measure_logits` defines them."""
-    kinds, counts = np.unique(labels.astype(np.int64) * num_classes + predicted, return_counts=True)
+def measure_by_class(logits: Logits, labels: Labels) -> list[dict[str, Any]]:
+    """Return for each class how many images have it, and how well logits (num_images, num_classes) tell it.
+
+    `auc` has an interval `ci95`; `precision` is of the images that are answered to have it, `recall` of those that
+    have it. What is not defined is None.
+    """
+    counts, scores = count_classes(logits, labels), class_scores(logits, is_multi_label(labels))
+    found = []
+    for number, (num_images, num_answers, num_hits) in enumerate(zip(*counts[2:], strict=True)):
+        column, own = scores[:, [number]], is_of_class(labels, number)[:, None].astype(np.uint8)
+        auc, error = mean_auc(column, own), auc_error(column, own)
+        low, high = normal_interval(auc, error)
+        found.append(
+            {
+                "num_images": int(num_images),
+                "auc": auc if math.isfinite(auc) else None,
+                "ci95": [max(low, 0.0), min(high, 1.0)] if math.isfinite(auc) else None,
+                "precision": float(num_hits / num_answers) if num_answers else None,
+                "recall": float(num_hits / num_images) if num_images else None,
+            }
+        )
+    return found
+
+
+def class_mean_intervals(logits: Logits, labels: Labels) -> tuple[Interval, Interval]:
+    """Return the 95 % intervals of balanced accuracy and macro F1, as `Metrics` defines them."""
+    counts, recount = (kinds_of_rows if is_multi_label(labels) else kinds_of_pairs)(logits, labels)
+    balanced, _ = counts_interval(counts, lambda drawn: recount(drawn).balanced_accuracy())
+    macro_f1, _ = counts_interval(counts, lambda drawn: recount(drawn).macro_f1())
+    return balanced, macro_f1
+
+
+def kinds_of_pairs(logits: Logits, labels: Labels) -> tuple[NDArray[np.int64], Recount]:
+    """Return how many images have each pair of label and answer, and how to count classes in resamples of them."""
+    num_classes = logits.shape[1]
+    kinds, counts = np.unique(
+        labels.astype(np.int64) * num_classes + answers(logits, has_several=False), return_counts=True
+    )
     truth, answer = np.divmod(kinds, num_classes)
-    is_hit = truth == answer
+    columns = (truth, answer, np.where(truth == answer, truth, -1))
 
-    def sums(drawn: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-        """Return hits, labels and predictions of each class, (num_resamples, num_classes) each."""
-        columns = (np.where(is_hit, truth, -1), truth, answer)
-        return tuple(group_sums(drawn, column, num_classes) for column in columns)
+    def recount(drawn: NDArray[np.int64]) -> Counts:
+        sums = (group_sums(drawn, column, num_classes) for column in columns)
+        return Counts(len(labels), False, *sums)
 
-    def balanced(drawn: NDArray[np.int64]) -> NDArray[np.float64]:
-        hits, num_labels, _ = sums(drawn)
-        return mean_where(hits / np.maximum(num_labels, 1), num_labels > 0)
+    return counts, recount
 
-    def macro_f1(drawn: NDArray[np.int64]) -> NDArray[np.float64]:
-        hits, num_labels, num_predicted = sums(drawn)
-        return mean_where(2 * hits / np.maximum(num_labels + num_predicted, 1), num_labels > 0)
 
-    return counts_interval(counts, balanced)[0], counts_interval(counts, macro_f1)[0]
+def kinds_of_rows(logits: Logits, labels: Labels) -> tuple[NDArray[np.int64], Recount]:
+    """Return how many images have each pair of label and answer rows, and how to count classes in resamples of them."""
+    pairs = np.concatenate([labels, answers(logits, has_several=True)], axis=1)
+    kinds, counts = np.unique(pairs, axis=0, return_counts=True)
+    truth, answer = np.split(kinds.astype(np.float64), 2, axis=1)  # products of floats are exact, and far faster
+
+    def recount(drawn: NDArray[np.int64]) -> Counts:
+        sums = ((drawn.astype(np.float64) @ each).astype(np.int64) for each in (truth, answer, truth * answer))
+        return Counts(len(labels), True, *sums)
+
+    return counts, recount
 
 
 def group_sums(drawn: NDArray[np.int64], groups: NDArray[np.int64], num_groups: int) -> NDArray[np.int64]:
@@ -67,21 +110,22 @@ def group_sums(drawn: NDArray[np.int64], groups: NDArray[np.int64], num_groups: 
     return result
 
 
-def mean_where(values: NDArray[np.float64], is_counted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the mean of each row over those columns that count."""
-    return np.asarray((values * is_counted).sum(axis=1) / is_counted.sum(axis=1))
+def auc_error(scores: NDArray[np.float64], labels: Labels) -> float:
+    """Return the standard error of the mean AUC of the classes, from scores (num_images, num_classes)."""
+    return float(auc_influence(scores, labels).std() / math.sqrt(len(labels)))
 
 
-def auc_error(scores: NDArray[np.float64], labels: NDArray[np.int32]) -> float:
-    """Return the standard error of the mean AUC of each class against the rest, from scores (num_images, num_classes).
+def auc_influence(scores: NDArray[np.float64], labels: Labels) -> NDArray[np.float64]:
+    """Return the influence of each image on the mean AUC, (num_images,): its share in how right the ranks are.
 
-    Every image has an influence on the mean: the share of the other side that it is ranked right against, less its
-    expectation (DeLong, DeLong & Clarke-Pearson 1988); the variance of the influences gives that of the mean.
+    That is the share of the other side that it is ranked right against, less its expectation (DeLong, DeLong &
+    Clarke-Pearson 1988); the variance of the influences, or of the difference of those of two models, gives that of
+    the mean.
     """
     num_images = len(labels)
     influence, num_counted = np.zeros(num_images), 0
     for number in range(scores.shape[1]):
-        is_own = labels == number
+        is_own = is_of_class(labels, number)
         num_own = int(is_own.sum())
         if not 0 < num_own < num_images:
             continue
@@ -91,7 +135,7 @@ def auc_error(scores: NDArray[np.float64], labels: NDArray[np.int32]) -> float:
         right_rest = 1 - share_below(rest, np.sort(own))
         influence[is_own] += (right_own - right_own.mean()) * num_images / num_own
         influence[~is_own] += (right_rest - right_rest.mean()) * num_images / (num_images - num_own)
-    return float(influence.std() / max(num_counted, 1) / math.sqrt(num_images))
+    return influence / max(num_counted, 1)
 
 
 def share_below(values: NDArray[np.float64], ordered: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,17 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.space.augmentation import Augmentation
+from pipeline.targets import Labels
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images (num_images, height, width, channels), labels int32 (num_images,), perhaps weights float32 (num_images,).
+    """Images (num_images, height, width, channels), labels as in `targets`, perhaps weights float32 (num_images,).
 
     The images are an array, or anything that has a shape and reads rows when it is indexed with an array of them.
     """
 
     images: Any
-    labels: NDArray[np.int32]
+    labels: Labels
     weights: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:

@@ -5,8 +5,8 @@ from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
+from pipeline.targets import Labels, is_multi_label
 from pipeline.training.images import Steps
 from pipeline.training.schedule import OneCycle
 
@@ -99,12 +99,38 @@ def smoothed_crossentropy(share: float, offsets: Sequence[float] = (0.0,)) -> Ca
     return loss
 
 
-def log_priors(labels: NDArray[np.int32], num_classes: int) -> list[float]:
+def smoothed_binary_crossentropy(share: float, offsets: Sequence[float] = (0.0,)) -> Callable[[Any, Any], Any]:
+    """Return the mean over the classes of the cross-entropy of sigmoids with labels 0 and 1 (batch, num_classes).
+
+    A share of each label is spread over yes and no alike; `offsets` are as in `smoothed_crossentropy`.
+    """
+
+    def loss(labels: Any, logits: Any) -> Any:
+        adjusted = keras.ops.cast(logits, "float32") + keras.ops.convert_to_tensor(offsets, "float32")
+        smooth = (1 - share) * keras.ops.cast(labels, "float32") + share / 2
+        softplus = keras.ops.log1p(keras.ops.exp(-keras.ops.abs(adjusted))) + keras.ops.relu(adjusted)
+        return keras.ops.mean(softplus - smooth * adjusted, axis=-1)
+
+    return loss
+
+
+def all_right(labels: Any, logits: Any) -> Any:
+    """Return 1 for images of which every label, 0 or 1 (batch, num_classes), is answered right, else 0."""
+    is_same = keras.ops.equal(keras.ops.cast(labels, "bool"), logits >= 0)
+    return keras.ops.cast(keras.ops.all(is_same, axis=-1), "float32")
+
+
+def log_priors(labels: Labels, num_classes: int) -> list[float]:
     """Return the logarithm of each class's share of the labels; a class without any counts as half an image.
 
     Added to logits in training, they make a network whose own logits are best for the mean accuracy of the classes,
-    however often each occurs (logit adjustment, Menon et al. 2021, with tau 1).
+    however often each occurs (logit adjustment, Menon et al. 2021, with tau 1). Of several labels an image, it is the
+    logarithm of how often each is there for once that it is not: they make those best for its two recalls.
     """
+    if is_multi_label(labels):
+        counts = labels.sum(axis=0)
+        odds = np.maximum(counts, 0.5) / np.maximum(len(labels) - counts, 0.5)
+        return [float(value) for value in np.log(odds)]
     counts = np.maximum(np.bincount(labels, minlength=num_classes), 0.5)
     return [float(value) for value in np.log(counts / counts.sum())]
 
@@ -115,17 +141,25 @@ def compile_model(
     steps: Steps,
     offsets: Sequence[float] = (0.0,),
     pretrained: Sequence[Any] = (),
+    has_several: bool = False,
 ) -> None:
-    """Make a model ready for `fit`: cross-entropy of integer labels on logits; a compiled one keeps its optimizer.
+    """Make a model ready for `fit`: cross-entropy of labels on logits; a compiled one keeps its optimizer.
 
-    `offsets` are as in `smoothed_crossentropy`, `pretrained` as in `optimizer`. The metrics `accuracy` and `likelihood`
-    are without the smoothing of labels and without offsets.
+    Labels are integers, or 0 and 1 (batch, num_classes) where an image `has_several`. `offsets` are as in
+    `smoothed_crossentropy`, `pretrained` as in `optimizer`. The metrics `accuracy` and `likelihood` are without the
+    smoothing of labels and without offsets.
     The optimizer gets its variables here: where a step makes them, TensorFlow traces that step twice.
     """
+    loss = smoothed_binary_crossentropy if has_several else smoothed_crossentropy
     model.compile(
         optimizer=model.optimizer if model.compiled else optimizer(values, steps, model.layers[-1].path, pretrained),
-        loss=smoothed_crossentropy(values["label_smoothing"], offsets),
+        loss=loss(values["label_smoothing"], offsets),
         metrics=[
+            keras.metrics.MeanMetricWrapper(all_right, "accuracy"),
+            keras.metrics.MeanMetricWrapper(smoothed_binary_crossentropy(0.0), "likelihood"),
+        ]
+        if has_several
+        else [
             keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
             keras.metrics.SparseCategoricalCrossentropy(name="likelihood", from_logits=True),
         ],

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.targets import Labels, is_right
+
 Pixels = NDArray[Any]
 Predict = Callable[[Pixels], NDArray[np.float32]]
 
@@ -31,7 +33,7 @@ def num_examined(num_images: int, flops: int) -> int:
     return min(num_images, NUM_IMAGES, max(affordable, FEWEST))
 
 
-def examine(predict: Predict, images: Pixels, labels: NDArray[np.int32], scale: float) -> dict[str, Any]:
+def examine(predict: Predict, images: Pixels, labels: Labels, scale: float) -> dict[str, Any]:
     """Return the accuracy on images (num_images, height, width, channels) as they are and after each change.
 
     `scale` is the range of the pixels, `pixel_range` of their dtype. Accuracies after a shift are means over four
@@ -39,7 +41,7 @@ def examine(predict: Predict, images: Pixels, labels: NDArray[np.int32], scale: 
     """
 
     def accuracy(changed: Pixels) -> float:
-        return float((predict(changed).argmax(axis=1) == labels).mean())
+        return float(is_right(predict(changed), labels).mean())
 
     shifts = {
         str(pixels): float(

@@ -19,6 +19,7 @@ from pipeline.pulse import Pulse
 from pipeline.records import FAILED, INFEASIBLE, PRUNED, STOPPED, EpochRow
 from pipeline.space import Builder, recipe
 from pipeline.space.augmentation import Augmentation, augmentation_of
+from pipeline.targets import is_multi_label
 from pipeline.training import checkpoint, stopping
 from pipeline.training.checkpoint import Position
 from pipeline.training.compute import FLOAT32, computing
@@ -52,7 +53,7 @@ class Setting:
     model as it is when the time is over, instead of raising: the winner of a search must be there in time. `precision`
     is that of the computation; the variables, and the model that is returned, are float32. `allows_flips` tells whether
     a picture is of the same class when left and right change places. With `adjusts_logits` rare classes count as much
-    as common ones.
+    as common ones. Whether an image has one label or several is told by the labels of the images.
     """
 
     num_classes: int
@@ -116,7 +117,8 @@ def train(
         model = build(params, pixels, setting.num_classes, setting.builder)
         with computing(model, setting.precision):
             offsets = log_priors(training.labels, setting.num_classes) if setting.adjusts_logits else (0.0,)
-            compile_model(model, values, steps, offsets, pretrained_variables(model, setting))
+            pretrained = pretrained_variables(model, setting)
+            compile_model(model, values, steps, offsets, pretrained, is_multi_label(training.labels))
             position = checkpoint.resume(files.checkpoint, model, task)
             if position is None and files.start_from is not None:
                 checkpoint.start_from(files.start_from, model)

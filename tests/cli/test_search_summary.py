@@ -63,3 +63,16 @@ def test_what_sharing_weights_saves_is_said_where_it_is_known(capsys):
     assert "fully connected" not in printed(capsys)
     winner = {**FACTS["winner"], "dense_params": 5000}
     assert "100 params, 1.5 MFLOPs; fully connected it had 50 times the params" in printed(capsys, winner=winner)
+
+
+def test_several_labels_are_said_to_be_right_together_and_the_worst_are_shown(capsys):
+    figure = {"num_images": 20, "auc": 0.9, "ci95": [0.8, 1.0], "precision": 0.5, "recall": 0.25}
+    odd = {**figure, "auc": None, "ci95": None}
+    by_class = {"a": figure, "b": {**figure, "auc": 0.7, "precision": None}, "c": odd, "d": figure, "e": figure}
+    lines = printed(capsys, is_multi_label=True, by_class=by_class).splitlines()
+    assert lines[0].split(maxsplit=2)[2].startswith("80.00%  (all labels of an image right; 95 % interval")
+    (line,) = [line for line in lines if line.startswith("worst labels")]
+    assert line.split(maxsplit=2)[2] == (
+        "b AUC 0.7000 (0.8000 to 1.0000; never answered, recall 25% of 20), a AUC 0.9000 (0.8000 to 1.0000; precision "
+        "50%, recall 25% of 20), d AUC 0.9000 (0.8000 to 1.0000; precision 50%, recall 25% of 20); 2 more in model.json"
+    )

@@ -37,6 +37,19 @@ def test_classes_that_differ_from_top_to_bottom_are_flipped():
     assert found.described().startswith("left and right may change places")
 
 
+@pytest.mark.parametrize(("shapes", "expected"), [([(0, 0), (0, 10)], False), ([(0, 5), (10, 5)], True)])
+def test_several_labels_are_kept_as_far_as_they_are_common_to_neighbours(shapes, expected):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (800, 2)).astype(np.uint8)
+    thumbs = (labels @ np.stack([corner(*place).ravel() for place in shapes])).reshape(800, 16, 16) * 120
+    thumbs = (thumbs + rng.normal(60, 10, thumbs.shape)).clip(0, 255).astype(np.uint8)
+    found = check_flips(thumbs, labels, np.arange(800), seed=0)
+    assert found.own > 0.95
+    assert found.chance == pytest.approx((4 + 4 * 0.5) / 16, abs=0.03)  # of 16 pairs 4 are equal and 4 half so
+    assert found.keeps_class is expected
+    assert f"{found.own:.0%} are common to both" in found.described()
+
+
 def test_only_the_rows_that_train_are_asked():
     thumbs, labels = pictures([corner(0, 5), corner(10, 5)])
     labels[200:] = 1 - labels[200:]

@@ -262,10 +262,62 @@ def test_temperature_changes_probabilities_and_no_label_and_makes_another_run(tm
         already_scored(replace(soft, out=job.out))
 
 
-def test_label_is_that_of_the_largest_logit_where_rounding_makes_probabilities_equal():
+def test_label_is_that_of_the_largest_logit_where_rounding_makes_probabilities_equal(make_job):
     logits = np.array([[30.0, 30.000002, 0.0]], np.float32)
-    (row,) = label_rows([b"a.png"], [np.zeros(1)], logits, ["a", "b", "c"], 1, temperature=10.0)
-    assert row.best[0][0] == "b"
+    bundle = replace(make_job([]).bundle, facts={"temperature": {"value": 10.0}})
+    (row,) = label_rows([b"a.png"], [np.zeros(1)], logits, bundle, 1)
+    assert row.best[0][0] == row.labels[0][0] == "green"
+
+
+@pytest.fixture
+def several(make_job):
+    """Return a function that makes jobs of a stand-in that answers any number of colours, from brightness 51 on."""
+
+    def make(paths, **options):
+        job = make_job(paths, **options)
+        return replace(job, bundle=replace(job.bundle, facts={"is_multi_label": True}))
+
+    return make
+
+
+def brighter_than_a_fifth(images):
+    return mean_colour(images) - np.float32(0.2)
+
+
+def test_a_multi_label_model_gives_lists_that_are_read_again_as_labels(tmp_path, several):
+    from pipeline.data.sources import open_source
+
+    (tmp_path / "in").mkdir()
+    colours = {"both.png": (255, 51, 0), "none.png": (0, 0, 0), "blue.png": (0, 50, 255)}
+    for name, colour in colours.items():
+        Image.new("RGB", (4, 4), colour).save(tmp_path / "in" / name)
+    (tmp_path / "in" / "text.jpg").write_text("just text")
+    job = several(sorted(str(path).encode() for path in (tmp_path / "in").iterdir()))
+    facts = score(job, brighter_than_a_fifth, silent)
+    assert (facts.labels, facts.ok, facts.unlabelled) == ({"red": 1, "green": 1, "blue": 1}, 3, 1)
+    rows = {Path(row["path"]).name: row for row in read_rows(job.out)}
+    assert {name: row["label"] for name, row in rows.items()} == {
+        "blue.png": ["blue"],
+        "both.png": ["red", "green"],
+        "none.png": [],
+        "text.jpg": None,
+    }
+    high = 1 / (1 + np.exp(-0.8))
+    assert rows["both.png"]["probability"] == pytest.approx([high, 0.5])
+    assert (rows["both.png"]["top3_label"], rows["both.png"]["top1_probability"]) == ("blue", pytest.approx(high))
+    export_csv(job.out, tmp_path / "rows.csv")
+    kept = [line for line in (tmp_path / "rows.csv").read_text().splitlines() if "text.jpg" not in line]
+    assert '"[""red"", ""green""]","[0.6899745, 0.5]",ok' in kept[2]
+    (tmp_path / "labelled.csv").write_text("\n".join(kept) + "\n")
+    source = open_source(str(tmp_path / "labelled.csv"), tmp_path)
+    assert [source.label_text(row) for row in range(3)] == ["blue", "green|red", "no label"]
+
+
+def test_a_model_that_is_said_to_be_multi_label_is_another_run(tmp_path, make_job, several):
+    paths = write_colours(tmp_path / "in", 3)
+    score(make_job(paths), mean_colour, silent)
+    with pytest.raises(InvalidUsage, match="is_multi_label False, now True"):
+        already_scored(several(paths))
 
 
 def test_scoring_needs_no_call_that_macos_lacks(tmp_path, make_job, monkeypatch):

@@ -202,3 +202,9 @@ def test_a_fold_is_trained_in_a_child_and_what_cannot_be_trained_says_why(store)
     assert {path.name for path in plan.folder.iterdir()} == {
         "folds-of-3.npy", "folds-of-3.json", "fold-2-of-3.npy", "folds.log",
     }  # fmt: skip
+
+
+def test_a_study_of_several_labels_is_refused(store):
+    store.put("is_multi_label", True)
+    with pytest.raises(DataError, match=r"study photos-1: an image has several labels; expected one, .*by_class"):
+        crossfit.plan_cross_fit(store, 3)

@@ -6,9 +6,18 @@ import pytest
 from pipeline.intervals import wilson_interval
 from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.validation import logits_path
-from pipeline.search.verdict import compare_with_majority, flaw_of, judge_slices, judge_test, judge_winner
+from pipeline.search.verdict import (
+    compare_with_majority,
+    flaw_of,
+    judge_slices,
+    judge_test,
+    judge_winner,
+    search_gain,
+)
+from pipeline.training.metrics import measure_logits
 
 CLASSES = ["ant", "bee", "cat"]
+ANT = np.array([1, 0, 0], np.float32)
 
 
 def logits_for(predicted, num_classes=3):
@@ -43,23 +52,23 @@ def test_a_model_that_says_little_more_than_the_largest_class_is_marked():
     rng = np.random.default_rng(0)
     labels = rng.choice(3, 300, p=[0.8, 0.1, 0.1]).astype(np.int32)
     blind = np.zeros(300, np.int64)
-    found = compare_with_majority(blind, labels, 0, "val_accuracy")
+    found = compare_with_majority(logits_for(blind), labels, ANT, "val_accuracy")
     assert (found["gain"], found["standard_error"], found["is_beaten"]) == (0.0, 0.0, False)
     lucky = blind.copy()
     lucky[np.flatnonzero(labels == 1)[:3]] = 1  # three right answers more: 1.73 standard errors
-    found = compare_with_majority(lucky, labels, 0, "val_accuracy")
+    found = compare_with_majority(logits_for(lucky), labels, ANT, "val_accuracy")
     assert (found["gain"], found["is_beaten"]) == (pytest.approx(0.01), False)
     assert found["gain"] / found["standard_error"] == pytest.approx(1.73, abs=0.1)
     lucky[np.flatnonzero(labels == 1)[:6]] = 1  # six: 2.5
-    assert compare_with_majority(lucky, labels, 0, "val_accuracy")["is_beaten"]
+    assert compare_with_majority(logits_for(lucky), labels, ANT, "val_accuracy")["is_beaten"]
 
 
 def test_with_an_objective_of_class_means_less_accuracy_than_the_largest_class_is_no_flaw():
     rng = np.random.default_rng(1)
     labels = rng.choice(3, 400, p=[0.9, 0.05, 0.05]).astype(np.int32)
     predicted = np.where(rng.random(400) < 0.8, labels, (labels + 1) % 3)
-    assert not compare_with_majority(predicted, labels, 0, "val_accuracy")["is_beaten"]
-    found = compare_with_majority(predicted, labels, 0, "val_balanced_accuracy")
+    assert not compare_with_majority(logits_for(predicted), labels, ANT, "val_accuracy")["is_beaten"]
+    found = compare_with_majority(logits_for(predicted), labels, ANT, "val_balanced_accuracy")
     assert (found["metric"], found["value"], found["is_beaten"]) == ("balanced_accuracy", pytest.approx(1 / 3), True)
     recalls = [(predicted[labels == number] == number).mean() for number in range(3)]
     assert found["gain"] == pytest.approx(np.mean(recalls) - 1 / 3)
@@ -85,6 +94,66 @@ def test_the_worst_slice_comes_first_and_small_ones_are_left_out():
     assert list(found["site"]) == ["south", "north"]
     south = found["site"]["south"]
     assert (south["accuracy"], south["num_images"], south["ci95"]) == (0.75, 20, list(wilson_interval(15, 20)))
+
+
+def several(rng, num_images, signal):
+    """Return labels of images that may have none, one or several, and logits that tell them apart in part."""
+    labels = (rng.random((num_images, 3)) < (0.7, 0.2, 0.1)).astype(np.uint8)
+    return labels, (rng.normal(-0.5, 1, labels.shape) + signal * labels).astype(np.float32)
+
+
+def test_the_blind_answer_to_several_labels_is_the_commoner_value_of_each():
+    labels, logits = several(np.random.default_rng(0), 400, 2.0)
+    clean = np.ones(400, bool)
+    majority = judge_test(logits, labels, clean, labels, "val_accuracy")["majority"]
+    assert (majority["classes"], majority["metric"], majority["is_beaten"]) == ([0], "accuracy", False)
+    assert majority["value"] == pytest.approx((labels == [1, 0, 0]).all(axis=1).mean())
+    balanced = judge_test(logits, labels, clean, labels, "val_macro_f1")["majority"]
+    assert (balanced["metric"], balanced["value"], balanced["is_beaten"]) == ("balanced_accuracy", 0.5, True)
+    ranked = judge_test(logits - 9, labels, clean, labels, "val_auc")["majority"]  # no label is answered
+    assert (ranked["metric"], ranked["value"], ranked["is_beaten"]) == ("auc", 0.5, True)
+    text = flaw_of({"majority": majority}, CLASSES)
+    assert f"always the labels 'ant' has {majority['value']:.2%} accuracy on the test images" in text
+    assert "never any label has" in flaw_of({"majority": {**majority, "classes": []}}, CLASSES)
+
+
+@pytest.mark.parametrize("objective", ["val_loss", "val_balanced_accuracy", "val_auc"])
+def test_what_a_search_gained_on_several_labels_is_a_paired_difference(objective):
+    rng = np.random.default_rng(1)
+    labels, logits = several(rng, 500, 2.0)
+    other = logits + rng.normal(0, 0.5, logits.shape).astype(np.float32)
+    found = search_gain(logits, other, labels, objective)
+    gains = []
+    for rows in (rng.integers(0, 500, 500) for _ in range(400)):
+        first, second = (measure_logits(each[rows], labels[rows]) for each in (logits, other))
+        gains.append(getattr(first, found["metric"]) - getattr(second, found["metric"]))
+    first, second = measure_logits(logits, labels), measure_logits(other, labels)
+    assert found["gain"] == pytest.approx(getattr(first, found["metric"]) - getattr(second, found["metric"]))
+    assert found["standard_error"] == pytest.approx(np.std(gains), rel=0.15)
+    assert found["ci95"] == pytest.approx(np.quantile(gains, (0.025, 0.975)), abs=0.4 * np.std(gains))
+
+
+def test_an_auc_is_compared_with_one_label_an_image_too():
+    rng = np.random.default_rng(2)
+    labels = rng.choice(3, 400, p=[0.9, 0.05, 0.05]).astype(np.int32)
+    logits = rng.normal(0, 1, (400, 3)) + np.eye(3)[labels] + [9, 0, 0]  # the rare ones are ranked, never answered
+    majority = judge_test(logits.astype(np.float32), labels, np.ones(400, bool), labels, "val_auc")["majority"]
+    assert (majority["class"], majority["metric"], majority["value"], majority["is_beaten"]) == (0, "auc", 0.5, True)
+
+
+def test_a_winner_of_several_labels_is_judged_label_by_label(tmp_path):
+    labels, logits = several(np.random.default_rng(3), 200, 2.0)
+    facts = {"winner": 3, "objective": "val_auc", "classes": CLASSES, "baseline": {"reason": "none"}}
+    logits_path(tmp_path, 3).parent.mkdir()
+    np.savez(logits_path(tmp_path, 3), logits=logits * 3, labels=labels)
+    sites = {"site": (["north"], np.zeros(200, np.int32))}
+    found = judge_winner(str(tmp_path), facts, logits * 3, labels, np.ones(200, bool), labels, sites)
+    assert list(found["by_class"]) == CLASSES
+    assert found["by_class"]["bee"]["num_images"] == labels[:, 1].sum()
+    assert found["slices"]["site"]["north"]["accuracy"] == found["test"]["accuracy"]
+    assert found["temperature"]["value"] > 1.5
+    assert found["temperature"]["test"]["loss_after"] < found["temperature"]["test"]["loss_before"]
+    assert found["validation"]["value"] == found["test"]["metrics"]["auc"]["value"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no numbers", None])

@@ -124,7 +124,7 @@ def snapshot(client: Any, experiment: str) -> dict[str, Any]:
     return found
 
 
-def tiny_bundle(folder: Path, study: str = "digits-1", seed: int = 0) -> Path:
+def tiny_bundle(folder: Path, study: str = "digits-1", seed: int = 0, **changes: Any) -> Path:
     """Save a small untrained network as a bundle."""
     import keras
 
@@ -149,5 +149,5 @@ def tiny_bundle(folder: Path, study: str = "digits-1", seed: int = 0) -> Path:
         "test": {"accuracy": 0.75, "ci95": [0.5, 0.9], "num_images": 20},
         "versions": {"keras": keras.__version__},
     }
-    write_bundle(folder, facts)
+    write_bundle(folder, facts | changes)
     return folder

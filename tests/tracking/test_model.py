@@ -104,6 +104,23 @@ def test_both_loaders_of_mlflow_agree(
     np.testing.assert_allclose(found["probability"], expected.max(axis=1), rtol=1e-5)
 
 
+def test_a_model_of_several_labels_answers_with_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    bundle = tiny_bundle(tmp_path / "several", "several-1", is_multi_label=True)
+    _, model = register(tmp_path, bundle, "several", "several")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    loaded = mlflow.pyfunc.load_model(model.model_uri)
+    logits = mlflow.keras.load_model(model.model_uri).predict(PIXELS, verbose=0)
+    found, shares = loaded.predict(PIXELS), 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(np.stack(found["probabilities"]), shares, rtol=1e-5)
+    expected = [[name for name, share in zip(("cat", "dog"), row, strict=True) if share >= 0.5] for row in shares]
+    assert list(found["label"]) == expected
+    assert [len(row) for row in found["probability"]] == [len(row) for row in expected]
+    assert loaded.metadata.metadata["is_multi_label"] is True
+    assert str(loaded.metadata.signature.outputs.inputs[0].type) == "Array(string)"
+
+
 @pytest.mark.parametrize(
     "make",
     [

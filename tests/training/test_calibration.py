@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from pipeline.targets import losses
 from pipeline.training.calibration import (
     NUM_BINS,
     calibration_error,
     choose_temperature,
     fit_temperature,
-    losses,
     slope_and_curvature,
 )
 
@@ -20,14 +20,22 @@ def calibrated(rng, num_images, num_classes=5, scale=2.0):
     return logits, labels
 
 
+def calibrated_rows(rng, num_images, num_classes=5, scale=2.0):
+    """Return the same for images that may have several labels."""
+    logits = rng.normal(0, scale, (num_images, num_classes)).astype(np.float32)
+    return logits, (rng.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(np.uint8)
+
+
+@pytest.mark.parametrize("draw", [calibrated, calibrated_rows])
 @pytest.mark.parametrize("factor", [0.4, 1.0, 3.0])
-def test_the_temperature_of_logits_that_were_stretched_is_found(factor):
-    logits, labels = calibrated(np.random.default_rng(0), 20_000)
+def test_the_temperature_of_logits_that_were_stretched_is_found(draw, factor):
+    logits, labels = draw(np.random.default_rng(0), 20_000)
     assert fit_temperature(logits * factor, labels) == pytest.approx(factor, rel=0.03)
 
 
-def test_the_fit_is_the_lowest_point_and_the_derivatives_are_right():
-    logits, labels = calibrated(np.random.default_rng(1), 400)
+@pytest.mark.parametrize("draw", [calibrated, calibrated_rows])
+def test_the_fit_is_the_lowest_point_and_the_derivatives_are_right(draw):
+    logits, labels = draw(np.random.default_rng(1), 400)
     best = fit_temperature(logits * 2, labels)
     grid = [losses(logits * 2, labels, value).mean() for value in np.linspace(0.3, 6, 500)]
     assert losses(logits * 2, labels, best).mean() <= min(grid) + 1e-9
@@ -88,3 +96,11 @@ def test_sure_and_always_right_is_no_error_and_sure_and_wrong_is_all_of_it():
     logits = np.array([[50, 0]] * 30, np.float32)
     assert calibration_error(logits, np.zeros(30, np.int32)) == pytest.approx(0, abs=1e-6)
     assert calibration_error(logits, np.ones(30, np.int32)) == pytest.approx(1, abs=1e-6)
+
+
+def test_the_calibration_error_of_several_labels_is_over_all_decisions():
+    logits, labels = calibrated_rows(np.random.default_rng(6), 3000)
+    assert calibration_error(logits, labels) < 0.02 < 0.1 < calibration_error(logits * 4, labels)
+    sure = np.array([[50, -50]] * 30, np.float32)
+    assert calibration_error(sure, np.array([[1, 1]] * 30, np.uint8)) == pytest.approx(0.5, abs=1e-6)
+    assert calibration_error(sure, np.array([[1, 0]] * 30, np.uint8)) == pytest.approx(0, abs=1e-6)

@@ -5,7 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.training.certainty import auc_error, class_mean_intervals, group_sums, measure_with_intervals
+from pipeline.training.certainty import (
+    auc_error,
+    class_mean_intervals,
+    group_sums,
+    measure_by_class,
+    measure_with_intervals,
+)
 from pipeline.training.metrics import mean_auc, measure_logits
 
 NUM_CLASSES = 4
@@ -20,8 +26,16 @@ def sample(rng, num_images, signal=1.0):
     return logits, labels
 
 
-def test_values_are_those_of_a_trial_and_lie_in_their_intervals():
-    logits, labels = sample(np.random.default_rng(0), 800)
+def several(rng, num_images, signal=1.0):
+    """Return logits and labels of images that have none, one or several."""
+    labels = (rng.random((num_images, NUM_CLASSES)) < SHARES).astype(np.uint8)
+    logits = rng.normal(-0.5 * signal, 1, labels.shape) + signal * labels
+    return logits.astype(np.float32), labels
+
+
+@pytest.mark.parametrize("draw", [sample, several])
+def test_values_are_those_of_a_trial_and_lie_in_their_intervals(draw):
+    logits, labels = draw(np.random.default_rng(0), 800)
     figures, values = measure_with_intervals(logits, labels), measure_logits(logits, labels)
     assert set(figures) == {"accuracy", "balanced_accuracy", "macro_f1", "loss", "auc"}
     for name, figure in figures.items():
@@ -31,29 +45,32 @@ def test_values_are_those_of_a_trial_and_lie_in_their_intervals():
 
 
 @pytest.mark.heavy
-def test_intervals_cover_the_true_figures():
+@pytest.mark.parametrize("draw", [sample, several])
+def test_intervals_cover_the_true_figures(draw):
     rng = np.random.default_rng(1)
-    truth = measure_logits(*sample(rng, 200_000))
-    found = [measure_with_intervals(*sample(rng, 400)) for _ in range(60)]
+    truth = measure_logits(*draw(rng, 200_000))
+    found = [measure_with_intervals(*draw(rng, 400)) for _ in range(60)]
     for name in ("balanced_accuracy", "macro_f1", "auc", "loss"):
         ends = [figures[name]["ci95"] for figures in found]
         assert np.mean([low <= getattr(truth, name) <= high for low, high in ends]) >= 0.88, name
 
 
-def test_a_bootstrap_by_kinds_is_one_by_images():
-    logits, labels = sample(np.random.default_rng(2), 300)
+@pytest.mark.parametrize("draw", [sample, several])
+def test_a_bootstrap_by_kinds_is_one_by_images(draw):
+    logits, labels = draw(np.random.default_rng(2), 300)
     rng = np.random.default_rng(3)
     drawn = [measure_logits(logits[rows], labels[rows]) for rows in rng.integers(0, 300, (1500, 300))]
-    balanced, macro_f1 = class_mean_intervals(logits.argmax(axis=1), labels, NUM_CLASSES)
+    balanced, macro_f1 = class_mean_intervals(logits, labels)
     for found, name in ((balanced, "balanced_accuracy"), (macro_f1, "macro_f1")):
         expected = np.quantile([getattr(each, name) for each in drawn], (0.025, 0.975))
         assert found == pytest.approx(expected, abs=0.012)
 
 
-def test_the_error_of_an_auc_is_that_of_repeated_samples():
+@pytest.mark.parametrize("draw", [sample, several])
+def test_the_error_of_an_auc_is_that_of_repeated_samples(draw):
     rng = np.random.default_rng(4)
-    areas = [mean_auc(logits.astype(float), labels) for logits, labels in (sample(rng, 400) for _ in range(300))]
-    errors = [auc_error(logits.astype(float), labels) for logits, labels in (sample(rng, 400) for _ in range(20))]
+    areas = [mean_auc(logits.astype(float), labels) for logits, labels in (draw(rng, 400) for _ in range(300))]
+    errors = [auc_error(logits.astype(float), labels) for logits, labels in (draw(rng, 400) for _ in range(20))]
     assert np.mean(errors) == pytest.approx(np.std(areas), rel=0.15)
 
 
@@ -70,3 +87,12 @@ def test_one_class_alone_has_no_auc_and_a_perfect_model_no_negative_room():
     assert figures["balanced_accuracy"] == {"value": 1.0, "ci95": [1.0, 1.0]}
     assert figures["accuracy"]["ci95"][0] < 0.5  # three images say little
     assert all(math.isfinite(end) for figure in figures.values() for end in figure["ci95"])
+
+
+def test_the_figures_of_a_label_are_its_auc_precision_and_recall():
+    labels = np.array([[1, 0], [1, 0], [0, 0], [0, 0]], np.uint8)
+    logits = np.array([[2, -1], [-1, -1], [1, -1], [-2, -1]], np.float32)
+    first, second = measure_by_class(logits, labels)
+    assert (first["num_images"], first["auc"], first["precision"], first["recall"]) == (2, 0.75, 0.5, 0.5)
+    assert first["ci95"][0] < 0.75 < first["ci95"][1] <= 1
+    assert second == {"num_images": 0, "auc": None, "ci95": None, "precision": None, "recall": None}

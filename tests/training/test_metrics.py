@@ -21,7 +21,8 @@ def example(num_images, num_classes, seed=0, skipped=()):
 def test_figures_are_those_of_scikit_learn(num_classes, skipped):
     from sklearn import metrics
 
-    from pipeline.training.metrics import log_softmax, measure_logits
+    from pipeline.targets import log_softmax
+    from pipeline.training.metrics import measure_logits
 
     logits, labels = example(500, num_classes, skipped=skipped)
     found, predicted = measure_logits(logits, labels), logits.argmax(axis=1)
@@ -36,6 +37,45 @@ def test_figures_are_those_of_scikit_learn(num_classes, skipped):
     assert found.macro_f1 == pytest.approx(metrics.f1_score(labels, predicted, labels=present, average="macro"))
     assert found.auc == pytest.approx(np.mean(areas), abs=1e-12)
     assert found.accuracy != found.balanced_accuracy
+
+
+def several(num_images, num_classes, seed=0):
+    """Logits that are partly right, with many equal ones, and labels of which each class has its own share."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((num_images, num_classes)) < np.linspace(0.1, 0.8, num_classes)).astype(np.uint8)
+    logits = rng.normal(0, 1, labels.shape) + 1.5 * labels - 0.75
+    return logits.round(1).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("num_classes", [2, 6])
+def test_figures_of_several_labels_are_those_of_scikit_learn(num_classes):
+    from sklearn import metrics
+
+    from pipeline.targets import sigmoid
+    from pipeline.training.metrics import measure_logits
+
+    logits, labels = several(500, num_classes)
+    found, predicted, shares = measure_logits(logits, labels), (logits >= 0).astype(int), sigmoid(logits)
+    columns = range(num_classes)
+    balanced = [metrics.balanced_accuracy_score(labels[:, number], predicted[:, number]) for number in columns]
+    losses = [metrics.log_loss(labels[:, number], shares[:, number].astype(float)) for number in columns]
+    assert found.loss == pytest.approx(np.mean(losses))
+    assert found.accuracy == pytest.approx(metrics.accuracy_score(labels, predicted))
+    assert found.balanced_accuracy == pytest.approx(np.mean(balanced))
+    assert found.macro_f1 == pytest.approx(metrics.f1_score(labels, predicted, average="macro"))
+    assert found.auc == pytest.approx(metrics.roc_auc_score(labels, logits, average="macro"), abs=1e-12)
+
+
+def test_a_label_that_no_image_or_every_image_has_is_left_out_of_means():
+    from pipeline.training.metrics import measure_logits
+
+    logits, labels = several(200, 3)
+    wider = np.concatenate([labels, np.ones((200, 1), np.uint8), np.zeros((200, 1), np.uint8)], axis=1)
+    padded = np.concatenate([logits, np.ones((200, 1)), -np.ones((200, 1))], axis=1).astype(np.float32)
+    found, expected = measure_logits(padded, wider), measure_logits(logits, labels)
+    assert (found.auc, found.balanced_accuracy) == pytest.approx((expected.auc, expected.balanced_accuracy))
+    assert found.macro_f1 == pytest.approx((3 * expected.macro_f1 + 1) / 4)  # what all images have is found
+    assert math.isnan(measure_logits(logits[:, :1], np.ones((200, 1), np.uint8)).auc)
 
 
 def test_equal_scores_share_their_rank():

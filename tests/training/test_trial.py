@@ -198,6 +198,55 @@ def test_offsets_of_logits_count_in_the_loss_only():
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_loss_of_several_labels_is_the_mean_binary_crossentropy_with_smoothing_towards_a_half():
+    import keras
+
+    from pipeline.training.recipe import all_right, smoothed_binary_crossentropy
+
+    logits = np.array([[2.0, -1.0, 0.0], [-300.0, 300.0, 0.5]], np.float32)
+    labels = np.array([[1, 0, 1], [0, 0, 1]], np.uint8)
+    plain = keras.ops.convert_to_numpy(smoothed_binary_crossentropy(0.0)(labels, logits))
+    by_hand = [(np.log1p(np.exp(-2)) + np.log1p(np.exp(-1)) + np.log(2)) / 3, (300 + np.log1p(np.exp(-0.5))) / 3]
+    assert plain == pytest.approx(by_hand, rel=1e-5)
+    smooth = keras.ops.convert_to_numpy(smoothed_binary_crossentropy(0.2, [0.0, 0.5, 0.0])(labels[:1], logits[:1]))
+    shares, targets = 1 / (1 + np.exp(-(logits[0] + [0, 0.5, 0]))), np.array([0.9, 0.1, 0.9])
+    expected = -(targets * np.log(shares) + (1 - targets) * np.log(1 - shares)).mean()
+    assert smooth == pytest.approx([expected], rel=1e-5)
+    assert keras.ops.convert_to_numpy(all_right(labels, logits)).tolist() == [1.0, 0.0]
+
+
+def test_offsets_of_several_labels_are_the_logarithms_of_their_odds():
+    from pipeline.training.recipe import log_priors
+
+    labels = np.array([[1, 1, 0], [0, 1, 0], [0, 1, 0], [0, 1, 0]], np.uint8)
+    assert log_priors(labels, 3) == pytest.approx(np.log([1 / 3, 4 / 0.5, 0.5 / 4]))
+
+
+def test_a_network_learns_several_labels_and_reports_what_they_are_worth():
+    """Two labels an image: whether its upper half is bright, and whether its lower half is, which is rare."""
+    from pipeline.models.predict import predict_logits
+    from pipeline.training.images import Labelled
+    from pipeline.training.metrics import measure_logits
+    from pipeline.training.trial import Setting, train
+
+    rng = np.random.default_rng(0)
+    labels = (rng.random((300, 2)) < (0.5, 0.2)).astype(np.uint8)
+    images = rng.normal(80, 15, (300, 8, 8, 1)) + 90 * labels.repeat(4, 1)[:, :, None, None]
+    data = Labelled(images.clip(0, 255).astype(np.uint8), labels, np.ones(300, np.float32))
+    rows = []
+    setting = Setting(2, (110.0,), (50.0,), 8 * 300, 0, "val_auc")
+    params = {**SMALL, "augment": "none", "label_smoothing": 0.1, "head": "flatten"}
+    model, last, _ = train(params, data, data, setting, rows.append)
+    found = measure_logits(predict_logits(model, data.images), labels)
+    assert last.val_auc > 0.98
+    assert last.val_accuracy > 0.9
+    for name in ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auc"):
+        assert getattr(last, f"val_{name}") == pytest.approx(getattr(found, name), rel=1e-4)
+    assert last.accuracy == pytest.approx(last.val_accuracy, abs=0.1)
+    assert last.loss == pytest.approx(last.val_loss, abs=0.1)  # neither is smoothed
+    assert rows[0].loss > rows[-1].loss
+
+
 def test_adjusted_logits_let_a_rare_class_be_found():
     """Two classes that overlap, nine to one: without adjustment the rare one is hardly ever answered."""
     from pipeline.models.predict import predict_logits
