@@ -250,10 +250,8 @@ def test_yaml_number(text: str, number: str) -> None:
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(SpaceError) as caught:
         load_space("cn")
-    assert "'cn' is not installed; expected cnn, finetune, gpu, mobile, resnet, tiny, or a file; did you mean cnn?" in str(
-        caught.value
-    )
-    assert "./cn.yaml" in str(caught.value)
+    known = "expected cnn, finetune, gpu, mobile, resnet, tiny, or a file"
+    assert f"'cn' is not installed; {known}; did you mean cnn?" in str(caught.value)
 
 
 def test_files_that_cannot_be_read_say_why(tmp_path: Path) -> None:
