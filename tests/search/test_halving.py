@@ -110,6 +110,39 @@ def test_the_highest_promotion_comes_first(cnn):
     assert oracle.propose(12, always).rung == 0
 
 
+def at_last_rung_but_one(space, policies, values):
+    """Return an oracle to which trials with these augmentations came to the last rung but one."""
+    oracle = proposer(space)
+    for number, (policy, value) in enumerate(zip(policies, values, strict=True)):
+        params = {**space.defaults(), "filters": (16, 32, 48, 64)[number], "augment": policy}
+        for rung in range(2):
+            oracle.begin(number, rung, params)
+            oracle.tell(number, rung, (value,))
+    return oracle
+
+
+@pytest.mark.parametrize(
+    ("policies", "values", "finalists"),
+    [
+        (("none", "standard", "none"), (0.90, 0.89, 0.88), [0, 1]),
+        (("none", "light", "standard"), (0.90, 0.89, 0.88), [0, 1, 2]),
+        (("standard", "none", "light"), (0.90, 0.89, 0.88), [0]),
+        (("none", "none", "none", "strong"), (0.90, 0.89, 0.88, 0.87), [0]),  # not one of the best three
+    ],
+)
+def test_more_augmentation_than_all_that_went_on_is_tried_in_the_highest_rung(cnn, policies, values, finalists):
+    oracle = at_last_rung_but_one(cnn, policies, values)
+    proposals = [oracle.propose(None, always) for _ in range(4)]
+    assert [each.number for each in proposals if each and each.rung == 2] == finalists
+
+
+def test_a_rival_that_was_refused_may_go_on_later(cnn):
+    oracle = at_last_rung_but_one(cnn, ("none", "standard", "none"), (0.90, 0.89, 0.88))
+    assert oracle.propose(None, always).number == 0
+    assert oracle.propose(None, lambda proposal: proposal.rung < 2) is None
+    assert (oracle.propose(None, always).number, oracle.propose(None, always)) == (1, None)
+
+
 def params_of(oracle, number):
     from pipeline.search.oracles.translation import from_tuner
 
