@@ -61,7 +61,6 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
     "early, strong": {**EARLY, "augment": "strong"},
     "early, SGD 0.1, 1e-3": {**EARLY, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 1e-3},
     "early, SGD 0.1, 3e-4": {**EARLY, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 3e-4},
-    "early, smoothing 0.2": {**EARLY, "label_smoothing": 0.2},
     "warm-up 5 %": {"warmup": 0.05},
     "residual": {"block": "residual"},
     "separable": {"block": "separable"},
