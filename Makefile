@@ -50,7 +50,7 @@ lint: setup
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/cog --check docs/reference.md
 
-light: setup  ## tests without TensorFlow and child processes (about 15 seconds on 2 cores)
+light: setup  ## tests without TensorFlow and child processes (about 10 seconds on 2 cores)
 	$(IN_MEMORY) $(PYTEST) -m "not heavy and not faults"
 
 heavy: setup  ## the other tests: real trainings, processes, signals, MLflow server

@@ -124,6 +124,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.heavy
 def test_an_nvidia_smi_that_hangs_is_given_up_with_all_it_started(nvidia_smi, monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "GPU_QUERY_SECONDS", 0.5)
     nvidia_smi(f"sleep 1000 & echo $! > {tmp_path}/pid; wait")

@@ -89,6 +89,8 @@ def title_of(trial: RunningTrial) -> str:
     """Return which training a line is about."""
     if trial.trial is not None:
         return f"trial {trial.trial} rung {trial.rung}"
+    if trial.is_student:
+        return "the winner's network, taught"
     return "the default network" if trial.is_baseline else "the winner"
 
 

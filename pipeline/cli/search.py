@@ -159,6 +159,7 @@ def print_result(facts: dict[str, Any]) -> None:
             **worst_classes_line(facts.get("by_class") or {}),
             **({"against default": gain_text(facts["search_gain"])} if "search_gain" in facts else {}),
             **averaging_line(facts),
+            **distillation_line(facts),
             **probabilities_line(facts.get("temperature")),
             **robustness_line(facts.get("robustness")),
             **latency_line(facts.get("latency")),
@@ -217,6 +218,14 @@ def averaging_line(facts: dict[str, Any]) -> dict[str, str]:
 
     average = facts.get("flip_average")
     return {} if average is None else {"flip averaging": average_text(average, facts["objective"])}
+
+
+def distillation_line(facts: dict[str, Any]) -> dict[str, str]:
+    """Return what became of distillation, in one line; nothing if nobody asked for it."""
+    from pipeline.search.distillation import distillation_text
+
+    found = facts.get("distillation")
+    return {} if found is None else {"distillation": distillation_text(found, facts["objective"])}
 
 
 def probabilities_line(temperature: dict[str, Any] | None) -> dict[str, str]:

@@ -30,10 +30,11 @@ from pipeline.search import setup
 from pipeline.search.baseline import is_trained, train_baseline
 from pipeline.search.budget import PROBE_FACTOR, RESTART_SECONDS, SECONDS_PER_TRIAL, Budget
 from pipeline.search.checkpoints import check_free_space
+from pipeline.search.distillation import distil, distillation_text
 from pipeline.search.engine import LocalEngine
 from pipeline.search.fork import fork_study
 from pipeline.search.health import forget_stop
-from pipeline.search.job import Finished, chosen, count_states, finish, num_views, pick_trial, run_trials
+from pipeline.search.job import Finished, chosen, count_states, final_score, finish, num_views, pick_trial, run_trials
 from pipeline.search.mirroring import BackgroundMirror
 from pipeline.search.pace import Pace, Terms
 from pipeline.search.probe import Speed, measure_speed
@@ -306,8 +307,14 @@ class Search:
         self, study: Study, engine: LocalEngine, follower: Follower, picked: TrialRow | None
     ) -> Finished:  # fmt: skip
         """Train the default network and the winner; a trial that was picked meets the default network of the search."""
-        best = chosen(study)
-        if picked is None and best is not None and not study.store.has_final_model():
+        best = picked or chosen(study)
+        if best is None or (picked is None and study.store.has_final_model()):
+            return finish(study, engine, follower, picked)
+        if self.plan.options["distill"]:
+            say("can the winner learn from a better trial? its network trains once more on train alone")
+            found = distil(study, engine, follower, best)
+            say(f"  {distillation_text(found, study.objective.name)}")
+        if picked is None:
             if not is_trained(study.store):
                 say("training the default network beside the winner, on train + validation")
             if reason := train_baseline(study, engine, follower, best):
@@ -343,7 +350,7 @@ class Search:
             "winner": {
                 "trial": best.number,
                 "params": best.params,
-                objective.name: best.score,
+                objective.name: final_score(best, finished.more),
                 "num_params": best.num_params,
                 "mflops": num_views(finished.more) * best.mflops,
                 **self.dense_equivalent(best),

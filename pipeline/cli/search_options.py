@@ -103,6 +103,12 @@ OPTIONS = (
         "scoring takes twice as long.",
     ),
     click.option(
+        "--distill",
+        is_flag=True,
+        help="With --minimise: the winner also learns what the best trial says of the images, if that is better on the "
+        "validation images.",
+    ),
+    click.option(
         "--precision",
         type=click.Choice(PRECISIONS),
         default="auto",

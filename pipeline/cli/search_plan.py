@@ -120,12 +120,13 @@ def make_plan(call: Call) -> Plan:
         space = space.with_fixed("augment", options["augment"])
     objective, reason = choose_objective(options, source)
     check_averaging(options)
+    check_distillation(options)
     options = {key: value for key, value in options.items() if key not in CALL_ONLY}
     options |= {"data": data, "objective": objective.name, "space": chosen}
     request = setup.Request(
         study, options["oracle"], options["seed"], objective, Limits(**{name: options[name] for name in LIMITS}),
         options["budget"], options["trials"], options["epochs"], options["folds"], options["deterministic"],
-        choose_balance(options["balance"], objective),
+        choose_balance(options["balance"], objective), options["distill"],
     )  # fmt: skip
     return Plan(call, data, options, space, source, spec, request, resources, counts, reason, stored, parent)
 
@@ -212,6 +213,23 @@ def check_averaging(options: dict[str, Any]) -> None:
         raise InvalidUsage(
             f"--average-flips does twice the work, and --minimise {options['minimise']} as little as possible; "
             "expected one of them; leave one out"
+        )
+
+
+def check_distillation(options: dict[str, Any]) -> None:
+    """Refuse to distil where no network could teach another.
+
+    Raises:
+        InvalidUsage: --distill without a second objective, or with folds.
+    """
+    if options["distill"] and options["minimise"] is None:
+        raise InvalidUsage(
+            "--distill: the winner is the best trial, and learns nothing from a worse one; expected --minimise, with "
+            "which a cheaper one wins; add it, or leave --distill out"
+        )
+    if options["distill"] and options["folds"] is not None:
+        raise InvalidUsage(
+            "--distill: with --folds no network has seen all training images; expected one of them; leave one out"
         )
 
 

@@ -131,13 +131,25 @@ def register_result(store: StudyStore, workspace: Path, run_id: str) -> dict[str
             **({"model/dense_params": winner["dense_params"]} if "dense_params" in winner else {}),
         },
         step=winner["epochs"],
-        tags={"pipeline.study": result["study"], "trial.number": str(winner["trial"]), **flaw_tags(flaw)},
+        tags={
+            "pipeline.study": result["study"],
+            "trial.number": str(winner["trial"]),
+            **taught_tags(result.get("distillation")),
+            **flaw_tags(flaw),
+        },
         is_champion=not flaw,
     )
     log_result(client, run_id, flaw_tags(flaw), {})
     result |= {"run_id": run_id, "model_uri": registered.model_uri, "is_champion": not flaw}
     store.put("result", result)
     return result
+
+
+def taught_tags(distillation: dict[str, Any] | None) -> dict[str, str]:
+    """Return the tag that names the trial from which the winner learnt; none if it did not."""
+    if distillation is None or not distillation["is_kept"]:
+        return {}
+    return {"pipeline.taught_by_trial": str(distillation["teacher"])}
 
 
 def flaw_tags(flaw: str) -> dict[str, str]:

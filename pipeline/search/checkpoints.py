@@ -6,16 +6,16 @@ from pathlib import Path
 
 from pipeline.errors import StoppedEarly
 from pipeline.records import TrialTask
-from pipeline.search.store import BASELINE_TRIAL, FINAL_TRIAL
+from pipeline.search.store import BASELINE_TRIAL, FINAL_TRIAL, STUDENT_TRIAL
 
 FREE_FLOOR_MB = 300  # below this a search stops while its own files still fit
-CHECKPOINTS, PULSES = "checkpoints", "pulses"
+CHECKPOINTS, PULSES, LOGITS, TEACHER = "checkpoints", "pulses", "logits", "teacher"
 MODEL, NEW_MODEL = "model", "model.new"  # the second is renamed when it is whole
 
 
 def checkpoint_path(task: TrialTask, fold: int | None = None) -> Path:
     """Return where the training of a rung is saved each epoch; folds have files of their own."""
-    last = {FINAL_TRIAL: "final", BASELINE_TRIAL: "baseline"}
+    last = {FINAL_TRIAL: "final", BASELINE_TRIAL: "baseline", STUDENT_TRIAL: "student"}
     name = last.get(task.number, f"t{task.number:05d}-r{task.rung}")
     suffix = "" if fold is None else f"-f{fold}"
     return Path(task.study_path) / CHECKPOINTS / f"{name}{suffix}.npz"
@@ -47,7 +47,7 @@ def sweep(study_path: Path, open_rungs: Iterable[tuple[int, int]]) -> None:
     for path in (study_path / CHECKPOINTS).glob("t*.npz"):
         if "-".join(path.stem.split("-")[:2]) not in kept:
             path.unlink(missing_ok=True)
-    for folder in (CHECKPOINTS, NEW_MODEL, MODEL):
+    for folder in (CHECKPOINTS, LOGITS, TEACHER, NEW_MODEL, MODEL):
         for path in (study_path / folder).glob(".*.tmp-*"):
             path.unlink(missing_ok=True)
     shutil.rmtree(study_path / PULSES, ignore_errors=True)

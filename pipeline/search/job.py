@@ -31,8 +31,8 @@ from pipeline.search.study import Study
 
 POLL_SECONDS = 0.5
 EXTRAS = (
-    "validation", "flip_average", "temperature", "search_gain", "robustness", "latency", "slices", "by_class",
-    "planned_epochs",
+    "validation", "flip_average", "distillation", "temperature", "search_gain", "robustness", "latency", "slices",
+    "by_class", "planned_epochs",
 )  # fmt: skip
 COUNTED = {
     "completed": COMPLETED, "pruned": PRUNED, "failed": FAILED, "infeasible": INFEASIBLE, "crashed": CRASHED,
@@ -284,7 +284,7 @@ def write_model_facts(study: Study, best: TrialRow, epochs: int, found: dict[str
         "trial": best.number,
         "data_fingerprint": store.get("fingerprint"),
         "objective": study.objective.name,
-        study.objective.name: best.score,
+        study.objective.name: final_score(best, found),
         **found,
     }
     write_bundle(store.path.parent / NEW_MODEL, facts)
@@ -293,6 +293,12 @@ def write_model_facts(study: Study, best: TrialRow, epochs: int, found: dict[str
 def num_views(found: dict[str, Any]) -> int:
     """Return how often the network looks at each image: at its mirror image too where flip averaging was kept."""
     return 2 if found.get("flip_average", {}).get("is_kept") else 1
+
+
+def final_score(best: TrialRow, found: dict[str, Any]) -> float | None:
+    """Return the winner's objective on the validation images: as it learnt from a better trial, where it does."""
+    distillation = found.get("distillation", {})
+    return distillation["taught"] if distillation.get("is_kept") else best.score
 
 
 def finished_model(study: Study) -> Finished:

@@ -17,7 +17,9 @@ from pipeline.records import ImageSpec, TrialTask
 from pipeline.search import flip_average
 from pipeline.search.checkpoints import NEW_MODEL, baseline_logits, pulse_path
 from pipeline.search.rungs import labelled, reporter, stored_dataset, train_watched
-from pipeline.search.store import StudyStore
+from pipeline.search.store import STUDENT_TRIAL, StudyStore
+from pipeline.search.teacher import is_wanted
+from pipeline.search.teaching import taught
 from pipeline.search.validation import averages_flips
 from pipeline.space import Builder
 from pipeline.targets import is_right
@@ -35,7 +37,9 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
     try:
         facts = store.facts()
         dataset = stored_dataset(task, facts)
-        training, test = labelled(dataset.split("train", "val")), dataset.split("test")
+        images, test = dataset.split("train", "val"), dataset.split("test")
+        is_taught = facts["winner"] == STUDENT_TRIAL
+        training = taught(task, facts, dataset, images) if is_taught else labelled(images)
         model, last, num_planned = train_watched(task, facts, training, None, reporter(store, task))
         average = flip_average.choose(task, facts, model)
         target = Path(task.study_path) / NEW_MODEL / "model.keras"
@@ -54,6 +58,8 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
         found |= {"planned_epochs": num_planned, "robustness": robustness}
         if averages_flips(facts):
             found["flip_average"] = average
+        if is_wanted(facts):
+            found["distillation"] = facts["distillation"]
         default_ms, one_core_ms = measure_latency(saved)
         found["latency"] = {"default_ms": default_ms, "one_core_ms": one_core_ms}
     finally:

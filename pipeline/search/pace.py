@@ -109,7 +109,8 @@ class Terms:
 class Pace:
     """Seconds of trainings, past and to come. `probed` corrects the estimates until trials were measured.
 
-    `reserved` are the seconds that are kept for the default network, until it is trained.
+    `reserved` are the seconds that are kept for the default network, until it is trained, `reserved_for_student` those
+    for the winner's network to learn from a better trial, until that is done.
     """
 
     terms: Terms
@@ -119,6 +120,12 @@ class Pace:
     measured: dict[int, float] = field(default_factory=dict)  # seconds for one image, by trial
     ratios: list[tuple[float, float]] = field(default_factory=list)  # estimated and measured seconds
     reserved: float = 0.0
+    reserved_for_student: float = 0.0
+
+    @property
+    def kept(self) -> float:
+        """The seconds that trials and the winner's last training must leave."""
+        return self.reserved + self.reserved_for_student
 
     @property
     def start_seconds(self) -> float:
@@ -201,7 +208,7 @@ class Pace:
             return round(most)
         full = self.rung_samples(row.params, -1)
         start = self.start_seconds + self.test_seconds(row.params, row.number)
-        available = PLANNED_PART * (self.budget.end - self.elapsed() - self.reserved - start)
+        available = PLANNED_PART * (self.budget.end - self.elapsed() - self.kept - start)
         needed = self.final_seconds(row.params, full, row.number) - start
         least = MIN_SHRINK * min(row.samples, full) / full
         stretch = min(max(available / max(needed, 1e-6), least), MAX_STRETCH)
@@ -224,7 +231,7 @@ class Pace:
         """Tell whether there is time to train a trial on train + validation for at least as long as it was trained."""
         if not self.budget.is_timed:
             return True
-        available = PLANNED_PART * (self.budget.end - self.elapsed() - self.reserved)
+        available = PLANNED_PART * (self.budget.end - self.elapsed() - self.kept)
         return self.final_seconds(row.params, row.samples, row.number) <= available
 
     def final_limits(self, row: TrialRow) -> tuple[float, float]:
@@ -245,7 +252,7 @@ class Pace:
         if leader is None:
             return self.budget.search_until - self.elapsed()
         samples = round(FINAL_STRETCH * self.rung_samples(leader.params, -1))
-        final = self.final_seconds(leader.params, samples, leader.number) + self.reserved
+        final = self.final_seconds(leader.params, samples, leader.number) + self.kept
         return self.budget.end - self.elapsed() - final
 
     def climb_seconds(self, leader: TrialRow | None) -> float:

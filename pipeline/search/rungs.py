@@ -16,6 +16,7 @@ from pipeline.records import INFEASIBLE, EpochRow, ImageSpec, TrialTask
 from pipeline.search import validation
 from pipeline.search.checkpoints import checkpoint_path, pulse_path
 from pipeline.search.store import EPOCH_COLUMNS, StudyStore
+from pipeline.search.teacher import keep_if_best
 from pipeline.search.validation import Predictions
 from pipeline.space import Builder
 
@@ -47,6 +48,7 @@ def train_rung(task: TrialTask) -> tuple[float, dict[str, Any]]:
             training, held_out = labelled(dataset.split("train")), labelled(dataset.split("val"))
             model, last, _ = train_watched(task, facts, training, held_out, report)
             validation.keep(task, [validation.predicted(task, facts, model, held_out)])
+            keep_if_best(task, facts, model, float(getattr(last, facts["objective"])))
     finally:
         store.close()
     return float(getattr(last, facts["objective"])), costs

@@ -52,6 +52,7 @@ class Request:
     num_folds: int | None = None
     is_deterministic: bool = False
     balance: str | None = None  # "logits" or nothing
+    distills: bool = False
 
 
 def next_study_name(workspace: Path, dataset: str) -> str:
@@ -276,6 +277,7 @@ def make_budget(terms: Terms, request: Request, factor: float = 1.0, elapsed: fl
         request.budget_seconds, request.max_trials, request.num_epochs,
         factor * terms.estimate(terms.typical, samples) / samples, terms.num_images, request.oracle == "asha",
         terms.workforce, start, terms.baseline is not None,
+        request.distills,
     )  # fmt: skip
 
 
@@ -297,5 +299,6 @@ def make_study(store: StudyStore, request: Request, pace: Pace) -> Study:
     study = Study(store, make_oracle, request.objective, pace)
     study.recover()
     pace.reserved = 0.0 if is_trained(store) else pace.budget.baseline_seconds
+    pace.reserved_for_student = 0.0 if store.get("distillation") else pace.budget.student_seconds
     sweep(store.path.parent, list(study.waiting))
     return study

@@ -26,7 +26,16 @@ from pipeline.search.budget import DEFAULT_BUDGET
 from pipeline.search.checkpoints import pulse_path
 from pipeline.search.health import kind
 from pipeline.search.ranking import winner
-from pipeline.search.store import BASELINE_TRIAL, STARTED, Attempt, StudyStore, is_alive, open_study, studies_folder
+from pipeline.search.store import (
+    BASELINE_TRIAL,
+    STARTED,
+    STUDENT_TRIAL,
+    Attempt,
+    StudyStore,
+    is_alive,
+    open_study,
+    studies_folder,
+)
 
 STATES = (PLANNED, RUNNING, PAUSED, *FINAL_STATES)
 FAILURES = (FAILED, INFEASIBLE, CRASHED, TIMEOUT)
@@ -36,7 +45,8 @@ FAILURES = (FAILED, INFEASIBLE, CRASHED, TIMEOUT)
 class RunningTrial:
     """How far a training is: `batch` batches of epoch `epoch` (from 1; 0 before the first step) of `num_epochs`.
 
-    `trial` is None for the winner's last training and for that of the default network beside it. `seconds_since_step`
+    `trial` is None for the winner's last training, for that of the default network beside it, and for that in which
+    the winner's network learns from a better trial. `seconds_since_step`
     is None before the first step, and on another machine than the one that trains.
     """
 
@@ -49,6 +59,7 @@ class RunningTrial:
     fraction: float
     seconds_since_step: float | None
     is_baseline: bool = False
+    is_student: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,14 +156,14 @@ class Watch:
     def place(self, attempt: Attempt, is_here: bool) -> RunningTrial:
         """Return how far a training is, by its pulse."""
         number = None if attempt.number < 0 else attempt.number
-        is_baseline = attempt.number == BASELINE_TRIAL
+        roles = attempt.number == BASELINE_TRIAL, attempt.number == STUDENT_TRIAL
         pulse = read_pulse(pulse_path(self.store.path.parent, attempt.id))
         if pulse is None or pulse.batch == 0:
-            return RunningTrial(number, attempt.rung, 0, attempt.epochs, 0, 0, 0.0, None, is_baseline)
+            return RunningTrial(number, attempt.rung, 0, attempt.epochs, 0, 0, 0.0, None, *roles)
         fraction = (pulse.epoch - 1 + pulse.batch / pulse.num_batches) / pulse.num_epochs
         since = round(max(time.monotonic() - pulse.beat, 0.0), 1) if is_here else None
         place = (pulse.epoch, pulse.num_epochs, pulse.batch, pulse.num_batches)
-        return RunningTrial(number, attempt.rung, *place, round(min(fraction, 1.0), 4), since, is_baseline)
+        return RunningTrial(number, attempt.rung, *place, round(min(fraction, 1.0), 4), since, *roles)
 
     def commonest_failure(self) -> Failure | None:
         """Return why most of the trials failed that did."""

@@ -47,6 +47,9 @@ FINAL_TRIAL = -2
 BASELINE_TRIAL = -3
 """That of the default network, which is trained beside the winner."""
 
+STUDENT_TRIAL = -4
+"""That of the winner's network while it learns from a better trial: see `distillation`."""
+
 LAST_TRAININGS = (FINAL_TRIAL, BASELINE_TRIAL)
 """Those that train on train + validation."""
 

@@ -32,6 +32,7 @@ from pipeline.search.store import (
     LAST_TRAININGS,
     RETRIED,
     STARTED,
+    STUDENT_TRIAL,
     Attempt,
     StudyStore,
     trial_row,
@@ -269,7 +270,9 @@ class Study:
     def final_task(self, row: TrialRow) -> TrialTask:
         """Return the winner's last training: on train + validation; one that was stopped goes on as it began."""
         last = self.attempts.get(FINAL_TRIAL, [None])[-1]
-        self.store.put_later("winner", row.number)  # whose validation logits are wanted
+        found = self.store.get("distillation") or {}
+        is_taught = found.get("is_kept") and found["student"] == row.number
+        self.store.put_later("winner", STUDENT_TRIAL if is_taught else row.number)  # whose validation logits are wanted
         goes_on = last is not None and last.state == STOPPED and self.budget.is_timed
         samples = last.samples if last and goes_on else self.pace.hoped_samples(row)
         return self.begin(FINAL_TRIAL, row.rung, samples, row.params, *self.pace.final_limits(row))

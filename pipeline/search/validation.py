@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from pipeline.files import replacing
 from pipeline.pulse import going_on
 from pipeline.records import TrialTask
-from pipeline.search.checkpoints import pulse_path
+from pipeline.search.checkpoints import LOGITS, pulse_path
 from pipeline.targets import Labels, losses
 from pipeline.training.calibration import NUM_BINS, Temperature, calibration_error, choose_temperature
 from pipeline.training.certainty import measure_with_intervals
 
-LOGITS = "logits"
 DAMAGES = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # what NumPy raises of a file that is not whole
 
 

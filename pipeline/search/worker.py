@@ -15,7 +15,8 @@ from pipeline.machine import GPU_SHARE, Resources, end_with_parent, gpu_mb, leav
 from pipeline.records import COMPLETED, FAILED, STOPPED, TrialOutcome, TrialTask
 from pipeline.search.last_training import train_default, train_final
 from pipeline.search.rungs import train_rung
-from pipeline.search.store import BASELINE_TRIAL, FINAL_TRIAL
+from pipeline.search.store import BASELINE_TRIAL, FINAL_TRIAL, STUDENT_TRIAL
+from pipeline.search.teaching import train_student
 
 Train = Callable[[TrialTask], tuple[float, dict[str, Any]]]  # to the score and what else is known
 
@@ -82,7 +83,7 @@ def absent(names: Iterable[str]) -> Iterator[None]:
 
 def run_task(task: TrialTask) -> TrialOutcome:
     """Train and return the outcome."""
-    last = {FINAL_TRIAL: train_final, BASELINE_TRIAL: train_default}
+    last = {FINAL_TRIAL: train_final, BASELINE_TRIAL: train_default, STUDENT_TRIAL: train_student}
     return outcome_of(last.get(task.number, train_rung), task)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.space.augmentation import Augmentation
 from pipeline.targets import Labels
+from pipeline.training.distillation import beside
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,13 @@ class Labelled:
     """Images (num_images, height, width, channels), labels as in `targets`, perhaps weights float32 (num_images,).
 
     The images are an array, or anything that has a shape and reads rows when it is indexed with an array of them.
+    `taught` is what a better network says of them, as `distillation.lesson` returns it.
     """
 
     images: Any
     labels: Labels
     weights: NDArray[np.float32] | None = None
+    taught: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -123,7 +126,9 @@ class EpochBatches(keras.utils.PyDataset):
             flip(images, self.is_flipped[place])
         if self.hole:
             cut_out(images, self.hole, self.holes[:, place])
-        labels, weights = self.data.labels[rows], self.data.weights
+        weights, taught = self.data.weights, self.data.taught
+        given = self.data.labels[rows]
+        labels = given if taught is None else beside(given, taught[rows])
         return (images, labels) if weights is None else (images, labels, weights[rows])
 
 

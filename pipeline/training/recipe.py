@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.targets import Labels, is_multi_label
 from pipeline.training.images import Steps
+from pipeline.training.losses import loss_of, metrics_of
 from pipeline.training.schedule import OneCycle
 
 MOMENTUM = 0.9
@@ -83,43 +84,6 @@ def thaw_later(optimizer: Any, schedule: OneCycle, pretrained: Sequence[Any], va
     optimizer.update_step = update_step
 
 
-def smoothed_crossentropy(share: float, offsets: Sequence[float] = (0.0,)) -> Callable[[Any, Any], Any]:
-    """Return the cross-entropy of logits with labels of which a share is spread over all classes alike.
-
-    `offsets`, one a class or one for all, are added to the logits while training, not after.
-    """
-
-    def loss(labels: Any, logits: Any) -> Any:
-        adjusted = keras.ops.cast(logits, "float32") + keras.ops.convert_to_tensor(offsets, "float32")
-        log_probabilities = keras.ops.log_softmax(adjusted)
-        places = keras.ops.reshape(keras.ops.cast(labels, "int32"), (-1, 1))
-        hit = keras.ops.take_along_axis(log_probabilities, places, axis=1)[:, 0]
-        return -(1 - share) * hit - share * keras.ops.mean(log_probabilities, axis=1)
-
-    return loss
-
-
-def smoothed_binary_crossentropy(share: float, offsets: Sequence[float] = (0.0,)) -> Callable[[Any, Any], Any]:
-    """Return the mean over the classes of the cross-entropy of sigmoids with labels 0 and 1 (batch, num_classes).
-
-    A share of each label is spread over yes and no alike; `offsets` are as in `smoothed_crossentropy`.
-    """
-
-    def loss(labels: Any, logits: Any) -> Any:
-        adjusted = keras.ops.cast(logits, "float32") + keras.ops.convert_to_tensor(offsets, "float32")
-        smooth = (1 - share) * keras.ops.cast(labels, "float32") + share / 2
-        softplus = keras.ops.log1p(keras.ops.exp(-keras.ops.abs(adjusted))) + keras.ops.relu(adjusted)
-        return keras.ops.mean(softplus - smooth * adjusted, axis=-1)
-
-    return loss
-
-
-def all_right(labels: Any, logits: Any) -> Any:
-    """Return 1 for images of which every label, 0 or 1 (batch, num_classes), is answered right, else 0."""
-    is_same = keras.ops.equal(keras.ops.cast(labels, "bool"), logits >= 0)
-    return keras.ops.cast(keras.ops.all(is_same, axis=-1), "float32")
-
-
 def log_priors(labels: Labels, num_classes: int) -> list[float]:
     """Return the logarithm of each class's share of the labels; a class without any counts as half an image.
 
@@ -142,27 +106,17 @@ def compile_model(
     offsets: Sequence[float] = (0.0,),
     pretrained: Sequence[Any] = (),
     has_several: bool = False,
+    is_taught: bool = False,
 ) -> None:
     """Make a model ready for `fit`: cross-entropy of labels on logits; a compiled one keeps its optimizer.
 
-    Labels are integers, or 0 and 1 (batch, num_classes) where an image `has_several`. `offsets` are as in
-    `smoothed_crossentropy`, `pretrained` as in `optimizer`. The metrics `accuracy` and `likelihood` are without the
-    smoothing of labels and without offsets.
+    Labels, `offsets`, `has_several` and `is_taught` are as in `losses.loss_of`, `pretrained` as in `optimizer`.
     The optimizer gets its variables here: where a step makes them, TensorFlow traces that step twice.
     """
-    loss = smoothed_binary_crossentropy if has_several else smoothed_crossentropy
     model.compile(
         optimizer=model.optimizer if model.compiled else optimizer(values, steps, model.layers[-1].path, pretrained),
-        loss=loss(values["label_smoothing"], offsets),
-        metrics=[
-            keras.metrics.MeanMetricWrapper(all_right, "accuracy"),
-            keras.metrics.MeanMetricWrapper(smoothed_binary_crossentropy(0.0), "likelihood"),
-        ]
-        if has_several
-        else [
-            keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
-            keras.metrics.SparseCategoricalCrossentropy(name="likelihood", from_logits=True),
-        ],
+        loss=loss_of(values["label_smoothing"], offsets, has_several, is_taught),
+        metrics=metrics_of(has_several, is_taught),
     )
     model.optimizer.build(model.trainable_variables)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,7 +119,8 @@ def train(
         with computing(model, setting.precision):
             offsets = log_priors(training.labels, setting.num_classes) if setting.adjusts_logits else (0.0,)
             pretrained = pretrained_variables(model, setting)
-            compile_model(model, values, steps, offsets, pretrained, is_multi_label(training.labels))
+            is_taught = training.taught is not None
+            compile_model(model, values, steps, offsets, pretrained, is_multi_label(training.labels), is_taught)
             position = checkpoint.resume(files.checkpoint, model, task)
             if position is None and files.start_from is not None:
                 checkpoint.start_from(files.start_from, model)
@@ -291,6 +293,8 @@ def task_hash(values: Mapping[str, Any], training: Labelled, setting: Setting) -
     how = asdict(setting)
     for name in WITHOUT_EFFECT:
         del how[name]
+    if training.taught is not None:
+        how["taught"] = sha256(training.taught.tobytes()).hexdigest()
     return sha256_json({"params": dict(values), "images": [len(training), *training.images.shape[1:]], **how})
 
 

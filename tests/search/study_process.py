@@ -13,9 +13,10 @@ from pipeline.errors import PipelineError
 from pipeline.files import locked
 from pipeline.machine import Resources
 from pipeline.search.baseline import train_baseline
+from pipeline.search.distillation import distil
 from pipeline.search.engine import LocalEngine, Work
 from pipeline.search.job import chosen, finish, run_trials
-from tests.search.stubs import InstantEngine, Silence, make_study, make_terms, train, unlimited, warm_up
+from tests.search.stubs import InstantEngine, Silence, keep_teacher, make_study, make_terms, train, unlimited, warm_up
 
 
 def run(
@@ -33,6 +34,8 @@ def run(
             study = make_study(folder, unlimited(num_trials), make_terms(baseline={"filters": 16}))
             if not study.store.has_final_model():
                 run_trials(study, engine, Silence())
+                keep_teacher(folder)
+                distil(study, engine, Silence(), chosen(study))
                 train_baseline(study, engine, Silence(), chosen(study))
             finished = finish(study, engine, Silence())
             study.store.close()

@@ -195,6 +195,7 @@ def simulated(rng, first: float, second: float, num_images: int = 2000):
     return *found, labels
 
 
+@pytest.mark.heavy
 def test_of_two_equal_networks_none_is_a_gain_in_at_least_95_of_100_searches():
     rng = np.random.default_rng(2024)
     agreements, gains = [], []
@@ -206,6 +207,7 @@ def test_of_two_equal_networks_none_is_a_gain_in_at_least_95_of_100_searches():
     assert 100 - sum(gains) >= 95
 
 
+@pytest.mark.heavy
 def test_a_network_that_is_better_by_two_points_is_a_gain():
     rng = np.random.default_rng(1)
     found = [search_gain(*simulated(rng, 0.92, 0.90, 5000), "val_accuracy") for _ in range(30)]

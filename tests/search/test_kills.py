@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.bundle import read_bundle
 from pipeline.errors import StoppedEarly
-from pipeline.search.store import BASELINE_TRIAL, DONE, FINAL_TRIAL, STARTED, Attempt, StudyStore
+from pipeline.search.store import BASELINE_TRIAL, DONE, FINAL_TRIAL, STARTED, STUDENT_TRIAL, Attempt, StudyStore
 from tests.search import study_process
 from tests.search.stubs import EPOCH_SECONDS, FAILING, ends
 
@@ -24,7 +24,8 @@ pytestmark = pytest.mark.heavy
 NUM_TRIALS = 20
 CRASH_POINTS = (
     "before-commit", "after-commit", "before-submit", "before-epoch", "after-epoch", "before-rename", "after-rename",
-    "baseline-trained", "final-trained", "facts-written", "before-adopt", "model-removed", "after-adopt",
+    "student-trained", "baseline-trained", "final-trained", "facts-written", "before-adopt", "model-removed",
+    "after-adopt",
 )  # fmt: skip
 
 
@@ -95,15 +96,18 @@ def check_whole(folder: Path) -> None:
     assert {key for key in done if key[0] >= 0} <= set(reached)
     assert [number for number, _ in done].count(FINAL_TRIAL) == 1
     assert [number for number, _ in done].count(BASELINE_TRIAL) == 1
+    assert [number for number, _ in done].count(STUDENT_TRIAL) == 1
+    assert store.get("distillation")["reason"] == "no better on the validation images"
     baseline = store.get("baseline")
     assert (baseline["params"], baseline["epochs"], baseline["reason"]) == ({"filters": 16}, 9, "")
     assert not [each for each in attempts if each.state == STARTED]
     store.close()
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     # The last checkpoint stays if the kill came after the end of the study, until the next last training.
-    left = {"trials.log", "study.db-wal", "study.db-shm", "checkpoints/final.npz", "checkpoints/baseline.npz"}
+    left = {"trials.log", "study.db-wal", "study.db-shm", "checkpoints/final.npz", "checkpoints/baseline.npz",
+            "checkpoints/student.npz"}  # fmt: skip
     assert names - left == {
-        "study.db", "lock", "model/model.json", "model/model.keras",
+        "study.db", "lock", "model/model.json", "model/model.keras", "teacher/weights.npz", "teacher/t00099.npy",
     }  # fmt: skip
 
 

@@ -12,7 +12,16 @@ from pipeline.pulse import Pulse
 from pipeline.records import COMPLETED, CRASHED, FAILED, INFEASIBLE, PAUSED, PLANNED, RUNNING, TrialRow
 from pipeline.search.checkpoints import pulse_path
 from pipeline.search.snapshot import Failure, Snapshot, Watch, read_snapshot
-from pipeline.search.store import BASELINE_TRIAL, DONE, FINAL_TRIAL, STARTED, Attempt, StudyStore, studies_folder
+from pipeline.search.store import (
+    BASELINE_TRIAL,
+    DONE,
+    FINAL_TRIAL,
+    STARTED,
+    STUDENT_TRIAL,
+    Attempt,
+    StudyStore,
+    studies_folder,
+)
 
 OPTIONS = {"budget": 600.0, "trials": None, "epochs": None}
 FACTS = {"study": "photos-1", "dataset": "photos", "objective": "val_accuracy", "options": OPTIONS, "elapsed": 61.5}
@@ -103,6 +112,10 @@ def test_the_last_training_of_the_winner_is_shown_as_no_trial(tmp_path):
     store.save()
     beside = Watch(store).look("running", 1.0).running[-1]
     assert (title_of(final), title_of(beside)) == ("the winner", "the default network")
+    store.put_attempt(Attempt(9, STUDENT_TRIAL, 0, 400, 4, 1, 1, STARTED))
+    store.save()
+    student = Watch(store).look("running", 1.0).running[-1]
+    assert (student.trial, student.is_student, title_of(student)) == (None, True, "the winner's network, taught")
 
 
 def test_what_a_killed_search_left_running_counts_as_waiting(tmp_path):

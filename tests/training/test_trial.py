@@ -176,7 +176,7 @@ def test_a_model_is_saved_without_a_class_of_ours(tmp_path, params):
 
 
 def test_label_smoothing_spreads_a_share_over_all_classes():
-    from pipeline.training.recipe import smoothed_crossentropy
+    from pipeline.training.losses import smoothed_crossentropy
 
     logits = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]], np.float32))
     labels = np.array([0, 2], np.int32)
@@ -188,7 +188,8 @@ def test_label_smoothing_spreads_a_share_over_all_classes():
 def test_offsets_of_logits_count_in_the_loss_only():
     import keras
 
-    from pipeline.training.recipe import log_priors, smoothed_crossentropy
+    from pipeline.training.losses import smoothed_crossentropy
+    from pipeline.training.recipe import log_priors
 
     assert log_priors(np.array([0, 0, 0, 1]), 3) == pytest.approx(np.log([3 / 4.5, 1 / 4.5, 0.5 / 4.5]))
     logits, labels = np.array([[1.0, 2.0], [0.5, -1.0]], np.float32), np.array([1, 0])
@@ -201,7 +202,7 @@ def test_offsets_of_logits_count_in_the_loss_only():
 def test_the_loss_of_several_labels_is_the_mean_binary_crossentropy_with_smoothing_towards_a_half():
     import keras
 
-    from pipeline.training.recipe import all_right, smoothed_binary_crossentropy
+    from pipeline.training.losses import all_right, smoothed_binary_crossentropy
 
     logits = np.array([[2.0, -1.0, 0.0], [-300.0, 300.0, 0.5]], np.float32)
     labels = np.array([[1, 0, 1], [0, 0, 1]], np.uint8)

@@ -1,0 +1,104 @@
+"""Is the winner better when it also learns what a better trial says of the images? Validation images decide.
+
+With a second objective the winner is a cheaper network than the best one, which then can teach it. It is trained as
+its trial was, with the teacher's answers in the labels, and its last training has them too if that was better.
+"""
+
+from typing import Any
+
+from pipeline.crashpoints import crashpoint
+from pipeline.records import COMPLETED, TrialOutcome, TrialRow, TrialTask
+from pipeline.search.budget import TRAIN_FORWARD_RATIO
+from pipeline.search.checkpoints import drop_files, pulse_path
+from pipeline.search.job import Audience, Engine, train_to_end
+from pipeline.search.pace import Pace
+from pipeline.search.store import DONE, STUDENT_TRIAL, StudyStore
+from pipeline.search.study import Study
+from pipeline.search.teacher import Teacher, answers_path, read_teacher
+
+
+def distil(study: Study, engine: Engine, audience: Audience, best: TrialRow) -> dict[str, Any]:
+    """Return whether the winner `best` learns from a better trial, and keep that in the study as `distillation`.
+
+    `student` is the winner, `teacher` the other trial, `alone` and `taught` are the objective on the validation images
+    without and with it; `is_kept` tells what is done, and if it is not, `reason` why. A training that fails costs only
+    this.
+
+    Raises:
+        StoppedEarly, KeyboardInterrupt: the search is to end; the training goes on with --resume.
+    """
+    store, pace = study.store, study.pace
+    found: dict[str, Any] = store.get("distillation") or {}
+    if not is_decided(store, best):
+        teacher = read_teacher(store.path.parent)
+        found = {"student": best.number, "alone": best.score, "is_kept": False}
+        found["reason"] = obstacle(study, best, teacher)
+        if teacher is not None and not found["reason"]:
+            outcome, task = train_to_end(study, engine, lambda: begin(study, best), audience)
+            crashpoint("student-trained")
+            found |= {"teacher": teacher.number, **close(study, best, outcome, task)}
+        store.put_later("distillation", found)
+    pace.reserved_for_student = 0.0
+    store.save()
+    return found
+
+
+def is_decided(store: StudyStore, best: TrialRow) -> bool:
+    """Tell whether it is known if the winner learns from a better trial, and what that says is still there."""
+    found = store.get("distillation") or {}
+    return found.get("student") == best.number and (
+        not found["is_kept"] or answers_path(store.path.parent, found["teacher"]).is_file()
+    )
+
+
+def obstacle(study: Study, best: TrialRow, teacher: Teacher | None) -> str:
+    """Return why the winner cannot learn from a teacher; empty if it can."""
+    sign = study.objective.sign
+    if best.score is None or teacher is None or sign * teacher.score <= sign * best.score:
+        return "no better trial has finished the highest rung"
+    room, needed = room_for(study.pace, best), seconds_for(study.pace, best, teacher)
+    if needed > room:
+        return f"it takes some {needed:.0f} s, of which the budget has {max(room, 0.0):.0f} s"
+    return ""
+
+
+def room_for(pace: Pace, best: TrialRow) -> float:
+    """Return the seconds that are left for it; infinite without a time limit."""
+    last = pace.final_seconds(best.params, best.samples, best.number)
+    return pace.budget.end - pace.elapsed() - pace.reserved - last
+
+
+def seconds_for(pace: Pace, best: TrialRow, teacher: Teacher) -> float:
+    """Return the seconds in which the teacher looks at all images and their mirror images, and the winner learns."""
+    terms = pace.terms
+    answering = pace.training_seconds(teacher.params, 2 * terms.num_final_images, teacher.number) / TRAIN_FORWARD_RATIO
+    learning = pace.training_seconds(best.params, best.samples, best.number)
+    return (answering + learning) / terms.workforce.final_speedup
+
+
+def begin(study: Study, best: TrialRow) -> TrialTask:
+    """Decide on the training, before it runs, and return its task: the highest rung, whose logits are kept."""
+    limit = room_for(study.pace, best)
+    return study.begin(STUDENT_TRIAL, len(study.budget.rungs) - 1, best.samples, best.params, limit)
+
+
+def close(study: Study, best: TrialRow, outcome: TrialOutcome, task: TrialTask) -> dict[str, Any]:
+    """Decide on the end of the training, and return whether it was better."""
+    drop_files(task)
+    pulse_path(task.study_path, task.attempt).unlink(missing_ok=True)
+    if outcome.state != COMPLETED or outcome.score is None or best.score is None:
+        return {"reason": f"its training ended as {outcome.state}: {outcome.reason}"}
+    study.end_attempt(study.attempt_of(outcome), DONE, outcome)
+    is_better = study.objective.sign * (outcome.score - best.score) > 0
+    reason = "" if is_better else "no better on the validation images"
+    return {"taught": outcome.score, "is_kept": is_better, "reason": reason}
+
+
+def distillation_text(found: dict[str, Any], objective: str) -> str:
+    """Return in words whether the winner learns from a better trial, and why not."""
+    if "taught" not in found:
+        return f"not used: {found['reason']}"
+    change = f"{objective} {found['taught']:.4f}, without it {found['alone']:.4f}"
+    if found["is_kept"]:
+        return f"the winner also learns what trial {found['teacher']} says of the images: {change}"
+    return f"not used: {found['reason']} ({change}, taught by trial {found['teacher']})"

@@ -1,0 +1,72 @@
+"""The best trial of the highest rung, from which the winner may learn: its weights are kept where a study distils."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.files import replacing
+from pipeline.records import ImageSpec, Objective, TrialTask
+from pipeline.search.checkpoints import TEACHER
+from pipeline.search.validation import DAMAGES, is_top_rung
+from pipeline.space import Builder
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The best trial of the highest rung, whose weights are kept."""
+
+    number: int
+    score: float
+    params: dict[str, Any]
+
+
+def is_wanted(facts: dict[str, Any]) -> bool:
+    """Tell whether the user asked for distillation."""
+    return bool(facts.get("options", {}).get("distill"))
+
+
+def weights_path(study_path: str | Path) -> Path:
+    """Return where the weights of the teacher lie."""
+    return Path(study_path) / TEACHER / "weights.npz"
+
+
+def answers_path(study_path: str | Path, number: int) -> Path:
+    """Return where the logits of a teacher lie, a row for each image of the data set."""
+    return Path(study_path) / TEACHER / f"t{number:05d}.npy"
+
+
+def keep_if_best(task: TrialTask, facts: dict[str, Any], model: Any, score: float) -> None:
+    """Keep the weights of a trial that has finished the highest rung, if the study distils and no other is better."""
+    if not (is_wanted(facts) and is_top_rung(task, facts)):
+        return
+    best, sign = read_teacher(task.study_path), Objective(facts["objective"]).sign
+    if best is not None and sign * best.score >= sign * score:
+        return
+    about = json.dumps({"number": task.number, "score": score, "params": task.params})
+    arrays = {f"weight{number:04d}": array for number, array in enumerate(model.get_weights())}
+    with replacing(weights_path(task.study_path)) as temporary, temporary.open("wb") as file:
+        np.savez(file, about=np.array(about), **arrays)
+
+
+def read_teacher(study_path: str | Path) -> Teacher | None:
+    """Return whose weights are kept; None without any, or if the file is damaged."""
+    try:
+        with np.load(weights_path(study_path), allow_pickle=False) as stored:
+            return Teacher(**json.loads(str(stored["about"])))
+    except DAMAGES:
+        return None
+
+
+def teacher_model(teacher: Teacher, task: TrialTask, facts: dict[str, Any]) -> Any:
+    """Return the teacher's network with its weights."""
+    from pipeline.models.build import Pixels, build
+
+    image = ImageSpec(**facts["image"])
+    pixels = Pixels(image.shape, image.dtype, tuple(facts["mean"]), tuple(facts["std"]))
+    model = build(teacher.params, pixels, len(facts["classes"]), Builder.of(facts["space"]))
+    with np.load(weights_path(task.study_path), allow_pickle=False) as stored:
+        model.set_weights([stored[name] for name in sorted(stored.files) if name.startswith("weight")])
+    return model

@@ -1,0 +1,82 @@
+"""Distillation in a child process: what the best trial says of the images, and the training of who learns it."""
+
+import time
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.dataset import StoredDataset, Subset
+from pipeline.errors import TrialFailed
+from pipeline.files import replacing
+from pipeline.pulse import going_on
+from pipeline.records import FAILED, TrialTask
+from pipeline.search import validation
+from pipeline.search.checkpoints import pulse_path
+from pipeline.search.rungs import labelled, reporter, stored_dataset, train_watched
+from pipeline.search.store import StudyStore
+from pipeline.search.teacher import answers_path, read_teacher, teacher_model, weights_path
+from pipeline.space import recipe
+from pipeline.space.augmentation import augmentation_of
+
+
+def train_student(task: TrialTask) -> tuple[float, dict[str, Any]]:
+    """Train a network on what the teacher says of the training images, and return its objective on the others."""
+    started = time.monotonic()
+    store = StudyStore(Path(task.study_path) / "study.db")
+    try:
+        facts = store.facts()
+        dataset = stored_dataset(task, facts)
+        training, held_out = taught(task, facts, dataset, dataset.split("train")), labelled(dataset.split("val"))
+        rest = replace(task, seconds_limit=task.seconds_limit - (time.monotonic() - started))
+        model, last, _ = train_watched(rest, facts, training, held_out, reporter(store, task))
+        validation.keep(task, [validation.predicted(task, facts, model, held_out)])
+    finally:
+        store.close()
+    return float(getattr(last, facts["objective"])), {}
+
+
+def taught(task: TrialTask, facts: dict[str, Any], dataset: StoredDataset, subset: Subset) -> Any:
+    """Return images of train or val with their labels and what the teacher says of them."""
+    from pipeline.targets import is_multi_label
+    from pipeline.training.distillation import lesson
+    from pipeline.training.recipe import log_priors
+
+    said = teacher_logits(task, facts, dataset)[subset.images.rows]
+    is_adjusted = facts.get("balance") == "logits"
+    offsets = log_priors(subset.labels, len(facts["classes"])) if is_adjusted else (0.0,)
+    return replace(labelled(subset), taught=lesson(said, is_multi_label(subset.labels), offsets))
+
+
+def teacher_logits(task: TrialTask, facts: dict[str, Any], dataset: StoredDataset) -> NDArray[np.float32]:
+    """Return what the teacher says of train and val, float32 (images of the data set, num_classes); others are NaN.
+
+    It is asked once. If it learnt from mirror images too, it is the mean for an image and its mirror image.
+
+    Raises:
+        TrialFailed: its weights cannot be read.
+    """
+    from pipeline.models.flipped import both_answers
+    from pipeline.models.predict import predict_logits
+
+    teacher = read_teacher(task.study_path)
+    if teacher is None:
+        raise TrialFailed(FAILED, f"{weights_path(task.study_path)} is missing or damaged")
+    path = answers_path(task.study_path, teacher.number)
+    if path.is_file():
+        return np.asarray(np.load(path, allow_pickle=False))
+    model, subset = teacher_model(teacher, task, facts), dataset.split("train", "val")
+    pulse_path(task.study_path, task.attempt).parent.mkdir(exist_ok=True)
+    flips = augmentation_of(recipe(teacher.params)["augment"]).flips and facts.get("allows_flips", True)
+    with closing(going_on(pulse_path(task.study_path, task.attempt))) as pulse:
+        predict = partial(predict_logits, model, on_batch=pulse.touch)
+        logits = both_answers(predict, subset.images)[1] if flips else predict(subset.images)
+    said = np.full((len(dataset.column("labels")), logits.shape[1]), np.nan, np.float32)
+    said[subset.images.rows] = logits
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, said)
+    return said
