@@ -44,6 +44,7 @@ PEERS = {
 OWN = {"pipeline": (), "pipeline, flips averaged": ("--average-flips",)}
 """This pipeline with what options."""
 PATIENCE_SECONDS = 300  # a peer that is this late is ended
+HEIGHT = 0.3  # of a drawing, below the best accuracy: what is lower lies outside
 
 
 def main() -> None:
@@ -225,6 +226,7 @@ def draw(name: str, tools: dict[str, list[dict[str, Any]]]) -> None:
     axes.set(
         xlabel="seconds from process start", ylabel="best validation accuracy so far; dot: test accuracy", title=name
     )
+    axes.set_ylim(bottom=max(0.0, axes.dataLim.ymax - HEIGHT))
     axes.legend()
     figure.savefig(CELLS / f"{name}.png", dpi=110)
 

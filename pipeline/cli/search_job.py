@@ -311,7 +311,7 @@ class Search:
         if best is None or (picked is None and study.store.has_final_model()):
             return finish(study, engine, follower, picked)
         if self.plan.options["distill"]:
-            say("can the winner learn from a better trial? its network trains once more on train alone")
+            say("can the winner learn from a better trial?")
             found = distil(study, engine, follower, best)
             say(f"  {distillation_text(found, study.objective.name)}")
         if picked is None:
