@@ -340,32 +340,54 @@ def test_flip_averaging_is_decided_by_validation_and_is_in_the_model_that_is_sav
     assert scored.returncode == 0, scored.stderr
 
 
-def test_a_cheaper_network_learns_from_the_best_one(tmp_path):
-    from mlflow import MlflowClient
-
-    from pipeline.bundle import read_bundle
-
+@pytest.fixture
+def distilled(tmp_path):
+    """A workspace in which a search distilled, the trials at both ends of its front, and how to promote the first."""
     write_photos(tmp_path)
     wanted = ("--minimise", "params", "--distill", "--objective", "val_loss", "--trials", "4")
     done = pipeline(tmp_path, "search", "photos", *OPTIONS, *wanted)
     assert done.returncode == 0, done.stderr
     front = json.loads(done.stdout)["front"]
-    cheapest, best = front[0], front[-1]
+
+    def promote():
+        taken = pipeline(tmp_path, "promote", "photos-1", "--pick", str(front[0]["trial"]), "--json")
+        assert taken.returncode == 0, taken.stderr
+        return json.loads(taken.stdout), taken.stderr
+
+    return tmp_path, front[0], front[-1], promote
+
+
+def test_a_cheaper_network_learns_from_the_best_one_if_validation_says_so(distilled):
+    import numpy as np
+    from mlflow import MlflowClient
+
+    from pipeline.bundle import read_bundle
+    from pipeline.search.store import StudyStore
+
+    folder, cheapest, best, promote = distilled
+    study = folder / "mlruns/studies/photos-1"
     assert cheapest["trial"] != best["trial"]
-    taken = pipeline(tmp_path, "promote", "photos-1", "--pick", str(cheapest["trial"]), "--json")
-    assert taken.returncode == 0, taken.stderr
-    facts = json.loads(taken.stdout)
+    facts, said = promote()
     found = facts["distillation"]
     assert (found["student"], found["teacher"]) == (cheapest["trial"], best["trial"])
-    assert found["alone"] == cheapest["val_loss"]
-    assert found["is_kept"] == (found["taught"] < found["alone"])
-    assert facts["winner"]["val_loss"] == (found["taught"] if found["is_kept"] else found["alone"])
-    assert read_bundle(tmp_path / "mlruns/studies/photos-1/model").facts["distillation"] == found
+    assert (found["alone"], found["is_kept"]) == (cheapest["val_loss"], False)  # what is softened has a large loss
+    assert found["taught"] > found["alone"]
+    assert facts["winner"]["val_loss"] == found["alone"]
+    assert "not used: no better on the validation images" in said
+    spread = np.load(study / "model/test_logits.npy").std()
+
+    store = StudyStore(study / "study.db")
+    found |= {"is_kept": True, "reason": ""}
+    store.put("distillation", found)
+    store.close()
+    facts, said = promote()
+    assert facts["winner"]["val_loss"] == found["taught"]
+    assert f"also learns what trial {best['trial']} says" in said
+    assert read_bundle(study / "model").facts["distillation"] == found
+    assert np.load(study / "model/test_logits.npy").std() < 0.7 * spread  # it learnt softened answers
     name, version = facts["model_uri"].removeprefix("models:/").split("/")
-    tags = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_model_version(name, version).tags
-    assert tags.get("pipeline.taught_by_trial") == (str(best["trial"]) if found["is_kept"] else None)
-    words = "also learns what trial" if found["is_kept"] else "not used: no better on the validation images"
-    assert words in taken.stderr
+    tags = MlflowClient(f"sqlite:///{folder}/mlflow.db").get_model_version(name, version).tags
+    assert tags["pipeline.taught_by_trial"] == str(best["trial"])
 
 
 def test_a_search_is_tracked_by_a_server_and_scored_from_it(tmp_path, server):
