@@ -14,7 +14,7 @@ from pipeline.search.job import Audience, Engine, train_to_end
 from pipeline.search.pace import Pace
 from pipeline.search.store import DONE, STUDENT_TRIAL, StudyStore
 from pipeline.search.study import Study
-from pipeline.search.teacher import Teacher, answers_path, read_teacher
+from pipeline.search.teacher import Teacher, read_teacher
 
 
 def distil(study: Study, engine: Engine, audience: Audience, best: TrialRow) -> dict[str, Any]:
@@ -44,11 +44,12 @@ def distil(study: Study, engine: Engine, audience: Audience, best: TrialRow) -> 
 
 
 def is_decided(store: StudyStore, best: TrialRow) -> bool:
-    """Tell whether it is known if the winner learns from a better trial, and what that says is still there."""
+    """Tell whether it is known if the winner learns from a better trial; one that it learns from must still be best."""
     found = store.get("distillation") or {}
-    return found.get("student") == best.number and (
-        not found["is_kept"] or answers_path(store.path.parent, found["teacher"]).is_file()
-    )
+    if found.get("student") != best.number:
+        return False
+    teacher = read_teacher(store.path.parent)
+    return not found["is_kept"] or (teacher is not None and teacher.number == found["teacher"])
 
 
 def obstacle(study: Study, best: TrialRow, teacher: Teacher | None) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.data.dataset import StoredDataset, Subset
 from pipeline.errors import TrialFailed
 from pipeline.machine import has_bfloat16
-from pipeline.records import INFEASIBLE, EpochRow, ImageSpec, TrialTask
+from pipeline.records import INFEASIBLE, EpochRow, ImageSpec, Params, TrialTask
 from pipeline.search import validation
 from pipeline.search.checkpoints import checkpoint_path, pulse_path
 from pipeline.search.store import EPOCH_COLUMNS, StudyStore
@@ -80,19 +80,23 @@ def latencies(task: TrialTask, facts: dict[str, Any]) -> dict[str, float]:
     limit = (facts.get("limits") or {}).get("max_latency_ms")
     if limit is None and facts.get("minimise") != "latency":
         return {}
-    from pipeline.models.build import Pixels, build
     from pipeline.training.latency import measure_latency
 
-    image = ImageSpec(**facts["image"])
-    pixels = Pixels(image.shape, image.dtype, tuple(facts["mean"]), tuple(facts["std"]))
-    default_ms, one_core_ms = measure_latency(
-        build(task.params, pixels, len(facts["classes"]), Builder.of(facts["space"]))
-    )
+    default_ms, one_core_ms = measure_latency(network(task.params, facts))
     one_core_ms = default_ms if one_core_ms is None else one_core_ms  # where threads cannot be pinned
     measured = {"latency_ms": default_ms, "latency_ms_1core": one_core_ms}
     if limit is not None and one_core_ms > limit:
         raise TrialFailed(INFEASIBLE, f"{one_core_ms:.2f} ms for one image on one core, more than {limit:g}", measured)
     return measured
+
+
+def network(params: Params, facts: dict[str, Any]) -> Any:
+    """Return the untrained network of a configuration for the images of a study."""
+    from pipeline.models.build import Pixels, build
+
+    image = ImageSpec(**facts["image"])
+    pixels = Pixels(image.shape, image.dtype, tuple(facts["mean"]), tuple(facts["std"]))
+    return build(params, pixels, len(facts["classes"]), Builder.of(facts["space"]))
 
 
 def train_folds(task: TrialTask, facts: dict[str, Any], dataset: StoredDataset, report: Report) -> EpochRow:

@@ -276,8 +276,7 @@ def make_budget(terms: Terms, request: Request, factor: float = 1.0, elapsed: fl
     return plan_budget(
         request.budget_seconds, request.max_trials, request.num_epochs,
         factor * terms.estimate(terms.typical, samples) / samples, terms.num_images, request.oracle == "asha",
-        terms.workforce, start, terms.baseline is not None,
-        request.distills,
+        terms.workforce, start, terms.baseline is not None, request.distills,
     )  # fmt: skip
 
 

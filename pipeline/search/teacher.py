@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.files import replacing
-from pipeline.records import ImageSpec, Objective, TrialTask
+from pipeline.records import Objective, TrialTask
 from pipeline.search.checkpoints import TEACHER
 from pipeline.search.validation import DAMAGES, is_top_rung
-from pipeline.space import Builder
 
 
 @dataclass(frozen=True)
@@ -58,15 +57,3 @@ def read_teacher(study_path: str | Path) -> Teacher | None:
             return Teacher(**json.loads(str(stored["about"])))
     except DAMAGES:
         return None
-
-
-def teacher_model(teacher: Teacher, task: TrialTask, facts: dict[str, Any]) -> Any:
-    """Return the teacher's network with its weights."""
-    from pipeline.models.build import Pixels, build
-
-    image = ImageSpec(**facts["image"])
-    pixels = Pixels(image.shape, image.dtype, tuple(facts["mean"]), tuple(facts["std"]))
-    model = build(teacher.params, pixels, len(facts["classes"]), Builder.of(facts["space"]))
-    with np.load(weights_path(task.study_path), allow_pickle=False) as stored:
-        model.set_weights([stored[name] for name in sorted(stored.files) if name.startswith("weight")])
-    return model

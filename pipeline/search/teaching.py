@@ -17,9 +17,9 @@ from pipeline.pulse import going_on
 from pipeline.records import FAILED, TrialTask
 from pipeline.search import validation
 from pipeline.search.checkpoints import pulse_path
-from pipeline.search.rungs import labelled, reporter, stored_dataset, train_watched
+from pipeline.search.rungs import labelled, network, reporter, stored_dataset, train_watched
 from pipeline.search.store import StudyStore
-from pipeline.search.teacher import answers_path, read_teacher, teacher_model, weights_path
+from pipeline.search.teacher import answers_path, read_teacher, weights_path
 from pipeline.space import recipe
 from pipeline.space.augmentation import augmentation_of
 
@@ -69,7 +69,9 @@ def teacher_logits(task: TrialTask, facts: dict[str, Any], dataset: StoredDatase
     path = answers_path(task.study_path, teacher.number)
     if path.is_file():
         return np.asarray(np.load(path, allow_pickle=False))
-    model, subset = teacher_model(teacher, task, facts), dataset.split("train", "val")
+    model, subset = network(teacher.params, facts), dataset.split("train", "val")
+    with np.load(weights_path(task.study_path), allow_pickle=False) as stored:
+        model.set_weights([stored[name] for name in sorted(stored.files) if name.startswith("weight")])
     pulse_path(task.study_path, task.attempt).parent.mkdir(exist_ok=True)
     flips = augmentation_of(recipe(teacher.params)["augment"]).flips and facts.get("allows_flips", True)
     with closing(going_on(pulse_path(task.study_path, task.attempt))) as pulse:

@@ -19,7 +19,7 @@ from pipeline.search.checkpoints import NEW_MODEL, checkpoint_path, pulse_path, 
 from pipeline.search.pace import Pace, Terms
 from pipeline.search.store import FINAL_TRIAL, StudyStore
 from pipeline.search.study import Study
-from pipeline.search.teacher import answers_path, keep_if_best
+from pipeline.search.teacher import keep_if_best
 from pipeline.space import SearchSpace, load_space
 
 NUM_IMAGES, NUM_FINAL_IMAGES = 1000, 1250
@@ -237,11 +237,10 @@ def ends(rows: list[TrialRow]) -> list[tuple[Any, ...]]:
 
 
 def keep_teacher(folder: Path, score: float = 2.0, objective: str = "val_accuracy") -> None:
-    """Keep the weights of a trial 99 of the highest rung, and what it says of the images, unless a better one is."""
+    """Keep the weights of a trial 99 of the highest rung, unless a better one's are kept."""
     facts = {"objective": objective, "options": {"distill": True}, "rungs": RUNGS}
     task = TrialTask(str(folder), 1, 99, len(RUNGS) - 1, 100, {"filters": 32}, 0, 60.0)
     keep_if_best(task, facts, Network(score), score)
-    write_text(answers_path(folder, 99), "")
 
 
 @dataclass
