@@ -24,7 +24,7 @@ def test_the_examples_run_in_their_order(tmp_path):
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
         printed[line] = done
-    assert len(printed) == 10
+    assert len(printed) == 11
     assert "study first is finished already" in printed["pipeline search --resume --name first"].stderr
     fork = printed["pipeline search digits --name first --fork second --seed 1 --trials 7"].stderr
     assert "forked from first: 5 finished trial(s) taken over" in fork

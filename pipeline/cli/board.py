@@ -91,6 +91,8 @@ def title_of(trial: RunningTrial) -> str:
         return f"trial {trial.trial} rung {trial.rung}"
     if trial.is_student:
         return "the winner's network, taught"
+    if trial.members:
+        return f"trials {', '.join(map(str, trial.members))} in turn"
     return "the default network" if trial.is_baseline else "the winner"
 
 

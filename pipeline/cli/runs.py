@@ -54,11 +54,13 @@ def command(study: str | None, as_json: bool) -> None:
 
 def print_test(finished: dict[str, Any]) -> None:
     """Print what the winner is worth on images that no choice has seen."""
+    from pipeline.cli.search import answering
+
     test, (low, high) = finished["test"], finished["test"]["ci95"]
     whole = "all labels of an image right; " if finished.get("is_multi_label") else ""
     result(
         f"test accuracy {test['accuracy']:.2%} ({whole}95 % interval {low:.2%} to {high:.2%}, {test['num_images']:,} "
-        f"images) of trial {finished['winner']['trial']}, trained again on train + validation: {finished['model_uri']}"
+        f"images) of {answering(finished)}, trained again on train + validation: {finished['model_uri']}"
     )
 
 

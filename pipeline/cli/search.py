@@ -160,19 +160,36 @@ def print_result(facts: dict[str, Any]) -> None:
             **({"against default": gain_text(facts["search_gain"])} if "search_gain" in facts else {}),
             **averaging_line(facts),
             **distillation_line(facts),
+            **ensemble_line(facts),
             **probabilities_line(facts.get("temperature")),
             **robustness_line(facts.get("robustness")),
             **latency_line(facts.get("latency")),
             **slice_lines(facts.get("slices") or {}),
             **({"NOT A CHAMPION": facts["flaw"]} if facts.get("flaw") else {}),
-            "winner": f"trial {best['trial']}: {facts['objective']} {chosen_by(facts)}, {cost}",
-            "network": ", ".join(f"{name} {format_value(value)}" for name, value in best["params"].items()),
+            "winner": f"{answering(facts)}: {facts['objective']} {chosen_by(facts)}, {cost}",
+            "network": network_of(facts),
             **({"front": front_line(facts["front"])} if facts.get("front") else {}),
             "trials": f"{trials['completed']} completed{others}",
             "model": facts["model_uri"],
             "study": f"{facts['study']}, {format_seconds(facts['seconds'])}",
         }
     )
+
+
+def answering(facts: dict[str, Any]) -> str:
+    """Return the trial that won, or the trials that answer together."""
+    from pipeline.search.ensemble import named
+
+    ensemble = facts.get("ensemble", {})
+    return named(ensemble) if ensemble.get("is_kept") else f"trial {facts['winner']['trial']}"
+
+
+def network_of(facts: dict[str, Any]) -> str:
+    """Return the configuration of the winner, in one line."""
+    best = facts["winner"]
+    text = ", ".join(f"{name} {format_value(value)}" for name, value in best["params"].items())
+    has_others = facts.get("ensemble", {}).get("is_kept")
+    return f"{text} (trial {best['trial']}; the others are in model.json)" if has_others else text
 
 
 def other_figures(test: dict[str, Any]) -> dict[str, str]:
@@ -226,6 +243,14 @@ def distillation_line(facts: dict[str, Any]) -> dict[str, str]:
 
     found = facts.get("distillation")
     return {} if found is None else {"distillation": distillation_text(found, facts["objective"])}
+
+
+def ensemble_line(facts: dict[str, Any]) -> dict[str, str]:
+    """Return what became of an ensemble, in one line; nothing if nobody asked for it."""
+    from pipeline.search.ensemble import members_text
+
+    found = facts.get("ensemble")
+    return {} if found is None else {"ensemble": members_text(found, facts["objective"])}
 
 
 def probabilities_line(temperature: dict[str, Any] | None) -> dict[str, str]:

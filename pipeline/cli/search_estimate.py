@@ -7,7 +7,6 @@ from typing import Any
 from pipeline.cli.search_plan import Plan
 from pipeline.search.budget import (
     CLOSING_SECONDS,
-    FINAL_STRETCH,
     REDUCTION,
     STARTUP_SECONDS,
     Budget,
@@ -62,7 +61,7 @@ def estimate_whole(terms: Terms, budget: Budget, pace: Pace) -> tuple[int, float
     climb = sum(
         seconds * max(0.0, 1 - num_trials / REDUCTION ** (index + 1)) for index, seconds in enumerate(rungs[1:])
     )
-    stretch = FINAL_STRETCH if budget.is_timed else 1.0
+    stretch = budget.final_stretch if budget.is_timed else 1.0
     final = pace.final_seconds(terms.typical, round(stretch * budget.rungs[-1]))
     busy = num_trials * per_trial / workers + climb
     return num_trials, STARTUP_SECONDS + busy + final + CLOSING_SECONDS

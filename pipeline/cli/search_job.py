@@ -1,14 +1,10 @@
 """The steps of `pipeline search` in order, while it holds the study; imported only when the command runs."""
 
 import dataclasses
-import errno
 import math
 import os
 import shutil
-import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +16,8 @@ from pipeline.cli.sync_job import register_result, start_mirror
 from pipeline.data.cache import open_cache
 from pipeline.data.dataset import Dataset, split_dataset
 from pipeline.data.source import encodable
-from pipeline.errors import StoppedEarly, TrackingError
-from pipeline.files import is_disk_full, locked
+from pipeline.errors import TrackingError
+from pipeline.files import locked
 from pipeline.machine import Resources, check_backend, has_bfloat16, num_cores
 from pipeline.models.cost import dense_params
 from pipeline.models.plan import has_backbone
@@ -32,9 +28,20 @@ from pipeline.search.budget import PROBE_FACTOR, RESTART_SECONDS, SECONDS_PER_TR
 from pipeline.search.checkpoints import check_free_space
 from pipeline.search.distillation import distil, distillation_text
 from pipeline.search.engine import LocalEngine
+from pipeline.search.ensemble import choose_members, members_text, named
 from pipeline.search.fork import fork_study
-from pipeline.search.health import forget_stop
-from pipeline.search.job import Finished, chosen, count_states, final_score, finish, num_views, pick_trial, run_trials
+from pipeline.search.health import clean_disk_errors, forget_stop
+from pipeline.search.job import (
+    Finished,
+    chosen,
+    cost_of,
+    count_states,
+    final_score,
+    finish,
+    networks_of,
+    pick_trial,
+    run_trials,
+)
 from pipeline.search.mirroring import BackgroundMirror
 from pipeline.search.pace import Pace, Terms
 from pipeline.search.probe import Speed, measure_speed
@@ -319,7 +326,13 @@ class Search:
                 say("training the default network beside the winner, on train + validation")
             if reason := train_baseline(study, engine, follower, best):
                 say(f"  not trained: {reason}")
-            say("training the winner on train + validation, then opening the test split")
+        if self.plan.options["ensemble"]:
+            say("is the mean of several networks better?")
+            found = choose_members(study, best, picked is not None)
+            say(f"  {members_text(found, study.objective.name)}")
+        if picked is None:
+            answering = named(study.store.get("ensemble") or {})
+            say(f"training {answering} on train + validation, then opening the test split")
         return finish(study, engine, follower, picked)
 
     def goal(self) -> float | None:
@@ -351,9 +364,8 @@ class Search:
                 "trial": best.number,
                 "params": best.params,
                 objective.name: final_score(best, finished.more),
-                "num_params": best.num_params,
-                "mflops": num_views(finished.more) * best.mflops,
-                **self.dense_equivalent(best),
+                **cost_of(best, finished.more),
+                **self.dense_equivalent(best, finished.more),
                 "epochs": finished.epochs,
             },
             "front": [
@@ -370,27 +382,10 @@ class Search:
             "seconds": round(time.monotonic() - self.started, 1),
         }
 
-    def dense_equivalent(self, best: TrialRow) -> dict[str, int]:
-        """Return how many weights the winner had if none were shared; nothing where layers are not our plan."""
-        if self.plan.space.builder is not None or has_backbone(best.params):
+    def dense_equivalent(self, best: TrialRow, found: dict[str, Any]) -> dict[str, int]:
+        """Return how many weights there were if none were shared; nothing where layers are not our plan."""
+        networks = [each["params"] for each in networks_of(best, found)]
+        if self.plan.space.builder is not None or any(map(has_backbone, networks)):
             return {}
-        return {"dense_params": dense_params(best.params, self.plan.spec.shape, len(self.plan.source.classes))}
-
-
-@contextmanager
-def clean_disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into a message; the study is as it was at its last transaction.
-
-    Raises:
-        StoppedEarly: it happened.
-    """
-    try:
-        yield
-    except (OSError, sqlite3.OperationalError) as error:
-        is_known = is_disk_full(error) or getattr(error, "errno", None) in (errno.EROFS, errno.EACCES)
-        if not is_known and not any(text in str(error) for text in ("readonly", "disk I/O", "unable to")):
-            raise
-        raise StoppedEarly(
-            f"{folder}: {error}; expected a disk with room that can be written; every finished trial is kept: free "
-            "some space, or allow writing, and run the same command with --resume"
-        ) from error
+        shape, num_classes = self.plan.spec.shape, len(self.plan.source.classes)
+        return {"dense_params": sum(dense_params(params, shape, num_classes) for params in networks)}

@@ -109,6 +109,12 @@ OPTIONS = (
         "validation images.",
     ),
     click.option(
+        "--ensemble",
+        is_flag=True,
+        help="Label each image by the mean of the winner and one or two other trials, if that is better on the "
+        "validation images; for small sets, and scoring takes two or three times as long.",
+    ),
+    click.option(
         "--precision",
         type=click.Choice(PRECISIONS),
         default="auto",

@@ -121,12 +121,13 @@ def make_plan(call: Call) -> Plan:
     objective, reason = choose_objective(options, source)
     check_averaging(options)
     check_distillation(options)
+    check_ensemble(options)
     options = {key: value for key, value in options.items() if key not in CALL_ONLY}
     options |= {"data": data, "objective": objective.name, "space": chosen}
     request = setup.Request(
         study, options["oracle"], options["seed"], objective, Limits(**{name: options[name] for name in LIMITS}),
         options["budget"], options["trials"], options["epochs"], options["folds"], options["deterministic"],
-        choose_balance(options["balance"], objective), options["distill"],
+        choose_balance(options["balance"], objective), options["distill"], options["ensemble"],
     )  # fmt: skip
     return Plan(call, data, options, space, source, spec, request, resources, counts, reason, stored, parent)
 
@@ -230,6 +231,19 @@ def check_distillation(options: dict[str, Any]) -> None:
     if options["distill"] and options["folds"] is not None:
         raise InvalidUsage(
             "--distill: with --folds no network has seen all training images; expected one of them; leave one out"
+        )
+
+
+def check_ensemble(options: dict[str, Any]) -> None:
+    """Refuse to multiply the cost that is to be as small as possible.
+
+    Raises:
+        InvalidUsage: --ensemble with a second objective.
+    """
+    if options["ensemble"] and options["minimise"] is not None:
+        raise InvalidUsage(
+            f"--ensemble answers by two or three networks, and --minimise {options['minimise']} looks for a cheap one; "
+            "expected one of them; leave one out"
         )
 
 

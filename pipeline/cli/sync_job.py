@@ -135,6 +135,7 @@ def register_result(store: StudyStore, workspace: Path, run_id: str) -> dict[str
             "pipeline.study": result["study"],
             "trial.number": str(winner["trial"]),
             **taught_tags(result.get("distillation")),
+            **member_tags(result.get("ensemble")),
             **flaw_tags(flaw),
         },
         is_champion=not flaw,
@@ -150,6 +151,13 @@ def taught_tags(distillation: dict[str, Any] | None) -> dict[str, str]:
     if distillation is None or not distillation["is_kept"]:
         return {}
     return {"pipeline.taught_by_trial": str(distillation["teacher"])}
+
+
+def member_tags(ensemble: dict[str, Any] | None) -> dict[str, str]:
+    """Return the tag that names the trials whose mean a model is; none if it is one network."""
+    if ensemble is None or not ensemble["is_kept"]:
+        return {}
+    return {"pipeline.mean_of_trials": ", ".join(str(each["trial"]) for each in ensemble["members"])}
 
 
 def flaw_tags(flaw: str) -> dict[str, str]:

@@ -151,6 +151,16 @@ def flip_averaged(model: keras.Model) -> keras.Model:
     return keras.Model(image, keras.layers.Average(name="mean_of_both")(logits), name="flip_averaged")
 
 
+def averaged(models: Sequence[keras.Model]) -> keras.Model:
+    """Return a model of the same weights whose logits are the mean of those of several, which take the same images."""
+    networks = [
+        keras.Model(model.inputs[0], model.outputs[0], name=f"network_{number}") for number, model in enumerate(models)
+    ]
+    image = keras.Input(models[0].input_shape[1:], dtype=models[0].inputs[0].dtype, name="image")
+    logits = [network(image) for network in networks]
+    return keras.Model(image, keras.layers.Average(name="mean_of_all")(logits), name="ensemble")
+
+
 def leaves(model: keras.Model) -> Iterator[Any]:
     """Yield the layers of a model, and of the models in it."""
     for layer in model.layers:

@@ -37,6 +37,7 @@ MAX_EPOCHS = 100
 SAMPLES_WITHOUT_BUDGET = 600_000  # images a trial sees if only the number of trials is limited
 MIN_SAMPLES = 512  # of the lowest rung: fewer say nothing
 FINAL_STRETCH = 1.5  # the winner is to train that many times longer than in the highest rung: a judgement
+ENSEMBLE_STRETCH = 3.0  # with an ensemble: three networks as long as there, or the winner alone for MAX_STRETCH
 MAX_STRETCH = 3.0  # and at most this many times, if time is left
 BASELINE_PART = 0.08  # of the budget, at most, for the default network that trains beside the winner
 MIN_BASELINE_SECONDS = 10.0  # a shorter share trains nothing that a winner could be compared with
@@ -51,7 +52,8 @@ class Budget:
     `rungs` are the images that a trial sees in each rung, the last one its full training. Until `search_until` trials
     run; then the winner's network learns from a better trial for `student_seconds` (0 without distillation), the
     default network trains for `baseline_seconds` at most (0 if there is none), and the winner until `end`; what is left
-    up to `total` is for the test and the model.
+    up to `total` is for the test and the model. `final_stretch` is how many times longer than in the highest rung the
+    winner is to train.
     """
 
     total: float
@@ -61,6 +63,7 @@ class Budget:
     end: float
     baseline_seconds: float = 0.0
     student_seconds: float = 0.0
+    final_stretch: float = FINAL_STRETCH
 
     @property
     def is_timed(self) -> bool:
@@ -98,7 +101,7 @@ def estimate_seconds(cost: Cost, params: Mapping[str, Any], samples: int, flops:
 def plan_budget(
     seconds: float | None, max_trials: int | None, num_epochs: int | None, sample_seconds: float, num_images: int,
     has_rungs: bool, workforce: Workforce, start: float = STARTUP_SECONDS, has_baseline: bool = False,
-    has_student: bool = False,
+    has_student: bool = False, has_ensemble: bool = False,
 ) -> Budget:  # fmt: skip
     """Divide a budget. `sample_seconds` is the time of a typical network for one image; trials begin at `start`.
 
@@ -115,7 +118,8 @@ def plan_budget(
     num_full = FULL_TRIALS[has_rungs]
     if max_trials is not None:
         num_full = max(1.0, num_full * min(1.0, max_trials / 12))
-    final_part = FINAL_STRETCH * FINAL_IMAGES / workforce.final_speedup
+    final_stretch = ENSEMBLE_STRETCH if has_ensemble else FINAL_STRETCH
+    final_part = final_stretch * FINAL_IMAGES / workforce.final_speedup
     student_part = STUDENT_PART / workforce.final_speedup if has_student else 0.0
     full_seconds = working / (num_full / workforce.num_workers + final_part + student_part)
     samples = int(max(full_seconds - workforce.start_seconds, 0.1) / sample_seconds)
@@ -133,6 +137,7 @@ def plan_budget(
         end=end,
         baseline_seconds=baseline_seconds,
         student_seconds=student_seconds,
+        final_stretch=final_stretch,
     )
 
 

@@ -80,7 +80,8 @@ def seconds_for(pace: Pace, best: TrialRow, teacher: Teacher) -> float:
 def begin(study: Study, best: TrialRow) -> TrialTask:
     """Decide on the training, before it runs, and return its task: the highest rung, whose logits are kept."""
     limit = room_for(study.pace, best)
-    return study.begin(STUDENT_TRIAL, len(study.budget.rungs) - 1, best.samples, best.params, limit)
+    top = len(study.budget.rungs) - 1
+    return study.begin(STUDENT_TRIAL, top, best.samples, best.params, limit, trial=best.number)
 
 
 def close(study: Study, best: TrialRow, outcome: TrialOutcome, task: TrialTask) -> dict[str, Any]:

@@ -17,16 +17,16 @@ def choose(task: TrialTask, facts: dict[str, Any], model: Any) -> dict[str, Any]
     """
     if not validation.averages_flips(facts):
         return {"is_kept": False, "reason": "not asked for"}
-    found = compare(task.study_path, facts["winner"], facts["objective"])
+    found = compare(task.study_path, validation.judged_trials(facts), facts["objective"])
     if not found["reason"]:
         found["reason"] = broken_limit(task, facts, model)
     return {**found, "is_kept": not found["reason"]}
 
 
-def compare(study_path: str, number: int, objective: str) -> dict[str, Any]:
-    """Return the objective of a trial `alone` and `averaged`, and the `reason` why averaging is no gain, if so."""
+def compare(study_path: str, numbers: list[int], objective: str) -> dict[str, Any]:
+    """Return the objective of trials' mean `alone` and `averaged`, and the `reason` why averaging is no gain, if so."""
     try:
-        said = validation.read(study_path, number)
+        said = validation.read_mean(study_path, numbers)
     except validation.DAMAGES:  # no cause to lose a winner
         said = None
     if said is None or said.averaged is None:
@@ -43,20 +43,29 @@ def broken_limit(task: TrialTask, facts: dict[str, Any], model: Any) -> str:
     """Return which limit of the study a network breaks that does twice the work; empty if none."""
     limits = facts.get("limits") or {}
     if (most := limits.get("max_mflops")) is not None:
-        shape, builder = ImageSpec(**facts["image"]).shape, Builder.of(facts["space"])
-        mflops = 2 * measure(task.params, shape, len(facts["classes"]), builder).flops / 1e6
+        mflops = 2 * work(task, facts) / 1e6
         if mflops > most:
             return f"twice the work is {mflops:,.6g} MFLOPs, more than {most:,.6g}"
     if (most := limits.get("max_latency_ms")) is not None:
         from pipeline.models.build import flip_averaged
         from pipeline.training.latency import measure_latency
-        from pipeline.training.recipe import without_recipe
 
-        default_ms, one_core_ms = measure_latency(flip_averaged(without_recipe(model)))
+        default_ms, one_core_ms = measure_latency(flip_averaged(model))
         latency_ms = default_ms if one_core_ms is None else one_core_ms  # where threads cannot be pinned
         if latency_ms > most:
             return f"it takes {latency_ms:.2f} ms for one image on one core, more than {most:g}"
     return ""
+
+
+def work(task: TrialTask, facts: dict[str, Any]) -> int:
+    """Return the FLOPs in which the winner, or all members of an ensemble, look at one image once."""
+    shape, builder, ensemble = (
+        ImageSpec(**facts["image"]).shape,
+        Builder.of(facts["space"]),
+        facts.get("ensemble") or {},
+    )
+    networks = [each["params"] for each in ensemble["members"]] if ensemble.get("is_kept") else [task.params]
+    return sum(measure(params, shape, len(facts["classes"]), builder).flops for params in networks)
 
 
 def average_text(average: dict[str, Any], objective: str) -> str:

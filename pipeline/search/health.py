@@ -1,10 +1,15 @@
 """When a search stops by itself: most trials fail for one reason, the disk is nearly full, or someone asked for it."""
 
+import errno
 import re
+import sqlite3
 from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import StoppedEarly
+from pipeline.files import is_disk_full
 from pipeline.records import COMPLETED, CRASHED, FAILED, INFEASIBLE, PRUNED, STOPPED, TIMEOUT, TrialOutcome
 from pipeline.search.checkpoints import FREE_FLOOR_MB, check_free_space
 
@@ -86,3 +91,22 @@ def check_stop_file(study_path: Path) -> None:
 def kind(reason: str) -> str:
     """Return a reason without its numbers, so that the same failure of two trials counts as one."""
     return re.sub(r"[-+]?\d[\d.,e+-]*", "N", reason)[:200] or "no reason given"
+
+
+@contextmanager
+def clean_disk_errors(folder: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into a message; the study is as it was at its last transaction.
+
+    Raises:
+        StoppedEarly: it happened.
+    """
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        is_known = is_disk_full(error) or getattr(error, "errno", None) in (errno.EROFS, errno.EACCES)
+        if not is_known and not any(text in str(error) for text in ("readonly", "disk I/O", "unable to")):
+            raise
+        raise StoppedEarly(
+            f"{folder}: {error}; expected a disk with room that can be written; every finished trial is kept: free "
+            "some space, or allow writing, and run the same command with --resume"
+        ) from error

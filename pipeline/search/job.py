@@ -26,13 +26,13 @@ from pipeline.records import (
 from pipeline.search.checkpoints import FREE_FLOOR_MB, MODEL, NEW_MODEL, drop_files, pulse_path
 from pipeline.search.health import CURES, Health, check_stop_file
 from pipeline.search.ranking import knee, pareto_front, ranked, winner
-from pipeline.search.store import DIED, DONE, FINAL_TRIAL, StudyStore
+from pipeline.search.store import DIED, DONE, FINAL_TRIAL, STUDENT_TRIAL, StudyStore
 from pipeline.search.study import Study
 
 POLL_SECONDS = 0.5
 EXTRAS = (
-    "validation", "flip_average", "distillation", "temperature", "search_gain", "robustness", "latency", "slices",
-    "by_class", "planned_epochs",
+    "validation", "flip_average", "distillation", "ensemble", "temperature", "search_gain", "robustness", "latency",
+    "slices", "by_class", "planned_epochs",
 )  # fmt: skip
 COUNTED = {
     "completed": COMPLETED, "pruned": PRUNED, "failed": FAILED, "infeasible": INFEASIBLE, "crashed": CRASHED,
@@ -158,7 +158,7 @@ def finish(study: Study, engine: Engine, audience: Audience, picked: TrialRow | 
     best = picked or chosen(study)
     if best is None:
         raise StoppedEarly(no_winner(study.store))
-    outcome, task = train_to_end(study, engine, lambda: study.final_task(best), audience)
+    outcome, task = train_to_end(study, engine, lambda: begin_final(study, best), audience)
     if outcome.state != COMPLETED:
         raise StoppedEarly(
             f"study {study.store.get('study')}: the last training of trial {best.number} ended as {outcome.state}: "
@@ -174,6 +174,26 @@ def finish(study: Study, engine: Engine, audience: Audience, picked: TrialRow | 
     drop_files(task)
     pulse_path(task.study_path, task.attempt).unlink(missing_ok=True)
     return finished_model(study)
+
+
+def begin_final(study: Study, best: TrialRow) -> TrialTask:
+    """Decide on the winner's last training, on train + validation, and return its task.
+
+    It sees the images of all members where there is an ensemble. One that was stopped goes on as it began.
+    """
+    store, pace = study.store, study.pace
+    lesson, ensemble = (store.get(name) or {} for name in ("distillation", "ensemble"))
+    is_taught = lesson.get("is_kept") and lesson["student"] == best.number
+    store.put_later("winner", STUDENT_TRIAL if is_taught else best.number)  # whose validation logits are wanted
+    members = ensemble["members"] if ensemble.get("is_kept") and ensemble["winner"] == best.number else []
+    if members:
+        samples = sum(each["samples"] for each in members)
+    elif study.goes_on(FINAL_TRIAL) and study.budget.is_timed:
+        samples = study.attempts[FINAL_TRIAL][-1].samples
+    else:
+        samples = pace.hoped_samples(best)
+    limits = pace.final_limits([best, *(study.rows[each["trial"]] for each in members[1:])])
+    return study.begin(FINAL_TRIAL, best.rung, samples, best.params, *limits, trial=best.number)
 
 
 def adopt_model(study_path: Path) -> None:
@@ -276,8 +296,7 @@ def write_model_facts(study: Study, best: TrialRow, epochs: int, found: dict[str
         "is_multi_label": bool(store.get("is_multi_label")),
         "image": store.get("image"),
         "params": best.params,
-        "num_params": best.num_params,
-        "mflops": num_views(found) * best.mflops,
+        **cost_of(best, found),
         "epochs": epochs,
         "planned_epochs": epochs,
         "study": store.get("study"),
@@ -290,15 +309,28 @@ def write_model_facts(study: Study, best: TrialRow, epochs: int, found: dict[str
     write_bundle(store.path.parent / NEW_MODEL, facts)
 
 
-def num_views(found: dict[str, Any]) -> int:
-    """Return how often the network looks at each image: at its mirror image too where flip averaging was kept."""
-    return 2 if found.get("flip_average", {}).get("is_kept") else 1
+def networks_of(best: TrialRow, found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return configuration and cost of each network that answers: the winner, or the members of an ensemble."""
+    if found.get("ensemble", {}).get("is_kept"):
+        return list(found["ensemble"]["members"])
+    return [{"params": best.params, "num_params": best.num_params, "mflops": best.mflops}]
+
+
+def cost_of(best: TrialRow, found: dict[str, Any]) -> dict[str, Any]:
+    """Return weights and work of all networks that answer; they look twice at an image where flips are averaged."""
+    networks, num_views = networks_of(best, found), 2 if found.get("flip_average", {}).get("is_kept") else 1
+    return {
+        "num_params": sum(each["num_params"] for each in networks),
+        "mflops": round(num_views * sum(each["mflops"] for each in networks), 3),
+    }
 
 
 def final_score(best: TrialRow, found: dict[str, Any]) -> float | None:
-    """Return the winner's objective on the validation images: as it learnt from a better trial, where it does."""
-    distillation = found.get("distillation", {})
-    return distillation["taught"] if distillation.get("is_kept") else best.score
+    """Return the winner's objective on the validation images: as it learnt from a better trial, or of an ensemble."""
+    for name, score in (("distillation", "taught"), ("ensemble", "averaged")):
+        if found.get(name, {}).get("is_kept"):
+            return float(found[name][score])
+    return best.score
 
 
 def finished_model(study: Study) -> Finished:

@@ -13,15 +13,15 @@ from pipeline.data.dataset import Subset
 from pipeline.files import replacing
 from pipeline.models.predict import predict_logits
 from pipeline.pulse import going_on
-from pipeline.records import ImageSpec, TrialTask
-from pipeline.search import flip_average
+from pipeline.records import TrialTask
+from pipeline.search import ensemble, flip_average
 from pipeline.search.checkpoints import NEW_MODEL, baseline_logits, pulse_path
+from pipeline.search.members import train_members
 from pipeline.search.rungs import labelled, reporter, stored_dataset, train_watched
 from pipeline.search.store import STUDENT_TRIAL, StudyStore
 from pipeline.search.teacher import is_wanted
 from pipeline.search.teaching import taught
 from pipeline.search.validation import averages_flips
-from pipeline.space import Builder
 from pipeline.targets import is_right
 
 
@@ -40,26 +40,27 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
         images, test = dataset.split("train", "val"), dataset.split("test")
         is_taught = facts["winner"] == STUDENT_TRIAL
         training = taught(task, facts, dataset, images) if is_taught else labelled(images)
-        model, last, num_planned = train_watched(task, facts, training, None, reporter(store, task))
-        average = flip_average.choose(task, facts, model)
+        members, facts["ensemble"] = train_members(task, facts, training, reporter(store, task))
+        network = answering([member.model for member in members])
+        facts["flip_average"] = average = flip_average.choose(task, facts, network)
         target = Path(task.study_path) / NEW_MODEL / "model.keras"
-        saved = saved_model(model, average["is_kept"], target)
+        saved = saved_model(network, average["is_kept"], target)
         is_clean = ~dataset.column("leaked")[test.images.rows]
         with closing(going_on(pulse_path(task.study_path, task.attempt))) as pulse:
             predict = partial(predict_logits, saved, on_batch=pulse.touch)
             logits = predict(test.images)
-            robustness = examined(task, facts, predict, test, is_clean, 2 if average["is_kept"] else 1)
+            robustness = examined(task, facts, predict, test, is_clean)
         np.save(target.parent / "test_logits.npy", logits)
         slices = {name: (values, codes[test.images.rows]) for name, (values, codes) in dataset.slices().items()}
-        found = judge_winner(
-            task.study_path, facts | {"flip_average": average}, logits, test.labels, is_clean, training.labels, slices
-        )
-        found["epochs"] = max(0, last.step - task.first_step + 1)  # fewer than planned if the time was over
-        found |= {"planned_epochs": num_planned, "robustness": robustness}
+        found = judge_winner(task.study_path, facts, logits, test.labels, is_clean, training.labels, slices)
+        found["epochs"] = members[0].epochs  # fewer than planned if the time was over
+        found |= {"planned_epochs": members[0].num_planned, "robustness": robustness}
         if averages_flips(facts):
             found["flip_average"] = average
         if is_wanted(facts):
             found["distillation"] = facts["distillation"]
+        if ensemble.is_wanted(facts):
+            found["ensemble"] = facts["ensemble"]
         default_ms, one_core_ms = measure_latency(saved)
         found["latency"] = {"default_ms": default_ms, "one_core_ms": one_core_ms}
     finally:
@@ -67,36 +68,39 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
     return found["test"]["accuracy"], {**found, "versions": versions()}
 
 
+def answering(networks: list[Any]) -> Any:
+    """Return the network that labels images: the winner, or the mean of several."""
+    from pipeline.models.build import averaged
+
+    return networks[0] if len(networks) == 1 else averaged(networks)
+
+
 def saved_model(model: Any, is_flip_averaged: bool, target: Path) -> Any:
-    """Save a trained model without its recipe and return what loads from the file."""
+    """Save a trained model and return what loads from the file."""
     import keras
 
     from pipeline.models.build import flip_averaged
-    from pipeline.training.recipe import without_recipe
 
-    bare = without_recipe(model)
     target.parent.mkdir(exist_ok=True)
     temporary = target.with_name("unfinished.keras")
-    (flip_averaged(bare) if is_flip_averaged else bare).save(temporary)
+    (flip_averaged(model) if is_flip_averaged else model).save(temporary)
     temporary.replace(target)
     return keras.saving.load_model(target, compile=False, safe_mode=True)
 
 
 def examined(
-    task: TrialTask, facts: dict[str, Any], predict: Callable[..., Any], test: Subset, is_clean: NDArray[np.bool_],
-    num_views: int,
+    task: TrialTask, facts: dict[str, Any], predict: Callable[..., Any], test: Subset, is_clean: NDArray[np.bool_]
 ) -> dict[str, Any]:  # fmt: skip
-    """Return how the accuracy of the saved model, which looks `num_views` times, falls as test images change a little.
+    """Return how the accuracy of the saved model falls as test images change a little.
 
     Those that have a copy in train or val (`is_clean` is false) are left out, unless all have.
     """
-    from pipeline.models.cost import measure
     from pipeline.training.robustness import examine, num_examined, pixel_range
 
     image = facts["image"]
-    flops = measure(task.params, ImageSpec(**image).shape, len(facts["classes"]), Builder.of(facts["space"])).flops
+    flops = flip_average.work(task, facts) * (2 if facts["flip_average"]["is_kept"] else 1)
     counted = np.flatnonzero(is_clean if is_clean.any() else np.ones(len(is_clean), bool))
-    places = np.random.default_rng(0).permutation(counted)[: num_examined(len(counted), num_views * flops)]
+    places = np.random.default_rng(0).permutation(counted)[: num_examined(len(counted), flops)]
     places.sort()
     scale = pixel_range(image["dtype"], facts["std"])
     return examine(predict, test.images[places], test.labels[places], scale)

@@ -1,7 +1,7 @@
 """What fits into the time that is left: how long trainings take on this machine, measured or estimated."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,7 +9,6 @@ from pipeline.models.cost import Cost, ImpossibleNetwork, measure
 from pipeline.records import TrialRow
 from pipeline.search.budget import (
     FINAL_IMAGES,
-    FINAL_STRETCH,
     MAX_STRETCH,
     MIN_SAMPLES,
     RESTART_SECONDS,
@@ -132,6 +131,11 @@ class Pace:
         """The seconds in which a network is built and compiled, each time that it is trained."""
         return self.terms.workforce.start_seconds
 
+    @property
+    def restart_seconds(self) -> float:
+        """The seconds in which a fresh process with all cores begins the last training."""
+        return RESTART_SECONDS * (self.terms.workforce.num_workers > 1)
+
     def rung_samples(self, params: Mapping[str, Any], rung: int) -> int:
         """Return the images that a configuration sees in a rung: under a time limit, slow networks see fewer.
 
@@ -184,7 +188,7 @@ class Pace:
         workforce = self.terms.workforce
         images = min(self.terms.num_final_images / self.terms.num_images, FINAL_IMAGES)
         training = self.training_seconds(params, round(samples * images), number) / workforce.final_speedup
-        return training + self.test_seconds(params, number) + RESTART_SECONDS * (workforce.num_workers > 1)
+        return training + self.test_seconds(params, number) + self.restart_seconds
 
     def test_seconds(self, params: Mapping[str, Any], number: int | None = None) -> float:
         """Return the seconds of the winner's test, with all cores; a forward pass is all there is to it."""
@@ -198,25 +202,31 @@ class Pace:
         alone = self.training_seconds(row.params, round(row.samples * images), row.number) - self.start_seconds
         return alone * (1 - 1 / self.terms.workforce.final_speedup)
 
-    def final_samples(self, row: TrialRow) -> int:
+    def final_samples(self, row: TrialRow, beside: Sequence[TrialRow] = ()) -> int:
         """Return the images that the winner sees in its last training, in the time that is left.
 
-        Without a time limit it takes as many passes as the highest rung.
+        The networks `beside` it share that time, and stretch their highest rung as much as it does. Without a time
+        limit it takes as many passes as the highest rung.
         """
         most = self.most_final_samples(row)
         if not self.budget.is_timed:
             return round(most)
         full = self.rung_samples(row.params, -1)
-        start = self.start_seconds + self.test_seconds(row.params, row.number)
+        start = sum(self.start_seconds + self.test_seconds(each.params, each.number) for each in (row, *beside))
         available = PLANNED_PART * (self.budget.end - self.elapsed() - self.kept - start)
-        needed = self.final_seconds(row.params, full, row.number) - start
+        needed = self.full_final_seconds((row, *beside)) - start
         least = MIN_SHRINK * min(row.samples, full) / full
         stretch = min(max(available / max(needed, 1e-6), least), MAX_STRETCH)
         return max(1, round(most * stretch / MAX_STRETCH))
 
-    def hoped_samples(self, row: TrialRow) -> int:
+    def full_final_seconds(self, rows: Sequence[TrialRow]) -> float:
+        """Return the seconds of last trainings, one after the other, of as many passes as the highest rung."""
+        alone = [self.final_seconds(each.params, self.rung_samples(each.params, -1), each.number) for each in rows]
+        return sum(alone) - self.restart_seconds * (len(alone) - 1)
+
+    def hoped_samples(self, row: TrialRow, beside: Sequence[TrialRow] = ()) -> int:
         """Return the images that the winner's last training begins with, which is shortened once its speed is known."""
-        samples = self.final_samples(row)
+        samples = self.final_samples(row, beside)
         is_long = samples >= MIN_HOPED_EPOCHS * self.terms.num_final_images
         if not (self.budget.is_timed and is_long):
             return samples
@@ -234,14 +244,14 @@ class Pace:
         available = PLANNED_PART * (self.budget.end - self.elapsed() - self.kept)
         return self.final_seconds(row.params, row.samples, row.number) <= available
 
-    def final_limits(self, row: TrialRow) -> tuple[float, float]:
-        """Return the seconds after which the winner's last training is cut off, and those in which it is to end.
+    def final_limits(self, rows: Sequence[TrialRow]) -> tuple[float, float]:
+        """Return the seconds after which a last training of these networks is cut off, and those in which it is to end.
 
         Both are infinite without a time limit.
         """
         if not self.budget.is_timed:
             return math.inf, math.inf
-        test = self.test_seconds(row.params, row.number)
+        test = sum(self.test_seconds(row.params, row.number) for row in rows)
         left = max(self.budget.end - self.elapsed() - test, self.start_seconds)
         return left + LATE_SECONDS + LATE_PART * self.budget.total, left
 
@@ -251,7 +261,7 @@ class Pace:
             return math.inf
         if leader is None:
             return self.budget.search_until - self.elapsed()
-        samples = round(FINAL_STRETCH * self.rung_samples(leader.params, -1))
+        samples = round(self.budget.final_stretch * self.rung_samples(leader.params, -1))
         final = self.final_seconds(leader.params, samples, leader.number) + self.kept
         return self.budget.end - self.elapsed() - final
 

@@ -53,6 +53,7 @@ class Request:
     is_deterministic: bool = False
     balance: str | None = None  # "logits" or nothing
     distills: bool = False
+    ensembles: bool = False
 
 
 def next_study_name(workspace: Path, dataset: str) -> str:
@@ -276,7 +277,7 @@ def make_budget(terms: Terms, request: Request, factor: float = 1.0, elapsed: fl
     return plan_budget(
         request.budget_seconds, request.max_trials, request.num_epochs,
         factor * terms.estimate(terms.typical, samples) / samples, terms.num_images, request.oracle == "asha",
-        terms.workforce, start, terms.baseline is not None, request.distills,
+        terms.workforce, start, terms.baseline is not None, request.distills, request.ensembles,
     )  # fmt: skip
 
 

@@ -28,11 +28,9 @@ from pipeline.search.seeds import trial_seed
 from pipeline.search.store import (
     DIED,
     DONE,
-    FINAL_TRIAL,
     LAST_TRAININGS,
     RETRIED,
     STARTED,
-    STUDENT_TRIAL,
     Attempt,
     StudyStore,
     trial_row,
@@ -241,15 +239,15 @@ class Study:
         return self.begin(number, rung, samples, params, limit)
 
     def begin(
-        self, number: int, rung: int, samples: int, params: dict[str, Any], limit: float, wanted: float = math.inf
-    ) -> TrialTask:
-        """Decide on an attempt, before it runs, and return its task."""
+        self, number: int, rung: int, samples: int, params: dict[str, Any], limit: float, wanted: float = math.inf,
+        trial: int | None = None,
+    ) -> TrialTask:  # fmt: skip
+        """Decide on an attempt, before it runs, and return its task; `trial` is whose network it is if not `number`."""
         earlier = self.attempts.setdefault(number, [])
         first_step = 1 + sum(attempt.epochs for attempt in earlier if attempt.state == DONE)
-        is_retry = any(attempt.state == RETRIED for attempt in earlier)
         attempt = Attempt(
             self.next_event(), number, rung, samples, self.num_epochs(number, samples), first_step,
-            MICRO_BATCHES if is_retry else 1, STARTED,
+            self.num_micro_batches(number if trial is None else trial), STARTED,
         )  # fmt: skip
         earlier.append(attempt)
         self.store.put_attempt(attempt)
@@ -267,15 +265,13 @@ class Study:
         images = self.terms.num_final_images if number in LAST_TRAININGS else self.terms.num_images
         return max(1, round(samples / images))
 
-    def final_task(self, row: TrialRow) -> TrialTask:
-        """Return the winner's last training: on train + validation; one that was stopped goes on as it began."""
-        last = self.attempts.get(FINAL_TRIAL, [None])[-1]
-        found = self.store.get("distillation") or {}
-        is_taught = found.get("is_kept") and found["student"] == row.number
-        self.store.put_later("winner", STUDENT_TRIAL if is_taught else row.number)  # whose validation logits are wanted
-        goes_on = last is not None and last.state == STOPPED and self.budget.is_timed
-        samples = last.samples if last and goes_on else self.pace.hoped_samples(row)
-        return self.begin(FINAL_TRIAL, row.rung, samples, row.params, *self.pace.final_limits(row))
+    def num_micro_batches(self, number: int) -> int:
+        """Return into how many parts the batches of a trial are cut: one that ran out of memory needs less of it."""
+        return MICRO_BATCHES if self.count(number, RETRIED) else 1
+
+    def goes_on(self, number: int) -> bool:
+        """Tell whether the last attempt of a training was stopped, so that the next one goes on from its checkpoint."""
+        return any(attempt.state == STOPPED for attempt in self.attempts.get(number, [])[-1:])
 
     def tell(self, outcome: TrialOutcome) -> TrialTask:
         """Decide what becomes of a trial after an outcome, and return the task that ended.

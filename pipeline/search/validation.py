@@ -1,6 +1,7 @@
 """What trials of the highest rung said of their validation images, and the temperature that follows for the winner."""
 
 import zipfile
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
@@ -88,10 +89,37 @@ def read(study_path: str | Path, number: int) -> Predictions | None:
         return Predictions(stored["logits"], stored["labels"], stored.get("averaged"))
 
 
+def judged_trials(facts: dict[str, Any]) -> list[int]:
+    """Return the trials by whose mean logits the winner is judged on the validation images: one, or an ensemble's."""
+    ensemble = facts.get("ensemble") or {}
+    return [each["trial"] for each in ensemble["members"]] if ensemble.get("is_kept") else [facts["winner"]]
+
+
+def read_mean(study_path: str | Path, numbers: Sequence[int]) -> Predictions | None:
+    """Return the means of what trials said of the validation images; None if one has not finished the highest rung.
+
+    Raises:
+        ValueError, OSError, ...: one of DAMAGES, a file is damaged.
+    """
+    said = [each for each in (read(study_path, number) for number in numbers) if each is not None]
+    if len(said) < len(numbers):
+        return None
+    averaged = [each.averaged for each in said if each.averaged is not None]
+    both = mean(averaged) if len(averaged) == len(said) else None
+    return Predictions(mean([each.logits for each in said]), said[0].labels, both)
+
+
+def mean(logits: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return the mean of logits (num_images, num_classes) of several networks; of one, the same to the last bit."""
+    return np.asarray(np.mean(logits, axis=0, dtype=np.float64), np.float32)
+
+
 def judge_validation(
-    study_path: str | Path, number: int, objective: str, is_flip_averaged: bool = False
+    study_path: str | Path, numbers: Sequence[int], objective: str, is_flip_averaged: bool = False
 ) -> tuple[dict[str, Any], Temperature]:
-    """Return value and 95 % interval of a trial's objective on the validation images, and the temperature for it.
+    """Return value and 95 % interval of the objective on the validation images, and the temperature for it.
+
+    Judged is the mean of the logits of some trials: of one, or of the members of an ensemble.
 
     The interval says nothing of the luck by which the best of many trials was chosen on these very images, by its
     logits alone; the temperature is for the logits that the winner gives. Without logits there is no interval, and the
@@ -99,9 +127,10 @@ def judge_validation(
     """
     reason = "the winner has not finished the highest rung, whose logits are kept"
     try:
-        stored = read(study_path, number)
+        stored = read_mean(study_path, numbers)
     except DAMAGES:  # no cause to lose a winner
-        stored, reason = None, f"{logits_path(study_path, number)} is damaged"
+        paths = " or ".join(str(logits_path(study_path, number)) for number in numbers)
+        stored, reason = None, f"{paths} is damaged"
     if stored is None:
         return {}, Temperature(1.0, 0, 0.0, 0.0, reason)
     logits = stored.averaged if is_flip_averaged and stored.averaged is not None else stored.logits

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.intervals import Interval, counts_interval, normal_interval, paired_interval, wilson_interval
 from pipeline.search.checkpoints import baseline_logits
-from pipeline.search.validation import DAMAGES, describe_temperature, judge_validation
+from pipeline.search.validation import DAMAGES, describe_temperature, judge_validation, judged_trials
 from pipeline.targets import Labels, Logits, answers, blind_logits, class_scores, is_multi_label, is_right
 from pipeline.training.certainty import auc_influence, measure_by_class, measure_with_intervals
 from pipeline.training.metrics import mean_auc, mean_where, measure_logits
@@ -44,7 +44,7 @@ def judge_winner(
     """
     counted = is_clean if is_clean.any() else np.ones(len(labels), bool)
     is_flip_averaged = facts.get("flip_average", {}).get("is_kept", False)
-    validation, temperature = judge_validation(study_path, facts["winner"], facts["objective"], is_flip_averaged)
+    validation, temperature = judge_validation(study_path, judged_trials(facts), facts["objective"], is_flip_averaged)
     baseline = facts.get("baseline") or {"reason": "this study has no default network"}
     kept = baseline_logits(study_path, is_flip_averaged)
     if not baseline["reason"]:

@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from pipeline.files import sha256_file
@@ -318,8 +319,6 @@ def test_other_oracles_and_two_workers(tmp_path, oracle, workers):
 
 
 def test_flip_averaging_is_decided_by_validation_and_is_in_the_model_that_is_saved(tmp_path):
-    import numpy as np
-
     from pipeline.bundle import load_model, read_bundle
 
     write_photos(tmp_path)
@@ -340,6 +339,44 @@ def test_flip_averaging_is_decided_by_validation_and_is_in_the_model_that_is_sav
     assert scored.returncode == 0, scored.stderr
 
 
+def write_noise(folder):
+    """Write photos that no network can tell apart: each is wrong in its own way, and the mean of several less so."""
+    from PIL import Image
+
+    write_photos(folder, count=60)
+    for number, path in enumerate(sorted((folder / "photos").rglob("*.png"))):
+        pixels = np.random.default_rng(number).integers(0, 256, (12, 10), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+
+
+def test_the_mean_of_several_networks_answers_if_validation_says_so(tmp_path):
+    from mlflow import MlflowClient
+
+    from pipeline.bundle import load_model, read_bundle
+
+    write_noise(tmp_path)
+    wanted = ("--ensemble", "--objective", "val_loss", "--trials", "3", "--oracle", "random")
+    done = pipeline(tmp_path, "search", "photos", *OPTIONS, *wanted)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    found, winner = facts["ensemble"], facts["winner"]
+    assert found["is_kept"], found
+    assert found["averaged"] < found["alone"]
+    assert winner["val_loss"] == found["averaged"]
+    assert found["members"][0]["trial"] == found["winner"] == winner["trial"]
+    trials = [each["trial"] for each in found["members"]]
+    assert "is the mean of several networks better?" in done.stderr
+    assert f"by the mean of trials {', '.join(map(str, trials[:-1]))} and {trials[-1]}: val_loss" in done.stderr
+    bundle = read_bundle(tmp_path / "mlruns/studies/photos-1/model")
+    model = load_model(bundle)
+    assert (bundle.facts["ensemble"], bundle.facts["num_params"]) == (found, model.count_params())
+    assert winner["num_params"] == sum(each["num_params"] for each in found["members"]) < winner["dense_params"]
+    assert winner["mflops"] == pytest.approx(sum(each["mflops"] for each in found["members"]))
+    name, version = facts["model_uri"].removeprefix("models:/").split("/")
+    tags = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_model_version(name, version).tags
+    assert tags["pipeline.mean_of_trials"] == ", ".join(map(str, trials))
+
+
 @pytest.fixture
 def distilled(tmp_path):
     """A workspace in which a search distilled, the trials at both ends of its front, and how to promote the first."""
@@ -358,7 +395,6 @@ def distilled(tmp_path):
 
 
 def test_a_cheaper_network_learns_from_the_best_one_if_validation_says_so(distilled):
-    import numpy as np
     from mlflow import MlflowClient
 
     from pipeline.bundle import read_bundle

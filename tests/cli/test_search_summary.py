@@ -45,6 +45,20 @@ def test_the_front_is_shown_with_the_unit_of_its_cost(capsys):
         assert line.split(maxsplit=1)[1] == f"trial 1: 0.9000 at {texts[0]}; trial 2: 0.9500 at {texts[1]}"
 
 
+def test_an_ensemble_is_named_by_its_trials(capsys):
+    members = [{"trial": number, "mflops": 1.0} for number in (3, 7)]
+    found = {"is_kept": True, "reason": "", "alone": 0.8, "averaged": 0.9, "members": members}
+    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in printed(capsys, ensemble=found).splitlines()}
+    assert lines["ensemble"].startswith(
+        "each image is labelled by the mean of trials 3 and 7: val_accuracy 0.9000, trial 3"
+    )
+    assert lines["winner"].startswith("trials 3 and 7: val_accuracy 0.9000, 100 params")
+    assert lines["network"] == "depth 2 (trial 3; the others are in model.json)"
+    lines = printed(capsys, ensemble={"is_kept": False, "reason": "no other trial"})
+    assert "not used: no other trial" in lines
+    assert "trial 3: val_accuracy" in lines
+
+
 def test_a_result_of_before_is_printed_without_what_it_does_not_have(capsys):
     lines = printed(capsys).splitlines()
     assert [line.split()[0] for line in lines] == ["test", "winner", "network", "trials", "model", "study"]

@@ -25,7 +25,7 @@ from pipeline.search.budget import (
     plan_budget,
     rung_samples,
 )
-from pipeline.search.job import chosen, standard_error
+from pipeline.search.job import begin_final, chosen, standard_error
 from pipeline.search.pace import HOPE, LATE_PART, LATE_SECONDS, MIN_SHRINK, PLANNED_PART, SLOWEST, Pace
 from pipeline.search.ranking import winner
 from tests.search.stubs import NUM_FINAL_IMAGES, NUM_IMAGES, Clock, make_study, make_terms, run_all, train_into
@@ -140,13 +140,13 @@ def test_the_last_training_stretches_and_shrinks_with_the_time_that_is_left(tmp_
     clock.now = study.budget.end - seconds_left
     assert study.pace.final_samples(row) == pytest.approx(9000 * 1.25 * stretch, abs=1)
     late = LATE_SECONDS + LATE_PART * 2000.0
-    assert study.final_task(row).seconds_limit == pytest.approx(max(seconds_left, 1.5) + late)
+    assert begin_final(study, row).seconds_limit == pytest.approx(max(seconds_left, 1.5) + late)
 
 
 def test_without_a_time_limit_the_winner_sees_as_many_passes_as_before(tmp_path):
     study = make_study(tmp_path)
     assert study.pace.final_samples(finalist(study)) == 9000 * NUM_FINAL_IMAGES // NUM_IMAGES
-    assert study.pace.final_limits(first_row(study)) == (math.inf, math.inf)
+    assert study.pace.final_limits([first_row(study)]) == (math.inf, math.inf)
 
 
 def test_the_winner_begins_with_more_than_is_sure_to_fit_unless_it_is_short_or_has_time_for_all(tmp_path):
@@ -170,7 +170,7 @@ def test_time_is_kept_for_a_test_of_many_images(tmp_path):
     seconds = 100.0
     assert study.pace.test_seconds(row.params, row.number) == pytest.approx(seconds)
     clock.now = study.budget.end - 150.0
-    assert study.pace.final_limits(row)[1] == pytest.approx(150.0 - seconds)
+    assert study.pace.final_limits([row])[1] == pytest.approx(150.0 - seconds)
     expected = PLANNED_PART * (150.0 - SECONDS_PER_TRIAL - seconds) / 11.25 * 11_250
     assert study.pace.final_samples(row) == pytest.approx(min(expected, MAX_STRETCH * 11_250), rel=1e-3)
     assert study.pace.time_left(row) == pytest.approx(150.0 - SECONDS_PER_TRIAL - FINAL_STRETCH * 11.25 - seconds)
@@ -228,7 +228,7 @@ def test_a_search_ends_in_time_with_a_winner_of_the_highest_rung(tmp_path, total
     assert best.rung == len(budget.rungs) - 1
     assert clock.now <= budget.end
     assert clock.now + SECONDS_PER_TRIAL + study.pace.final_samples(best) * SAMPLE_SECONDS <= budget.end + 0.01
-    wanted = study.final_task(best).wanted_end - time.monotonic()
+    wanted = begin_final(study, best).wanted_end - time.monotonic()
     assert wanted == pytest.approx(max(budget.end - clock.now, SECONDS_PER_TRIAL), abs=0.5)
     assert len(study.rows) >= (3 if max_trials is None else min(max_trials, 2))
     assert max_trials is None or len(study.rows) <= max_trials

@@ -9,11 +9,11 @@ import subprocess
 import numpy as np
 import pytest
 
-from pipeline.cli.search_job import clean_disk_errors
 from pipeline.errors import StoppedEarly
 from pipeline.files import is_disk_full
 from pipeline.machine import Resources
 from pipeline.search.engine import LocalEngine, Work
+from pipeline.search.health import clean_disk_errors
 from pipeline.search.job import finish, run_trials
 from pipeline.search.store import StudyStore
 from tests.search.fault_stubs import train_on_disk, warm_up

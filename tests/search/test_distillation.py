@@ -11,7 +11,7 @@ from pipeline.records import COMPLETED, CRASHED, FAILED, Objective, TrialOutcome
 from pipeline.search.budget import Budget, Workforce, plan_budget
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.distillation import distil, distillation_text
-from pipeline.search.job import final_score
+from pipeline.search.job import begin_final, final_score
 from pipeline.search.store import DIED, DONE, STUDENT_TRIAL
 from pipeline.search.teacher import keep_if_best, read_teacher, weights_path
 from tests.search.stubs import (
@@ -111,7 +111,7 @@ def test_it_trains_as_its_trial_did_and_is_kept_where_the_objective_is_better(tm
 
 def judged(study, row):
     """Return the number under which the validation logits of a winner are looked for in its last training."""
-    study.final_task(row)
+    begin_final(study, row)
     study.store.save()
     return study.store.get("winner")
 

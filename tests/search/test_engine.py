@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,15 +13,16 @@ import pytest
 from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.machine import Resources
 from pipeline.pulse import Pulse
-from pipeline.records import ImageSpec, TrialRow, TrialTask
+from pipeline.records import TrialTask
 from pipeline.search.checkpoints import NEW_MODEL, checkpoint_path, pulse_path
 from pipeline.search.child import Child, Patience, is_process
 from pipeline.search.engine import TASKS_PER_CHILD, LocalEngine, Work, bound_log
 from pipeline.search.job import run_trials
-from pipeline.search.store import FINAL_TRIAL, Attempt, StudyStore
+from pipeline.search.store import FINAL_TRIAL, StudyStore
 from pipeline.search.study import MICRO_BATCHES
 from pipeline.search.validation import logits_path
 from tests.search import fault_stubs
+from tests.search.noise_study import make_noise_study, real_task
 from tests.search.stubs import Silence, make_study, unlimited
 
 MEMORY_MB = 400.0
@@ -244,35 +245,7 @@ def test_a_child_that_cannot_start_gives_back_its_task_or_says_what_to_install(s
 
 @pytest.fixture
 def study_folder(tmp_path):
-    """A study of 40 noise images with three trials, ready for children to train on."""
-    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8))
-    columns = {
-        "labels": np.arange(40, dtype=np.int32) % 2,
-        "splits": np.repeat(np.array([0, 1, 2], np.uint8), (24, 8, 8)),
-        "leaked": np.arange(40) == 39,
-    }
-    (tmp_path / "data").mkdir()
-    for name, column in columns.items():
-        np.save(tmp_path / "data" / f"{name}.npy", column)
-    store = StudyStore(tmp_path / "study.db")
-    store.create(
-        {
-            "cache": str(tmp_path), "image": asdict(ImageSpec(8, 8, 1)), "classes": ["a", "b"], "mean": [128.0],
-            "std": [74.0], "objective": "val_loss", "minimise": None, "limits": {}, "folds": None, "space": {},
-            "rungs": [48], "winner": 0,
-        }
-    )  # fmt: skip
-    for number in range(3):
-        store.add_trial(TrialRow(number, "PLANNED", None, {}, 0, 0.0, 0.0, "", 0, 0))
-        store.put_attempt(Attempt(number + 1, number, 0, 48, 2, 1, 1, "STARTED"))
-    store.save()
-    store.close()
-    return tmp_path
-
-
-def real_task(folder, number: int, **params) -> TrialTask:
-    values = {"depth": 1, "filters": 8, "batch_size": 8, **params}
-    return TrialTask(str(folder), number + 1, number, 0, 48, values, seed=1, seconds_limit=600.0)
+    return make_noise_study(tmp_path)
 
 
 @pytest.mark.heavy

@@ -82,7 +82,7 @@ def test_temperature_and_search_gain_are_those_of_the_logits_that_the_winner_giv
     labels = rng.integers(0, 2, 400).astype(np.int32)
     alone = np.eye(2, dtype=np.float32)[np.where(rng.random(400) < 0.8, labels, 1 - labels)]
     validation.keep(task_in(tmp_path), [Predictions(alone, labels, 4 * alone)])
-    values = [validation.judge_validation(tmp_path, 3, "val_accuracy", kept)[1].value for kept in (False, True)]
+    values = [validation.judge_validation(tmp_path, [3], "val_accuracy", kept)[1].value for kept in (False, True)]
     assert values[1] == pytest.approx(4 * values[0], rel=1e-3)
 
     baseline = {False: HALF_RIGHT, True: RIGHT}

@@ -8,7 +8,7 @@ import pytest
 from pipeline.errors import InvalidUsage
 from pipeline.records import FAILED, Objective
 from pipeline.search.fork import NUM_REMEMBERED, fork_study
-from pipeline.search.job import adopt_model, finish, pick_trial
+from pipeline.search.job import adopt_model, begin_final, finish, pick_trial
 from pipeline.search.ranking import pareto_front, ranked
 from pipeline.search.setup import FIXED_FACTS
 from pipeline.search.store import DONE, FINAL_TRIAL, StudyStore, studies_folder
@@ -234,4 +234,4 @@ def test_a_picked_trial_trains_as_long_as_a_winner_without_a_time_limit(tmp_path
     assert math.isinf(study.budget.end)
     row = study.rows[0]
     assert row.rung == 0
-    assert study.final_task(row).samples == round(study.budget.rungs[-1] * 1.25)
+    assert begin_final(study, row).samples == round(study.budget.rungs[-1] * 1.25)

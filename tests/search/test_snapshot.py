@@ -116,6 +116,12 @@ def test_the_last_training_of_the_winner_is_shown_as_no_trial(tmp_path):
     store.save()
     student = Watch(store).look("running", 1.0).running[-1]
     assert (student.trial, student.is_student, title_of(student)) == (None, True, "the winner's network, taught")
+    store.put("ensemble", {"is_kept": True, "members": [{"trial": 4}, {"trial": 0}]})
+    assert [title_of(each) for each in Watch(store).look("running", 1.0).running] == [
+        "trials 4, 0 in turn", "the default network", "the winner's network, taught",
+    ]  # fmt: skip
+    store.put("ensemble", {"is_kept": False})
+    assert title_of(Watch(store).look("running", 1.0).running[0]) == "the winner"
 
 
 def test_what_a_killed_search_left_running_counts_as_waiting(tmp_path):

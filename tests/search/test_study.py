@@ -19,7 +19,8 @@ from pipeline.records import (
     Objective,
     TrialOutcome,
 )
-from pipeline.search.job import run_trials
+from pipeline.search.distillation import begin as begin_student
+from pipeline.search.job import begin_final, run_trials
 from pipeline.search.pace import Limits
 from pipeline.search.ranking import winner
 from pipeline.search.seeds import trial_seed
@@ -282,10 +283,12 @@ def test_a_lack_of_memory_is_tried_again_in_smaller_pieces_and_then_infeasible(t
     assert step(study).num_micro_batches == 1
 
 
-def test_a_trial_that_needed_smaller_pieces_gets_them_in_its_later_rungs_too(tmp_path):
+def test_a_trial_that_needed_smaller_pieces_gets_them_in_later_rungs_and_as_the_winner(tmp_path):
     study = make_study(tmp_path, unlimited(1, (1000, 3000)))
     pieces = [step(study, **OUT_OF_MEMORY), step(study), step(study)]
     assert [(task.rung, task.num_micro_batches) for task in pieces] == [(0, 1), (0, 4), (1, 4)]
+    assert begin_final(study, study.rows[0]).num_micro_batches == 4
+    assert begin_student(study, study.rows[0]).num_micro_batches == 4
 
 
 def test_a_network_over_a_limit_is_not_tried_again(tmp_path):
@@ -366,13 +369,13 @@ def test_a_crash_between_tell_and_save_loses_nothing(tmp_path):
 def test_the_last_training_is_none_of_the_trials_and_goes_on_as_it_began(tmp_path):
     study = make_study(tmp_path, unlimited(3))
     run_all(study)
-    final = study.final_task(study.leader)
+    final = begin_final(study, study.leader)
     assert (final.number, final.is_final, final.samples) == (FINAL_TRIAL, True, round(RUNGS[-1] * 1.25))
     study.store.save()
     resumed = reopened(study)
     assert len(resumed.store.trials()) == 3
     assert resumed.ask() is None
-    again = resumed.final_task(resumed.leader)
+    again = begin_final(resumed, resumed.leader)
     assert (again.samples, again.seed, again.params) == (final.samples, final.seed, final.params)
 
 
