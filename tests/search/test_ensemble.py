@@ -10,7 +10,7 @@ from pipeline.cli.sync_job import member_tags
 from pipeline.errors import InvalidUsage, TrialFailed
 from pipeline.records import COMPLETED, FAILED, STOPPED, EpochRow, Objective, TrialOutcome, TrialRow, TrialTask
 from pipeline.search import flip_average, members, validation
-from pipeline.search.budget import ENSEMBLE_STRETCH, FINAL_IMAGES, Budget, Workforce, plan_budget
+from pipeline.search.budget import ENSEMBLE_STRETCH, FINAL_IMAGES, RESTART_SECONDS, Budget, Workforce, plan_budget
 from pipeline.search.ensemble import choose_members, members_text, named
 from pipeline.search.job import begin_final, cost_of, final_score
 from pipeline.search.pace import HOPE, MAX_STRETCH, PLANNED_PART, Limits
@@ -213,6 +213,12 @@ def test_time_for_three_is_kept_from_the_trials(workers):
     assert 0.6 * plain.rungs[-1] < shared.rungs[-1] < 0.9 * plain.rungs[-1]
     assert ENSEMBLE_STRETCH <= MAX_STRETCH  # what they do not need, the winner can use
     assert FINAL_IMAGES > 1
+
+
+def test_one_process_trains_all(tmp_path):
+    study, best = searched(tmp_path, "first", "last", workforce=Workforce(2, 1))
+    alone = study.pace.full_final_seconds([best])
+    assert study.pace.full_final_seconds([best, study.rows[1]]) == pytest.approx(2 * alone - RESTART_SECONDS)
 
 
 def test_trials_end_early_enough_for_three(tmp_path):
