@@ -1,5 +1,6 @@
 """Several networks answer where validation images say so, no limit forbids it, and each has time to train."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -8,13 +9,13 @@ import pytest
 from pipeline.cli.search_plan import check_ensemble
 from pipeline.cli.sync_job import member_tags
 from pipeline.errors import InvalidUsage, TrialFailed
-from pipeline.records import COMPLETED, FAILED, STOPPED, EpochRow, Objective, TrialOutcome, TrialRow, TrialTask
+from pipeline.records import COMPLETED, FAILED, INFEASIBLE, STOPPED, EpochRow, Objective, TrialOutcome, TrialRow, TrialTask
 from pipeline.search import flip_average, members, validation
 from pipeline.search.budget import ENSEMBLE_STRETCH, FINAL_IMAGES, RESTART_SECONDS, Budget, Workforce, plan_budget
 from pipeline.search.ensemble import choose_members, members_text, named
 from pipeline.search.job import begin_final, cost_of, final_score
 from pipeline.search.pace import HOPE, MAX_STRETCH, PLANNED_PART, Limits
-from pipeline.search.store import DONE
+from pipeline.search.store import DIED, DONE
 from pipeline.search.validation import Predictions, judge_validation, judged_trials, read_mean
 from tests.search.stubs import Clock, make_study, make_terms, unlimited
 
@@ -193,6 +194,19 @@ def test_a_last_training_that_was_stopped_goes_on_with_the_same_members(tmp_path
     assert choose_members(study, best)["members"] != found["members"]  # it has less time now
 
 
+@pytest.mark.parametrize("state", [DIED, FAILED, INFEASIBLE])
+def test_after_a_last_training_of_several_that_failed_the_winner_answers_alone(tmp_path, state):
+    study, best = timed(tmp_path, 100.0)
+    assert choose_members(study, best)["is_kept"]
+    begin_final(study, best)
+    study.end_attempt(study.attempts[-2][-1], state)
+    for _ in range(2):  # also when that was stopped, and goes on
+        found = choose_members(study, best)
+        assert (found["is_kept"], found["reason"]) == (False, f"the last training of trials 0, 2 and 1 ended as {state}")
+        task = begin_final(study, best)
+        study.end_attempt(study.attempts[-2][-1], STOPPED, TrialOutcome(task.attempt, -2, 2, STOPPED))
+
+
 def test_another_winner_has_members_of_its_own(tmp_path):
     study, best = timed(tmp_path, 100.0)
     choose_members(study, best)
@@ -302,19 +316,22 @@ def trained(monkeypatch, outcomes, num=3):
     monkeypatch.setattr(members, "train_watched", train_watched)
     monkeypatch.setattr(members, "bare", lambda model: model)
     facts = {"seed": 3, "ensemble": {"is_kept": True, "members": plan, "reason": "", "winner": 7}}
-    task = TrialTask("study", 1, -2, 2, 99, {"filters": 0}, 11, 60.0, first_step=5, is_final=True)
+    wanted_end = time.monotonic() + 60.0
+    task = TrialTask("study", 1, -2, 2, 99, {"filters": 0}, 11, 60.0, 5, wanted_end=wanted_end, is_final=True)
     return *members.train_members(task, facts, None, None), tasks
 
 
 def test_members_train_one_after_the_other_and_share_what_is_left(monkeypatch):
+    began = time.monotonic()
     networks, found, tasks = trained(monkeypatch, [(4, 4), (2, 2), (3, 3)])
     assert [(each.model, each.epochs) for each in networks] == [("model 0", 4), ("model 1", 2), ("model 2", 3)]
     assert [fold for _, fold in tasks] == [None, 1, 2]
     assert [(task.params["filters"], task.samples, task.first_step) for task, _ in tasks] == [
         (0, 10, 5), (1, 20, 9), (2, 30, 11),
     ]  # fmt: skip
-    seconds = [task.seconds_limit for task, _ in tasks]
-    assert seconds == [pytest.approx(20, abs=0.1), pytest.approx(30, abs=0.1), pytest.approx(60, abs=0.1)]
+    assert [task.seconds_limit for task, _ in tasks] == [pytest.approx(60, abs=0.2)] * 3  # who is late takes the others'
+    wanted = [task.wanted_end - began for task, _ in tasks]
+    assert wanted == [pytest.approx(20, abs=0.2), pytest.approx(30, abs=0.2), pytest.approx(60, abs=0.2)]
     assert [task.num_micro_batches for task, _ in tasks] == [1, 2, 3]
     seeds = [task.seed for task, _ in tasks]
     assert (seeds[0], len(set(seeds))) == (11, 3)
