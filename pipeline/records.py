@@ -231,3 +231,9 @@ class Mirror(Protocol):
 
     def close(self, state: str) -> str:
         """Send the rest, end the parent run as FINISHED, FAILED or KILLED and return its run id."""
+
+
+def num_networks(facts: Mapping[str, Any]) -> int:
+    """Return how many networks answer together, by the facts of a study or of a model."""
+    ensemble = facts.get("ensemble") or {}
+    return int(ensemble["num_networks"]) if ensemble.get("is_kept") else 1

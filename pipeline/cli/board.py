@@ -91,8 +91,10 @@ def title_of(trial: RunningTrial) -> str:
         return f"trial {trial.trial} rung {trial.rung}"
     if trial.is_student:
         return "the winner's network, taught"
-    if trial.members:
-        return f"trials {', '.join(map(str, trial.members))} in turn"
+    if trial.is_twin:
+        return "the winner's network, again"
+    if trial.num_networks > 1:
+        return f"{trial.num_networks} networks in turn"
     return "the default network" if trial.is_baseline else "the winner"
 
 

@@ -167,7 +167,7 @@ def print_result(facts: dict[str, Any]) -> None:
             **slice_lines(facts.get("slices") or {}),
             **({"NOT A CHAMPION": facts["flaw"]} if facts.get("flaw") else {}),
             "winner": f"{answering(facts)}: {facts['objective']} {chosen_by(facts)}, {cost}",
-            "network": network_of(facts),
+            "network": ", ".join(f"{name} {format_value(value)}" for name, value in best["params"].items()),
             **({"front": front_line(facts["front"])} if facts.get("front") else {}),
             "trials": f"{trials['completed']} completed{others}",
             "model": facts["model_uri"],
@@ -177,19 +177,11 @@ def print_result(facts: dict[str, Any]) -> None:
 
 
 def answering(facts: dict[str, Any]) -> str:
-    """Return the trial that won, or the trials that answer together."""
-    from pipeline.search.ensemble import named
+    """Return the trial that won, and how many networks like it answer together if several do."""
+    from pipeline.records import num_networks
 
-    ensemble = facts.get("ensemble", {})
-    return named(ensemble) if ensemble.get("is_kept") else f"trial {facts['winner']['trial']}"
-
-
-def network_of(facts: dict[str, Any]) -> str:
-    """Return the configuration of the winner, in one line."""
-    best = facts["winner"]
-    text = ", ".join(f"{name} {format_value(value)}" for name, value in best["params"].items())
-    has_others = facts.get("ensemble", {}).get("is_kept")
-    return f"{text} (trial {best['trial']}; the others are in model.json)" if has_others else text
+    number = num_networks(facts)
+    return f"trial {facts['winner']['trial']}" + (f", {number} networks" if number > 1 else "")
 
 
 def other_figures(test: dict[str, Any]) -> dict[str, str]:
@@ -247,10 +239,10 @@ def distillation_line(facts: dict[str, Any]) -> dict[str, str]:
 
 def ensemble_line(facts: dict[str, Any]) -> dict[str, str]:
     """Return what became of an ensemble, in one line; nothing if nobody asked for it."""
-    from pipeline.search.ensemble import members_text
+    from pipeline.search.ensemble import ensemble_text
 
     found = facts.get("ensemble")
-    return {} if found is None else {"ensemble": members_text(found, facts["objective"])}
+    return {} if found is None else {"ensemble": ensemble_text(found, facts["objective"])}
 
 
 def probabilities_line(temperature: dict[str, Any] | None) -> dict[str, str]:

@@ -21,14 +21,14 @@ from pipeline.files import locked
 from pipeline.machine import Resources, check_backend, has_bfloat16, num_cores
 from pipeline.models.cost import dense_params
 from pipeline.models.plan import has_backbone
-from pipeline.records import TrialRow
+from pipeline.records import TrialRow, num_networks
 from pipeline.search import setup
 from pipeline.search.baseline import is_trained, train_baseline
 from pipeline.search.budget import PROBE_FACTOR, RESTART_SECONDS, SECONDS_PER_TRIAL, Budget
 from pipeline.search.checkpoints import check_free_space
 from pipeline.search.distillation import distil, distillation_text
 from pipeline.search.engine import LocalEngine
-from pipeline.search.ensemble import choose_members, members_text, named
+from pipeline.search.ensemble import choose_networks, ensemble_text
 from pipeline.search.fork import fork_study
 from pipeline.search.health import clean_disk_errors, forget_stop
 from pipeline.search.job import (
@@ -38,7 +38,6 @@ from pipeline.search.job import (
     count_states,
     final_score,
     finish,
-    networks_of,
     pick_trial,
     run_trials,
 )
@@ -327,12 +326,11 @@ class Search:
             if reason := train_baseline(study, engine, follower, best):
                 say(f"  not trained: {reason}")
         if self.plan.options["ensemble"]:
-            say("is the mean of several networks better?")
-            found = choose_members(study, best, picked is not None)
-            say(f"  {members_text(found, study.objective.name)}")
+            say("is the mean of several networks like the winner's better than one?")
+            found = choose_networks(study, engine, follower, best)
+            say(f"  {ensemble_text(found, study.objective.name)}")
         if picked is None:
-            answering = named(study.store.get("ensemble") or {})
-            say(f"training {answering} on train + validation, then opening the test split")
+            say("training the winner on train + validation, then opening the test split")
         return finish(study, engine, follower, picked)
 
     def goal(self) -> float | None:
@@ -365,7 +363,7 @@ class Search:
                 "params": best.params,
                 objective.name: final_score(best, finished.more),
                 **cost_of(best, finished.more),
-                **self.dense_equivalent(best, finished.more),
+                **self.dense_equivalent(best, num_networks(finished.more)),
                 "epochs": finished.epochs,
             },
             "front": [
@@ -382,10 +380,9 @@ class Search:
             "seconds": round(time.monotonic() - self.started, 1),
         }
 
-    def dense_equivalent(self, best: TrialRow, found: dict[str, Any]) -> dict[str, int]:
-        """Return how many weights there were if none were shared; nothing where layers are not our plan."""
-        networks = [each["params"] for each in networks_of(best, found)]
-        if self.plan.space.builder is not None or any(map(has_backbone, networks)):
+    def dense_equivalent(self, best: TrialRow, number: int) -> dict[str, int]:
+        """Return how many weights `number` networks had if none were shared; nothing where layers are not our plan."""
+        if self.plan.space.builder is not None or has_backbone(best.params):
             return {}
         shape, num_classes = self.plan.spec.shape, len(self.plan.source.classes)
-        return {"dense_params": sum(dense_params(params, shape, num_classes) for params in networks)}
+        return {"dense_params": number * dense_params(best.params, shape, num_classes)}

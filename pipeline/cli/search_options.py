@@ -111,8 +111,8 @@ OPTIONS = (
     click.option(
         "--ensemble",
         is_flag=True,
-        help="Label each image by the mean of the winner and one or two other trials, if that is better on the "
-        "validation images; for small sets, and scoring takes two or three times as long.",
+        help="Label each image by the mean of two or three networks like the winner's, if that is better on the "
+        "validation images: for small sets; scoring takes two or three times as long.",
     ),
     click.option(
         "--precision",

@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.errors import DataError, PipelineError, StoppedEarly, TrackingError
 from pipeline.files import locked
+from pipeline.records import num_networks
 from pipeline.search.mirroring import BackgroundMirror
 from pipeline.search.store import StudyStore, is_alive, list_studies, open_study
 from pipeline.search.verdict import flaw_of
@@ -135,7 +136,7 @@ def register_result(store: StudyStore, workspace: Path, run_id: str) -> dict[str
             "pipeline.study": result["study"],
             "trial.number": str(winner["trial"]),
             **taught_tags(result.get("distillation")),
-            **member_tags(result.get("ensemble")),
+            **ensemble_tags(result),
             **flaw_tags(flaw),
         },
         is_champion=not flaw,
@@ -153,11 +154,10 @@ def taught_tags(distillation: dict[str, Any] | None) -> dict[str, str]:
     return {"pipeline.taught_by_trial": str(distillation["teacher"])}
 
 
-def member_tags(ensemble: dict[str, Any] | None) -> dict[str, str]:
-    """Return the tag that names the trials whose mean a model is; none if it is one network."""
-    if ensemble is None or not ensemble["is_kept"]:
-        return {}
-    return {"pipeline.mean_of_trials": ", ".join(str(each["trial"]) for each in ensemble["members"])}
+def ensemble_tags(result: dict[str, Any]) -> dict[str, str]:
+    """Return the tag that says of how many networks a model is the mean; none if it is one."""
+    number = num_networks(result)
+    return {"pipeline.num_networks": str(number)} if number > 1 else {}
 
 
 def flaw_tags(flaw: str) -> dict[str, str]:

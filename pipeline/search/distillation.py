@@ -38,7 +38,7 @@ def distil(study: Study, engine: Engine, audience: Audience, best: TrialRow) -> 
             crashpoint("student-trained")
             found |= {"teacher": teacher.number, **close(study, best, outcome, task)}
         store.put_later("distillation", found)
-    pace.reserved_for_student = 0.0
+    pace.reserved_for_again = 0.0
     store.save()
     return found
 

@@ -1,162 +1,174 @@
-"""Is the mean of the winner and a few other trials a better answer than the winner? Validation images decide.
+"""Is the mean of several networks like the winner's a better answer than one? Validation images decide.
 
-The others are added one by one, each the trial of the highest rung with which the mean is best, as long as that makes
-it better (Caruana et al. 2004). What is chosen trains anew in the last training: see `members`.
+The networks differ by their seeds alone: by the weights they begin with and the order of the images. The winner's trial
+left what one says of the validation images; its network is trained once more as its trial was, a twin, and the mean of
+both is compared with one. What answers trains anew in the last training: see `networks`.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.crashpoints import crashpoint
 from pipeline.models.cost import Cost
-from pipeline.records import TrialRow
+from pipeline.records import COMPLETED, FAILED, INFEASIBLE, STOPPED, TIMEOUT, TrialOutcome, TrialRow, TrialTask
 from pipeline.search import validation
+from pipeline.search.checkpoints import drop_files, pulse_path
+from pipeline.search.job import Audience, Engine, train_to_end
 from pipeline.search.pace import Limits, Pace
-from pipeline.search.store import FINAL_TRIAL
+from pipeline.search.store import DIED, DONE, FINAL_TRIAL, TWIN_TRIAL
 from pipeline.search.study import Study
 from pipeline.training.metrics import measure_logits
 
-MAX_MEMBERS = 3
+MAX_NETWORKS = 3
 MIN_PASSES = 20.0  # of each over its images; with fewer, one that trains as long as all do is better (docs/recipe.md)
 
 
-def is_wanted(facts: dict[str, Any]) -> bool:
-    """Tell whether the user asked for an ensemble."""
-    return bool(facts.get("options", {}).get("ensemble"))
+def choose_networks(study: Study, engine: Engine, audience: Audience, best: TrialRow) -> dict[str, Any]:
+    """Return whether several networks like that of the winner `best` answer, and keep that in the study as `ensemble`.
 
+    `num_networks` are how many, `samples` the images that each sees in the last training. `alone` is the objective on
+    the validation images of one, the mean of the winner's trial and its twin, `averaged` that of the mean of both.
+    `is_kept` tells what is done, and if it is not, `reason` why. A last training that goes on keeps what it began with.
 
-def choose_members(study: Study, best: TrialRow, is_picked: bool = False) -> dict[str, Any]:
-    """Return whether images are labelled by the mean of several networks, and keep that in the study as `ensemble`.
-
-    `members` are those, the winner `best` first; `alone` and `averaged` are the objective on the validation images of
-    the winner and of the mean. `is_kept` tells what is done, and if it is not, `reason` why. A last training that goes
-    on keeps what it began with.
+    Raises:
+        StoppedEarly, KeyboardInterrupt: the search is to end; the training of the twin goes on with --resume.
     """
     found: dict[str, Any] = study.store.get("ensemble") or {}
-    if not (study.goes_on(FINAL_TRIAL) and found.get("winner") == best.number):
-        found = {"reason": "a trial that is picked answers alone"} if is_picked else decide(study, best)
-        found |= {"winner": best.number, "is_kept": not found["reason"]}
-        study.store.put("ensemble", found)
+    if found.get("winner") != best.number:
+        found = {}
+    last = study.last_state(FINAL_TRIAL)
+    if found.get("is_kept") and last in (DIED, FAILED, INFEASIBLE, TIMEOUT):
+        found["reason"] = f"the last training of {found['num_networks']} networks ended as {last}"
+    elif not (found and last == STOPPED):
+        found = decide(study, engine, audience, best, found)
+    study.pace.reserved_for_again = 0.0
+    found |= {"winner": best.number, "is_kept": not found["reason"]}
+    study.store.put_later("ensemble", found)
+    study.store.save()
     return found
 
 
-def decide(study: Study, best: TrialRow) -> dict[str, Any]:
-    """Return the members and what they reach together, or the `reason` why the winner answers alone."""
-    limits, pace = study.terms.limits, study.pace
-    scored = [row for row in study.rows.values() if has_logits(study.store.path.parent, row)]
-    others = [row for row in scored if row.number != best.number]
-    if len(others) == len(scored):
-        return {"reason": "the winner has no validation logits of the highest rung"}
-    if not others:
-        return {"reason": "no other trial has finished the highest rung"}
-    broken = [broken_limit(limits, [best, row]) for row in others]
-    if all(broken):
-        return {"reason": f"two networks are beyond the limits: {broken[0]}"}
-    ensembles = grow(study, best, others)
-    alone = ensembles[0][1]
-    if len(ensembles) == 1:
-        return {"alone": alone, "reason": "no mean with another trial is better on the validation images"}
-    for members, averaged in reversed(ensembles[1:]):
-        if (least := fewest_passes(pace, members)) >= MIN_PASSES:
-            return {"alone": alone, "averaged": averaged, "members": describe(study, members), "reason": ""}
-    reason = (
-        f"in the time that is left two networks would see their images {least:.1f} times each; below {MIN_PASSES:g} "
-        "one network that trains as long as both is better"
+def decide(study: Study, engine: Engine, audience: Audience, best: TrialRow, known: dict[str, Any]) -> dict[str, Any]:
+    """Return how many networks answer and what two reach together, or the `reason` why the winner answers alone.
+
+    What is `known` of the twin is not measured again.
+    """
+    names = ("alone", "averaged")
+    values: dict[str, float] = {name: known[name] for name in names if name in known}
+    reason = obstacle(study, best, has_twin=bool(values))
+    if not (reason or values):
+        outcome, task = train_to_end(study, engine, lambda: begin(study, best), audience)
+        crashpoint("twin-trained")
+        values, reason = close(study, best, outcome, task)
+    if not reason and not study.objective.sign * (values["averaged"] - values["alone"]) > 0:
+        reason = "no better on the validation images"
+    study.pace.reserved_for_again = 0.0
+    num_networks = 1 if reason else most_networks(study, best)
+    if num_networks == 1:
+        return {**values, "reason": reason or too_short(study.pace, best)}
+    samples = study.pace.hoped_samples(best, num_networks)
+    return {**values, "reason": "", "num_networks": num_networks, "samples": samples}
+
+
+def obstacle(study: Study, best: TrialRow, has_twin: bool) -> str:
+    """Return why there cannot be several networks, known before a twin is trained; empty if there can."""
+    pace = study.pace
+    if not has_logits(study.store.path.parent, best.number):
+        return "the winner has no validation logits of the highest rung"
+    if broken := broken_limit(study.terms.limits, best, 2):
+        return f"two networks are beyond the limits: {broken}"
+    if num_passes(pace, best, 2) < MIN_PASSES:
+        return too_short(pace, best)
+    needed = pace.training_seconds(best.params, best.samples, best.number) / pace.terms.workforce.final_speedup
+    room = pace.budget.end - pace.elapsed() - pace.reserved - pace.final_seconds(best.params, best.samples, best.number)
+    if not has_twin and needed > room:
+        return f"it takes some {needed:.0f} s to see what it is worth, of which the budget has {max(room, 0.0):.0f} s"
+    return ""
+
+
+def most_networks(study: Study, best: TrialRow) -> int:
+    """Return how many networks like the winner's can train for long, within the limits."""
+    fitting = (
+        number
+        for number in range(MAX_NETWORKS, 1, -1)
+        if not broken_limit(study.terms.limits, best, number) and num_passes(study.pace, best, number) >= MIN_PASSES
     )
-    return {"alone": alone, "averaged": ensembles[1][1], "reason": reason}
+    return next(fitting, 1)
 
 
-def has_logits(folder: Path, row: TrialRow) -> bool:
-    """Tell whether what a trial says of the validation images was kept and can be read."""
-    try:
-        return validation.read(folder, row.number) is not None
-    except validation.DAMAGES:  # no cause to lose a winner
-        return False
-
-
-def grow(study: Study, best: TrialRow, others: list[TrialRow]) -> list[tuple[list[TrialRow], float]]:
-    """Return ensembles, the winner alone first, and the objective of each: every one is better than the one before."""
-    sign = study.objective.sign
-    ensembles = [([best], value_of(study, [best]))]
-    while len(ensembles) < MAX_MEMBERS:
-        members, value = ensembles[-1]
-        wider = [[*members, row] for row in others if row not in members]
-        allowed = [each for each in wider if not broken_limit(study.terms.limits, each)]
-        scored = [(each, value_of(study, each)) for each in allowed]
-        widest = max(scored, key=lambda pair: sign * pair[1], default=(members, value))
-        if sign * (widest[1] - value) <= 0:
-            break
-        ensembles.append(widest)
-    return ensembles
-
-
-def value_of(study: Study, members: Sequence[TrialRow]) -> float:
-    """Return the objective of the mean of what trials said of the validation images."""
-    said = validation.read_mean(study.store.path.parent, [row.number for row in members])
-    assert said is not None  # all have logits
-    return float(getattr(measure_logits(said.logits, said.labels), study.objective.name.removeprefix("val_")))
-
-
-def broken_limit(limits: Limits, members: Sequence[TrialRow]) -> str:
-    """Return which limit networks break together, as text; empty if none."""
-    cost = Cost(sum(row.num_params for row in members), round(1e6 * sum(row.mflops for row in members)), ())
-    broken = limits.broken_by(cost)
-    latency_ms = sum(row.latency_ms or 0.0 for row in members)
+def broken_limit(limits: Limits, best: TrialRow, number: int) -> str:
+    """Return which limit several networks like the winner's break together, as text; empty if none."""
+    broken = limits.broken_by(Cost(number * best.num_params, round(1e6 * number * best.mflops), ()))
+    latency_ms = number * (best.latency_ms or 0.0)
     if not broken and limits.max_latency_ms is not None and latency_ms > limits.max_latency_ms:
         return f"{latency_ms:.2f} ms for one image on one core, more than {limits.max_latency_ms:g}"
     return broken
 
 
-def fewest_passes(pace: Pace, members: Sequence[TrialRow]) -> float:
-    """Return how often the member that sees its images least often sees them; infinite without a time limit."""
+def num_passes(pace: Pace, best: TrialRow, number: int) -> float:
+    """Return how often each of several networks like the winner's would see its images; infinite without a limit."""
     if not pace.budget.is_timed:
         return float("inf")
-    samples = pace.final_samples(members[0], members[1:])
-    return min(share_of_samples(pace, samples, members[0], row) for row in members) / pace.terms.num_final_images
+    return pace.final_samples(best, number) / pace.terms.num_final_images
 
 
-def share_of_samples(pace: Pace, samples: int, best: TrialRow, row: TrialRow) -> int:
-    """Return the images that a member sees where the winner sees `samples`: both stretch their highest rung alike."""
-    return round(samples * pace.rung_samples(row.params, -1) / pace.rung_samples(best.params, -1))
-
-
-def describe(study: Study, members: Sequence[TrialRow]) -> list[dict[str, Any]]:
-    """Return what the last training has to know of each member: images, share of the time, parts of a batch."""
-    pace = study.pace
-    samples = pace.hoped_samples(members[0], members[1:])
-    seconds = [pace.full_final_seconds([row]) for row in members]
-    return [
-        {
-            "trial": row.number,
-            "params": row.params,
-            "num_params": row.num_params,
-            "mflops": row.mflops,
-            "samples": share_of_samples(pace, samples, members[0], row),
-            "share": each / sum(seconds),
-            "num_micro_batches": study.num_micro_batches(row.number),
-        }
-        for row, each in zip(members, seconds, strict=True)
-    ]
-
-
-def members_text(found: dict[str, Any], objective: str) -> str:
-    """Return in words whether images are labelled by the mean of several networks, and why not."""
-    if not found["is_kept"]:
-        values = [
-            f"{name} {found[key]:.4f}" for name, key in ((objective, "alone"), ("mean", "averaged")) if key in found
-        ]
-        return f"not used: {found['reason']}" + (f" ({', '.join(values)})" if values else "")
-    members = found["members"]
-    work = sum(each["mflops"] for each in members) / members[0]["mflops"]
+def too_short(pace: Pace, best: TrialRow) -> str:
+    """Return in words that there is no time for two networks."""
     return (
-        f"each image is labelled by the mean of {named(found)}: {objective} {found['averaged']:.4f}, trial "
-        f"{members[0]['trial']} alone {found['alone']:.4f}; {work:.1f} times the work"
+        f"in the time that is left two networks would see their images {num_passes(pace, best, 2):.1f} times each; "
+        f"below {MIN_PASSES:g} one that trains as long as both is better"
     )
 
 
-def named(found: dict[str, Any]) -> str:
-    """Return who answers: `the winner`, or `trials 3, 7 and 9`."""
-    if not found.get("is_kept"):
-        return "the winner"
-    *first, last = (str(each["trial"]) for each in found["members"])
-    return f"trials {', '.join(first)} and {last}"
+def begin(study: Study, best: TrialRow) -> TrialTask:
+    """Decide on the training of the twin, before it runs, and return its task: as the trial was, with another seed."""
+    pace = study.pace
+    limit = pace.budget.end - pace.elapsed() - pace.reserved - pace.start_seconds
+    return study.begin(
+        TWIN_TRIAL, len(study.budget.rungs) - 1, best.samples, best.params, limit, trial=best.number
+    )  # fmt: skip
+
+
+def close(
+    study: Study, best: TrialRow, outcome: TrialOutcome, task: TrialTask
+) -> tuple[dict[str, float], str]:  # fmt: skip
+    """Decide on the end of the twin's training, and return what one and two reach, or why that is not known."""
+    folder = study.store.path.parent
+    drop_files(task)
+    pulse_path(task.study_path, task.attempt).unlink(missing_ok=True)
+    if outcome.state != COMPLETED:
+        return {}, f"the training of the twin ended as {outcome.state}: {outcome.reason}"
+    study.end_attempt(study.attempt_of(outcome), DONE, outcome)
+    if not has_logits(folder, TWIN_TRIAL):
+        return {}, "the twin has no validation logits"
+    first, second, both = (
+        value_of(folder, numbers, study.objective.name)
+        for numbers in ([best.number], [TWIN_TRIAL], [best.number, TWIN_TRIAL])
+    )
+    return {"alone": (first + second) / 2, "averaged": both}, ""
+
+
+def has_logits(folder: Path, number: int) -> bool:
+    """Tell whether what a trial says of the validation images was kept and can be read."""
+    try:
+        return validation.read(folder, number) is not None
+    except validation.DAMAGES:  # no cause to lose a winner
+        return False
+
+
+def value_of(folder: Path, numbers: list[int], objective: str) -> float:
+    """Return the objective of the mean of what trials said of the validation images."""
+    said = validation.read_mean(folder, numbers)
+    assert said is not None  # all have logits
+    return float(getattr(measure_logits(said.logits, said.labels), objective.removeprefix("val_")))
+
+
+def ensemble_text(found: dict[str, Any], objective: str) -> str:
+    """Return in words whether images are labelled by the mean of several networks, and why not."""
+    values = f"{objective} of two {found['averaged']:.4f}, of one {found['alone']:.4f}" if "averaged" in found else ""
+    if not found["is_kept"]:
+        return f"not used: {found['reason']}" + (f" ({values})" if values else "")
+    number = found["num_networks"]
+    return (
+        f"each image is labelled by the mean of {number} networks like the winner's: {values}; {number} times the work"
+    )

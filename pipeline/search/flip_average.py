@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipeline.models.cost import measure
-from pipeline.records import ImageSpec, Objective, TrialTask
+from pipeline.records import ImageSpec, Objective, TrialTask, num_networks
 from pipeline.search import validation
 from pipeline.space import Builder
 from pipeline.training.metrics import measure_logits
@@ -58,14 +58,9 @@ def broken_limit(task: TrialTask, facts: dict[str, Any], model: Any) -> str:
 
 
 def work(task: TrialTask, facts: dict[str, Any]) -> int:
-    """Return the FLOPs in which the winner, or all members of an ensemble, look at one image once."""
-    shape, builder, ensemble = (
-        ImageSpec(**facts["image"]).shape,
-        Builder.of(facts["space"]),
-        facts.get("ensemble") or {},
-    )
-    networks = [each["params"] for each in ensemble["members"]] if ensemble.get("is_kept") else [task.params]
-    return sum(measure(params, shape, len(facts["classes"]), builder).flops for params in networks)
+    """Return the FLOPs in which the winner's network, or all of an ensemble, look at one image once."""
+    shape, builder = ImageSpec(**facts["image"]).shape, Builder.of(facts["space"])
+    return num_networks(facts) * measure(task.params, shape, len(facts["classes"]), builder).flops
 
 
 def average_text(average: dict[str, Any], objective: str) -> str:

@@ -22,6 +22,7 @@ from pipeline.records import (
     TrialOutcome,
     TrialRow,
     TrialTask,
+    num_networks,
 )
 from pipeline.search.checkpoints import FREE_FLOOR_MB, MODEL, NEW_MODEL, drop_files, pulse_path
 from pipeline.search.health import CURES, Health, check_stop_file
@@ -179,20 +180,20 @@ def finish(study: Study, engine: Engine, audience: Audience, picked: TrialRow | 
 def begin_final(study: Study, best: TrialRow) -> TrialTask:
     """Decide on the winner's last training, on train + validation, and return its task.
 
-    It sees the images of all members where there is an ensemble. One that was stopped goes on as it began.
+    It sees the images of all networks where several answer. One that was stopped goes on as it began.
     """
     store, pace = study.store, study.pace
     lesson, ensemble = (store.get(name) or {} for name in ("distillation", "ensemble"))
     is_taught = lesson.get("is_kept") and lesson["student"] == best.number
     store.put_later("winner", STUDENT_TRIAL if is_taught else best.number)  # whose validation logits are wanted
-    members = ensemble["members"] if ensemble.get("is_kept") and ensemble["winner"] == best.number else []
-    if members:
-        samples = sum(each["samples"] for each in members)
-    elif study.goes_on(FINAL_TRIAL) and study.budget.is_timed:
+    number = num_networks({"ensemble": ensemble}) if ensemble.get("winner") == best.number else 1
+    if number > 1:
+        samples = number * ensemble["samples"]
+    elif study.last_state(FINAL_TRIAL) == STOPPED and study.budget.is_timed:
         samples = study.attempts[FINAL_TRIAL][-1].samples
     else:
         samples = pace.hoped_samples(best)
-    limits = pace.final_limits([best, *(study.rows[each["trial"]] for each in members[1:])])
+    limits = pace.final_limits(best, number)
     return study.begin(FINAL_TRIAL, best.rung, samples, best.params, *limits, trial=best.number)
 
 
@@ -309,20 +310,10 @@ def write_model_facts(study: Study, best: TrialRow, epochs: int, found: dict[str
     write_bundle(store.path.parent / NEW_MODEL, facts)
 
 
-def networks_of(best: TrialRow, found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return configuration and cost of each network that answers: the winner, or the members of an ensemble."""
-    if found.get("ensemble", {}).get("is_kept"):
-        return list(found["ensemble"]["members"])
-    return [{"params": best.params, "num_params": best.num_params, "mflops": best.mflops}]
-
-
 def cost_of(best: TrialRow, found: dict[str, Any]) -> dict[str, Any]:
     """Return weights and work of all networks that answer; they look twice at an image where flips are averaged."""
-    networks, num_views = networks_of(best, found), 2 if found.get("flip_average", {}).get("is_kept") else 1
-    return {
-        "num_params": sum(each["num_params"] for each in networks),
-        "mflops": round(num_views * sum(each["mflops"] for each in networks), 3),
-    }
+    number, num_views = num_networks(found), 2 if found.get("flip_average", {}).get("is_kept") else 1
+    return {"num_params": number * best.num_params, "mflops": round(number * num_views * best.mflops, 3)}
 
 
 def final_score(best: TrialRow, found: dict[str, Any]) -> float | None:

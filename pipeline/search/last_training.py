@@ -14,9 +14,8 @@ from pipeline.files import replacing
 from pipeline.models.predict import predict_logits
 from pipeline.pulse import going_on
 from pipeline.records import TrialTask
-from pipeline.search import ensemble, flip_average
+from pipeline.search import flip_average, networks
 from pipeline.search.checkpoints import NEW_MODEL, baseline_logits, pulse_path
-from pipeline.search.members import train_members
 from pipeline.search.rungs import labelled, reporter, stored_dataset, train_watched
 from pipeline.search.store import STUDENT_TRIAL, StudyStore
 from pipeline.search.teacher import is_wanted
@@ -40,8 +39,8 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
         images, test = dataset.split("train", "val"), dataset.split("test")
         is_taught = facts["winner"] == STUDENT_TRIAL
         training = taught(task, facts, dataset, images) if is_taught else labelled(images)
-        members, facts["ensemble"] = train_members(task, facts, training, reporter(store, task))
-        network = answering([member.model for member in members])
+        trained, facts["ensemble"] = networks.train_networks(task, facts, training, reporter(store, task))
+        network = answering([each.model for each in trained])
         facts["flip_average"] = average = flip_average.choose(task, facts, network)
         target = Path(task.study_path) / NEW_MODEL / "model.keras"
         saved = saved_model(network, average["is_kept"], target)
@@ -53,13 +52,13 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
         np.save(target.parent / "test_logits.npy", logits)
         slices = {name: (values, codes[test.images.rows]) for name, (values, codes) in dataset.slices().items()}
         found = judge_winner(task.study_path, facts, logits, test.labels, is_clean, training.labels, slices)
-        found["epochs"] = members[0].epochs  # fewer than planned if the time was over
-        found |= {"planned_epochs": members[0].num_planned, "robustness": robustness}
+        found["epochs"] = trained[0].epochs  # fewer than planned if the time was over
+        found |= {"planned_epochs": trained[0].num_planned, "robustness": robustness}
         if averages_flips(facts):
             found["flip_average"] = average
         if is_wanted(facts):
             found["distillation"] = facts["distillation"]
-        if ensemble.is_wanted(facts):
+        if networks.is_wanted(facts):
             found["ensemble"] = facts["ensemble"]
         default_ms, one_core_ms = measure_latency(saved)
         found["latency"] = {"default_ms": default_ms, "one_core_ms": one_core_ms}
@@ -68,11 +67,11 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
     return found["test"]["accuracy"], {**found, "versions": versions()}
 
 
-def answering(networks: list[Any]) -> Any:
-    """Return the network that labels images: the winner, or the mean of several."""
+def answering(models: list[Any]) -> Any:
+    """Return the model that labels images: the winner's network, or the mean of several."""
     from pipeline.models.build import averaged
 
-    return networks[0] if len(networks) == 1 else averaged(networks)
+    return models[0] if len(models) == 1 else averaged(models)
 
 
 def saved_model(model: Any, is_flip_averaged: bool, target: Path) -> Any:

@@ -1,7 +1,7 @@
 """What fits into the time that is left: how long trainings take on this machine, measured or estimated."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -108,8 +108,8 @@ class Terms:
 class Pace:
     """Seconds of trainings, past and to come. `probed` corrects the estimates until trials were measured.
 
-    `reserved` are the seconds that are kept for the default network, until it is trained, `reserved_for_student` those
-    for the winner's network to learn from a better trial, until that is done.
+    `reserved` are the seconds that are kept for the default network, until it is trained, `reserved_for_again` those
+    in which the winner's network trains once more on train alone, until that is done.
     """
 
     terms: Terms
@@ -119,22 +119,17 @@ class Pace:
     measured: dict[int, float] = field(default_factory=dict)  # seconds for one image, by trial
     ratios: list[tuple[float, float]] = field(default_factory=list)  # estimated and measured seconds
     reserved: float = 0.0
-    reserved_for_student: float = 0.0
+    reserved_for_again: float = 0.0
 
     @property
     def kept(self) -> float:
         """The seconds that trials and the winner's last training must leave."""
-        return self.reserved + self.reserved_for_student
+        return self.reserved + self.reserved_for_again
 
     @property
     def start_seconds(self) -> float:
         """The seconds in which a network is built and compiled, each time that it is trained."""
         return self.terms.workforce.start_seconds
-
-    @property
-    def restart_seconds(self) -> float:
-        """The seconds in which a fresh process with all cores begins the last training."""
-        return RESTART_SECONDS * (self.terms.workforce.num_workers > 1)
 
     def rung_samples(self, params: Mapping[str, Any], rung: int) -> int:
         """Return the images that a configuration sees in a rung: under a time limit, slow networks see fewer.
@@ -188,7 +183,7 @@ class Pace:
         workforce = self.terms.workforce
         images = min(self.terms.num_final_images / self.terms.num_images, FINAL_IMAGES)
         training = self.training_seconds(params, round(samples * images), number) / workforce.final_speedup
-        return training + self.test_seconds(params, number) + self.restart_seconds
+        return training + self.test_seconds(params, number) + RESTART_SECONDS * (workforce.num_workers > 1)
 
     def test_seconds(self, params: Mapping[str, Any], number: int | None = None) -> float:
         """Return the seconds of the winner's test, with all cores; a forward pass is all there is to it."""
@@ -202,31 +197,25 @@ class Pace:
         alone = self.training_seconds(row.params, round(row.samples * images), row.number) - self.start_seconds
         return alone * (1 - 1 / self.terms.workforce.final_speedup)
 
-    def final_samples(self, row: TrialRow, beside: Sequence[TrialRow] = ()) -> int:
-        """Return the images that the winner sees in its last training, in the time that is left.
+    def final_samples(self, row: TrialRow, num_networks: int = 1) -> int:
+        """Return the images that the winner's network sees in its last training, in the time that is left.
 
-        The networks `beside` it share that time, and stretch their highest rung as much as it does. Without a time
-        limit it takes as many passes as the highest rung.
+        Several like it share that time. Without a time limit it takes as many passes as the highest rung.
         """
         most = self.most_final_samples(row)
         if not self.budget.is_timed:
             return round(most)
         full = self.rung_samples(row.params, -1)
-        start = sum(self.start_seconds + self.test_seconds(each.params, each.number) for each in (row, *beside))
-        available = PLANNED_PART * (self.budget.end - self.elapsed() - self.kept - start)
-        needed = self.full_final_seconds((row, *beside)) - start
+        start = self.start_seconds + self.test_seconds(row.params, row.number)
+        available = PLANNED_PART * (self.budget.end - self.elapsed() - self.kept - num_networks * start)
+        needed = num_networks * (self.final_seconds(row.params, full, row.number) - start)
         least = MIN_SHRINK * min(row.samples, full) / full
         stretch = min(max(available / max(needed, 1e-6), least), MAX_STRETCH)
         return max(1, round(most * stretch / MAX_STRETCH))
 
-    def full_final_seconds(self, rows: Sequence[TrialRow]) -> float:
-        """Return the seconds of last trainings, one after the other, of as many passes as the highest rung."""
-        alone = [self.final_seconds(each.params, self.rung_samples(each.params, -1), each.number) for each in rows]
-        return sum(alone) - self.restart_seconds * (len(alone) - 1)
-
-    def hoped_samples(self, row: TrialRow, beside: Sequence[TrialRow] = ()) -> int:
+    def hoped_samples(self, row: TrialRow, num_networks: int = 1) -> int:
         """Return the images that the winner's last training begins with, which is shortened once its speed is known."""
-        samples = self.final_samples(row, beside)
+        samples = self.final_samples(row, num_networks)
         is_long = samples >= MIN_HOPED_EPOCHS * self.terms.num_final_images
         if not (self.budget.is_timed and is_long):
             return samples
@@ -244,14 +233,14 @@ class Pace:
         available = PLANNED_PART * (self.budget.end - self.elapsed() - self.kept)
         return self.final_seconds(row.params, row.samples, row.number) <= available
 
-    def final_limits(self, rows: Sequence[TrialRow]) -> tuple[float, float]:
-        """Return the seconds after which a last training of these networks is cut off, and those in which it is to end.
+    def final_limits(self, row: TrialRow, num_networks: int = 1) -> tuple[float, float]:
+        """Return the seconds after which the winner's last training is cut off, and those in which it is to end.
 
         Both are infinite without a time limit.
         """
         if not self.budget.is_timed:
             return math.inf, math.inf
-        test = sum(self.test_seconds(row.params, row.number) for row in rows)
+        test = num_networks * self.test_seconds(row.params, row.number)
         left = max(self.budget.end - self.elapsed() - test, self.start_seconds)
         return left + LATE_SECONDS + LATE_PART * self.budget.total, left
 

@@ -299,6 +299,7 @@ def make_study(store: StudyStore, request: Request, pace: Pace) -> Study:
     study = Study(store, make_oracle, request.objective, pace)
     study.recover()
     pace.reserved = 0.0 if is_trained(store) else pace.budget.baseline_seconds
-    pace.reserved_for_student = 0.0 if store.get("distillation") else pace.budget.student_seconds
+    is_decided = store.get("distillation") or store.get("ensemble")
+    pace.reserved_for_again = 0.0 if is_decided else pace.budget.again_seconds
     sweep(store.path.parent, list(study.waiting))
     return study

@@ -21,6 +21,7 @@ from pipeline.records import (
     TIMEOUT,
     Objective,
     TrialRow,
+    num_networks,
 )
 from pipeline.search.budget import DEFAULT_BUDGET
 from pipeline.search.checkpoints import pulse_path
@@ -31,6 +32,7 @@ from pipeline.search.store import (
     FINAL_TRIAL,
     STARTED,
     STUDENT_TRIAL,
+    TWIN_TRIAL,
     Attempt,
     StudyStore,
     is_alive,
@@ -47,9 +49,9 @@ class RunningTrial:
     """How far a training is: `batch` batches of epoch `epoch` (from 1; 0 before the first step) of `num_epochs`.
 
     `trial` is None for the winner's last training, for that of the default network beside it, and for that in which
-    the winner's network learns from a better trial. `members` are the trials of an ensemble, whose networks the last
-    training trains one after the other. `seconds_since_step` is None before the first step, and on another machine than
-    the one that trains.
+    the winner's network learns from a better trial, or trains once more as a twin. `num_networks` are trained one after
+    the other in the last training. `seconds_since_step` is None before the first step, and on another machine than the
+    one that trains.
     """
 
     trial: int | None
@@ -62,7 +64,8 @@ class RunningTrial:
     seconds_since_step: float | None
     is_baseline: bool = False
     is_student: bool = False
-    members: tuple[int, ...] = ()
+    is_twin: bool = False
+    num_networks: int = 1
 
 
 @dataclass(frozen=True)
@@ -159,20 +162,20 @@ class Watch:
     def place(self, attempt: Attempt, is_here: bool) -> RunningTrial:
         """Return how far a training is, by its pulse."""
         number = None if attempt.number < 0 else attempt.number
-        members = self.members() if attempt.number == FINAL_TRIAL else ()
-        roles = attempt.number == BASELINE_TRIAL, attempt.number == STUDENT_TRIAL, members
+        roles: dict[str, Any] = {
+            "is_baseline": attempt.number == BASELINE_TRIAL,
+            "is_student": attempt.number == STUDENT_TRIAL,
+            "is_twin": attempt.number == TWIN_TRIAL,
+        }
+        if attempt.number == FINAL_TRIAL:
+            roles["num_networks"] = num_networks({"ensemble": self.store.get("ensemble")})
         pulse = read_pulse(pulse_path(self.store.path.parent, attempt.id))
         if pulse is None or pulse.batch == 0:
-            return RunningTrial(number, attempt.rung, 0, attempt.epochs, 0, 0, 0.0, None, *roles)
+            return RunningTrial(number, attempt.rung, 0, attempt.epochs, 0, 0, 0.0, None, **roles)
         fraction = (pulse.epoch - 1 + pulse.batch / pulse.num_batches) / pulse.num_epochs
         since = round(max(time.monotonic() - pulse.beat, 0.0), 1) if is_here else None
         place = (pulse.epoch, pulse.num_epochs, pulse.batch, pulse.num_batches)
-        return RunningTrial(number, attempt.rung, *place, round(min(fraction, 1.0), 4), since, *roles)
-
-    def members(self) -> tuple[int, ...]:
-        """Return the trials that are to answer together; none where the winner answers alone."""
-        ensemble = self.store.get("ensemble") or {}
-        return tuple(each["trial"] for each in ensemble["members"]) if ensemble.get("is_kept") else ()
+        return RunningTrial(number, attempt.rung, *place, round(min(fraction, 1.0), 4), since, **roles)
 
     def commonest_failure(self) -> Failure | None:
         """Return why most of the trials failed that did."""

@@ -50,6 +50,9 @@ BASELINE_TRIAL = -3
 STUDENT_TRIAL = -4
 """That of the winner's network while it learns from a better trial: see `distillation`."""
 
+TWIN_TRIAL = -5
+"""That of the winner's network while it trains once more, with another seed: see `ensemble`."""
+
 LAST_TRAININGS = (FINAL_TRIAL, BASELINE_TRIAL)
 """Those that train on train + validation."""
 

@@ -269,9 +269,10 @@ class Study:
         """Return into how many parts the batches of a trial are cut: one that ran out of memory needs less of it."""
         return MICRO_BATCHES if self.count(number, RETRIED) else 1
 
-    def goes_on(self, number: int) -> bool:
-        """Tell whether the last attempt of a training was stopped, so that the next one goes on from its checkpoint."""
-        return any(attempt.state == STOPPED for attempt in self.attempts.get(number, [])[-1:])
+    def last_state(self, number: int) -> str | None:
+        """Return the state of a training's last attempt; after STOPPED the next one goes on from its checkpoint."""
+        attempts = self.attempts.get(number)
+        return attempts[-1].state if attempts else None
 
     def tell(self, outcome: TrialOutcome) -> TrialTask:
         """Decide what becomes of a trial after an outcome, and return the task that ended.

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from pipeline.files import replacing
 from pipeline.pulse import going_on
-from pipeline.records import TrialTask
+from pipeline.records import TrialTask, num_networks
 from pipeline.search.checkpoints import LOGITS, pulse_path
+from pipeline.search.store import TWIN_TRIAL
 from pipeline.targets import Labels, losses
 from pipeline.training.calibration import NUM_BINS, Temperature, calibration_error, choose_temperature
 from pipeline.training.certainty import measure_with_intervals
@@ -90,9 +91,8 @@ def read(study_path: str | Path, number: int) -> Predictions | None:
 
 
 def judged_trials(facts: dict[str, Any]) -> list[int]:
-    """Return the trials by whose mean logits the winner is judged on the validation images: one, or an ensemble's."""
-    ensemble = facts.get("ensemble") or {}
-    return [each["trial"] for each in ensemble["members"]] if ensemble.get("is_kept") else [facts["winner"]]
+    """Return the trials by whose mean logits the winner is judged on the validation images: it, and its twin if any."""
+    return [facts["winner"], TWIN_TRIAL] if num_networks(facts) > 1 else [facts["winner"]]
 
 
 def read_mean(study_path: str | Path, numbers: Sequence[int]) -> Predictions | None:
@@ -119,7 +119,7 @@ def judge_validation(
 ) -> tuple[dict[str, Any], Temperature]:
     """Return value and 95 % interval of the objective on the validation images, and the temperature for it.
 
-    Judged is the mean of the logits of some trials: of one, or of the members of an ensemble.
+    Judged is the mean of the logits of some trials: of one, or of it and its twin.
 
     The interval says nothing of the luck by which the best of many trials was chosen on these very images, by its
     logits alone; the temperature is for the logits that the winner gives. Without logits there is no interval, and the

@@ -197,7 +197,6 @@ def test_the_champion_labels_files_as_the_folders_say(searched):
 
 def test_the_model_loads_with_plain_mlflow_and_keras(searched):
     import mlflow
-    import numpy as np
 
     folder, facts, _ = searched
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
@@ -339,42 +338,36 @@ def test_flip_averaging_is_decided_by_validation_and_is_in_the_model_that_is_sav
     assert scored.returncode == 0, scored.stderr
 
 
-def write_noise(folder):
-    """Write photos that no network can tell apart: each is wrong in its own way, and the mean of several less so."""
-    from PIL import Image
-
-    write_photos(folder, count=60)
-    for number, path in enumerate(sorted((folder / "photos").rglob("*.png"))):
-        pixels = np.random.default_rng(number).integers(0, 256, (12, 10), dtype=np.uint8)
-        Image.fromarray(pixels).save(path)
-
-
 def test_the_mean_of_several_networks_answers_if_validation_says_so(tmp_path):
     from mlflow import MlflowClient
 
     from pipeline.bundle import load_model, read_bundle
+    from pipeline.search.store import TWIN_TRIAL, StudyStore
 
-    write_noise(tmp_path)
-    wanted = ("--ensemble", "--objective", "val_loss", "--trials", "3", "--oracle", "random")
+    write_photos(tmp_path)
+    wanted = ("--ensemble", "--objective", "val_loss", "--trials", "1")  # of which a mean is never worse
     done = pipeline(tmp_path, "search", "photos", *OPTIONS, *wanted)
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     found, winner = facts["ensemble"], facts["winner"]
     assert found["is_kept"], found
     assert found["averaged"] < found["alone"]
-    assert winner["val_loss"] == found["averaged"]
-    assert found["members"][0]["trial"] == found["winner"] == winner["trial"]
-    trials = [each["trial"] for each in found["members"]]
-    assert "is the mean of several networks better?" in done.stderr
-    assert f"by the mean of trials {', '.join(map(str, trials[:-1]))} and {trials[-1]}: val_loss" in done.stderr
-    bundle = read_bundle(tmp_path / "mlruns/studies/photos-1/model")
-    model = load_model(bundle)
-    assert (bundle.facts["ensemble"], bundle.facts["num_params"]) == (found, model.count_params())
-    assert winner["num_params"] == sum(each["num_params"] for each in found["members"]) < winner["dense_params"]
-    assert winner["mflops"] == pytest.approx(sum(each["mflops"] for each in found["members"]))
+    assert (winner["val_loss"], found["winner"], found["num_networks"]) == (found["averaged"], winner["trial"], 3)
+    assert len(set(found["epochs"])) == 1 < winner["epochs"]
+    assert "is the mean of several networks like the winner's better than one?" in done.stderr
+    assert "by the mean of 3 networks like the winner's: val_loss of two" in done.stderr
+    study = tmp_path / "mlruns/studies/photos-1"
+    bundle = read_bundle(study / "model")
+    assert (bundle.facts["ensemble"], bundle.facts["num_params"]) == (found, winner["num_params"])
+    store = StudyStore(study / "study.db")
+    (row,), (twin,) = store.trials(), store.attempts(TWIN_TRIAL)
+    store.close()
+    assert found["alone"] == pytest.approx((row.score + twin.score) / 2, rel=0.01)
+    assert winner["num_params"] == 3 * row.num_params == load_model(bundle).count_params()
+    assert winner["mflops"] == pytest.approx(3 * row.mflops)
     name, version = facts["model_uri"].removeprefix("models:/").split("/")
     tags = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_model_version(name, version).tags
-    assert tags["pipeline.mean_of_trials"] == ", ".join(map(str, trials))
+    assert tags["pipeline.num_networks"] == "3"
 
 
 @pytest.fixture

@@ -45,18 +45,16 @@ def test_the_front_is_shown_with_the_unit_of_its_cost(capsys):
         assert line.split(maxsplit=1)[1] == f"trial 1: 0.9000 at {texts[0]}; trial 2: 0.9500 at {texts[1]}"
 
 
-def test_an_ensemble_is_named_by_its_trials(capsys):
-    members = [{"trial": number, "mflops": 1.0} for number in (3, 7)]
-    found = {"is_kept": True, "reason": "", "alone": 0.8, "averaged": 0.9, "members": members}
+def test_an_ensemble_is_said_to_be_one(capsys):
+    found = {"is_kept": True, "reason": "", "alone": 0.8, "averaged": 0.9, "num_networks": 3}
     lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in printed(capsys, ensemble=found).splitlines()}
     assert lines["ensemble"].startswith(
-        "each image is labelled by the mean of trials 3 and 7: val_accuracy 0.9000, trial 3"
+        "each image is labelled by the mean of 3 networks like the winner's: val_accuracy"
     )
-    assert lines["winner"].startswith("trials 3 and 7: val_accuracy 0.9000, 100 params")
-    assert lines["network"] == "depth 2 (trial 3; the others are in model.json)"
-    lines = printed(capsys, ensemble={"is_kept": False, "reason": "no other trial"})
-    assert "not used: no other trial" in lines
-    assert "trial 3: val_accuracy" in lines
+    assert lines["winner"].startswith("trial 3, 3 networks: val_accuracy 0.9000, 100 params")
+    alone = printed(capsys, ensemble={"is_kept": False, "reason": "the twin has no validation logits"})
+    assert "not used: the twin has no validation logits" in alone
+    assert "trial 3: val_accuracy" in alone
 
 
 def test_a_result_of_before_is_printed_without_what_it_does_not_have(capsys):

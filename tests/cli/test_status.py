@@ -36,7 +36,8 @@ def test_json_is_the_documented_contract(workspace):
         "trial": 5, "rung": 0, "epoch": 2, "num_epochs": 3, "batch": 5, "num_batches": 10, "fraction": 0.5,
         "is_baseline": False,
         "is_student": False,
-        "members": [],
+        "is_twin": False,
+        "num_networks": 1,
     }  # fmt: skip
     assert facts["best"] == {
         "trial": 0, "score": 0.75, "objective": "val_accuracy", "params": {"depth": 2, "learning_rate": 0.01},

@@ -146,7 +146,7 @@ def test_the_last_training_stretches_and_shrinks_with_the_time_that_is_left(tmp_
 def test_without_a_time_limit_the_winner_sees_as_many_passes_as_before(tmp_path):
     study = make_study(tmp_path)
     assert study.pace.final_samples(finalist(study)) == 9000 * NUM_FINAL_IMAGES // NUM_IMAGES
-    assert study.pace.final_limits([first_row(study)]) == (math.inf, math.inf)
+    assert study.pace.final_limits(first_row(study)) == (math.inf, math.inf)
 
 
 def test_the_winner_begins_with_more_than_is_sure_to_fit_unless_it_is_short_or_has_time_for_all(tmp_path):
@@ -170,7 +170,7 @@ def test_time_is_kept_for_a_test_of_many_images(tmp_path):
     seconds = 100.0
     assert study.pace.test_seconds(row.params, row.number) == pytest.approx(seconds)
     clock.now = study.budget.end - 150.0
-    assert study.pace.final_limits([row])[1] == pytest.approx(150.0 - seconds)
+    assert study.pace.final_limits(row)[1] == pytest.approx(150.0 - seconds)
     expected = PLANNED_PART * (150.0 - SECONDS_PER_TRIAL - seconds) / 11.25 * 11_250
     assert study.pace.final_samples(row) == pytest.approx(min(expected, MAX_STRETCH * 11_250), rel=1e-3)
     assert study.pace.time_left(row) == pytest.approx(150.0 - SECONDS_PER_TRIAL - FINAL_STRETCH * 11.25 - seconds)

@@ -7,20 +7,32 @@ import numpy as np
 import pytest
 
 from pipeline.cli.search_plan import check_ensemble
-from pipeline.cli.sync_job import member_tags
+from pipeline.cli.sync_job import ensemble_tags
 from pipeline.errors import InvalidUsage, TrialFailed
-from pipeline.records import COMPLETED, FAILED, INFEASIBLE, STOPPED, EpochRow, Objective, TrialOutcome, TrialRow, TrialTask
-from pipeline.search import flip_average, members, validation
-from pipeline.search.budget import ENSEMBLE_STRETCH, FINAL_IMAGES, RESTART_SECONDS, Budget, Workforce, plan_budget
-from pipeline.search.ensemble import choose_members, members_text, named
+from pipeline.records import (
+    COMPLETED,
+    CRASHED,
+    FAILED,
+    INFEASIBLE,
+    STOPPED,
+    EpochRow,
+    Objective,
+    TrialOutcome,
+    TrialRow,
+    TrialTask,
+)
+from pipeline.search import flip_average, networks, validation
+from pipeline.search.budget import ENSEMBLE_STRETCH, Budget, Workforce, plan_budget
+from pipeline.search.checkpoints import checkpoint_path
+from pipeline.search.ensemble import choose_networks, ensemble_text
 from pipeline.search.job import begin_final, cost_of, final_score
 from pipeline.search.pace import HOPE, MAX_STRETCH, PLANNED_PART, Limits
-from pipeline.search.store import DIED, DONE
+from pipeline.search.store import DIED, DONE, FINAL_TRIAL, TWIN_TRIAL
 from pipeline.search.validation import Predictions, judge_validation, judged_trials, read_mean
-from tests.search.stubs import Clock, make_study, make_terms, unlimited
+from tests.search.stubs import Clock, InstantEngine, Silence, make_study, make_terms, unlimited
 
 LABELS = (np.arange(60) % 2).astype(np.int32)
-ROWS = {"first": slice(0, 30), "middle": slice(20, 50), "last": slice(50, 60), "none": slice(0, 0), "all": slice(0, 60)}
+ROWS = {"first": slice(0, 30), "middle": slice(20, 50), "none": slice(0, 0), "all": slice(0, 60)}
 RUNGS = (3000, 9000, 27_000)  # 27 passes over the images of the stub
 
 
@@ -36,76 +48,104 @@ def keep(folder, number, logits, averaged=None):
     validation.keep(task, [Predictions(logits, LABELS, averaged)])
 
 
-def searched(folder, *rights, objective="val_accuracy", budget=None, clock=None, **terms):
-    """Return a study whose trials are right in some of the validation images, and the first of them, the winner."""
+def searched(folder, objective="val_accuracy", budget=None, clock=None, **terms):
+    """Return a study and its winner, a network that is right in half of the validation images."""
     study = make_study(folder, budget or unlimited(), make_terms(**terms), clock, objective=Objective(objective))
-    for number, name in enumerate(rights):
-        row = TrialRow(number, COMPLETED, 0.5, study.terms.typical, 1000, 2.0, 30.0, "", 27, 27, 2, RUNGS[-1], 1.5)
-        study.rows[number] = row
-        study.pace.measured[number] = 0.001
-        keep(folder, number, right_in(name))
-    return study, study.rows[0]
+    best = TrialRow(0, COMPLETED, 0.5, study.terms.typical, 1000, 2.0, 30.0, "", 27, 27, 2, RUNGS[-1], 1.5)
+    study.rows[0] = best
+    study.pace.measured[0] = 0.001
+    keep(folder, 0, right_in("first"))
+    return study, best
 
 
-def trials_of(found) -> list[int]:
-    return [each["trial"] for each in found["members"]]
+def twin(says="middle", tasks=None, **changes):
+    """Return an engine that trains a twin, which is right in some of the images."""
+
+    def train(task):
+        if tasks is not None:
+            tasks.append(task)
+        if says:
+            keep(task.study_path, task.number, right_in(says))
+        values = {"state": COMPLETED, "score": 0.5, "seconds": 2.0, **changes}
+        return TrialOutcome(task.attempt, task.number, task.rung, **values)
+
+    return InstantEngine(train)
+
+
+def choose(study, best, engine=None):
+    return choose_networks(study, engine or twin(), Silence(), best)
 
 
 # ---- who answers ----------------------------------------------------------------------------------------------------
 
 
-def test_those_are_added_with_which_the_mean_is_best_as_long_as_it_becomes_better(tmp_path):
-    study, best = searched(tmp_path, "first", "none", "last", "middle", "first")
-    found = choose_members(study, best)
-    assert (trials_of(found), found["winner"], found["is_kept"], found["reason"]) == ([0, 3, 2], 0, True, "")
-    assert (found["alone"], found["averaged"]) == (0.5, 1.0)
+def test_three_answer_where_the_mean_of_the_winner_and_its_twin_is_better_than_one(tmp_path):
+    study, best = searched(tmp_path)
+    tasks = []
+    found = choose(study, best, twin("middle", tasks))
+    assert found == {
+        "winner": 0, "alone": 0.5, "averaged": pytest.approx(50 / 60), "is_kept": True, "reason": "",
+        "num_networks": 3, "samples": 11_250,
+    }  # fmt: skip
     assert study.store.get("ensemble") == found
-    assert members_text(found, "val_accuracy") == (
-        "each image is labelled by the mean of trials 0, 3 and 2: val_accuracy 1.0000, trial 0 alone 0.5000; "
-        "3.0 times the work"
+    (task,) = tasks
+    assert (task.number, task.samples, task.params, task.rung) == (TWIN_TRIAL, 27_000, best.params, 2)
+    assert (task.is_final, checkpoint_path(task).name) == (False, "twin.npz")
+    assert [each.state for each in study.store.attempts(TWIN_TRIAL)] == [DONE]
+    assert ensemble_text(found, "val_accuracy") == (
+        "each image is labelled by the mean of 3 networks like the winner's: val_accuracy of two 0.8333, of one "
+        "0.5000; 3 times the work"
     )
-    assert final_score(best, {"ensemble": found}) == 1.0
+    assert final_score(best, {"ensemble": found}) == pytest.approx(50 / 60)
     assert cost_of(best, {"ensemble": found, "flip_average": {"is_kept": True}}) == {"num_params": 3000, "mflops": 12.0}
-    assert member_tags(found) == {"pipeline.mean_of_trials": "0, 3, 2"}
+    assert ensemble_tags({"ensemble": found}) == {"pipeline.num_networks": "3"}
+    assert begin_final(study, best).samples == 3 * 11_250
 
 
-def test_two_are_enough_where_a_third_makes_it_no_better(tmp_path):
-    study, best = searched(tmp_path, "first", "middle", "none", "first")
-    found = choose_members(study, best)
-    assert (trials_of(found), found["averaged"], named(found)) == ([0, 1], pytest.approx(50 / 60), "trials 0 and 1")
+def test_one_is_the_mean_of_the_winner_and_its_twin(tmp_path):
+    study, best = searched(tmp_path)
+    found = choose(study, best, twin("all"))
+    assert (found["alone"], found["averaged"], found["is_kept"]) == (0.75, 1.0, True)
 
 
-def test_a_smaller_loss_is_better(tmp_path):
-    study, best = searched(tmp_path, "first", "none", "all", objective="val_loss")
-    found = choose_members(study, best)
-    assert trials_of(found) == [0, 2]
-    assert found["averaged"] < found["alone"]
-
-
-@pytest.mark.parametrize(
-    ("rights", "reason"),
-    [
-        (["first"], "no other trial has finished the highest rung"),
-        (["first", "first", "none"], "no mean with another trial is better on the validation images"),
-    ],
-)
-def test_the_winner_answers_alone_where_nothing_is_better(tmp_path, rights, reason):
-    study, best = searched(tmp_path, *rights)
-    found = choose_members(study, best)
-    assert (found["is_kept"], found["reason"]) == (False, reason)
-    assert members_text(found, "val_accuracy").startswith(f"not used: {reason}")
-    assert named(found) == "the winner"
-    assert (final_score(best, {"ensemble": found}), member_tags(found)) == (0.5, {})
+@pytest.mark.parametrize("objective", ["val_accuracy", "val_loss"])
+def test_the_winner_answers_alone_where_the_mean_is_no_better(tmp_path, objective):
+    study, best = searched(tmp_path, objective)
+    found = choose(study, best, twin("first"))
+    assert (found["is_kept"], found["reason"]) == (False, "no better on the validation images")
+    assert ensemble_text(found, objective).startswith(
+        f"not used: no better on the validation images ({objective} of two"
+    )
+    assert (final_score(best, {"ensemble": found}), ensemble_tags({"ensemble": found})) == (0.5, {})
     assert cost_of(best, {"ensemble": found}) == {"num_params": 1000, "mflops": 2.0}
+    study, best = searched(tmp_path / "another", objective)
+    assert choose(study, best, twin("all"))["is_kept"]
 
 
-def test_only_trials_whose_logits_can_be_read_take_part(tmp_path):
-    study, best = searched(tmp_path, "first", "middle", "last")
-    validation.logits_path(tmp_path, 1).write_bytes(b"damaged")
-    validation.logits_path(tmp_path, 2).unlink()
-    assert choose_members(study, best)["reason"] == "no other trial has finished the highest rung"
-    validation.logits_path(tmp_path, 0).unlink()
-    assert choose_members(study, best)["reason"] == "the winner has no validation logits of the highest rung"
+def test_without_logits_of_the_winner_or_its_twin_nobody_knows(tmp_path):
+    study, best = searched(tmp_path)
+    assert choose(study, best, twin(says=""))["reason"] == "the twin has no validation logits"
+    for damage in (lambda path: path.write_bytes(b"damaged"), lambda path: path.unlink()):
+        damage(validation.logits_path(tmp_path, 0))
+        found = choose(study, best, InstantEngine(None))
+        assert found["reason"] == "the winner has no validation logits of the highest rung"
+    assert ensemble_text(found, "val_accuracy") == f"not used: {found['reason']}"
+
+
+def test_a_twin_that_fails_costs_this_only_and_one_that_dies_is_tried_once_more(tmp_path):
+    study, best = searched(tmp_path)
+    found = choose(study, best, twin(state=FAILED, score=None, reason="ValueError: odd"))
+    assert found["reason"] == "the training of the twin ended as FAILED: ValueError: odd"
+    assert study.running == {}
+    study, best = searched(tmp_path / "another")
+    states = iter([CRASHED, COMPLETED])
+
+    def train(task):
+        keep(task.study_path, task.number, right_in("all"))
+        return TrialOutcome(task.attempt, task.number, task.rung, next(states), 0.6)
+
+    assert choose(study, best, InstantEngine(train))["is_kept"]
+    assert [each.state for each in study.store.attempts(TWIN_TRIAL)] == [DIED, DONE]
 
 
 @pytest.mark.parametrize(
@@ -117,19 +157,25 @@ def test_only_trials_whose_logits_can_be_read_take_part(tmp_path):
     ],
 )
 def test_no_more_answer_than_the_limits_allow(tmp_path, limits, text):
-    study, best = searched(tmp_path, "first", "middle", "last", limits=limits)
-    assert choose_members(study, best)["reason"] == f"two networks are beyond the limits: {text}"
+    study, best = searched(tmp_path, limits=limits)
+    assert choose(study, best, InstantEngine(None))["reason"] == f"two networks are beyond the limits: {text}"
     wider = replace(limits, **{name: 1.4 * value for name, value in vars(limits).items() if value is not None})
-    study, best = searched(tmp_path / "wider", "first", "middle", "last", limits=wider)
-    assert trials_of(choose_members(study, best)) == [0, 1]
+    study, best = searched(tmp_path / "wider", limits=wider)
+    assert choose(study, best)["num_networks"] == 2
 
 
-def test_a_trial_that_is_picked_answers_alone(tmp_path):
-    study, best = searched(tmp_path, "first", "middle")
-    assert choose_members(study, best)["is_kept"]
-    found = choose_members(study, best, is_picked=True)
-    assert (found["is_kept"], found["reason"]) == (False, "a trial that is picked answers alone")
-    assert begin_final(study, best).samples == round(9000 * 1.25)
+def test_a_twin_is_trained_once_for_each_network(tmp_path):
+    study, best = searched(tmp_path)
+    tasks = []
+    found = choose(study, best, twin("middle", tasks))
+    again, _ = searched(tmp_path)
+    assert choose(again, best, InstantEngine(None)) == found
+    other = again.rows[1] = replace(best, number=1)
+    keep(tmp_path, 1, right_in("all"))
+    again.pace.measured[1] = 0.001
+    assert choose(again, other, twin("middle", tasks))["winner"] == 1
+    assert len(tasks) == 2
+    assert begin_final(again, best).samples == 11_250  # what answers beside trial 1 is not asked for trial 0
 
 
 @pytest.mark.parametrize("minimise", ["params", "mflops"])
@@ -146,100 +192,97 @@ def test_it_is_refused_where_a_cheap_network_is_wanted(minimise):
 def timed(folder, seconds_left):
     """Return a study with some seconds left, and its winner; to train for a highest rung's passes takes 34 s."""
     clock = Clock()
-    budget = Budget(600.0, None, RUNGS, 300.0, 580.0, final_stretch=ENSEMBLE_STRETCH)
-    study, best = searched(folder, "first", "last", "middle", budget=budget, clock=clock)
+    budget = Budget(600.0, None, RUNGS, 300.0, 580.0, 0.0, 28.5, ENSEMBLE_STRETCH)
+    study, best = searched(folder, budget=budget, clock=clock)
+    study.pace.reserved_for_again = 28.5
     clock.now = 580.0 - seconds_left
     return study, best
 
 
-@pytest.mark.parametrize(("seconds_left", "trials"), [(100.0, [0, 2, 1]), (70.0, [0, 2])])
-def test_as_many_answer_as_can_train_for_long(tmp_path, seconds_left, trials):
-    study, best = timed(tmp_path, seconds_left)
-    found = choose_members(study, best)
-    num = len(trials)
-    assert (trials_of(found), found["averaged"]) == (trials, pytest.approx((50 + 10 * (num == 3)) / 60))
-    stretch = PLANNED_PART * (seconds_left - num * 1.5) / (num * 33.75)
-    for each in found["members"]:
-        assert each["samples"] == pytest.approx(HOPE * stretch * 33_750, rel=1e-3)
-        assert each["share"] == pytest.approx(1 / num)
+@pytest.mark.parametrize(("seconds_left", "number"), [(100.0, 3), (90.0, 3), (84.0, 2), (60.0, 2)])
+def test_as_many_answer_as_can_train_for_long_after_the_twin(tmp_path, seconds_left, number):
+    study, best = timed(tmp_path, seconds_left + 28.5)
+
+    def train(task):
+        assert task.seconds_limit == pytest.approx(seconds_left + 28.5 - 1.5)
+        study.pace.elapsed.now += 28.5
+        return twin("middle").train(task)
+
+    found = choose(study, best, InstantEngine(train))
+    assert found["num_networks"] == number
+    stretch = PLANNED_PART * (seconds_left - number * 1.5) / (number * 33.75)
+    assert 27 * stretch >= 20
+    assert found["samples"] == pytest.approx(min(HOPE * stretch, MAX_STRETCH) * 33_750, rel=1e-3)
     task = begin_final(study, best)
-    assert task.samples == sum(each["samples"] for each in found["members"])
-    assert study.store.get("winner") is None
+    assert task.samples == number * found["samples"]
     study.store.save()
     assert study.store.get("winner") == 0
 
 
-def test_where_time_is_short_one_network_trains_longer(tmp_path):
-    study, best = timed(tmp_path, 40.0)
-    found = choose_members(study, best)
-    passes = 33.75 * PLANNED_PART * (40.0 - 3.0) / 67.5
+@pytest.mark.parametrize("is_late", [False, True])
+def test_where_time_is_short_one_network_trains_longer(tmp_path, is_late):
+    study, best = timed(tmp_path, 58.0 + 28.5 if is_late else 50.0 + 28.5)
+
+    def train(task):
+        assert is_late
+        study.pace.elapsed.now += 28.5 + 8.0  # longer than was planned
+        return twin("middle").train(task)
+
+    found = choose(study, best, InstantEngine(train))
+    passes = 27 * PLANNED_PART * (50.0 - 3.0) / 67.5
     assert not found["is_kept"]
-    assert f"two networks would see their images {passes / 1.25:.1f} times each; below 20 one" in found["reason"]
-    assert members_text(found, "val_accuracy").endswith("(val_accuracy 0.5000, mean 0.8333)")
+    assert f"two networks would see their images {passes:.1f} times each; below 20 one" in found["reason"]
+    assert ("averaged" in found) == is_late
     assert begin_final(study, best).samples == study.pace.hoped_samples(best)
+    assert study.pace.reserved_for_again == 0
 
 
-def test_a_last_training_that_was_stopped_goes_on_with_the_same_members(tmp_path):
-    study, best = timed(tmp_path, 100.0)
-    found = choose_members(study, best)
+def test_a_last_training_that_was_stopped_goes_on_as_it_began(tmp_path):
+    study, best = timed(tmp_path, 100.0 + 28.5)
+    found = choose(study, best)
     task = begin_final(study, best)
-    study.store.save()
-    study.running.pop(task.attempt)
-    attempt = study.attempts[-2][-1]
-    study.end_attempt(attempt, STOPPED, TrialOutcome(task.attempt, -2, 2, STOPPED))
+    study.end_attempt(study.attempts[FINAL_TRIAL][-1], STOPPED, TrialOutcome(task.attempt, FINAL_TRIAL, 2, STOPPED))
     study.pace.elapsed.now += 40.0
-    assert choose_members(study, best) == found
+    assert choose(study, best, InstantEngine(None)) == found
     assert begin_final(study, best).samples == task.samples
-    study.end_attempt(study.attempts[-2][-1], DONE)
-    assert choose_members(study, best)["members"] != found["members"]  # it has less time now
+    study.end_attempt(study.attempts[FINAL_TRIAL][-1], DONE)
+    assert choose(study, best, InstantEngine(None))["samples"] < found["samples"]  # it has less time now
 
 
 @pytest.mark.parametrize("state", [DIED, FAILED, INFEASIBLE])
 def test_after_a_last_training_of_several_that_failed_the_winner_answers_alone(tmp_path, state):
-    study, best = timed(tmp_path, 100.0)
-    assert choose_members(study, best)["is_kept"]
+    study, best = searched(tmp_path)
+    assert choose(study, best)["is_kept"]
     begin_final(study, best)
-    study.end_attempt(study.attempts[-2][-1], state)
+    study.end_attempt(study.attempts[FINAL_TRIAL][-1], state)
     for _ in range(2):  # also when that was stopped, and goes on
-        found = choose_members(study, best)
-        assert (found["is_kept"], found["reason"]) == (False, f"the last training of trials 0, 2 and 1 ended as {state}")
+        found = choose(study, best, InstantEngine(None))
+        assert (found["is_kept"], found["reason"]) == (False, f"the last training of 3 networks ended as {state}")
         task = begin_final(study, best)
-        study.end_attempt(study.attempts[-2][-1], STOPPED, TrialOutcome(task.attempt, -2, 2, STOPPED))
-
-
-def test_another_winner_has_members_of_its_own(tmp_path):
-    study, best = timed(tmp_path, 100.0)
-    choose_members(study, best)
-    task = begin_final(study, best)
-    study.end_attempt(study.attempts[-2][-1], STOPPED, TrialOutcome(task.attempt, -2, 2, STOPPED))
-    assert trials_of(choose_members(study, study.rows[1]))[0] == 1
+        assert task.samples == 11_250
+        outcome = TrialOutcome(task.attempt, FINAL_TRIAL, 2, STOPPED)
+        study.end_attempt(study.attempts[FINAL_TRIAL][-1], STOPPED, outcome)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_time_for_three_is_kept_from_the_trials(workers):
+def test_time_for_the_twin_and_three_is_kept_from_the_trials(workers):
     workforce = Workforce(workers, 1, 1.5)
     plain, shared = (
         plan_budget(600.0, None, None, 0.001, 10_000, True, workforce, 12.0, True, has_ensemble=has)
         for has in (False, True)
     )
     assert (shared.final_stretch, shared.end) == (ENSEMBLE_STRETCH, plain.end)
+    assert shared.again_seconds == pytest.approx(shared.rungs[-1] * 0.001 / 1.5 + workforce.start_seconds)
     assert shared.search_until < plain.search_until
-    assert 0.6 * plain.rungs[-1] < shared.rungs[-1] < 0.9 * plain.rungs[-1]
-    assert ENSEMBLE_STRETCH <= MAX_STRETCH  # what they do not need, the winner can use
-    assert FINAL_IMAGES > 1
-
-
-def test_one_process_trains_all(tmp_path):
-    study, best = searched(tmp_path, "first", "last", workforce=Workforce(2, 1))
-    alone = study.pace.full_final_seconds([best])
-    assert study.pace.full_final_seconds([best, study.rows[1]]) == pytest.approx(2 * alone - RESTART_SECONDS)
+    assert 0.5 * plain.rungs[-1] < shared.rungs[-1] < 0.9 * plain.rungs[-1]
+    assert ENSEMBLE_STRETCH <= MAX_STRETCH  # what several do not need, the winner can use
 
 
 def test_trials_end_early_enough_for_three(tmp_path):
     left = []
     for number, stretch in enumerate((1.5, ENSEMBLE_STRETCH)):
         budget = Budget(600.0, None, RUNGS, 300.0, 580.0, final_stretch=stretch)
-        study, best = searched(tmp_path / str(number), "first", budget=budget, clock=Clock())
+        study, best = searched(tmp_path / str(number), budget=budget, clock=Clock())
         left.append(study.pace.time_left(best))
     assert left[0] - left[1] == pytest.approx((ENSEMBLE_STRETCH - 1.5) * 33.75)
 
@@ -247,9 +290,9 @@ def test_trials_end_early_enough_for_three(tmp_path):
 # ---- what they say together -----------------------------------------------------------------------------------------
 
 
-def test_the_mean_of_the_members_is_what_is_judged(tmp_path):
-    facts = {"winner": 0, "ensemble": {"is_kept": True, "members": [{"trial": 0}, {"trial": 1}]}}
-    assert judged_trials(facts) == [0, 1]
+def test_the_mean_of_the_winner_and_its_twin_is_what_is_judged(tmp_path):
+    facts = {"winner": 0, "ensemble": {"is_kept": True, "num_networks": 3}}
+    assert judged_trials(facts) == [0, TWIN_TRIAL]
     assert judged_trials({"winner": 4, "ensemble": {"is_kept": False}}) == judged_trials({"winner": 4}) == [4]
     keep(tmp_path, 0, right_in("first"), right_in("all"))
     keep(tmp_path, 1, right_in("middle"), right_in("none"))
@@ -266,45 +309,29 @@ def test_the_mean_of_the_members_is_what_is_judged(tmp_path):
     assert reason.endswith("t00000.npz or " + str(validation.logits_path(tmp_path, 1)) + " is damaged")
 
 
-def test_flips_are_averaged_by_all_members_and_count_for_all(tmp_path):
-    keep(tmp_path, 0, right_in("first"), right_in("all"))
-    keep(tmp_path, 1, right_in("first"), right_in("all"))
-    params = {"filters": 16, "depth": 1}
+def test_flips_are_averaged_by_all_networks_and_count_for_all(tmp_path):
+    for number in (0, TWIN_TRIAL):
+        keep(tmp_path, number, right_in("first"), right_in("all"))
     facts = {
         "winner": 0, "objective": "val_accuracy", "options": {"average_flips": True}, "space": {},
         "image": {"height": 8, "width": 8, "channels": 1}, "classes": ["ant", "bee"],
-        "ensemble": {"is_kept": True, "members": [{"trial": 0, "params": params}, {"trial": 1, "params": params}]},
+        "ensemble": {"is_kept": True, "num_networks": 3},
     }  # fmt: skip
-    task = TrialTask(str(tmp_path), 1, -2, 2, 100, params, 0, 60.0)
+    task = TrialTask(str(tmp_path), 1, FINAL_TRIAL, 2, 100, {"filters": 16, "depth": 1}, 0, 60.0)
     found = flip_average.choose(task, facts, None)
     assert (found["alone"], found["averaged"], found["is_kept"]) == (0.5, 1.0, True)
     one = 2 * (8 * 8 * 9 * 16 + 16 * 2)
-    assert flip_average.work(task, facts) == 2 * one
-    limited = {**facts, "limits": {"max_mflops": 3.9 * one / 1e6}}
-    assert flip_average.choose(task, limited, None)["reason"].startswith(f"twice the work is {4 * one / 1e6:.6g}")
+    assert flip_average.work(task, facts) == 3 * one
+    limited = {**facts, "limits": {"max_mflops": 5.9 * one / 1e6}}
+    assert flip_average.choose(task, limited, None)["reason"].startswith(f"twice the work is {6 * one / 1e6:.6g}")
 
 
 # ---- their last training --------------------------------------------------------------------------------------------
 
 
-def planned(num: int) -> list[dict]:
-    return [
-        {
-            "trial": 7 - n,
-            "params": {"filters": n},
-            "num_params": n,
-            "mflops": 1.0,
-            "samples": 10 * (n + 1),
-            "share": 0.5,
-            "num_micro_batches": 1 + n,
-        }
-        for n in range(num)
-    ]
-
-
-def trained(monkeypatch, outcomes, num=3):
-    """Train members whose trainings end as named; return what became of them and the tasks."""
-    tasks, plan = [], planned(num)
+def trained(monkeypatch, outcomes, is_kept=True):
+    """Train networks whose trainings end as named; return what became of them and the tasks."""
+    tasks = []
 
     def train_watched(task, facts, training, held_out, report, fold):
         tasks.append((task, fold))
@@ -313,60 +340,54 @@ def trained(monkeypatch, outcomes, num=3):
             raise TrialFailed(outcome, "by design")
         return f"model {len(tasks) - 1}", EpochRow(task.first_step + outcome[0] - 1, *[0.0] * 9), outcome[1]
 
-    monkeypatch.setattr(members, "train_watched", train_watched)
-    monkeypatch.setattr(members, "bare", lambda model: model)
-    facts = {"seed": 3, "ensemble": {"is_kept": True, "members": plan, "reason": "", "winner": 7}}
+    monkeypatch.setattr(networks, "train_watched", train_watched)
+    monkeypatch.setattr(networks, "bare", lambda model: model)
+    ensemble = {"is_kept": is_kept, "num_networks": 3, "samples": 33, "reason": "", "winner": 7}
     wanted_end = time.monotonic() + 60.0
-    task = TrialTask("study", 1, -2, 2, 99, {"filters": 0}, 11, 60.0, 5, wanted_end=wanted_end, is_final=True)
-    return *members.train_members(task, facts, None, None), tasks
+    task = TrialTask("study", 1, FINAL_TRIAL, 2, 99, {"filters": 8}, 11, 60.0, 5, 4, wanted_end, is_final=True)
+    return *networks.train_networks(task, {"seed": 3, "ensemble": ensemble}, None, None), tasks
 
 
-def test_members_train_one_after_the_other_and_share_what_is_left(monkeypatch):
+def test_networks_train_one_after_the_other_and_share_what_is_left(monkeypatch):
     began = time.monotonic()
-    networks, found, tasks = trained(monkeypatch, [(4, 4), (2, 2), (3, 3)])
-    assert [(each.model, each.epochs) for each in networks] == [("model 0", 4), ("model 1", 2), ("model 2", 3)]
+    found, ensemble, tasks = trained(monkeypatch, [(4, 4), (2, 2), (3, 3)])
+    assert [(each.model, each.epochs) for each in found] == [("model 0", 4), ("model 1", 2), ("model 2", 3)]
     assert [fold for _, fold in tasks] == [None, 1, 2]
-    assert [(task.params["filters"], task.samples, task.first_step) for task, _ in tasks] == [
-        (0, 10, 5), (1, 20, 9), (2, 30, 11),
+    assert [(task.samples, task.first_step, task.num_micro_batches) for task, _ in tasks] == [
+        (33, 5, 4), (33, 9, 4), (33, 11, 4),
     ]  # fmt: skip
-    assert [task.seconds_limit for task, _ in tasks] == [pytest.approx(60, abs=0.2)] * 3  # who is late takes the others'
+    assert [task.seconds_limit for task, _ in tasks] == [
+        pytest.approx(60, abs=0.2)
+    ] * 3  # who is late takes the others'
     wanted = [task.wanted_end - began for task, _ in tasks]
     assert wanted == [pytest.approx(20, abs=0.2), pytest.approx(30, abs=0.2), pytest.approx(60, abs=0.2)]
-    assert [task.num_micro_batches for task, _ in tasks] == [1, 2, 3]
     seeds = [task.seed for task, _ in tasks]
     assert (seeds[0], len(set(seeds))) == (11, 3)
-    assert found["is_kept"]
-    assert found["members"][1] == {"trial": 6, "params": {"filters": 1}, "num_params": 1, "mflops": 1.0, "epochs": 2}
+    assert (ensemble["is_kept"], ensemble["epochs"]) == (True, [4, 2, 3])
 
 
 @pytest.mark.parametrize(
     ("outcomes", "text"),
     [
-        ([(4, 4), FAILED], "the training of trial 6 ended as FAILED: by design"),
-        ([(4, 4), (2, 2), (1, 3)], "the training of trial 5 was cut off: the time was over"),
+        ([(4, 4), FAILED], "another ended as FAILED: by design"),
+        ([(4, 4), (2, 2), (1, 3)], "the time was over before all were trained"),
     ],
 )
-def test_the_winner_answers_alone_where_another_does_not_train_to_its_end(monkeypatch, outcomes, text):
-    networks, found, _ = trained(monkeypatch, outcomes)
-    assert [each.model for each in networks] == ["model 0"]
-    assert (found["is_kept"], found["reason"], "members" in found) == (False, text, False)
+def test_the_first_answers_alone_where_another_does_not_train_to_its_end(monkeypatch, outcomes, text):
+    found, ensemble, _ = trained(monkeypatch, outcomes)
+    assert [each.model for each in found] == ["model 0"]
+    assert (ensemble["is_kept"], ensemble["reason"]) == (False, text)
 
 
 @pytest.mark.parametrize("outcomes", [[FAILED], [STOPPED], [(4, 4), STOPPED]])
-def test_a_winner_that_fails_and_a_stop_end_the_training(monkeypatch, outcomes):
+def test_a_first_network_that_fails_and_a_stop_end_the_training(monkeypatch, outcomes):
     with pytest.raises(TrialFailed):
         trained(monkeypatch, outcomes)
 
 
 def test_without_an_ensemble_the_task_is_trained_as_it_is(monkeypatch):
-    tasks = []
-
-    def train_watched(task, facts, training, held_out, report, fold):
-        tasks.append((task, fold))
-        return "model", EpochRow(3, *[0.0] * 9), 4
-
-    monkeypatch.setattr(members, "train_watched", train_watched)
-    monkeypatch.setattr(members, "bare", lambda model: model)
-    task = TrialTask("study", 1, -2, 2, 99, {"filters": 0}, 11, 60.0)
-    assert members.train_members(task, {}, None, None) == ([("model", 3, 4)], {"is_kept": False})
-    assert tasks == [(task, None)]
+    found, ensemble, tasks = trained(monkeypatch, [(3, 4)], is_kept=False)
+    assert found == [("model 0", 3, 4)]
+    assert not ensemble["is_kept"]
+    ((task, fold),) = tasks
+    assert (task.samples, task.seed, fold) == (99, 11, None)

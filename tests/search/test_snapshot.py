@@ -18,6 +18,7 @@ from pipeline.search.store import (
     FINAL_TRIAL,
     STARTED,
     STUDENT_TRIAL,
+    TWIN_TRIAL,
     Attempt,
     StudyStore,
     studies_folder,
@@ -116,9 +117,11 @@ def test_the_last_training_of_the_winner_is_shown_as_no_trial(tmp_path):
     store.save()
     student = Watch(store).look("running", 1.0).running[-1]
     assert (student.trial, student.is_student, title_of(student)) == (None, True, "the winner's network, taught")
-    store.put("ensemble", {"is_kept": True, "members": [{"trial": 4}, {"trial": 0}]})
+    store.put_attempt(Attempt(10, TWIN_TRIAL, 0, 400, 4, 1, 1, STARTED))
+    store.save()
+    store.put("ensemble", {"is_kept": True, "num_networks": 3})
     assert [title_of(each) for each in Watch(store).look("running", 1.0).running] == [
-        "trials 4, 0 in turn", "the default network", "the winner's network, taught",
+        "3 networks in turn", "the default network", "the winner's network, taught", "the winner's network, again",
     ]  # fmt: skip
     store.put("ensemble", {"is_kept": False})
     assert title_of(Watch(store).look("running", 1.0).running[0]) == "the winner"

@@ -1,4 +1,4 @@
-"""The members of an ensemble in a real child process: they are in the model, and a stop between them costs nothing."""
+"""Several networks in a real child process: all are in the model, and a stop between them costs nothing."""
 
 from dataclasses import replace
 
@@ -9,29 +9,26 @@ from pipeline.machine import Resources
 from pipeline.search import validation
 from pipeline.search.checkpoints import NEW_MODEL, checkpoint_path
 from pipeline.search.engine import LocalEngine
-from pipeline.search.store import FINAL_TRIAL, Attempt, StudyStore
+from pipeline.search.store import FINAL_TRIAL, TWIN_TRIAL, Attempt, StudyStore
 from pipeline.search.validation import Predictions
 from tests.search.noise_study import make_noise_study, real_task
 
 pytestmark = pytest.mark.heavy
 
-NUM_EPOCHS = (4, 200)
-WIDTHS = (8, 16)
+NUM_EPOCHS = 100
 LABELS = np.arange(8, dtype=np.int32) % 2
 
 
 def make_ensemble(folder):
-    """Write a study whose winner, trial 0, and trial 1 are to answer together."""
+    """Write a study of which two networks like that of trial 0 are to answer."""
     folder.mkdir()
-    members = [
-        {"trial": n, "params": real_task(folder, n, filters=WIDTHS[n]).params, "num_params": 1, "mflops": 1.0,
-         "samples": 32 * NUM_EPOCHS[n], "share": 0.5, "num_micro_batches": 1}
-        for n in range(2)
-    ]  # fmt: skip
-    ensemble = {"is_kept": True, "reason": "", "winner": 0, "alone": 0.7, "averaged": 0.6, "members": members}
+    ensemble = {
+        "is_kept": True, "reason": "", "winner": 0, "alone": 0.7, "averaged": 0.6, "num_networks": 2,
+        "samples": 32 * NUM_EPOCHS,
+    }  # fmt: skip
     make_noise_study(folder, ensemble=ensemble, options={"ensemble": True}, is_deterministic=True, seed=3)
-    for number in range(2):
-        logits = 2 * number * np.eye(2, dtype=np.float32)[LABELS]
+    for sureness, number in enumerate((0, TWIN_TRIAL)):
+        logits = 2 * sureness * np.eye(2, dtype=np.float32)[LABELS]
         validation.keep(real_task(folder, number), [Predictions(logits, LABELS, None)])
     return folder
 
@@ -39,14 +36,14 @@ def make_ensemble(folder):
 def train_final(folder, attempt, interrupt=False):
     """Train the winner's last training in a child; interrupted, when the second network has begun."""
     store = StudyStore(folder / "study.db")
-    store.put_attempt(Attempt(attempt, FINAL_TRIAL, 0, 48, sum(NUM_EPOCHS), 1, 1, "STARTED"))
+    store.put_attempt(Attempt(attempt, FINAL_TRIAL, 0, 48, 2 * NUM_EPOCHS, 1, 1, "STARTED"))
     store.save()
     engine = LocalEngine([Resources(1)], folder / "trials.log")
     engine.start()
     try:
         engine.submit(replace(real_task(folder, FINAL_TRIAL), attempt=attempt, is_final=True))
         while not (ended := engine.wait(0.02)):
-            if interrupt and len(store.epochs(FINAL_TRIAL)) > NUM_EPOCHS[0]:
+            if interrupt and len(store.epochs(FINAL_TRIAL)) > NUM_EPOCHS:
                 ended = engine.interrupt(seconds=60.0)
                 break
         return ended[0], store.epochs(FINAL_TRIAL)
@@ -63,11 +60,10 @@ def test_both_are_in_the_model_and_a_stop_between_them_changes_nothing(tmp_path)
     whole, stopped = (make_ensemble(tmp_path / name) for name in ("whole", "stopped"))
     outcome, epochs = train_final(whole, 9)
     found = outcome.facts
-    assert (outcome.state, found["epochs"], found["planned_epochs"]) == ("COMPLETED", 4, 4), outcome.reason
-    assert [row.step for row in epochs] == list(range(1, 205))
-    assert epochs[4].learning_rate > epochs[3].learning_rate  # that of the second network rises and falls anew
-    ensemble = found["ensemble"]
-    assert (ensemble["is_kept"], [each["epochs"] for each in ensemble["members"]]) == (True, [4, 200])
+    assert (outcome.state, found["epochs"], found["planned_epochs"]) == ("COMPLETED", 100, 100), outcome.reason
+    assert [row.step for row in epochs] == list(range(1, 201))
+    assert epochs[100].learning_rate > epochs[99].learning_rate  # that of the second network rises and falls anew
+    assert (found["ensemble"]["is_kept"], found["ensemble"]["epochs"]) == (True, [100, 100])
     assert found["validation"]["value"] == pytest.approx(np.log1p(np.exp(-1)), abs=1e-5)  # of the mean of 0 and 2
 
     model = keras.saving.load_model(whole / NEW_MODEL / "model.keras", compile=False, safe_mode=True)
@@ -76,8 +72,6 @@ def test_both_are_in_the_model_and_a_stop_between_them_changes_nothing(tmp_path)
     logits = np.load(whole / NEW_MODEL / "test_logits.npy")
     np.testing.assert_allclose(logits, np.mean(alone, axis=0), rtol=1e-4, atol=1e-5)
     assert np.abs(alone[0] - alone[1]).max() > 0.1
-    widths = [max(each.shape[-1] for each in layer.weights) for layer in model.layers if isinstance(layer, keras.Model)]
-    assert widths == list(WIDTHS)
 
     interrupted, _ = train_final(stopped, 9, interrupt=True)
     assert interrupted.state == "STOPPED"
@@ -85,5 +79,5 @@ def test_both_are_in_the_model_and_a_stop_between_them_changes_nothing(tmp_path)
     assert checkpoint_path(final).exists()
     assert checkpoint_path(final, 1).exists()
     resumed, epochs = train_final(stopped, 10)
-    assert (resumed.state, [row.step for row in epochs]) == ("COMPLETED", list(range(1, 205)))
+    assert (resumed.state, [row.step for row in epochs]) == ("COMPLETED", list(range(1, 201)))
     np.testing.assert_array_equal(np.load(stopped / NEW_MODEL / "test_logits.npy"), logits)
