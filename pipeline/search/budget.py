@@ -38,6 +38,8 @@ SAMPLES_WITHOUT_BUDGET = 600_000  # images a trial sees if only the number of tr
 MIN_SAMPLES = 512  # of the lowest rung: fewer say nothing
 FINAL_STRETCH = 1.5  # the winner is to train that many times longer than in the highest rung: a judgement
 ENSEMBLE_STRETCH = 3.0  # with an ensemble: three networks as long as there, or the winner alone for MAX_STRETCH
+MIN_PASSES = 20.0  # of each network of an ensemble over its images; with fewer, one that trains as long as all do is
+# better (docs/recipe.md)
 MAX_STRETCH = 3.0  # and at most this many times, if time is left
 BASELINE_PART = 0.08  # of the budget, at most, for the default network that trains beside the winner
 MIN_BASELINE_SECONDS = 10.0  # a shorter share trains nothing that a winner could be compared with

@@ -12,6 +12,7 @@ from pipeline.crashpoints import crashpoint
 from pipeline.models.cost import Cost
 from pipeline.records import COMPLETED, FAILED, INFEASIBLE, STOPPED, TIMEOUT, TrialOutcome, TrialRow, TrialTask
 from pipeline.search import validation
+from pipeline.search.budget import MIN_PASSES
 from pipeline.search.checkpoints import drop_files, pulse_path
 from pipeline.search.job import Audience, Engine, train_to_end
 from pipeline.search.pace import Limits, Pace
@@ -20,7 +21,6 @@ from pipeline.search.study import Study
 from pipeline.training.metrics import measure_logits
 
 MAX_NETWORKS = 3
-MIN_PASSES = 20.0  # of each over its images; with fewer, one that trains as long as all do is better (docs/recipe.md)
 
 
 def choose_networks(study: Study, engine: Engine, audience: Audience, best: TrialRow) -> dict[str, Any]:

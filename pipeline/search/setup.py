@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pipeline.machine import Resources, num_cores
 from pipeline.models.cost import ImpossibleNetwork
 from pipeline.records import ImageSpec, Objective
 from pipeline.search.baseline import baseline_params, is_trained
-from pipeline.search.budget import STARTUP_SECONDS, Budget, Workforce, plan_budget
+from pipeline.search.budget import MIN_PASSES, STARTUP_SECONDS, Budget, Workforce, plan_budget
 from pipeline.search.checkpoints import sweep
 from pipeline.search.pace import Limits, Pace, Terms
 from pipeline.search.spaces import FOR_GPU, default_space
@@ -271,14 +272,20 @@ def typical_params(terms: Terms) -> dict[str, Any]:
 
 
 def make_budget(terms: Terms, request: Request, factor: float = 1.0, elapsed: float = 0.0) -> Budget:
-    """Return how the budget is divided when `elapsed` seconds of it are gone; `factor` corrects the estimates."""
+    """Return how the budget is divided when `elapsed` seconds of it are gone; `factor` corrects the estimates.
+
+    Nothing is kept for several networks where two would have no time to train for long.
+    """
     samples = 1000
     start = max(STARTUP_SECONDS, elapsed) if elapsed == 0.0 else elapsed
-    return plan_budget(
-        request.budget_seconds, request.max_trials, request.num_epochs,
+    plan = partial(
+        plan_budget, request.budget_seconds, request.max_trials, request.num_epochs,
         factor * terms.estimate(terms.typical, samples) / samples, terms.num_images, request.oracle == "asha",
-        terms.workforce, start, terms.baseline is not None, request.distills, request.ensembles,
+        terms.workforce, start, terms.baseline is not None, request.distills,
     )  # fmt: skip
+    budget = plan(has_ensemble=request.ensembles)
+    passes_of_two = budget.final_stretch / 2 * budget.rungs[-1] / terms.num_images
+    return plan() if request.ensembles and passes_of_two < MIN_PASSES else budget
 
 
 def make_study(store: StudyStore, request: Request, pace: Pace) -> Study:

@@ -14,12 +14,14 @@ import numpy as np
 from pipeline.files import write_text
 from pipeline.pulse import Pulse
 from pipeline.records import COMPLETED, FAILED, STOPPED, EpochRow, Objective, TrialOutcome, TrialRow, TrialTask
+from pipeline.search import validation
 from pipeline.search.budget import Budget
 from pipeline.search.checkpoints import NEW_MODEL, checkpoint_path, pulse_path, sweep
 from pipeline.search.pace import Pace, Terms
 from pipeline.search.store import FINAL_TRIAL, StudyStore
 from pipeline.search.study import Study
 from pipeline.search.teacher import keep_if_best
+from pipeline.search.validation import Predictions
 from pipeline.space import SearchSpace, load_space
 
 NUM_IMAGES, NUM_FINAL_IMAGES = 1000, 1250
@@ -286,8 +288,16 @@ def train_in_child(store: StudyStore, task: TrialTask) -> TrialOutcome:
         store.add_epoch(task.attempt, epoch_row(task.first_step + index, score))
         write_text(checkpoint, str(index + 1))
     beat.close()
+    if task.rung == len(RUNGS) - 1 and not task.is_final:
+        keep_logits(task)
     facts = save_model(task) if task.number == FINAL_TRIAL else {}
     return TrialOutcome(task.attempt, task.number, task.rung, COMPLETED, score, seconds=1.0, facts=facts)
+
+
+def keep_logits(task: TrialTask) -> None:
+    """Keep what the network of a trial says of 30 validation images: half of it is right, by chance."""
+    logits = np.random.default_rng(abs(task.number)).normal(size=(30, 2)).astype(np.float32)
+    validation.keep(task, [Predictions(logits, np.arange(30, dtype=np.int32) % 2, None)])
 
 
 def save_model(task: TrialTask) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pipeline.machine import Resources
 from pipeline.search.baseline import train_baseline
 from pipeline.search.distillation import distil
 from pipeline.search.engine import LocalEngine, Work
+from pipeline.search.ensemble import choose_networks
 from pipeline.search.job import chosen, finish, run_trials
 from tests.search.stubs import InstantEngine, Silence, keep_teacher, make_study, make_terms, train, unlimited, warm_up
 
@@ -37,6 +38,7 @@ def run(
                 keep_teacher(folder)
                 distil(study, engine, Silence(), chosen(study))
                 train_baseline(study, engine, Silence(), chosen(study))
+                choose_networks(study, engine, Silence(), chosen(study))
             finished = finish(study, engine, Silence())
             study.store.close()
         finally:

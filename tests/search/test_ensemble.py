@@ -21,7 +21,7 @@ from pipeline.records import (
     TrialRow,
     TrialTask,
 )
-from pipeline.search import flip_average, networks, validation
+from pipeline.search import flip_average, networks, setup, validation
 from pipeline.search.budget import ENSEMBLE_STRETCH, Budget, Workforce, plan_budget
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.ensemble import choose_networks, ensemble_text
@@ -276,6 +276,20 @@ def test_time_for_the_twin_and_three_is_kept_from_the_trials(workers):
     assert shared.search_until < plain.search_until
     assert 0.5 * plain.rungs[-1] < shared.rungs[-1] < 0.9 * plain.rungs[-1]
     assert ENSEMBLE_STRETCH <= MAX_STRETCH  # what several do not need, the winner can use
+
+
+@pytest.mark.parametrize(("num_images", "is_shared"), [(1000, True), (30_000, False)])
+def test_nothing_is_kept_where_two_could_not_train_for_long(num_images, is_shared):
+    terms = replace(make_terms(), num_images=num_images, num_final_images=num_images)
+    alone, wanted = (
+        setup.make_budget(
+            terms, setup.Request("a", "asha", 0, Objective(), Limits(), 600.0, None, ensembles=wanted), 9.0
+        )
+        for wanted in (False, True)
+    )
+    passes_of_two = 1.5 * alone.rungs[-1] / num_images
+    assert (passes_of_two > 30, passes_of_two < 20) == (is_shared, not is_shared)
+    assert (wanted.again_seconds > 0, wanted != alone) == (is_shared, is_shared)
 
 
 def test_trials_end_early_enough_for_three(tmp_path):

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -15,7 +16,16 @@ import pytest
 
 from pipeline.bundle import read_bundle
 from pipeline.errors import StoppedEarly
-from pipeline.search.store import BASELINE_TRIAL, DONE, FINAL_TRIAL, STARTED, STUDENT_TRIAL, Attempt, StudyStore
+from pipeline.search.store import (
+    BASELINE_TRIAL,
+    DONE,
+    FINAL_TRIAL,
+    STARTED,
+    STUDENT_TRIAL,
+    TWIN_TRIAL,
+    Attempt,
+    StudyStore,
+)
 from tests.search import study_process
 from tests.search.stubs import EPOCH_SECONDS, FAILING, ends
 
@@ -24,8 +34,8 @@ pytestmark = pytest.mark.heavy
 NUM_TRIALS = 20
 CRASH_POINTS = (
     "before-commit", "after-commit", "before-submit", "before-epoch", "after-epoch", "before-rename", "after-rename",
-    "student-trained", "baseline-trained", "final-trained", "facts-written", "before-adopt", "model-removed",
-    "after-adopt",
+    "student-trained", "baseline-trained", "twin-trained", "final-trained", "facts-written", "before-adopt",
+    "model-removed", "after-adopt",
 )  # fmt: skip
 
 
@@ -97,6 +107,8 @@ def check_whole(folder: Path) -> None:
     assert [number for number, _ in done].count(FINAL_TRIAL) == 1
     assert [number for number, _ in done].count(BASELINE_TRIAL) == 1
     assert [number for number, _ in done].count(STUDENT_TRIAL) == 1
+    assert [number for number, _ in done].count(TWIN_TRIAL) == 1
+    assert "averaged" in store.get("ensemble")
     assert store.get("distillation")["reason"] == "no better on the validation images"
     baseline = store.get("baseline")
     assert (baseline["params"], baseline["epochs"], baseline["reason"]) == ({"filters": 16}, 9, "")
@@ -105,8 +117,9 @@ def check_whole(folder: Path) -> None:
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     # The last checkpoint stays if the kill came after the end of the study, until the next last training.
     left = {"trials.log", "study.db-wal", "study.db-shm", "checkpoints/final.npz", "checkpoints/baseline.npz",
-            "checkpoints/student.npz"}  # fmt: skip
-    assert names - left == {
+            "checkpoints/student.npz", "checkpoints/twin.npz"}  # fmt: skip
+    logits = {name for name in names if re.fullmatch(r"logits/t[-\d]+\.npz", name)}
+    assert names - left - logits == {
         "study.db", "lock", "model/model.json", "model/model.keras", "teacher/weights.npz",
     }  # fmt: skip
 
@@ -298,4 +311,4 @@ def test_a_wall_clock_that_jumps_by_days_changes_nothing(tmp_path, unkilled):
     check_same_end(tmp_path / "study", unkilled[0])
     attempts = attempts_of(tmp_path / "study")
     assert {attempt.state for attempt in attempts} == {DONE, "FAILED"}
-    assert json.loads(output)["epochs"] == 9
+    assert json.loads(output)["epochs"] == 3 * 9  # of three networks
