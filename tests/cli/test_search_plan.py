@@ -65,3 +65,18 @@ def test_a_search_takes_the_space_for_a_gpu_unless_told_otherwise(tmp_path, monk
     assert plan.options["space"] == plan.space.name == expected
     batches = plan.terms(plan.spec, plan.counts).baseline.get("batch_size")
     assert batches == (512 if gpus else None)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--average-flips", "--minimise", "mflops"], "--average-flips does twice the work"),
+        (["--ensemble", "--minimise", "params"], "--ensemble answers by two or three networks"),
+        (["--distill"], "--distill: the winner is the best trial"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused_before_any_time_is_spent(tmp_path, monkeypatch, words, message):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    options = command.make_context("search", ["digits", *words]).params
+    with pytest.raises(InvalidUsage, match=message):
+        make_plan(Call(0.0, tmp_path, options.pop("data"), options, set()))

@@ -1,6 +1,5 @@
 """Several networks answer where validation images say so, no limit forbids it, and each has time to train."""
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -8,25 +7,24 @@ import pytest
 
 from pipeline.cli.search_plan import check_ensemble
 from pipeline.cli.sync_job import ensemble_tags
-from pipeline.errors import InvalidUsage, TrialFailed
+from pipeline.errors import InvalidUsage
 from pipeline.records import (
     COMPLETED,
     CRASHED,
     FAILED,
     INFEASIBLE,
     STOPPED,
-    EpochRow,
     Objective,
     TrialOutcome,
     TrialRow,
     TrialTask,
 )
-from pipeline.search import flip_average, networks, setup, validation
+from pipeline.search import flip_average, setup, validation
 from pipeline.search.budget import ENSEMBLE_STRETCH, Budget, Workforce, plan_budget
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.ensemble import choose_networks, ensemble_text
 from pipeline.search.job import begin_final, cost_of, final_score
-from pipeline.search.pace import HOPE, MAX_STRETCH, PLANNED_PART, Limits
+from pipeline.search.pace import HOPE, LATE_PART, LATE_SECONDS, MAX_STRETCH, PLANNED_PART, Limits, Pace
 from pipeline.search.store import DIED, DONE, FINAL_TRIAL, TWIN_TRIAL
 from pipeline.search.validation import Predictions, judge_validation, judged_trials, read_mean
 from tests.search.stubs import Clock, InstantEngine, Silence, make_study, make_terms, unlimited
@@ -64,6 +62,8 @@ def twin(says="middle", tasks=None, **changes):
     def train(task):
         if tasks is not None:
             tasks.append(task)
+        checkpoint_path(task).parent.mkdir(exist_ok=True)
+        checkpoint_path(task).touch()
         if says:
             keep(task.study_path, task.number, right_in(says))
         values = {"state": COMPLETED, "score": 0.5, "seconds": 2.0, **changes}
@@ -91,6 +91,7 @@ def test_three_answer_where_the_mean_of_the_winner_and_its_twin_is_better_than_o
     (task,) = tasks
     assert (task.number, task.samples, task.params, task.rung) == (TWIN_TRIAL, 27_000, best.params, 2)
     assert (task.is_final, checkpoint_path(task).name) == (False, "twin.npz")
+    assert not checkpoint_path(task).exists()
     assert [each.state for each in study.store.attempts(TWIN_TRIAL)] == [DONE]
     assert ensemble_text(found, "val_accuracy") == (
         "each image is labelled by the mean of 3 networks like the winner's: val_accuracy of two 0.8333, of one "
@@ -237,6 +238,31 @@ def test_where_time_is_short_one_network_trains_longer(tmp_path, is_late):
     assert study.pace.reserved_for_again == 0
 
 
+def test_time_is_kept_for_the_tests_of_all(tmp_path):
+    study, best = timed(tmp_path, 300.0)
+    study.pace.terms = replace(study.pace.terms, num_test_images=30_000)
+    choose(study, best)
+    late = begin_final(study, best).seconds_limit
+    assert late == pytest.approx(300.0 - 3 * 10.0 + LATE_SECONDS + LATE_PART * 600.0)
+
+
+def test_a_twin_for_which_no_time_was_kept_must_fit(tmp_path):
+    study, best = timed(tmp_path, 60.0)
+    study.pace.reserved_for_again = 0.0  # it was decided before, on another winner
+    found = choose(study, best, InstantEngine(None))
+    assert found["reason"] == "it takes some 28 s to see what it is worth, of which the budget has 25 s"
+
+
+@pytest.mark.parametrize("is_decided", [False, True])
+def test_a_resumed_search_keeps_time_until_it_is_decided(tmp_path, is_decided):
+    study, _ = timed(tmp_path, 100.0)
+    if is_decided:
+        study.store.put("ensemble", {"is_kept": False, "reason": "any", "winner": 0})
+    pace = Pace(study.terms, study.budget, Clock(), probed=1.0)
+    setup.make_study(study.store, setup.Request("stub-1", "asha", 3, Objective(), Limits(), 600.0, None), pace)
+    assert pace.reserved_for_again == (0.0 if is_decided else 28.5)
+
+
 def test_a_last_training_that_was_stopped_goes_on_as_it_began(tmp_path):
     study, best = timed(tmp_path, 100.0 + 28.5)
     found = choose(study, best)
@@ -338,70 +364,3 @@ def test_flips_are_averaged_by_all_networks_and_count_for_all(tmp_path):
     assert flip_average.work(task, facts) == 3 * one
     limited = {**facts, "limits": {"max_mflops": 5.9 * one / 1e6}}
     assert flip_average.choose(task, limited, None)["reason"].startswith(f"twice the work is {6 * one / 1e6:.6g}")
-
-
-# ---- their last training --------------------------------------------------------------------------------------------
-
-
-def trained(monkeypatch, outcomes, is_kept=True):
-    """Train networks whose trainings end as named; return what became of them and the tasks."""
-    tasks = []
-
-    def train_watched(task, facts, training, held_out, report, fold):
-        tasks.append((task, fold))
-        outcome = outcomes[len(tasks) - 1]
-        if isinstance(outcome, str):
-            raise TrialFailed(outcome, "by design")
-        return f"model {len(tasks) - 1}", EpochRow(task.first_step + outcome[0] - 1, *[0.0] * 9), outcome[1]
-
-    monkeypatch.setattr(networks, "train_watched", train_watched)
-    monkeypatch.setattr(networks, "bare", lambda model: model)
-    ensemble = {"is_kept": is_kept, "num_networks": 3, "samples": 33, "reason": "", "winner": 7}
-    wanted_end = time.monotonic() + 60.0
-    task = TrialTask("study", 1, FINAL_TRIAL, 2, 99, {"filters": 8}, 11, 60.0, 5, 4, wanted_end, is_final=True)
-    return *networks.train_networks(task, {"seed": 3, "ensemble": ensemble}, None, None), tasks
-
-
-def test_networks_train_one_after_the_other_and_share_what_is_left(monkeypatch):
-    began = time.monotonic()
-    found, ensemble, tasks = trained(monkeypatch, [(4, 4), (2, 2), (3, 3)])
-    assert [(each.model, each.epochs) for each in found] == [("model 0", 4), ("model 1", 2), ("model 2", 3)]
-    assert [fold for _, fold in tasks] == [None, 1, 2]
-    assert [(task.samples, task.first_step, task.num_micro_batches) for task, _ in tasks] == [
-        (33, 5, 4), (33, 9, 4), (33, 11, 4),
-    ]  # fmt: skip
-    assert [task.seconds_limit for task, _ in tasks] == [
-        pytest.approx(60, abs=0.2)
-    ] * 3  # who is late takes the others'
-    wanted = [task.wanted_end - began for task, _ in tasks]
-    assert wanted == [pytest.approx(20, abs=0.2), pytest.approx(30, abs=0.2), pytest.approx(60, abs=0.2)]
-    seeds = [task.seed for task, _ in tasks]
-    assert (seeds[0], len(set(seeds))) == (11, 3)
-    assert (ensemble["is_kept"], ensemble["epochs"]) == (True, [4, 2, 3])
-
-
-@pytest.mark.parametrize(
-    ("outcomes", "text"),
-    [
-        ([(4, 4), FAILED], "another ended as FAILED: by design"),
-        ([(4, 4), (2, 2), (1, 3)], "the time was over before all were trained"),
-    ],
-)
-def test_the_first_answers_alone_where_another_does_not_train_to_its_end(monkeypatch, outcomes, text):
-    found, ensemble, _ = trained(monkeypatch, outcomes)
-    assert [each.model for each in found] == ["model 0"]
-    assert (ensemble["is_kept"], ensemble["reason"]) == (False, text)
-
-
-@pytest.mark.parametrize("outcomes", [[FAILED], [STOPPED], [(4, 4), STOPPED]])
-def test_a_first_network_that_fails_and_a_stop_end_the_training(monkeypatch, outcomes):
-    with pytest.raises(TrialFailed):
-        trained(monkeypatch, outcomes)
-
-
-def test_without_an_ensemble_the_task_is_trained_as_it_is(monkeypatch):
-    found, ensemble, tasks = trained(monkeypatch, [(3, 4)], is_kept=False)
-    assert found == [("model 0", 3, 4)]
-    assert not ensemble["is_kept"]
-    ((task, fold),) = tasks
-    assert (task.samples, task.seed, fold) == (99, 11, None)

@@ -1,19 +1,20 @@
-"""Several networks in a real child process: all are in the model, and a stop between them costs nothing."""
+"""Several networks are trained one after the other: all are in the model, and a stop between them costs nothing."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from pipeline.errors import TrialFailed
 from pipeline.machine import Resources
-from pipeline.search import validation
+from pipeline.records import FAILED, STOPPED, EpochRow, TrialTask
+from pipeline.search import networks, validation
 from pipeline.search.checkpoints import NEW_MODEL, checkpoint_path
 from pipeline.search.engine import LocalEngine
 from pipeline.search.store import FINAL_TRIAL, TWIN_TRIAL, Attempt, StudyStore
 from pipeline.search.validation import Predictions
 from tests.search.noise_study import make_noise_study, real_task
-
-pytestmark = pytest.mark.heavy
 
 NUM_EPOCHS = 100
 LABELS = np.arange(8, dtype=np.int32) % 2
@@ -52,6 +53,7 @@ def train_final(folder, attempt, interrupt=False):
         store.close()
 
 
+@pytest.mark.heavy
 def test_both_are_in_the_model_and_a_stop_between_them_changes_nothing(tmp_path):
     import keras
 
@@ -81,3 +83,70 @@ def test_both_are_in_the_model_and_a_stop_between_them_changes_nothing(tmp_path)
     resumed, epochs = train_final(stopped, 10)
     assert (resumed.state, [row.step for row in epochs]) == ("COMPLETED", list(range(1, 201)))
     np.testing.assert_array_equal(np.load(stopped / NEW_MODEL / "test_logits.npy"), logits)
+
+
+# ---- without Keras -------------------------------------------------------------------------------------------------
+
+
+def trained(monkeypatch, outcomes, is_kept=True):
+    """Train networks whose trainings end as named; return what became of them and the tasks."""
+    tasks = []
+
+    def train_watched(task, facts, training, held_out, report, fold):
+        tasks.append((task, fold))
+        outcome = outcomes[len(tasks) - 1]
+        if isinstance(outcome, str):
+            raise TrialFailed(outcome, "by design")
+        return f"model {len(tasks) - 1}", EpochRow(task.first_step + outcome[0] - 1, *[0.0] * 9), outcome[1]
+
+    monkeypatch.setattr(networks, "train_watched", train_watched)
+    monkeypatch.setattr(networks, "bare", lambda model: model)
+    ensemble = {"is_kept": is_kept, "num_networks": 3, "samples": 33, "reason": "", "winner": 7}
+    wanted_end = time.monotonic() + 60.0
+    task = TrialTask("study", 1, FINAL_TRIAL, 2, 99, {"filters": 8}, 11, 60.0, 5, 4, wanted_end, is_final=True)
+    return *networks.train_networks(task, {"seed": 3, "ensemble": ensemble}, None, None), tasks
+
+
+def test_networks_train_one_after_the_other_and_share_what_is_left(monkeypatch):
+    began = time.monotonic()
+    found, ensemble, tasks = trained(monkeypatch, [(4, 4), (2, 2), (3, 3)])
+    assert [(each.model, each.epochs) for each in found] == [("model 0", 4), ("model 1", 2), ("model 2", 3)]
+    assert [fold for _, fold in tasks] == [None, 1, 2]
+    assert [(task.samples, task.first_step, task.num_micro_batches) for task, _ in tasks] == [
+        (33, 5, 4), (33, 9, 4), (33, 11, 4),
+    ]  # fmt: skip
+    assert [task.seconds_limit for task, _ in tasks] == [
+        pytest.approx(60, abs=0.2)
+    ] * 3  # who is late takes the others'
+    wanted = [task.wanted_end - began for task, _ in tasks]
+    assert wanted == [pytest.approx(20, abs=0.2), pytest.approx(30, abs=0.2), pytest.approx(60, abs=0.2)]
+    seeds = [task.seed for task, _ in tasks]
+    assert (seeds[0], len(set(seeds))) == (11, 3)
+    assert (ensemble["is_kept"], ensemble["epochs"]) == (True, [4, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "text"),
+    [
+        ([(4, 4), FAILED], "another ended as FAILED: by design"),
+        ([(4, 4), (2, 2), (1, 3)], "the time was over before all were trained"),
+    ],
+)
+def test_the_first_answers_alone_where_another_does_not_train_to_its_end(monkeypatch, outcomes, text):
+    found, ensemble, _ = trained(monkeypatch, outcomes)
+    assert [each.model for each in found] == ["model 0"]
+    assert (ensemble["is_kept"], ensemble["reason"]) == (False, text)
+
+
+@pytest.mark.parametrize("outcomes", [[FAILED], [STOPPED], [(4, 4), STOPPED]])
+def test_a_first_network_that_fails_and_a_stop_end_the_training(monkeypatch, outcomes):
+    with pytest.raises(TrialFailed):
+        trained(monkeypatch, outcomes)
+
+
+def test_without_an_ensemble_the_task_is_trained_as_it_is(monkeypatch):
+    found, ensemble, tasks = trained(monkeypatch, [(3, 4)], is_kept=False)
+    assert found == [("model 0", 3, 4)]
+    assert not ensemble["is_kept"]
+    ((task, fold),) = tasks
+    assert (task.samples, task.seed, fold) == (99, 11, None)
