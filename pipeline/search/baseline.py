@@ -11,9 +11,8 @@ from typing import Any
 
 from pipeline.crashpoints import crashpoint
 from pipeline.models.cost import ImpossibleNetwork, measure
-from pipeline.records import COMPLETED, STOPPED, TrialOutcome, TrialRow, TrialTask
-from pipeline.search.checkpoints import drop_files, pulse_path
-from pipeline.search.job import Audience, Engine, train_to_end
+from pipeline.records import STOPPED, TrialRow, TrialTask
+from pipeline.search.job import Audience, Engine, settle, train_to_end
 from pipeline.search.pace import Pace
 from pipeline.search.store import BASELINE_TRIAL, DONE, StudyStore
 from pipeline.search.study import Study
@@ -63,7 +62,7 @@ def train_baseline(study: Study, engine: Engine, audience: Audience, best: Trial
     if not reason:
         outcome, task = train_to_end(study, engine, lambda: begin(study, params, samples), audience)
         crashpoint("baseline-trained")
-        reason = close(study, outcome, task)
+        reason = settle(study, outcome, task)
         note["epochs"] = outcome.facts.get("epochs", note["epochs"])  # fewer than planned if it was slow
         study.pace.reserved = 0.0
         least = MIN_PART * study.num_epochs(BASELINE_TRIAL, study.pace.final_samples(best))
@@ -99,16 +98,6 @@ def begin(study: Study, params: dict[str, Any], samples: int) -> TrialTask:
     """Decide on the training of the default network, before it runs, and return its task."""
     share = study.pace.reserved if study.budget.is_timed else math.inf
     return study.begin(BASELINE_TRIAL, len(study.budget.rungs) - 1, samples, params, 2 * share, share)
-
-
-def close(study: Study, outcome: TrialOutcome, task: TrialTask) -> str:
-    """Decide on the end of the training, and return why there is no network, if so."""
-    drop_files(task)
-    pulse_path(task.study_path, task.attempt).unlink(missing_ok=True)
-    if outcome.state != COMPLETED:
-        return f"its training ended as {outcome.state}: {outcome.reason}"
-    study.end_attempt(study.attempt_of(outcome), DONE, outcome)
-    return ""
 
 
 def cost_of(study: Study, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,9 +53,9 @@ class Budget:
     """What a search may spend; seconds count from the start of the study, and are infinite if only trials are limited.
 
     `rungs` are the images that a trial sees in each rung, the last one its full training. Until `search_until` trials
-    run; then the winner's network trains once more on train alone for `again_seconds`, to learn from a better trial or
-    to be averaged (0 without distillation and ensemble), the default network trains for `baseline_seconds` at most (0
-    if there is none), and the winner until `end`; what is left up to `total` is for the test and the model.
+    run; then the winner's network trains once more on train alone, to learn from a better trial or to be averaged, for
+    `retrain_seconds` (0 without distillation and ensemble), the default network for `baseline_seconds` at most (0 if
+    there is none), and the winner until `end`; what is left up to `total` is for the test and the model.
     `final_stretch` is how many times longer than in the highest rung the winner is to train.
     """
 
@@ -65,7 +65,7 @@ class Budget:
     search_until: float
     end: float
     baseline_seconds: float = 0.0
-    again_seconds: float = 0.0
+    retrain_seconds: float = 0.0
     final_stretch: float = FINAL_STRETCH
 
     @property
@@ -123,23 +123,23 @@ def plan_budget(
         num_full = max(1.0, num_full * min(1.0, max_trials / 12))
     final_stretch = ENSEMBLE_STRETCH if has_ensemble else FINAL_STRETCH
     final_part = final_stretch * FINAL_IMAGES / workforce.final_speedup
-    again_part = (STUDENT_PART * has_student + TWIN_PART * has_ensemble) / workforce.final_speedup
-    full_seconds = working / (num_full / workforce.num_workers + final_part + again_part)
+    retrain_part = (STUDENT_PART * has_student + TWIN_PART * has_ensemble) / workforce.final_speedup
+    full_seconds = working / (num_full / workforce.num_workers + final_part + retrain_part)
     samples = int(max(full_seconds - workforce.start_seconds, 0.1) / sample_seconds)
     full = (num_epochs or MAX_EPOCHS) * num_images
     full = full if num_epochs else min(full, max(samples, MIN_SAMPLES))
     final_seconds = workforce.start_seconds + final_part * full * sample_seconds
     if workforce.num_workers > 1:
         final_seconds += RESTART_SECONDS
-    again_seconds = workforce.start_seconds + again_part * full * sample_seconds if again_part else 0.0
+    retrain_seconds = workforce.start_seconds + retrain_part * full * sample_seconds if retrain_part else 0.0
     return Budget(
         total=total,
         max_trials=max_trials,
         rungs=rung_samples(full, has_rungs),
-        search_until=max(end - final_seconds - baseline_seconds - again_seconds, 0.4 * end),
+        search_until=max(end - final_seconds - baseline_seconds - retrain_seconds, 0.4 * end),
         end=end,
         baseline_seconds=baseline_seconds,
-        again_seconds=again_seconds,
+        retrain_seconds=retrain_seconds,
         final_stretch=final_stretch,
     )
 

@@ -7,12 +7,11 @@ its trial was, with the teacher's answers in the labels, and its last training h
 from typing import Any
 
 from pipeline.crashpoints import crashpoint
-from pipeline.records import COMPLETED, TrialOutcome, TrialRow, TrialTask
+from pipeline.records import TrialOutcome, TrialRow, TrialTask
 from pipeline.search.budget import TRAIN_FORWARD_RATIO
-from pipeline.search.checkpoints import drop_files, pulse_path
-from pipeline.search.job import Audience, Engine, train_to_end
+from pipeline.search.job import Audience, Engine, settle, train_to_end
 from pipeline.search.pace import Pace
-from pipeline.search.store import DONE, STUDENT_TRIAL, StudyStore
+from pipeline.search.store import STUDENT_TRIAL, StudyStore
 from pipeline.search.study import Study
 from pipeline.search.teacher import Teacher, read_teacher
 
@@ -38,7 +37,7 @@ def distil(study: Study, engine: Engine, audience: Audience, best: TrialRow) -> 
             crashpoint("student-trained")
             found |= {"teacher": teacher.number, **close(study, best, outcome, task)}
         store.put_later("distillation", found)
-    pace.reserved_for_again = 0.0
+    pace.reserved_for_retraining = 0.0
     store.save()
     return found
 
@@ -57,16 +56,10 @@ def obstacle(study: Study, best: TrialRow, teacher: Teacher | None) -> str:
     sign = study.objective.sign
     if best.score is None or teacher is None or sign * teacher.score <= sign * best.score:
         return "no better trial has finished the highest rung"
-    room, needed = room_for(study.pace, best), seconds_for(study.pace, best, teacher)
+    room, needed = study.pace.seconds_before_final(best), seconds_for(study.pace, best, teacher)
     if needed > room:
         return f"it takes some {needed:.0f} s, of which the budget has {max(room, 0.0):.0f} s"
     return ""
-
-
-def room_for(pace: Pace, best: TrialRow) -> float:
-    """Return the seconds that are left for it; infinite without a time limit."""
-    last = pace.final_seconds(best.params, best.samples, best.number)
-    return pace.budget.end - pace.elapsed() - pace.reserved - last
 
 
 def seconds_for(pace: Pace, best: TrialRow, teacher: Teacher) -> float:
@@ -79,18 +72,16 @@ def seconds_for(pace: Pace, best: TrialRow, teacher: Teacher) -> float:
 
 def begin(study: Study, best: TrialRow) -> TrialTask:
     """Decide on the training, before it runs, and return its task: the highest rung, whose logits are kept."""
-    limit = room_for(study.pace, best)
+    limit = study.pace.seconds_before_final(best)
     top = len(study.budget.rungs) - 1
     return study.begin(STUDENT_TRIAL, top, best.samples, best.params, limit, trial=best.number)
 
 
 def close(study: Study, best: TrialRow, outcome: TrialOutcome, task: TrialTask) -> dict[str, Any]:
     """Decide on the end of the training, and return whether it was better."""
-    drop_files(task)
-    pulse_path(task.study_path, task.attempt).unlink(missing_ok=True)
-    if outcome.state != COMPLETED or outcome.score is None or best.score is None:
-        return {"reason": f"its training ended as {outcome.state}: {outcome.reason}"}
-    study.end_attempt(study.attempt_of(outcome), DONE, outcome)
+    reason = settle(study, outcome, task)
+    if reason or outcome.score is None or best.score is None:
+        return {"reason": reason}
     is_better = study.objective.sign * (outcome.score - best.score) > 0
     reason = "" if is_better else "no better on the validation images"
     return {"taught": outcome.score, "is_kept": is_better, "reason": reason}

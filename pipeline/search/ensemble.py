@@ -10,13 +10,12 @@ from typing import Any
 
 from pipeline.crashpoints import crashpoint
 from pipeline.models.cost import Cost
-from pipeline.records import COMPLETED, FAILED, INFEASIBLE, STOPPED, TIMEOUT, TrialOutcome, TrialRow, TrialTask
+from pipeline.records import FAILED, INFEASIBLE, STOPPED, TIMEOUT, TrialOutcome, TrialRow, TrialTask
 from pipeline.search import validation
 from pipeline.search.budget import MIN_PASSES
-from pipeline.search.checkpoints import drop_files, pulse_path
-from pipeline.search.job import Audience, Engine, train_to_end
+from pipeline.search.job import Audience, Engine, settle, train_to_end
 from pipeline.search.pace import Limits, Pace
-from pipeline.search.store import DIED, DONE, FINAL_TRIAL, TWIN_TRIAL
+from pipeline.search.store import DIED, FINAL_TRIAL, TWIN_TRIAL
 from pipeline.search.study import Study
 from pipeline.training.metrics import measure_logits
 
@@ -41,7 +40,7 @@ def choose_networks(study: Study, engine: Engine, audience: Audience, best: Tria
         found["reason"] = f"the last training of {found['num_networks']} networks ended as {last}"
     elif not (found and last == STOPPED):
         found = decide(study, engine, audience, best, found)
-    study.pace.reserved_for_again = 0.0
+    study.pace.reserved_for_retraining = 0.0
     found |= {"winner": best.number, "is_kept": not found["reason"]}
     study.store.put_later("ensemble", found)
     study.store.save()
@@ -62,7 +61,7 @@ def decide(study: Study, engine: Engine, audience: Audience, best: TrialRow, kno
         values, reason = close(study, best, outcome, task)
     if not reason and not study.objective.sign * (values["averaged"] - values["alone"]) > 0:
         reason = "no better on the validation images"
-    study.pace.reserved_for_again = 0.0
+    study.pace.reserved_for_retraining = 0.0
     num_networks = 1 if reason else most_networks(study, best)
     if num_networks == 1:
         return {**values, "reason": reason or too_short(study.pace, best)}
@@ -80,7 +79,7 @@ def obstacle(study: Study, best: TrialRow, has_twin: bool) -> str:
     if num_passes(pace, best, 2) < MIN_PASSES:
         return too_short(pace, best)
     needed = pace.training_seconds(best.params, best.samples, best.number) / pace.terms.workforce.final_speedup
-    room = pace.budget.end - pace.elapsed() - pace.reserved - pace.final_seconds(best.params, best.samples, best.number)
+    room = pace.seconds_before_final(best)
     if not has_twin and needed > room:
         return f"it takes some {needed:.0f} s to see what it is worth, of which the budget has {max(room, 0.0):.0f} s"
     return ""
@@ -122,11 +121,8 @@ def too_short(pace: Pace, best: TrialRow) -> str:
 
 def begin(study: Study, best: TrialRow) -> TrialTask:
     """Decide on the training of the twin, before it runs, and return its task: as the trial was, with another seed."""
-    pace = study.pace
-    limit = pace.budget.end - pace.elapsed() - pace.reserved - pace.start_seconds
-    return study.begin(
-        TWIN_TRIAL, len(study.budget.rungs) - 1, best.samples, best.params, limit, trial=best.number
-    )  # fmt: skip
+    top, limit = len(study.budget.rungs) - 1, study.pace.seconds_before_final(best)
+    return study.begin(TWIN_TRIAL, top, best.samples, best.params, limit, trial=best.number)
 
 
 def close(
@@ -134,11 +130,8 @@ def close(
 ) -> tuple[dict[str, float], str]:  # fmt: skip
     """Decide on the end of the twin's training, and return what one and two reach, or why that is not known."""
     folder = study.store.path.parent
-    drop_files(task)
-    pulse_path(task.study_path, task.attempt).unlink(missing_ok=True)
-    if outcome.state != COMPLETED:
-        return {}, f"the training of the twin ended as {outcome.state}: {outcome.reason}"
-    study.end_attempt(study.attempt_of(outcome), DONE, outcome)
+    if reason := settle(study, outcome, task):
+        return {}, f"nobody knows what a twin says: {reason}"
     if not has_logits(folder, TWIN_TRIAL):
         return {}, "the twin has no validation logits"
     first, second, both = (

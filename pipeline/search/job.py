@@ -289,6 +289,16 @@ def train_to_end(
             return outcome, task
 
 
+def settle(study: Study, outcome: TrialOutcome, task: TrialTask) -> str:
+    """Decide on the end of a training that is no trial's, and delete its files; return why it has no score, if so."""
+    drop_files(task)
+    pulse_path(task.study_path, task.attempt).unlink(missing_ok=True)
+    if outcome.state != COMPLETED:
+        return f"its training ended as {outcome.state}: {outcome.reason}"
+    study.end_attempt(study.attempt_of(outcome), DONE, outcome)
+    return ""
+
+
 def write_model_facts(study: Study, best: TrialRow, epochs: int, found: dict[str, Any]) -> None:
     """Write model.json beside the saved model; `found` is what its last training found."""
     store = study.store

@@ -108,8 +108,8 @@ class Terms:
 class Pace:
     """Seconds of trainings, past and to come. `probed` corrects the estimates until trials were measured.
 
-    `reserved` are the seconds that are kept for the default network, until it is trained, `reserved_for_again` those
-    in which the winner's network trains once more on train alone, until that is done.
+    `reserved` are the seconds that are kept for the default network, until it is trained,
+    `reserved_for_retraining` those in which the winner's network trains once more on train alone, until that is done.
     """
 
     terms: Terms
@@ -119,12 +119,12 @@ class Pace:
     measured: dict[int, float] = field(default_factory=dict)  # seconds for one image, by trial
     ratios: list[tuple[float, float]] = field(default_factory=list)  # estimated and measured seconds
     reserved: float = 0.0
-    reserved_for_again: float = 0.0
+    reserved_for_retraining: float = 0.0
 
     @property
     def kept(self) -> float:
         """The seconds that trials and the winner's last training must leave."""
-        return self.reserved + self.reserved_for_again
+        return self.reserved + self.reserved_for_retraining
 
     @property
     def start_seconds(self) -> float:
@@ -196,6 +196,14 @@ class Pace:
         images = self.terms.num_final_images / self.terms.num_images
         alone = self.training_seconds(row.params, round(row.samples * images), row.number) - self.start_seconds
         return alone * (1 - 1 / self.terms.workforce.final_speedup)
+
+    def seconds_before_final(self, row: TrialRow) -> float:
+        """Return the seconds that are left before the last training must begin to see as many images as the trial did.
+
+        They are infinite without a time limit.
+        """
+        last = self.final_seconds(row.params, row.samples, row.number)
+        return self.budget.end - self.elapsed() - self.reserved - last
 
     def final_samples(self, row: TrialRow, num_networks: int = 1) -> int:
         """Return the images that the winner's network sees in its last training, in the time that is left.

@@ -307,6 +307,6 @@ def make_study(store: StudyStore, request: Request, pace: Pace) -> Study:
     study.recover()
     pace.reserved = 0.0 if is_trained(store) else pace.budget.baseline_seconds
     is_decided = store.get("distillation") or store.get("ensemble")
-    pace.reserved_for_again = 0.0 if is_decided else pace.budget.again_seconds
+    pace.reserved_for_retraining = 0.0 if is_decided else pace.budget.retrain_seconds
     sweep(store.path.parent, list(study.waiting))
     return study

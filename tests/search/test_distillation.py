@@ -181,7 +181,7 @@ def timed(tmp_path, now):
     budget = Budget(600.0, None, (1000, 3000, 9000), 300.0, 580.0, 0.0, 60.0)
     study, best = searched(tmp_path, budget=budget, clock=clock)
     study.pace.measured[best.number] = 0.02
-    study.pace.reserved_for_again = 60.0
+    study.pace.reserved_for_retraining = 60.0
     clock.now = now
     keep_teacher(tmp_path, 0.9)
     return study, best
@@ -202,7 +202,7 @@ def test_the_winner_comes_first_where_time_is_short(tmp_path):
     found = distil(study, InstantEngine(None), Silence(), best)
     assert (found["is_kept"], found["reason"].startswith("it takes some ")) == (False, True)
     assert found["reason"].endswith(" s, of which the budget has 4 s")
-    assert study.pace.reserved_for_again == 0
+    assert study.pace.reserved_for_retraining == 0
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -211,8 +211,8 @@ def test_its_share_is_taken_from_the_trials(workers):
     plain, shared = (
         plan_budget(600.0, None, None, 0.001, 10_000, True, workforce, 12.0, True, has) for has in (False, True)
     )
-    assert (plain.again_seconds, shared.end) == (0, plain.end)
-    assert shared.again_seconds == pytest.approx(1.3 / 1.5 * shared.rungs[-1] * 0.001 + workforce.start_seconds)
+    assert (plain.retrain_seconds, shared.end) == (0, plain.end)
+    assert shared.retrain_seconds == pytest.approx(1.3 / 1.5 * shared.rungs[-1] * 0.001 + workforce.start_seconds)
     assert shared.search_until < plain.search_until
     assert 0.7 * plain.rungs[-1] < shared.rungs[-1] < plain.rungs[-1]
 

@@ -136,7 +136,7 @@ def test_without_logits_of_the_winner_or_its_twin_nobody_knows(tmp_path):
 def test_a_twin_that_fails_costs_this_only_and_one_that_dies_is_tried_once_more(tmp_path):
     study, best = searched(tmp_path)
     found = choose(study, best, twin(state=FAILED, score=None, reason="ValueError: odd"))
-    assert found["reason"] == "the training of the twin ended as FAILED: ValueError: odd"
+    assert found["reason"] == "nobody knows what a twin says: its training ended as FAILED: ValueError: odd"
     assert study.running == {}
     study, best = searched(tmp_path / "another")
     states = iter([CRASHED, COMPLETED])
@@ -195,7 +195,7 @@ def timed(folder, seconds_left):
     clock = Clock()
     budget = Budget(600.0, None, RUNGS, 300.0, 580.0, 0.0, 28.5, ENSEMBLE_STRETCH)
     study, best = searched(folder, budget=budget, clock=clock)
-    study.pace.reserved_for_again = 28.5
+    study.pace.reserved_for_retraining = 28.5
     clock.now = 580.0 - seconds_left
     return study, best
 
@@ -205,7 +205,7 @@ def test_as_many_answer_as_can_train_for_long_after_the_twin(tmp_path, seconds_l
     study, best = timed(tmp_path, seconds_left + 28.5)
 
     def train(task):
-        assert task.seconds_limit == pytest.approx(seconds_left + 28.5 - 1.5)
+        assert task.seconds_limit == pytest.approx(seconds_left + 28.5 - 35.25)
         study.pace.elapsed.now += 28.5
         return twin("middle").train(task)
 
@@ -235,7 +235,7 @@ def test_where_time_is_short_one_network_trains_longer(tmp_path, is_late):
     assert f"two networks would see their images {passes:.1f} times each; below 20 one" in found["reason"]
     assert ("averaged" in found) == is_late
     assert begin_final(study, best).samples == study.pace.hoped_samples(best)
-    assert study.pace.reserved_for_again == 0
+    assert study.pace.reserved_for_retraining == 0
 
 
 def test_time_is_kept_for_the_tests_of_all(tmp_path):
@@ -248,7 +248,7 @@ def test_time_is_kept_for_the_tests_of_all(tmp_path):
 
 def test_a_twin_for_which_no_time_was_kept_must_fit(tmp_path):
     study, best = timed(tmp_path, 60.0)
-    study.pace.reserved_for_again = 0.0  # it was decided before, on another winner
+    study.pace.reserved_for_retraining = 0.0  # it was decided before, on another winner
     found = choose(study, best, InstantEngine(None))
     assert found["reason"] == "it takes some 28 s to see what it is worth, of which the budget has 25 s"
 
@@ -260,7 +260,7 @@ def test_a_resumed_search_keeps_time_until_it_is_decided(tmp_path, is_decided):
         study.store.put("ensemble", {"is_kept": False, "reason": "any", "winner": 0})
     pace = Pace(study.terms, study.budget, Clock(), probed=1.0)
     setup.make_study(study.store, setup.Request("stub-1", "asha", 3, Objective(), Limits(), 600.0, None), pace)
-    assert pace.reserved_for_again == (0.0 if is_decided else 28.5)
+    assert pace.reserved_for_retraining == (0.0 if is_decided else 28.5)
 
 
 def test_a_last_training_that_was_stopped_goes_on_as_it_began(tmp_path):
@@ -298,7 +298,7 @@ def test_time_for_the_twin_and_three_is_kept_from_the_trials(workers):
         for has in (False, True)
     )
     assert (shared.final_stretch, shared.end) == (ENSEMBLE_STRETCH, plain.end)
-    assert shared.again_seconds == pytest.approx(shared.rungs[-1] * 0.001 / 1.5 + workforce.start_seconds)
+    assert shared.retrain_seconds == pytest.approx(shared.rungs[-1] * 0.001 / 1.5 + workforce.start_seconds)
     assert shared.search_until < plain.search_until
     assert 0.5 * plain.rungs[-1] < shared.rungs[-1] < 0.9 * plain.rungs[-1]
     assert ENSEMBLE_STRETCH <= MAX_STRETCH  # what several do not need, the winner can use
@@ -315,7 +315,7 @@ def test_nothing_is_kept_where_two_could_not_train_for_long(num_images, is_share
     )
     passes_of_two = 1.5 * alone.rungs[-1] / num_images
     assert (passes_of_two > 30, passes_of_two < 20) == (is_shared, not is_shared)
-    assert (wanted.again_seconds > 0, wanted != alone) == (is_shared, is_shared)
+    assert (wanted.retrain_seconds > 0, wanted != alone) == (is_shared, is_shared)
 
 
 def test_trials_end_early_enough_for_three(tmp_path):
