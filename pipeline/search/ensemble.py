@@ -20,6 +20,7 @@ from pipeline.search.study import Study
 from pipeline.training.metrics import measure_logits
 
 MAX_NETWORKS = 3
+LEAST_GAIN = 1e-9  # less is the rounding of a mean
 
 
 def choose_networks(study: Study, engine: Engine, audience: Audience, best: TrialRow) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def decide(study: Study, engine: Engine, audience: Audience, best: TrialRow, kno
         outcome, task = train_to_end(study, engine, lambda: begin(study, best), audience)
         crashpoint("twin-trained")
         values, reason = close(study, best, outcome, task)
-    if not reason and not study.objective.sign * (values["averaged"] - values["alone"]) > 0:
+    if not reason and study.objective.sign * (values["averaged"] - values["alone"]) < LEAST_GAIN:
         reason = "no better on the validation images"
     study.pace.reserved_for_retraining = 0.0
     num_networks = 1 if reason else most_networks(study, best)

@@ -19,7 +19,7 @@ from pipeline.records import (
     TrialRow,
     TrialTask,
 )
-from pipeline.search import flip_average, setup, validation
+from pipeline.search import ensemble, flip_average, setup, validation
 from pipeline.search.budget import ENSEMBLE_STRETCH, Budget, Workforce, plan_budget
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.ensemble import choose_networks, ensemble_text
@@ -121,6 +121,13 @@ def test_the_winner_answers_alone_where_the_mean_is_no_better(tmp_path, objectiv
     assert cost_of(best, {"ensemble": found}) == {"num_params": 1000, "mflops": 2.0}
     study, best = searched(tmp_path / "another", objective)
     assert choose(study, best, twin("all"))["is_kept"]
+
+
+def test_the_rounding_of_a_mean_is_no_gain(tmp_path, monkeypatch):
+    study, best = searched(tmp_path)
+    values = {(0,): 0.1, (TWIN_TRIAL,): 0.2, (0, TWIN_TRIAL): 0.15}  # 0.1 + 0.2 is a little more than 0.3
+    monkeypatch.setattr(ensemble, "value_of", lambda folder, numbers, objective: -values[tuple(numbers)])
+    assert choose(study, best)["reason"] == "no better on the validation images"
 
 
 def test_without_logits_of_the_winner_or_its_twin_nobody_knows(tmp_path):
