@@ -12,7 +12,7 @@ from pipeline.crashpoints import crashpoint
 from pipeline.models.cost import Cost
 from pipeline.records import FAILED, INFEASIBLE, STOPPED, TIMEOUT, TrialOutcome, TrialRow, TrialTask
 from pipeline.search import validation
-from pipeline.search.budget import MIN_PASSES
+from pipeline.search.budget import MAX_STRETCH, MIN_PASSES
 from pipeline.search.job import Audience, Engine, settle, train_to_end
 from pipeline.search.pace import Limits, Pace
 from pipeline.search.store import DIED, FINAL_TRIAL, TWIN_TRIAL
@@ -106,10 +106,11 @@ def broken_limit(limits: Limits, best: TrialRow, number: int) -> str:
 
 
 def num_passes(pace: Pace, best: TrialRow, number: int) -> float:
-    """Return how often each of several networks like the winner's would see its images; infinite without a limit."""
+    """Return how often each of several networks like the winner's could see its images; infinite without a limit."""
     if not pace.budget.is_timed:
         return float("inf")
-    return pace.final_samples(best, number) / pace.terms.num_final_images
+    passes = pace.rung_samples(best.params, -1) / pace.terms.num_images
+    return min(max(pace.fitting_stretch(best, number), 0.0), MAX_STRETCH) * passes
 
 
 def too_short(pace: Pace, best: TrialRow) -> str:

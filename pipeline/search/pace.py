@@ -214,12 +214,20 @@ class Pace:
         if not self.budget.is_timed:
             return round(most)
         full = self.rung_samples(row.params, -1)
+        least = MIN_SHRINK * min(row.samples, full) / full
+        stretch = min(max(self.fitting_stretch(row, num_networks), least), MAX_STRETCH)
+        return max(1, round(most * stretch / MAX_STRETCH))
+
+    def fitting_stretch(self, row: TrialRow, num_networks: int = 1) -> float:
+        """Return how many times the passes of the highest rung fit into the time that is left under a time limit.
+
+        It is below 0 where there is none.
+        """
+        full = self.rung_samples(row.params, -1)
         start = self.start_seconds + self.test_seconds(row.params, row.number)
         available = PLANNED_PART * (self.budget.end - self.elapsed() - self.kept - num_networks * start)
         needed = num_networks * (self.final_seconds(row.params, full, row.number) - start)
-        least = MIN_SHRINK * min(row.samples, full) / full
-        stretch = min(max(available / max(needed, 1e-6), least), MAX_STRETCH)
-        return max(1, round(most * stretch / MAX_STRETCH))
+        return available / max(needed, 1e-6)
 
     def hoped_samples(self, row: TrialRow, num_networks: int = 1) -> int:
         """Return the images that the winner's last training begins with, which is shortened once its speed is known."""

@@ -245,6 +245,15 @@ def test_where_time_is_short_one_network_trains_longer(tmp_path, is_late):
     assert study.pace.reserved_for_retraining == 0
 
 
+def test_many_passes_do_not_make_up_for_time_that_is_over(tmp_path):
+    study, best = timed(tmp_path, 20.0 + 28.5)
+    study.pace.budget = replace(study.budget, rungs=(30_000, 90_000, 270_000))
+    found = choose(study, best, InstantEngine(None))
+    assert "two networks would see their images 6.3 times each" in found["reason"]
+    study.pace.budget = replace(study.budget, end=5800.0, rungs=(600, 1800, 5400))  # and time not for their lack
+    assert "two networks would see their images 16.2 times each" in choose(study, best)["reason"]
+
+
 def test_time_is_kept_for_the_tests_of_all(tmp_path):
     study, best = timed(tmp_path, 300.0)
     study.pace.terms = replace(study.pace.terms, num_test_images=30_000)
