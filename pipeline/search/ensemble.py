@@ -41,7 +41,6 @@ def choose_networks(study: Study, engine: Engine, audience: Audience, best: Tria
         found["reason"] = f"the last training of {found['num_networks']} networks ended as {last}"
     elif not (found and last == STOPPED):
         found = decide(study, engine, audience, best, found)
-    study.pace.reserved_for_retraining = 0.0
     found |= {"winner": best.number, "is_kept": not found["reason"]}
     study.store.put_later("ensemble", found)
     study.store.save()

@@ -47,13 +47,17 @@ def train_networks(
         except TrialFailed as error:
             if error.state == STOPPED or not networks:
                 raise
-            return networks[:1], ensemble | {
-                "is_kept": False,
-                "reason": f"another ended as {error.state}: {error.reason}",
-            }
+            return networks[:1], alone(
+                ensemble, f"the last training of another network ended as {error.state}: {error.reason}"
+            )
         if index > 0 and networks[-1].epochs < networks[-1].num_planned:
-            return networks[:1], ensemble | {"is_kept": False, "reason": "the time was over before all were trained"}
+            return networks[:1], alone(ensemble, "the time was over before all were trained")
     return networks, ensemble | {"epochs": [network.epochs for network in networks]}
+
+
+def alone(ensemble: dict[str, Any], why: str) -> dict[str, Any]:
+    """Return the ensemble of which only the first network answers."""
+    return ensemble | {"is_kept": False, "reason": why}
 
 
 def part_of(task: TrialTask, facts: dict[str, Any], index: int, before: list[Network], ends: float) -> TrialTask:

@@ -226,7 +226,10 @@ class Pace:
         full = self.rung_samples(row.params, -1)
         start = self.start_seconds + self.test_seconds(row.params, row.number)
         available = PLANNED_PART * (self.budget.end - self.elapsed() - self.kept - num_networks * start)
-        needed = num_networks * (self.final_seconds(row.params, full, row.number) - start)
+        restarts = (
+            RESTART_SECONDS * (num_networks - 1) * (self.terms.workforce.num_workers > 1)
+        )  # one process trains all
+        needed = num_networks * (self.final_seconds(row.params, full, row.number) - start) - restarts
         return available / max(needed, 1e-6)
 
     def hoped_samples(self, row: TrialRow, num_networks: int = 1) -> int:

@@ -20,7 +20,7 @@ from pipeline.records import (
     TrialTask,
 )
 from pipeline.search import ensemble, flip_average, setup, validation
-from pipeline.search.budget import ENSEMBLE_STRETCH, Budget, Workforce, plan_budget
+from pipeline.search.budget import ENSEMBLE_STRETCH, RESTART_SECONDS, Budget, Workforce, plan_budget
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.ensemble import choose_networks, ensemble_text
 from pipeline.search.job import begin_final, cost_of, final_score
@@ -252,6 +252,13 @@ def test_many_passes_do_not_make_up_for_time_that_is_over(tmp_path):
     assert "two networks would see their images 6.3 times each" in found["reason"]
     study.pace.budget = replace(study.budget, end=5800.0, rungs=(600, 1800, 5400))  # and time not for their lack
     assert "two networks would see their images 16.2 times each" in choose(study, best)["reason"]
+
+
+def test_one_process_trains_all(tmp_path):
+    study, best = timed(tmp_path, 200.0)
+    study.pace.terms = replace(study.pace.terms, workforce=Workforce(2, 1))
+    available = PLANNED_PART * (200.0 - 28.5 - 3 * 1.5)
+    assert study.pace.fitting_stretch(best, 3) == pytest.approx(available / (3 * 33.75 + RESTART_SECONDS))
 
 
 def test_time_is_kept_for_the_tests_of_all(tmp_path):

@@ -128,7 +128,7 @@ def test_networks_train_one_after_the_other_and_share_what_is_left(monkeypatch):
 @pytest.mark.parametrize(
     ("outcomes", "text"),
     [
-        ([(4, 4), FAILED], "another ended as FAILED: by design"),
+        ([(4, 4), FAILED], "the last training of another network ended as FAILED: by design"),
         ([(4, 4), (2, 2), (1, 3)], "the time was over before all were trained"),
     ],
 )
