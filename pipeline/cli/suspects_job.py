@@ -17,7 +17,7 @@ from pipeline.data.source import SPLITS, encodable
 from pipeline.files import locked, write_text
 from pipeline.machine import check_backend, share_resources
 from pipeline.models.backbones import fetch_weights
-from pipeline.parts import BACKBONES
+from pipeline.parts import is_pretrained
 from pipeline.records import ImageSpec
 from pipeline.search import crossfit
 from pipeline.search.engine import LocalEngine
@@ -81,7 +81,7 @@ class SuspectsJob:
                 f"study {self.study}: training trial {plan.trial} again, {len(missing)} of {plan.num_folds} folds, "
                 f"{plan.epochs} epoch(s) each: about {format_seconds(seconds)}"
             )
-            fetch_weights([name] if (name := plan.params.get("backbone", "none")) in BACKBONES else [])
+            fetch_weights([name] if is_pretrained(name := plan.params.get("backbone", "none")) else [])
             self.run_folds(plan, missing)
 
     def run_folds(self, plan: crossfit.CrossFit, missing: list[int]) -> None:

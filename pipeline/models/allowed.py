@@ -53,8 +53,9 @@ ALLOWED_LAYER_MODULES = (
     "keras.src.models.functional",
     "keras.src.models.sequential",
 )
-# Arithmetic without a layer of its own: the root of the head gem, the mirror image of flip averaging.
-ALLOWED_OPERATIONS = (("keras.src.ops.numpy", "Power"), ("keras.src.ops.numpy", "Flip"))
+# Arithmetic without a layer of its own: the root of the head gem, the mirror image of flip averaging, the zeros around
+# an image in the ResNet v2 of keras-hub.
+ALLOWED_OPERATIONS = tuple(("keras.src.ops.numpy", name) for name in ("Power", "Flip", "Pad"))
 # Values that carry numbers only; a callable is never among them.
 ALLOWED_VALUE_MODULES = ("keras.initializers", "keras.regularizers", "keras.constraints")
 ALLOWED_VALUES = ("__keras_tensor__", "__tuple__", "__tensor__", "__numpy__", "DTypePolicy")

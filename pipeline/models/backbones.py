@@ -1,4 +1,4 @@
-"""Pretrained networks of keras.applications: their weights, from Keras' cache or its download, and what they cost."""
+"""Pretrained networks: their weights, from Keras' cache or a download, and what they cost."""
 
 import contextlib
 import functools
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SpaceError
+from pipeline.models.hub import check_preset, make_network
 from pipeline.parts import BACKBONES
-from pipeline.parts.backbones import MIN_SIDE
+from pipeline.parts.backbones import HUB, MIN_SIDE
 
 Shape = tuple[int, ...]
 MODELS = "PIPELINE_KERAS_MODELS"
@@ -35,6 +36,9 @@ def fetch_weights(names: Iterable[str]) -> None:
         SpaceError: a file is missing and cannot be downloaded, or is damaged.
     """
     for name in names:
+        if name.startswith(HUB):
+            check_preset(name)
+            continue
         backbone, path = BACKBONES[name], weights_path(name)
         if not path.is_file():
             sys.stderr.write(f"downloading the weights of {name} to {path}\n")
@@ -75,16 +79,23 @@ def is_readable(path: Path) -> bool:
         return False
 
 
-def make_backbone(name: str, shape: Shape, weights: Path | None) -> Any:
+def make_backbone(name: str, shape: Shape, has_weights: bool = True) -> Any:
     """Return the network for pixels (batch, height, width, 3) in its own range, up to its last map of features.
 
-    Its batch normalisation never trains: it keeps the statistics that it came with.
+    Its batch normalisation never trains: it keeps the statistics that it came with. Without weights they are random.
+
+    Raises:
+        SpaceError: a preset of keras-hub cannot be read or used.
     """
     import keras
 
-    constructor = getattr(keras.applications, BACKBONES[name].constructor)
-    network = constructor(include_top=False, weights=None if weights is None else str(weights), input_shape=shape)
-    for layer in network.layers:
+    if name.startswith(HUB):
+        network = make_network(name, shape, has_weights)
+    else:
+        constructor = getattr(keras.applications, BACKBONES[name].constructor)
+        weights = str(weights_path(name)) if has_weights else None
+        network = constructor(include_top=False, weights=weights, input_shape=shape)
+    for layer in network._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
     return network
@@ -119,7 +130,7 @@ def measure_backbone(name: str, shape: Shape) -> tuple[int, int, int, Shape]:
         raise ImpossibleNetwork(reason)
     try:
         with keras.StatelessScope(initialize_variables=False):
-            model = make_backbone(name, (height, width, 3), None)
+            model = make_backbone(name, (height, width, 3), has_weights=False)
             cost = measure_model(model)
             return cost.num_params, cost.flops, cost.depthwise_flops, tuple(model.output_shape[1:])
     finally:

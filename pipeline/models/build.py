@@ -8,10 +8,10 @@ from typing import Any
 
 import keras
 
-from pipeline.models.backbones import make_backbone, weights_path
+from pipeline.models.backbones import make_backbone
 from pipeline.models.cost import Cost
-from pipeline.models.plan import plan_layers
-from pipeline.parts import BACKBONES, Layer, scaled
+from pipeline.models.plan import has_backbone, plan_layers
+from pipeline.parts import Layer, pixel_range, scaled
 from pipeline.space import Builder
 
 BATCH_NORM_MOMENTUM = (
@@ -73,7 +73,7 @@ def padding(layer: Layer) -> str:
 def pretrained(layer: Layer, inputs: Any) -> Any:
     """Return the features of a pretrained network."""
     rgb = keras.layers.Concatenate(name="grey_as_rgb")([inputs] * 3) if inputs.shape[-1] == 1 else inputs
-    return make_backbone(layer.name, rgb.shape[1:], weights_path(layer.name))(rgb)
+    return make_backbone(layer.name, rgb.shape[1:])(rgb)
 
 
 def resized(layer: Layer, inputs: Any) -> Any:
@@ -127,8 +127,7 @@ def build(params: Mapping[str, Any], pixels: Pixels, num_classes: int, builder: 
 
         return build_hypermodel(builder, preset(params), pixels.shape, num_classes)
     inputs = keras.Input(pixels.shape, dtype=pixels.dtype, name="image")
-    backbone = BACKBONES.get(params.get("backbone", "none"))
-    scale, offset = pixels.standard() if backbone is None else pixels.within(*backbone.pixels)
+    scale, offset = pixels.within(*pixel_range(params["backbone"])) if has_backbone(params) else pixels.standard()
     if len(scale) == 1:
         outputs = keras.layers.Rescaling(scale[0], offset[0], name="normalise")(inputs)
     else:

@@ -1,9 +1,11 @@
-"""Networks that were trained on ImageNet before; the table holds what a search space may name as `backbone`."""
+"""Networks that were trained before: those of keras.applications by name, those of keras-hub as `hub:PRESET`."""
 
 from dataclasses import dataclass
 
 STORE = "https://storage.googleapis.com/tensorflow/keras-applications"
 MIN_SIDE = 32  # pixels; smaller images are refused by keras.applications
+HUB = "hub:"
+HUB_PIXELS = (0.0, 255.0)  # what keras-hub's image converters take
 
 
 @dataclass(frozen=True)
@@ -45,3 +47,15 @@ BACKBONES = {
         "fac2f116257151a9d068a22e544a4917",
     ),
 }
+
+
+def is_pretrained(name: str) -> bool:
+    """Tell whether a space may name this as `backbone`; whether keras-hub knows a preset is not asked here."""
+    preset = name.removeprefix(HUB)
+    is_relative = preset.startswith((".", "~")) or not preset.strip()
+    return name in BACKBONES or (name.startswith(HUB) and not is_relative)
+
+
+def pixel_range(name: str) -> tuple[float, float]:
+    """Return the lowest and the highest value of a pixel that a network takes."""
+    return HUB_PIXELS if name.startswith(HUB) else BACKBONES[name].pixels

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import SpaceError
-from pipeline.parts import ACTIVATIONS, BACKBONES, BLOCKS, HEADS, NORMS, POOLINGS
+from pipeline.parts import ACTIVATIONS, BACKBONES, BLOCKS, HEADS, NORMS, POOLINGS, is_pretrained
 
 Value = bool | int | float | str
 
@@ -40,7 +40,12 @@ SHARE = Known("float", "a number >= 0 and < 1", lambda value: 0 <= value < 1)
 POSITIVE = Known("float", "a number > 0", lambda value: 0 < value <= LARGEST)
 
 KNOWN_PARAMS: dict[str, Known] = {
-    "backbone": one_of("none", *BACKBONES),
+    "backbone": Known(
+        "text",
+        f"none, {', '.join(BACKBONES)}, or hub: and a preset of keras-hub, by name or as an absolute path",
+        lambda value: value == "none" or is_pretrained(value),
+        ("none", *BACKBONES),
+    ),
     "depth": whole(1),
     "convs_per_stage": whole(1),
     "filters": whole(1),

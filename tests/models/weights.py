@@ -13,7 +13,7 @@ def write_weights(home: Path, name: str) -> list[Any]:
 
     from pipeline.models.backbones import make_backbone
 
-    network = make_backbone(name, (32, 32, 3), None)
+    network = make_backbone(name, (32, 32, 3), has_weights=False)
     path = home / "models" / BACKBONES[name].file
     path.parent.mkdir(parents=True)
     with h5py.File(path, "w") as file:

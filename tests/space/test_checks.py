@@ -56,6 +56,13 @@ BROKEN_PARAMS = [
     ("depth: {type: integer}", "params.depth.type is the text 'integer'", "did you mean int?"),
     ("depth: {type: [int]}", "params.depth.type is the list ['int']", "write `type: int`"),
     ("depth: {type: float}", "params.depth.type is the text 'float'", "since depth is a whole number >= 1"),
+    ("backbone: {type: fixed, value: 'hub:./mine'}", "params.backbone.value is the text 'hub:./mine'", "absolute path"),
+    ("backbone: {type: fixed, value: 'hub:'}", "params.backbone.value is the text 'hub:'", "absolute path"),
+    (
+        "backbone: {type: fixed, value: resnet}",
+        "params.backbone.value is the text 'resnet'",
+        "did you mean resnet50_v2?",
+    ),
     ("head: {type: boolean}", "params.head.type is the text 'boolean'", "expected choice, fixed"),
     (
         f"depth: {{{INT}, maxvalue: 3}}",
