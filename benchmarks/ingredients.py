@@ -69,6 +69,46 @@ def mixed_images(mix: Mix, num_classes: int, concentration: float) -> Iterator[N
 
 
 @contextmanager
+def small_at_first(side: int, share: float) -> Iterator[None]:
+    """Train on images of `side` pixels until that share of the epochs is over, then on whole ones (Howard 2018)."""
+    make = trial.build
+
+    class SmallBatches(EpochBatches):
+        def __getitem__(self, index: int) -> tuple[Any, ...]:
+            images, *rest = super().__getitem__(index)
+            is_small = self.epoch < round(share * self.steps.num_epochs)
+            return (resized(images, side) if is_small else images, *rest)
+
+    def build_for_any_side(params: Any, pixels: Any, *rest: Any) -> Any:
+        model = make(params, pixels, *rest)
+        return keras.models.clone_model(model, input_tensors=keras.Input((None, None, pixels.shape[-1]), dtype="uint8"))
+
+    def fit_twice(model: Any, training: Any, augmentation: Any, progress: Any) -> None:
+        steps, seed, on_step = progress.watch.steps, progress.setting.seed, progress.watch.on_step
+        switch = round(share * steps.num_epochs)
+        for first, end in ((0, switch), (switch, steps.num_epochs)):  # a feed has one shape
+            batches = SmallBatches(training, steps, augmentation, seed, on_step, (first, 0))
+            progress.batches = batches
+            model.fit(batches, initial_epoch=first, epochs=end, verbose=0, callbacks=[progress], shuffle=False)
+
+    with patch.object(trial, "fit", fit_twice), patch.object(trial, "build", build_for_any_side):
+        yield
+
+
+def resized(images: Any, side: int) -> Any:
+    """Return square images, uint8, made smaller: each new pixel is the mean of the area that it covers."""
+    old = images.shape[1]
+    edges = np.arange(side + 1) * old / side
+    covered = np.clip(
+        np.minimum(edges[1:, None], np.arange(1, old + 1)) - np.maximum(edges[:-1, None], np.arange(old)), 0, 1
+    )
+    shares = (covered * side / old).astype(np.float32)
+    rows = np.tensordot(shares, images.astype(np.float32), (1, 1))  # (side, num_images, old, channels)
+    small = np.tensordot(shares, rows, (1, 2))  # (side across, side down, num_images, channels)
+    return np.rint(small.transpose(2, 1, 0, 3)).astype(images.dtype)
+
+
+@contextmanager
 def soft_labels() -> Iterator[None]:
     """Train on labels that are probabilities, float32 (num_images, num_classes)."""
 

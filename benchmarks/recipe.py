@@ -85,6 +85,8 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
     "average of weights": {"ingredient": "average"},
     "mixup 0.2": {"ingredient": "mixup"},
     "cutmix 1.0": {"ingredient": "cutmix"},
+    "early, 24 pixels for half of the epochs": {**EARLY, "ingredient": "24 pixels"},
+    "early, 16 pixels for half of the epochs": {**EARLY, "ingredient": "16 pixels"},
     "standard, average of weights": {"augment": "standard", "ingredient": "average"},
     "standard, mixup 0.2": {"augment": "standard", "ingredient": "mixup"},
     "standard, cutmix 1.0": {"augment": "standard", "ingredient": "cutmix"},
@@ -140,7 +142,9 @@ def is_cell(row: dict[str, Any], place: dict[str, Any], name: str, seed: int) ->
     return row["name"] == name and row["seed"] == seed and all(row[key] == value for key, value in place.items())
 
 
-def read(data: str, workspace: Path, num_images: int, imbalance: float) -> tuple[Any, Any]:
+def read(
+    data: str, workspace: Path, num_images: int, imbalance: float, image_size: int | None = None
+) -> tuple[Any, Any]:
     """Return images to train with and to validate with: nine tenths and a tenth of the given training images.
 
     With an imbalance the classes that train shrink geometrically, from all images to that part of them.
@@ -154,7 +158,7 @@ def read(data: str, workspace: Path, num_images: int, imbalance: float) -> tuple
 
     workspace.mkdir(parents=True, exist_ok=True)
     source = open_source(data, workspace)
-    cache = open_cache(source, choose_spec(source, SpecOptions()), workspace, CACHE_BYTES)
+    cache = open_cache(source, choose_spec(source, SpecOptions(image_size=image_size)), workspace, CACHE_BYTES)
     is_given = np.isin(source.splits, (SPLITS.index("train"), NOT_GIVEN)) & cache.is_usable
     rows = np.random.default_rng(0).permutation(np.flatnonzero(is_given))
     num_held_out = len(rows) // 10
@@ -170,7 +174,7 @@ def read(data: str, workspace: Path, num_images: int, imbalance: float) -> tuple
 
 def train_cell(changes: dict[str, Any], data: tuple[Any, Any], num_epochs: int, seed: int) -> dict[str, float]:
     """Return what one training reached, and how many images a second its median epoch trained."""
-    from ingredients import averaged_weights, cutmix, mixed_images, mixup
+    from ingredients import averaged_weights, cutmix, mixed_images, mixup, small_at_first
 
     from pipeline.models.predict import predict_logits
     from pipeline.training import schedule, trial
@@ -186,6 +190,8 @@ def train_cell(changes: dict[str, Any], data: tuple[Any, Any], num_epochs: int, 
         "average": averaged_weights(),
         "mixup": mixed_images(mixup, 10, 0.2),
         "cutmix": mixed_images(cutmix, 10, 1.0),
+        "24 pixels": small_at_first(24, 0.5),
+        "16 pixels": small_at_first(16, 0.5),
     }.get(values.pop("ingredient", ""), nullcontext())
     schedule.WARMUP_FRACTION = warmup
     setting = trial.Setting(
