@@ -21,7 +21,16 @@ from pipeline.cli.output import (
 from pipeline.cli.values import ImageShape
 from pipeline.errors import SpaceError
 from pipeline.search.spaces import open_space
-from pipeline.space import DEFAULTS, Param, SearchSpace, builtin_spaces, builtin_text, is_active, load_space
+from pipeline.space import (
+    DEFAULTS,
+    Param,
+    SearchSpace,
+    builtin_spaces,
+    builtin_text,
+    defaults_for,
+    is_active,
+    load_space,
+)
 from pipeline.space.params import BODY, THAWING
 
 
@@ -98,7 +107,8 @@ def show_command(space: str, image_shape: tuple[int, int, int], num_classes: int
     result(f"{loaded.name}: {loaded.description}\n" if loaded.description else f"{loaded.name}\n")
     rows = [[p.name, p.kind, shown_range(p), shown_value(p.default), shown_condition(p)] for p in loaded.params]
     result(table(["parameter", "kind", "range", "default", "condition"], rows))
-    left_out = [f"{name} {shown_value(DEFAULTS[name])}" for name in known_names(loaded) if name not in loaded.names()]
+    defaults = defaults_for(loaded.defaults())
+    left_out = [f"{name} {shown_value(defaults[name])}" for name in known_names(loaded) if name not in loaded.names()]
     if left_out:
         result(f"\nNot varied: {', '.join(left_out)}")
     result(f"\nSize: {shown_size(loaded)} configurations")

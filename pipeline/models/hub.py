@@ -84,5 +84,6 @@ def reading(name: str) -> Iterator[None]:
         raise SpaceError(
             f"backbone {name}: keras-hub cannot read this preset ({str(error)[:300]}); expected the name of one, "
             "which it downloads, or an absolute path to a folder that holds config.json, image_converter.json and "
-            "model.weights.h5 (save_to_preset of an image classifier writes them); correct it, or leave it out"
+            "model.weights.h5 (save_to_preset of an image classifier writes them); correct it, bring such a folder "
+            "from a machine with a network, or leave this backbone out of the space"
         ) from error

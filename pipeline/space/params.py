@@ -93,7 +93,7 @@ DEFAULTS: dict[str, Value] = {
     "optimizer": "muon",
     "learning_rate": 6e-2,
     "backbone_rate": 0.1,
-    "frozen": 0.3,
+    "frozen": 0.2,
     "weight_decay": 6e-5,
     "label_smoothing": 0.1,
     "batch_size": 64,
@@ -101,8 +101,17 @@ DEFAULTS: dict[str, Value] = {
 }
 
 
+PRETRAINED_DEFAULTS = {**DEFAULTS, "optimizer": "adamw", "learning_rate": 3e-3, "batch_size": 32}
+"""Of a configuration with a pretrained network: a step of Muon is too large for it (docs/recipe.md)."""
+
+
+def defaults_for(params: Mapping[str, Any]) -> dict[str, Value]:
+    """Return the defaults of a configuration, which depend on whether it begins with a pretrained network."""
+    return PRETRAINED_DEFAULTS if is_pretrained(str(params.get("backbone", "none"))) else DEFAULTS
+
+
 def complete(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all hyperparameters, those that `params` leaves out at their DEFAULTS.
+    """Return all hyperparameters, those that `params` leaves out at their defaults.
 
     Raises:
         SpaceError: a name that no network understands.
@@ -113,7 +122,7 @@ def complete(params: Mapping[str, Any]) -> dict[str, Any]:
                 f"params.{name} is not a hyperparameter; expected {', '.join(KNOWN_PARAMS)}; "
                 f"{suggestion(name, KNOWN_PARAMS)}"
             )
-    return {**DEFAULTS, **params}
+    return {**defaults_for(params), **params}
 
 
 BODY = (
@@ -128,9 +137,9 @@ THAWING = ("backbone_rate", "frozen")
 
 
 def recipe(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the hyperparameters of RECIPE, with a backbone those of THAWING; what `params` leaves out at DEFAULTS."""
+    """Return the hyperparameters of RECIPE, with a backbone those of THAWING; what `params` leaves out by default."""
     names = RECIPE if params.get("backbone", "none") == "none" else (*RECIPE, *THAWING)
-    return {name: params.get(name, DEFAULTS[name]) for name in names}
+    return {name: params.get(name, defaults_for(params)[name]) for name in names}
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

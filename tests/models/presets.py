@@ -20,6 +20,29 @@ def write_preset(folder: Path, network: Any = None) -> Any:
     return network
 
 
+def resnet(kind: str = "basic_block", is_v2: bool = False) -> Any:
+    """Return a residual network of two blocks: version 1, 2 or with `basic_block_vd` D."""
+    import keras_hub
+
+    stem = [64] if kind != "basic_block_vd" else [32, 32, 64]
+    return keras_hub.models.ResNetBackbone(
+        input_conv_filters=stem,
+        input_conv_kernel_sizes=[7] if len(stem) == 1 else [3, 3, 3],
+        stackwise_num_filters=[64, 128],
+        stackwise_num_blocks=[1, 1],
+        stackwise_num_strides=[1, 2],
+        block_type=kind,
+        use_pre_activation=is_v2,
+    )
+
+
+def densenet() -> Any:
+    """Return a network of two dense blocks."""
+    import keras_hub
+
+    return keras_hub.models.DenseNetBackbone(stackwise_num_repeats=[2, 2], compression_ratio=0.5, growth_rate=8)
+
+
 def efficientnet(kind: str = "v1") -> Any:
     """Return a network of three blocks; those of EfficientNet v1 are plain layers, `unfused` ones of keras-hub."""
     import keras_hub

@@ -1,6 +1,7 @@
 """Presets of keras-hub: the network that is built of them, and what is said of those that cannot be used."""
 
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from pipeline.errors import SpaceError
 from pipeline.models.backbones import fetch_weights, make_backbone
 from pipeline.models.cost import measure
-from tests.models.presets import OFFSET, SCALE, efficientnet, write_preset
+from tests.models.presets import OFFSET, SCALE, densenet, efficientnet, resnet, write_preset
 
 pytestmark = pytest.mark.heavy
 
@@ -48,6 +49,21 @@ def test_the_network_is_that_of_the_preset_with_pixels_as_it_wants_them(tmp_path
     )
     deep = build_of(name, (40, 48, 3), "uint16")
     assert np.allclose(features(deep, pixels.astype(np.uint16) * 257), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["resnet", "resnet v2", "resnet vd", "densenet"])
+def test_other_families_that_consist_of_plain_layers_can_be_taken(tmp_path, kind):
+    networks = {
+        "resnet": resnet,
+        "resnet v2": partial(resnet, "bottleneck_block", is_v2=True),
+        "resnet vd": partial(resnet, "basic_block_vd"),
+        "densenet": densenet,
+    }
+    known = write_preset(tmp_path / "preset", networks[kind]())
+    network = make_backbone(f"hub:{tmp_path / 'preset'}", (40, 48, 3))
+    pixels = images().astype(np.float32)
+    wanted = np.asarray(known(pixels * SCALE + OFFSET))
+    assert np.allclose(np.asarray(network(pixels)), wanted, atol=1e-5 * np.abs(wanted).max())
 
 
 def test_it_consists_of_layers_of_keras_alone_and_its_batch_normalisation_rests(tmp_path):

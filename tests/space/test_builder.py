@@ -78,3 +78,6 @@ def test_the_recipe_is_read_from_any_configuration() -> None:
     params = {"units": 3, "learning_rate": 0.5, "batch_size": 7}
     defaults = {name: DEFAULTS[name] for name in RECIPE}
     assert recipe(params) == {**defaults, "learning_rate": 0.5, "batch_size": 7}
+    pretrained = recipe({"backbone": "mobilenet_v2", "frozen": 0.5})
+    assert (pretrained["optimizer"], pretrained["frozen"], pretrained["backbone_rate"]) == ("adamw", 0.5, 0.1)
+    assert recipe({"backbone": 18}) == {**defaults, "backbone_rate": 0.1, "frozen": 0.2}  # of the user's own code

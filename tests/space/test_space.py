@@ -215,6 +215,11 @@ def test_a_hyperparameter_can_be_fixed_for_a_whole_space() -> None:
 
 def test_complete_fills_in_the_defaults_and_refuses_unknown_names() -> None:
     assert complete({"depth": 2}) == {**DEFAULTS, "depth": 2}
+    for backbone in ("mobilenet_v2", "hub:resnet_18_imagenet"):
+        values = complete({"backbone": backbone, "batch_size": 8})
+        changed = {name for name, value in values.items() if value != DEFAULTS[name]}
+        assert changed == {"backbone", "batch_size", "optimizer", "learning_rate"}
+        assert (values["optimizer"], values["learning_rate"], values["batch_size"]) == ("adamw", 3e-3, 8)
     with pytest.raises(SpaceError, match=r"params\.dept is not .*did you mean depth\?"):
         complete({"dept": 2})
 
