@@ -45,6 +45,7 @@ BASELINE_PART = 0.08  # of the budget, at most, for the default network that tra
 MIN_BASELINE_SECONDS = 10.0  # a shorter share trains nothing that a winner could be compared with
 STUDENT_PART = 1.3  # of a training of the highest rung, in which a network learns from a better trial: a judgement
 TWIN_PART = 1.0  # of one, in which the winner's network trains once more, to see what a mean is worth
+LEADER_PART = 0.5  # of its stretch, that is kept for the best trial where the knee of the front wins: a judgement
 FINAL_IMAGES = 1.25  # the winner sees train + validation: at most this many times the images, as a rule
 
 

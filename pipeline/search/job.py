@@ -26,7 +26,7 @@ from pipeline.records import (
 )
 from pipeline.search.checkpoints import FREE_FLOOR_MB, MODEL, NEW_MODEL, drop_files, pulse_path
 from pipeline.search.health import CURES, Health, check_stop_file
-from pipeline.search.ranking import knee, pareto_front, ranked, winner
+from pipeline.search.ranking import at_knee, knee, pareto_front, ranked, winner
 from pipeline.search.store import DIED, DONE, FINAL_TRIAL, STUDENT_TRIAL, StudyStore
 from pipeline.search.study import Study
 
@@ -216,8 +216,7 @@ def chosen(study: Study) -> TrialRow | None:
     """
     rows, objective = list(study.rows.values()), study.objective
     if objective.minimise is not None:
-        front = pareto_front(rows, objective)
-        return knee(front, objective) if front else None
+        return at_knee(rows, objective)
     best = winner(rows, objective)
     if best is None or best.score is None:
         return None

@@ -263,13 +263,16 @@ class Pace:
         left = max(self.budget.end - self.elapsed() - test, self.start_seconds)
         return left + LATE_SECONDS + LATE_PART * self.budget.total, left
 
-    def time_left(self, leader: TrialRow | None) -> float:
-        """Return the seconds until the last training of the leader must begin; infinite without a time limit."""
+    def time_left(self, leader: TrialRow | None, part: float = 1.0) -> float:
+        """Return the seconds until the last training of the leader must begin; infinite without a time limit.
+
+        Of the length that it should have, `part` is kept.
+        """
         if not self.budget.is_timed:
             return math.inf
         if leader is None:
             return self.budget.search_until - self.elapsed()
-        samples = round(self.budget.final_stretch * self.rung_samples(leader.params, -1))
+        samples = round(part * self.budget.final_stretch * self.rung_samples(leader.params, -1))
         final = self.final_seconds(leader.params, samples, leader.number) + self.kept
         return self.budget.end - self.elapsed() - final
 

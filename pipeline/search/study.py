@@ -21,9 +21,10 @@ from pipeline.records import (
     TrialRow,
     TrialTask,
 )
-from pipeline.search.budget import REDUCTION
-from pipeline.search.pace import SLOWEST, Pace
-from pipeline.search.ranking import climbers, winner
+from pipeline.search.budget import LEADER_PART
+from pipeline.search.choice import next_training
+from pipeline.search.pace import Pace
+from pipeline.search.ranking import favourites
 from pipeline.search.seeds import trial_seed
 from pipeline.search.store import (
     DIED,
@@ -38,14 +39,6 @@ from pipeline.search.store import (
 
 MAX_DEATHS = 2  # a trial whose process died this often is CRASHED and never run again
 MICRO_BATCHES = 4  # into which a batch is cut that did not fit into memory
-
-
-class Proposal(Protocol):
-    """What an oracle proposes: see `oracles.Proposal`."""
-
-    number: int
-    rung: int
-    params: dict[str, Any]
 
 
 class Proposes(Protocol):
@@ -67,7 +60,7 @@ class Proposes(Protocol):
 class Study:
     """The state of a search between processes. The store remembers all of it; `store.save` makes decisions durable.
 
-    `make_oracle` is called when a proposal is needed that is not of the portfolio: it imports KerasTuner.
+    `make_oracle` is called when the oracle can promote or propose for the first time: it imports KerasTuner.
     """
 
     def __init__(
@@ -79,7 +72,7 @@ class Study:
         self.pace = pace
         self.terms, self.budget = pace.terms, pace.budget
         self.rows: dict[int, TrialRow] = {row.number: row for row in store.trials()}
-        self.leader = winner(list(self.rows.values()), objective)  # who would win now
+        self.leader, self.cheap = favourites(list(self.rows.values()), self.objective)
         self.attempts: dict[int, list[Attempt]] = {}
         self.waiting: deque[tuple[int, int]] = deque()
         self.running: dict[int, TrialTask] = {}  # by attempt
@@ -144,7 +137,7 @@ class Study:
             return None
         if self.waiting:
             return self.start(*self.waiting.popleft())
-        chosen = self.next_of_portfolio() or self.next_of_oracle() or self.next_of_end_game()
+        chosen = next_training(self)
         if chosen is None:
             self.is_ending = not self.running
             return None
@@ -156,76 +149,13 @@ class Study:
             self.store.add_trial(row)
         return self.start(number, rung)
 
-    def next_of_portfolio(self) -> tuple[int, int, dict[str, Any]] | None:
-        """Return the next configuration that the space's author thinks strong, if it can be used."""
-        if len(self.rows) >= len(self.terms.portfolio) or not self.has_room():
-            return None
-        tried = [row.params for row in self.rows.values()]
-        for params in self.terms.portfolio:
-            if params not in tried and self.is_affordable(params, 0):
-                number = len(self.rows)
-                if self.oracle is not None:
-                    self.oracle.begin(number, 0, params)
-                return number, 0, params
-        return None
-
-    def next_of_oracle(self) -> tuple[int, int, dict[str, Any]] | None:
-        """Return what the oracle proposes, or None if it has nothing, or nothing that fits into the time."""
-        next_number = len(self.rows) if self.has_room() else None
-        if next_number is None and (len(self.budget.rungs) == 1 or len(self.rows) < REDUCTION):
-            return None  # none can begin and none can be promoted: the oracle need not even be made
-        proposal = self.consult().propose(next_number, self.is_acceptable)
-        return None if proposal is None else (proposal.number, proposal.rung, dict(proposal.params))
-
-    def has_room(self) -> bool:
-        """Tell whether a new configuration may be tried, by the number of trials and the time."""
-        if self.budget.max_trials is not None and len(self.rows) >= self.budget.max_trials:
-            return False
-        return not self.rows or self.is_affordable(self.terms.typical, 0)
-
-    def is_acceptable(self, proposal: Proposal) -> bool:
-        """Tell whether a proposal is a possible network within the limits, and quick enough for the time."""
-        is_known = proposal.number in self.rows
-        return (is_known or self.terms.is_feasible(proposal.params)) and self.is_affordable(
-            proposal.params, proposal.rung, proposal.number if is_known else None
-        )
-
-    def is_affordable(self, params: Mapping[str, Any], rung: int, number: int | None = None) -> bool:
-        """Tell whether a rung fits into the time, and leaves enough to bring one trial to the highest rung."""
-        if not self.budget.is_timed or not self.rows:  # the first trial runs, however short the time is
-            return True
-        if number is None and self.pace.slowness(params) > SLOWEST:
-            return False
-        seconds = self.pace.training_seconds(params, self.pace.rung_samples(params, rung), number)
-        return seconds <= self.time_left() - (0.0 if self.is_settled(rung) else self.pace.climb_seconds(self.leader))
-
-    def is_settled(self, rung: int) -> bool:
-        """Tell whether some trial has reached the highest rung, is on its way there, or would be with this task."""
-        top = len(self.budget.rungs) - 1
-        is_reached = self.leader is not None and self.leader.rung == top
-        return rung == top or is_reached or any(task.rung == top for task in self.running.values())
-
     def time_left(self) -> float:
-        """Return the seconds until the winner's last training must begin."""
-        return self.pace.time_left(self.leader)
+        """Return the seconds until the winner's last training must begin.
 
-    def next_of_end_game(self) -> tuple[int, int, dict[str, Any]] | None:
-        """Return a trial that goes on although it was not promoted: the winner must have seen the highest rung.
-
-        With a time limit, others follow while there is time.
+        With two objectives a cheap network wins as a rule, which needs less time; the best trial may yet win.
         """
-        top = len(self.budget.rungs) - 1
-        if (self.is_settled(0) and not self.budget.is_timed) or (self.running and not self.budget.is_timed):
-            return None
-        for row in climbers(list(self.rows.values()), self.objective):
-            for rung in range(top, row.rung, -1):
-                samples = self.pace.rung_samples(row.params, rung)
-                seconds = self.pace.training_seconds(row.params, samples, row.number)
-                if seconds <= self.time_left():
-                    if self.oracle is not None:
-                        self.oracle.begin(row.number, rung, row.params)
-                    return row.number, rung, row.params
-        return None
+        part = 1.0 if self.cheap is None else LEADER_PART
+        return min(self.pace.time_left(self.cheap or self.leader), self.pace.time_left(self.leader, part))
 
     def start(self, number: int, rung: int) -> TrialTask:
         """Decide on an attempt of a trial and return its task."""
@@ -305,8 +235,7 @@ class Study:
         is_top = outcome.rung == len(self.budget.rungs) - 1
         self.put_trial(replace(self.rows[outcome.number], state=COMPLETED if is_top else PAUSED))
         self.pace.note(outcome.number, task.params, task.samples, outcome.seconds, outcome.rung)
-        rivals = [row for row in (self.leader, self.rows[outcome.number]) if row is not None]
-        self.leader = winner(rivals, self.objective)
+        self.leader, self.cheap = favourites(list(self.rows.values()), self.objective)
         self.tell_oracle(outcome, self.values(attempt))
 
     def try_again(self, outcome: TrialOutcome, attempt_state: str, reason: str) -> None:

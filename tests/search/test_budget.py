@@ -25,9 +25,10 @@ from pipeline.search.budget import (
     plan_budget,
     rung_samples,
 )
+from pipeline.search.choice import is_affordable
 from pipeline.search.job import begin_final, chosen, standard_error
 from pipeline.search.pace import HOPE, LATE_PART, LATE_SECONDS, MIN_SHRINK, PLANNED_PART, SLOWEST, Pace
-from pipeline.search.ranking import winner
+from pipeline.search.ranking import at_knee, favourites, winner
 from tests.search.stubs import NUM_FINAL_IMAGES, NUM_IMAGES, Clock, make_study, make_terms, run_all, train_into
 
 ONE = Workforce(1, 1)
@@ -255,14 +256,14 @@ def test_networks_that_are_far_slower_than_the_typical_one_are_not_asked_for(tmp
     study.ask()
     slow = {**study.terms.typical, "batch_size": 1, "filters": 1024}
     assert study.pace.slowness(slow) > SLOWEST
-    assert not study.is_affordable(slow, 0)
-    assert study.is_affordable({**study.terms.typical, "filters": 48}, 0)
+    assert not is_affordable(study, slow, 0)
+    assert is_affordable(study, {**study.terms.typical, "filters": 48}, 0)
 
 
 def test_with_one_rung_slow_networks_are_not_asked_for_either(tmp_path):
     study = make_study(tmp_path, timed(1e6, rungs=(9000,)))
     study.ask()
-    assert not study.is_affordable({**study.terms.typical, "batch_size": 1, "filters": 1024}, 0)
+    assert not is_affordable(study, {**study.terms.typical, "batch_size": 1, "filters": 1024}, 0)
 
 
 def test_a_network_n_times_as_slow_takes_the_same_time_in_the_highest_rung_and_its_root_in_the_lowest(tmp_path):
@@ -280,6 +281,33 @@ def test_a_network_n_times_as_slow_takes_the_same_time_in_the_highest_rung_and_i
     assert study.start(0, 1).samples == study.pace.rung_samples(slow, 1)
     untimed = replace(study.budget, total=math.inf)
     assert replace(study.pace, budget=untimed).rung_samples(slow, -1) == full
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(90.0, "the knee"), (9.0, "half of the best")])
+def test_where_a_cheap_network_wins_time_is_kept_for_it_and_for_half_of_what_the_best_needs(tmp_path, seconds, kept):
+    study = make_study(tmp_path, timed(2000.0), objective=Objective("val_accuracy", "mflops"))
+    typical = study.terms.typical
+    row = TrialRow(0, "COMPLETED", 0.5, typical, 1, 1.0, 1.0, "", 9, 9, rung=2, samples=9000)
+    rows = row, replace(row, number=1, score=0.9, mflops=2.0), replace(row, number=2, score=0.92, mflops=10.0)
+    study.rows = {each.number: each for each in rows}
+    study.pace.note(1, typical, 9000, SECONDS_PER_TRIAL + seconds)
+    study.pace.note(2, typical, 9000, SECONDS_PER_TRIAL + 90.0)
+    assert study.time_left() == pytest.approx(study.budget.search_until)  # nobody has told of them
+    study.leader, study.cheap = favourites(list(rows), study.objective)
+    assert (study.leader.number, study.cheap.number) == (2, 1)
+    whole = study.pace.time_left(rows[1]), study.pace.time_left(rows[2])
+    half = (whole[1] + study.budget.end - SECONDS_PER_TRIAL) / 2
+    assert whole[1] < half
+    assert study.time_left() == pytest.approx(whole[0] if kept == "the knee" else half, abs=0.02)
+
+
+def test_the_knee_is_known_after_each_trial_and_after_a_resume(tmp_path):
+    objective = Objective("val_accuracy", "mflops")
+    study = make_study(tmp_path, timed(120.0), objective=objective)
+    run_all(study)
+    assert study.cheap == at_knee(study.rows.values(), objective) is not None
+    study.store.close()
+    assert make_study(tmp_path, timed(120.0), objective=objective).cheap == study.cheap
 
 
 def test_when_the_machine_is_slower_than_thought_one_trial_still_reaches_the_highest_rung(tmp_path):

@@ -91,6 +91,18 @@ def test_the_portfolio_comes_first_and_needs_no_oracle(tmp_path):
     assert study.oracle is not None
 
 
+def test_the_best_of_three_goes_on_before_the_portfolio_is_through(tmp_path):
+    strong = [{**TINY.defaults(), "learning_rate": rate} for rate in (0.002, 0.003, 0.004, 0.005, 0.006)]
+    study = make_study(tmp_path, unlimited(9), make_terms(portfolio=tuple(strong)))
+    tasks = [step(study) for _ in range(3)]
+    assert study.oracle is None
+    best = max(tasks, key=lambda task: score_of(task.params, 0))
+    fourth = study.ask()
+    assert (fourth.number, fourth.rung) == (best.number, 1)
+    assert study.ask().params == strong[3]  # one in three: the next waits for three more
+    assert study.ask().params == strong[4]
+
+
 def test_an_oracle_made_late_learns_all_that_happened_in_its_order(tmp_path):
     strong = [{**TINY.defaults(), "learning_rate": rate} for rate in (0.002, 0.003, 0.004, 0.005)]
     oracle = oracle_for()
@@ -98,9 +110,9 @@ def test_an_oracle_made_late_learns_all_that_happened_in_its_order(tmp_path):
     step(study)
     first, second = study.ask(), study.ask()
     study.tell(train_into(study.store, second, state=FAILED, score=None, reason="ValueError"))
+    assert oracle.calls == []
     study.tell(train_into(study.store, first))
     step(study, **DIED)
-    assert oracle.calls == []
     study.waiting.clear()  # let the next task come from the oracle
     study.ask()
     score = score_of(strong[0], 0), score_of(strong[1], 0)
