@@ -66,11 +66,6 @@ def at_knee(rows: Iterable[TrialRow], objective: Objective) -> TrialRow | None:
     return knee(front, objective) if front else None
 
 
-def favourites(rows: list[TrialRow], objective: Objective) -> tuple[TrialRow | None, TrialRow | None]:
-    """Return the best of the highest rung, and with two objectives the row at the knee: one of them would win now."""
-    return winner(rows, objective), at_knee(rows, objective)
-
-
 def height(row: TrialRow, objective: Objective) -> float:
     """Return the score such that larger is better."""
     return objective.sign * (row.score or 0.0)

@@ -24,7 +24,7 @@ from pipeline.records import (
 from pipeline.search.budget import LEADER_PART
 from pipeline.search.choice import next_training
 from pipeline.search.pace import Pace
-from pipeline.search.ranking import favourites
+from pipeline.search.ranking import knee, pareto_front, winner
 from pipeline.search.seeds import trial_seed
 from pipeline.search.store import (
     DIED,
@@ -72,7 +72,8 @@ class Study:
         self.pace = pace
         self.terms, self.budget = pace.terms, pace.budget
         self.rows: dict[int, TrialRow] = {row.number: row for row in store.trials()}
-        self.leader, self.cheap = favourites(list(self.rows.values()), self.objective)
+        self.leader = winner(list(self.rows.values()), objective)  # with one objective it would win now
+        self.front = pareto_front(self.rows.values(), objective)  # with two, the trial at the knee of this
         self.attempts: dict[int, list[Attempt]] = {}
         self.waiting: deque[tuple[int, int]] = deque()
         self.running: dict[int, TrialTask] = {}  # by attempt
@@ -154,8 +155,10 @@ class Study:
 
         With two objectives a cheap network wins as a rule, which needs less time; the best trial may yet win.
         """
-        part = 1.0 if self.cheap is None else LEADER_PART
-        return min(self.pace.time_left(self.cheap or self.leader), self.pace.time_left(self.leader, part))
+        if not self.front:
+            return self.pace.time_left(self.leader)
+        cheap = knee(self.front, self.objective)
+        return min(self.pace.time_left(cheap), self.pace.time_left(self.leader, LEADER_PART))
 
     def start(self, number: int, rung: int) -> TrialTask:
         """Decide on an attempt of a trial and return its task."""
@@ -235,7 +238,10 @@ class Study:
         is_top = outcome.rung == len(self.budget.rungs) - 1
         self.put_trial(replace(self.rows[outcome.number], state=COMPLETED if is_top else PAUSED))
         self.pace.note(outcome.number, task.params, task.samples, outcome.seconds, outcome.rung)
-        self.leader, self.cheap = favourites(list(self.rows.values()), self.objective)
+        row = self.rows[outcome.number]
+        self.leader = winner([each for each in (self.leader, row) if each is not None], self.objective)
+        others = [each for each in self.front if each.number != row.number]
+        self.front = pareto_front([*others, row], self.objective)
         self.tell_oracle(outcome, self.values(attempt))
 
     def try_again(self, outcome: TrialOutcome, attempt_state: str, reason: str) -> None:

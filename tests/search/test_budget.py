@@ -28,7 +28,7 @@ from pipeline.search.budget import (
 from pipeline.search.choice import is_affordable
 from pipeline.search.job import begin_final, chosen, standard_error
 from pipeline.search.pace import HOPE, LATE_PART, LATE_SECONDS, MIN_SHRINK, PLANNED_PART, SLOWEST, Pace
-from pipeline.search.ranking import at_knee, favourites, winner
+from pipeline.search.ranking import pareto_front, winner
 from tests.search.stubs import NUM_FINAL_IMAGES, NUM_IMAGES, Clock, make_study, make_terms, run_all, train_into
 
 ONE = Workforce(1, 1)
@@ -293,21 +293,21 @@ def test_where_a_cheap_network_wins_time_is_kept_for_it_and_for_half_of_what_the
     study.pace.note(1, typical, 9000, SECONDS_PER_TRIAL + seconds)
     study.pace.note(2, typical, 9000, SECONDS_PER_TRIAL + 90.0)
     assert study.time_left() == pytest.approx(study.budget.search_until)  # nobody has told of them
-    study.leader, study.cheap = favourites(list(rows), study.objective)
-    assert (study.leader.number, study.cheap.number) == (2, 1)
+    study.leader, study.front = rows[2], list(rows)
     whole = study.pace.time_left(rows[1]), study.pace.time_left(rows[2])
     half = (whole[1] + study.budget.end - SECONDS_PER_TRIAL) / 2
     assert whole[1] < half
     assert study.time_left() == pytest.approx(whole[0] if kept == "the knee" else half, abs=0.02)
 
 
-def test_the_knee_is_known_after_each_trial_and_after_a_resume(tmp_path):
+def test_the_front_is_known_after_each_trial_and_after_a_resume(tmp_path):
     objective = Objective("val_accuracy", "mflops")
     study = make_study(tmp_path, timed(120.0), objective=objective)
     run_all(study)
-    assert study.cheap == at_knee(study.rows.values(), objective) is not None
+    assert study.front == pareto_front(study.rows.values(), objective)
+    assert len(study.front) > 1
     study.store.close()
-    assert make_study(tmp_path, timed(120.0), objective=objective).cheap == study.cheap
+    assert make_study(tmp_path, timed(120.0), objective=objective).front == study.front
 
 
 def test_when_the_machine_is_slower_than_thought_one_trial_still_reaches_the_highest_rung(tmp_path):
