@@ -310,6 +310,16 @@ def test_the_front_is_known_after_each_trial_and_after_a_resume(tmp_path):
     assert make_study(tmp_path, timed(120.0), objective=objective).front == study.front
 
 
+def test_a_trial_is_in_the_front_with_its_latest_score(tmp_path):
+    study = make_study(tmp_path, timed(1e6), objective=Objective("val_accuracy", "mflops"))
+    for rung, score in ((0, 0.9), (1, 0.5)):
+        task = study.start(0, rung) if study.rows else study.ask()
+        study.store.save()
+        study.oracle = None  # it did not promote the trial
+        study.tell(train_into(study.store, task, score=score))
+        assert [(row.number, row.score) for row in study.front] == [(0, score)]
+
+
 def test_when_the_machine_is_slower_than_thought_one_trial_still_reaches_the_highest_rung(tmp_path):
     clock = Clock()
     study = make_study(tmp_path, timed(120.0), clock=clock)
