@@ -11,7 +11,6 @@ images validates; test images are never read. Each cell (share, temperature, epo
 
 import argparse
 import json
-import os
 import statistics
 import sys
 from contextlib import nullcontext
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from one_thread import pin_to
 
 STUDENT = {"filters": 16}
 CELLS = ((0.0, 1.0), (0.5, 1.0), (0.5, 2.0), (0.9, 4.0))  # share of the teacher in the labels, temperature
@@ -36,9 +36,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--core", type=int, default=0)
     options = parser.parse_args()
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    os.sched_setaffinity(0, {options.core})
+    pin_to(options.core)
     from recipe import kept, read
 
     training, validation = read(options.data, options.workspace, options.images, 1.0)

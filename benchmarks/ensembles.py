@@ -13,7 +13,6 @@ and of networks whose weights are the mean of two.
 
 import argparse
 import itertools
-import os
 import statistics
 import sys
 from collections import defaultdict
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from one_thread import pin_to
 
 NETWORK = {"convs_per_stage": 2, "pool_after": "first"}
 
@@ -36,9 +36,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=22_500, help="training images at most")
     parser.add_argument("--core", type=int, default=0)
     options = parser.parse_args()
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    os.sched_setaffinity(0, {options.core})
+    pin_to(options.core)
     from recipe import read
 
     options.keep.mkdir(exist_ok=True)

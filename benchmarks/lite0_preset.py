@@ -40,7 +40,7 @@ def main() -> None:
 
 
 class TensorNames(pickle.Unpickler):
-    """Reads tensors as (storage, offset, shape, strides), and nothing else."""
+    """Reads plain values, and tensors as (storage, offset, shape, strides); it makes nothing else."""
 
     def persistent_load(self, name: Any) -> Any:
         """Return the storage: (kind, key)."""
@@ -56,11 +56,11 @@ class TensorNames(pickle.Unpickler):
 def read_arrays(file: io.BytesIO) -> dict[str, NDArray[Any]]:
     """Return the arrays of a file, by name, in its order."""
     for _ in ("magic number", "version", "machine"):
-        pickle.load(file)
+        TensorNames(file).load()
     tensors = TensorNames(file).load()
     kinds = {key: KINDS[kind] for (kind, key), *_ in tensors.values()}
     storages = {}
-    for key in pickle.load(file):
+    for key in TensorNames(file).load():
         (length,) = struct.unpack("<q", file.read(8))
         storages[key] = np.frombuffer(file.read(length * kinds[key].itemsize), kinds[key])
     return {name: placed(storages[key], *place) for name, ((_, key), *place) in tensors.items()}

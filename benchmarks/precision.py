@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from one_thread import pin_to
+
 SHAPES, CONVS, BATCHES, MODES = ((28, 28, 1), (32, 32, 3)), (1, 2), (64, 128, 256), ("keras", "fused", "bfloat16")
 
 
@@ -42,9 +44,7 @@ def main() -> None:
 
 def measure_core(core: int, seconds: float) -> None:
     """Print what one core does in each case."""
-    os.sched_setaffinity(0, {core})
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    pin_to(core)
     for shape, num_convs, batch_size in itertools.product(SHAPES, CONVS, BATCHES):
         rates = {mode: rate(shape, num_convs, batch_size, mode, seconds) for mode in MODES}
         case = {"shape": shape, "convs_per_stage": num_convs, "batch_size": batch_size}

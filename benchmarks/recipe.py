@@ -15,13 +15,14 @@ and the images a second that it trained, which mean little while the machine is 
 import argparse
 import json
 import math
-import os
 import statistics
 import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+
+from one_thread import pin_to
 
 CACHE_BYTES = 4 << 30
 BASE = {"optimizer": "muon", "learning_rate": 0.06, "batch_size": 128, "augment": "none", "label_smoothing": 0.0}
@@ -113,9 +114,7 @@ def main() -> None:
     parser.add_argument("--core", type=int, default=0)
     parser.add_argument("--workspace", type=Path, default=Path("recipe-workspace"), help="where images are decoded")
     options = parser.parse_args()
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    os.sched_setaffinity(0, {options.core})
+    pin_to(options.core)
     place = {
         "set": Path(options.data).name, "images": options.images, "epochs": options.epochs,
         "imbalance": options.imbalance,

@@ -6,9 +6,10 @@ Each network trains on one batch of noise with the default recipe, pinned to one
 """
 
 import argparse
-import os
 import time
 from typing import Any
+
+from one_thread import pin_to
 
 IMAGE, NUM_CLASSES, BATCH = (32, 32, 3), 10, 64
 NUM_FIRST_STEPS = 5
@@ -33,9 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=3.0, help="of training, for each cell")
     options = parser.parse_args()
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    os.sched_setaffinity(0, {0})
+    pin_to(0)
     from pipeline.models.cost import measure
 
     print("| network | MFLOPs (depthwise) | float32 | bfloat16 |\n|---|---|---|---|", flush=True)

@@ -9,7 +9,7 @@ from pipeline.errors import SpaceError
 from pipeline.models.allowed import foreign_classes
 from pipeline.parts.backbones import HUB
 
-INSTALL = "pip install keras-hub"
+INSTALL = "pip install keras-hub (beside tensorflow-cpu as docs/spaces.md says)"
 
 
 def check_preset(name: str) -> None:

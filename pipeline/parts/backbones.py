@@ -49,11 +49,17 @@ BACKBONES = {
 }
 
 
-def is_pretrained(name: str) -> bool:
-    """Tell whether a space may name this as `backbone`; whether keras-hub knows a preset is not asked here."""
+def is_pretrained(name: object) -> bool:
+    """Tell whether a space may name this as `backbone`; whether keras-hub knows a preset is not asked here.
+
+    A relative path to one is refused: a resumed search may begin elsewhere. Code of the user may mean something else by
+    `backbone`, such as a number.
+    """
+    if not isinstance(name, str) or not name.startswith(HUB):
+        return name in BACKBONES
     preset = name.removeprefix(HUB)
-    is_relative = preset.startswith((".", "~")) or not preset.strip()
-    return name in BACKBONES or (name.startswith(HUB) and not is_relative)
+    is_path = "/" in preset and "://" not in preset
+    return preset.startswith("/") if is_path else preset.strip(". ~") != ""
 
 
 def pixel_range(name: str) -> tuple[float, float]:

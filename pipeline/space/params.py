@@ -107,7 +107,7 @@ PRETRAINED_DEFAULTS = {**DEFAULTS, "optimizer": "adamw", "learning_rate": 3e-3, 
 
 def defaults_for(params: Mapping[str, Any]) -> dict[str, Value]:
     """Return the defaults of a configuration, which depend on whether it begins with a pretrained network."""
-    return PRETRAINED_DEFAULTS if is_pretrained(str(params.get("backbone", "none"))) else DEFAULTS
+    return PRETRAINED_DEFAULTS if is_pretrained(params.get("backbone")) else DEFAULTS
 
 
 def complete(params: Mapping[str, Any]) -> dict[str, Any]:

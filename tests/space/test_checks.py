@@ -57,6 +57,7 @@ BROKEN_PARAMS = [
     ("depth: {type: [int]}", "params.depth.type is the list ['int']", "write `type: int`"),
     ("depth: {type: float}", "params.depth.type is the text 'float'", "since depth is a whole number >= 1"),
     ("backbone: {type: fixed, value: 'hub:./mine'}", "params.backbone.value is the text 'hub:./mine'", "absolute path"),
+    ("backbone: {type: fixed, value: 'hub:my/own'}", "params.backbone.value is the text 'hub:my/own'", "absolute path"),
     ("backbone: {type: fixed, value: 'hub:'}", "params.backbone.value is the text 'hub:'", "absolute path"),
     (
         "backbone: {type: fixed, value: resnet}",

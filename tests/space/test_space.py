@@ -186,7 +186,7 @@ def test_the_pretrained_networks_of_a_space_are_known_each_once() -> None:
     assert load_space("cnn").backbones() == []
     mixed = space_from(b"schema: 1\nparams:\n  backbone: {type: choice, values: [none, resnet50_v2]}\n", "a", "a.yaml")
     assert mixed.backbones() == ["resnet50_v2"]
-    hub = "hub:resnet_18_imagenet", "hub:/presets/mine"
+    hub = "hub:resnet_18_imagenet", "hub:/presets/mine", "hub:hf://user/mine"
     named = space_from(
         f"schema: 1\nparams:\n  backbone: {{type: choice, values: {list(hub)}}}\n".encode(), "a", "a.yaml"
     )
