@@ -15,6 +15,7 @@ from pipeline.data.manifest import write_manifest
 from pipeline.data.source import Files, Finding, Source, encodable
 from pipeline.data.sources import TABLES, open_source
 from pipeline.data.survey import Group
+from pipeline.data.urls import redacted
 from pipeline.errors import DataError, InvalidUsage
 from pipeline.files import write_text
 from pipeline.records import ImageSpec
@@ -48,7 +49,9 @@ class CheckJob:
         """
         self.refuse_outputs()
         options = self.options
-        source = open_source(self.data, self.workspace, options["source"], options["cache_limit"])
+        source = open_source(
+            self.data, self.workspace, options["source"], options["cache_limit"], options["allow_host"]
+        )
         if self.fix and not isinstance(source.storage, Files):
             raise DataError(
                 f"--fix {self.fix}: the images of {source.origin} are no files of their own, so that no table can name "
@@ -123,9 +126,10 @@ class CheckJob:
 
     def next_steps(self) -> list[tuple[str, str]]:
         """Return what to type next, with what it does."""
-        data = quoted(self.data)
+        hosts = "".join(f" --allow-host {quoted(host)}" for host in self.options["allow_host"])
         if self.fix:
-            return [(f"pipeline search {quoted(str(self.fix))}", "search on what was kept")]
+            return [(f"pipeline search {quoted(str(self.fix))}{hosts}", "search on what was kept")]
+        data = f"{quoted(redacted(self.data))}{hosts}"
         found, steps = self.check.found, []
         can_be_cleaned = found.num_rows > found.files["used"] or found.exact or found.near or found.leaks
         if self.check.advice and not self.html:

@@ -89,9 +89,11 @@ def check_command(
       pipeline data check photos/ --fix clean.csv
     """
     from pipeline.cli.check_job import CheckJob
+    from pipeline.data.urls import redacted
 
     job = CheckJob(Path.cwd(), data, html, fix, options)
-    with interruptions(lambda: f"nothing was changed; begin again with: pipeline data check {quoted(data)}"):
+    again = f"pipeline data check {quoted(redacted(data))}"
+    with interruptions(lambda: f"nothing was changed; begin again with: {again}"):
         job.run()
     if as_json:
         result_json({"schema": SCHEMA, **job.to_json()})

@@ -36,6 +36,25 @@ class Colour(click.ParamType[str]):
         return str(value).lower()
 
 
+class Host(click.ParamType[str]):
+    """The name or address of a machine, without scheme and port."""
+
+    name = "host"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name in the form in which names are compared."""
+        if not re.fullmatch(r"\[?[0-9A-Fa-f:.]+\]?|[\w.-]+", value):
+            self.fail(f"{value!r} is no machine; expected a name such as images.example.org, without port", param, ctx)
+        return str(value)
+
+
+allow_host_option = click.option(
+    "--allow-host",
+    type=Host(),
+    multiple=True,
+    metavar="NAME",
+    help="A machine on a private network, or this one, that http(s) URLs in a table may reach. Repeatable.",
+)
 OPTIONS = (
     click.option(
         "--source",
@@ -81,11 +100,12 @@ OPTIONS = (
         metavar="SIZE",
         help="Disk space for decoded images and unpacked arrays; what was not used for longest is removed.",
     ),
+    allow_host_option,
 )
 
 
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --source, --image-size, --background, --max-megapixels, --max-megabytes and --cache-limit."""
+    """Add --source, --image-size, --background, --max-megapixels, --max-megabytes, --cache-limit and --allow-host."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command

@@ -6,12 +6,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.cli import output
+from pipeline.cli.data_options import allow_host_option
 from pipeline.cli.interruptions import interruptions
 from pipeline.errors import DataError, InvalidUsage
 
@@ -38,6 +40,7 @@ SHOWN_LABELS = 20
 @click.option("--top-k", type=click.IntRange(1), default=3, show_default=True, help="Classes in a row.")
 @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Images in a batch.")
 @click.option("--overwrite", is_flag=True, help="Move an existing OUT aside to OUT.old-<time> first.")
+@allow_host_option
 @output.json_option
 @output.verbosity_options
 def command(
@@ -48,6 +51,7 @@ def command(
     top_k: int,
     batch_size: int,
     overwrite: bool,
+    allow_host: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Label image files with MODEL.
@@ -63,7 +67,7 @@ def command(
       pipeline score champion photos/ -o scores/ --csv scores.csv
     """
     found = find_files(inputs, out, csv_path)
-    job = make_job(model, found, out, top_k, batch_size)
+    job = replace(make_job(model, found, out, top_k, batch_size), hosts=allow_host)
     if overwrite:
         set_aside(out)
     with interruptions(lambda: f"{out} keeps what is done; run the same command again to continue"):
@@ -183,6 +187,7 @@ def show(job: "ScoreJob", facts: "ScoreFacts", as_json: bool) -> None:
     if as_json:
         output.result_json(as_document(job, facts))
         return
+    from pipeline.data.urls import redacted
     from pipeline.scoring.output import first_errors
 
     lines = sorted(facts.labels.items(), key=lambda item: (-item[1], item[0]))
@@ -201,7 +206,7 @@ def show(job: "ScoreJob", facts: "ScoreFacts", as_json: bool) -> None:
         codes = ", ".join(f"{code} {number:,}" for code, number in facts.errors_by_code.items())
         output.say(f"Errors: {codes}")
         for path, reason in first_errors(facts.out, SHOWN_ERRORS):
-            output.say(f"  {path}: {reason}")
+            output.say(f"  {redacted(path)}: {reason}")
 
 
 def as_document(job: "ScoreJob", facts: "ScoreFacts") -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pipeline.cli.output import quoted
 from pipeline.data.cache import SpecOptions, choose_spec
 from pipeline.data.source import Source
 from pipeline.data.sources import open_source, source_name
+from pipeline.data.urls import redacted
 from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.files import is_locked, lock_owner
 from pipeline.machine import Resources, has_bfloat16, hide_gpus, share_resources
@@ -68,8 +69,9 @@ class Plan:
         return replace(terms, num_test_images=num_views * terms.num_test_images)
 
     def resume_command(self) -> str:
-        """Return what to type to continue this search; its options are remembered."""
-        return f"pipeline search {quoted(self.data)} --name {self.request.study} --resume"
+        """Return what to type to continue this search; its options are remembered, and DATA that holds a secret."""
+        data = f"{quoted(self.data)} " if redacted(self.data) == self.data else ""
+        return f"pipeline search {data}--name {self.request.study} --resume"
 
     def start_command(self) -> str:
         """Return what to type to begin this search: every option that was given."""
@@ -84,11 +86,12 @@ class Plan:
         elif not call.options["resume"]:
             values = {"name": self.request.study, **values}
         texts = (
-            f" --{key.replace('_', '-')}" + ("" if value is True else f" {quoted(str(value))}")
+            f" --{key.replace('_', '-')}" + ("" if each is True else f" {quoted(str(each))}")
             for key, value in values.items()
-            if value is not None
+            for each in (value if isinstance(value, list | tuple) else [value])
+            if each is not None
         )
-        return f"pipeline search {quoted(self.data)}{''.join(texts)}"
+        return f"pipeline search {quoted(redacted(self.data))}{''.join(texts)}"
 
 
 def make_plan(call: Call) -> Plan:
@@ -106,7 +109,7 @@ def make_plan(call: Call) -> Plan:
     data = call.data or remembered.get("data")
     if data is None:
         raise InvalidUsage("DATA is missing; expected images to search for; name a built-in set, a folder or a table")
-    source = open_source(data, call.workspace, options["source"], options["cache_limit"])
+    source = open_source(data, call.workspace, options["source"], options["cache_limit"], options["allow_host"])
     names = ("image_size", "background", "max_megapixels", "max_megabytes")
     spec = choose_spec(source, SpecOptions(**{name: options[name] for name in names}))
     check_precision(options)

@@ -22,10 +22,10 @@ from pipeline.data.chunks import (
     probe_chunk,
     write_rows,
 )
-from pipeline.data.decode import DECODER_VERSION, FORMATS, Header
+from pipeline.data.decode import DECODER_VERSION, FORMATS, DecodeError, Header
 from pipeline.data.decoders import Decoders, Killed, chunks_of
 from pipeline.data.duplicates import THUMB_SIDE, Clusters, find_duplicates
-from pipeline.data.source import Finding, Source
+from pipeline.data.source import Finding, Source, encodable
 from pipeline.data.sources import source_key
 from pipeline.data.streaming import StreamedImages, write_locations
 from pipeline.errors import DataError
@@ -102,17 +102,19 @@ def choose_spec(source: Source, options: SpecOptions) -> ImageSpec:
     with Decoders(num_workers=1) as decoders:
         work = partial(probe_chunk, spec=limits)
         chunks = chunks_of(lambda row: source.storage.location(row), rows, image_bytes=1 << 20)
-        found = [
+        probed = [
             header
             for _, headers in decoders.map(work, chunks)
-            if not isinstance(headers, Killed)
-            for header in headers
-            if header
+            for header in ([DecodeError("killed", headers)] if isinstance(headers, Killed) else headers)
         ]
+    found = [each for each in probed if isinstance(each, Header)]
+    failed = [each for each in probed if isinstance(each, DecodeError)]
     if not found:
+        first = "; ".join(f"{error.code.replace('_', ' ')}, {error.detail}" for error in failed[:1])
         raise DataError(
-            f"{source.origin}: none of {len(rows)} probed files is a readable image ({source.paths[0]!r}, ...); "
-            f"expected {', '.join(FORMATS)} files or .npy arrays; see `pipeline data check`"
+            f"{source.origin}: none of {len(rows)} probed files is a readable image (the first, "
+            f"{encodable(source.paths[0])}: {first}); expected {', '.join(FORMATS)} files or .npy arrays; see "
+            "`pipeline data check`"
         )
     found = commonest_bands(found)  # others are named as unsupported
     height, width = (float(np.median([getattr(header, axis) for header in found])) for axis in ("height", "width"))
@@ -180,7 +182,7 @@ def build(source: Source, spec: ImageSpec, folder: Path, is_kept: bool, report: 
     known_facts = mapped(folder / "facts.npy")
     clusters = find_duplicates(mapped(folder / "thumbs.npy"), known_facts["digest"], known_facts["code"] == 0)
     np.save(folder / "clusters.npy", np.stack([clusters.exact, clusters.near]))
-    write_locations(folder / "index.parquet", source)
+    write_locations(folder / "index.parquet", source, is_streamed=not is_kept)
     write_json(folder / "details.json", {str(row): detail for row, detail in details.items()})
     write_json(folder / "spec.json", asdict(spec))
 

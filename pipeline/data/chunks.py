@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -21,12 +22,13 @@ from pipeline.data.decode import (
     read_file,
 )
 from pipeline.data.duplicates import THUMB_SIDE, thumbnails
-from pipeline.data.remote import is_url, read_url
-from pipeline.data.source import Location
+from pipeline.data.source import Location, is_url
+from pipeline.data.urls import read_url, url_stamp
 from pipeline.records import ImageSpec
 
 CODES = tuple(ERROR_CODES)
 CACHED_VALUES = 1 << 16  # floats: 256 KB
+NUM_THREADS = 16  # that ask for the stamps of URLs
 ALL_FORMATS = (*FORMATS, "NPY")
 FACTS = np.dtype(
     [
@@ -85,7 +87,7 @@ def load(location: Location, spec: ImageSpec) -> Any:
     if location.offset >= 0:
         return read_member(location, spec.max_megabytes)
     if is_url(location.path):
-        return read_url(location.path, spec.max_megabytes << 20)
+        return read_url(location.path, spec.max_megabytes << 20, location.hosts)
     return read_file(location.path, spec.max_megabytes)
 
 
@@ -125,16 +127,22 @@ def decode_content(content: Any, spec: ImageSpec) -> tuple[NDArray[Any], Header]
     return decode_picture(content, spec)
 
 
-def probe_chunk(chunk: Chunk, spec: ImageSpec) -> list[Header | None]:
-    """Return the header of each image, None where there is none; of `spec` only the limits count."""
-    headers: list[Header | None] = []
+def stamp_chunk(chunk: Chunk) -> list[str]:
+    """Return what `url_stamp` says of each location, which is a URL."""
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        return list(pool.map(lambda location: url_stamp(location.path, location.hosts), chunk.locations))
+
+
+def probe_chunk(chunk: Chunk, spec: ImageSpec) -> list[Header | DecodeError]:
+    """Return the header of each image, or why there is none; of `spec` only the limits count."""
+    headers: list[Header | DecodeError] = []
     for location in chunk.locations:
         try:
             content = load(location, spec)
             is_row = isinstance(content, np.ndarray)
             headers.append(array_header(content) if is_row else probe(content, spec.max_megapixels))
-        except DecodeError:
-            headers.append(None)
+        except DecodeError as error:
+            headers.append(error)
     return headers
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Source, encodable
+from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Source, encodable, is_url
 from pipeline.data.tables import TABLES, listed
+from pipeline.data.urls import public_name
 from pipeline.errors import DataError
 from pipeline.files import replacing
 from pipeline.text import is_formula
@@ -89,12 +90,12 @@ def table_rows(
 
 
 def table_path(source: Source, row: int, home: Path | None) -> str:
-    """Return the path of an image as a table names it."""
+    """Return the path of an image as a table names it; the record of a study (no `home`) holds no secret of a URL."""
     if not isinstance(source.storage, Files):
         return source.paths[row]
     path = source.storage.location(row).path
-    if "://" in path:
-        return path
+    if is_url(path):
+        return path if home else public_name(path)
     path = os.path.abspath(path)  # noqa: PTH100
     inside = home is not None and path.startswith(os.path.join(home, ""))  # noqa: PTH118
     if not inside:

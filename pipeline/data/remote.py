@@ -1,143 +1,56 @@
-"""Images, tables and folders behind URLs (s3://, gs://, https://, whatever fsspec knows); nothing is decoded here."""
+"""A table or a folder behind a URL becomes labelled images; which URLs are followed is decided in `urls`."""
 
-import contextlib
-import re
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from pipeline.data.decode import DecodeError
 from pipeline.data.folders import HIDDEN, Listing, is_hidden_name, labelled
 from pipeline.data.paths import Paths
-from pipeline.data.source import URL, Finding, Source
+from pipeline.data.source import Files, Finding, Source, is_url, local_path
 from pipeline.data.tables import TABLES, read_table
+from pipeline.data.urls import check_url, host_of, open_store, public_name, redacted, refusal, told
 from pipeline.errors import DataError
 
-EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
-"""Which extra of this package brings the driver of a scheme."""
 FILES = (".npz", ".npy", ".tar", ".tar.gz", ".tgz", ".zip")
 """What is read from the disk only."""
-CONNECT_SECONDS = 5  # twice, as there is one retry
-ANSWER_SECONDS = 60
-STAMPS = ("size", "ETag", "LastModified", "md5Hash", "updated", "mtime", "created")
-USER_INFO = re.compile(r"(?<=://)[^/\s]*@")
-QUERY = re.compile(r"(://[^\s?'\"]*)\?[^\s'\"]*")
-PARTS = re.compile(r"[^:]*://(?:([^/]*)@)?[^?]*(?:\?(.*))?", re.DOTALL)
 
 
-def is_url(text: str) -> bool:
-    """Tell whether a text is a URL rather than a path."""
-    return URL.match(text) is not None
+def guarded(source: Source, hosts: Sequence[str]) -> Source:
+    """Return a source whose rows may be followed, to `hosts` also if their addresses are private; connects to nothing.
 
-
-def redacted(text: str) -> str:
-    """Return a text whose URLs hold no password and no query, which may be a signature."""
-    return QUERY.sub(r"\1", USER_INFO.sub("", text))
-
-
-def open_store(url: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a URL, and the path of the URL in it.
+    The names of its images hold no password and no signature; `storage` keeps the URLs as they are.
 
     Raises:
-        DataError: nothing serves this scheme, or what does is not installed.
+        DataError: the URL of a row is not followed, or there is no driver for it.
     """
-    import fsspec
-
-    check_driver(url)
-    scheme, mark, place = url.partition("://")
-    return fsspec.core.url_to_fs(scheme.lower() + mark + place, **patience(scheme.lower()))
-
-
-def check_driver(url: str) -> None:
-    """Raise DataError unless what serves the scheme of a URL is known and installed; connects to nothing."""
-    import fsspec
-
-    scheme = url.partition("://")[0].lower()
-    try:
-        fsspec.get_filesystem_class(scheme)
-    except ImportError as error:
-        remedy = f'pip install "keras-image-pipeline[{EXTRAS[scheme]}]"' if scheme in EXTRAS else "pip install it"
-        raise DataError(f"{redacted(url)}: {told(error, url)}, which {scheme}:// needs; {remedy}") from error
-    except ValueError as error:
-        raise DataError(
-            f"{redacted(url)}: {told(error, url)}; expected a URL such as s3://bucket/photos.csv, gs://... or https://..."
-        ) from error
-
-
-def patience(scheme: str) -> dict[str, Any]:
-    """Return the options of a driver that make it give up within seconds on a store that is not there."""
-    if scheme in ("s3", "s3a"):
-        return {"config_kwargs": {"connect_timeout": CONNECT_SECONDS, "retries": {"max_attempts": 1}}}
-    if scheme in ("http", "https"):
-        import aiohttp
-
-        limit = aiohttp.ClientTimeout(total=ANSWER_SECONDS, sock_connect=CONNECT_SECONDS)
-        return {"client_kwargs": {"timeout": limit}}
-    return {}
+    refuse_unserved(source)
+    if not isinstance(source.storage, Files):
+        return source
+    names = Paths(map(public_name, source.paths)) if any(map(is_url, source.paths)) else source.paths
+    return replace(source, paths=names, storage=replace(source.storage, hosts=tuple(hosts)))
 
 
 def refuse_unserved(source: Source) -> None:
-    """Raise DataError if there is no driver for the URLs among the paths of a table."""
-    for url in {path.partition("://")[0]: path for path in source.paths if is_url(path)}.values():
+    """Raise DataError if the URL of a row is not followed, or there is no driver for it."""
+    first_of: dict[str, str] = {}
+    for row, path in enumerate(map(local_path, source.paths), start=1):
+        if not is_url(path):
+            continue
+        if reason := refusal(path):
+            raise DataError(f"{source.origin}, row {row}: {redacted(path)}: {reason}")
+        first_of.setdefault(path.partition("://")[0], path)
+    for url in first_of.values():
         try:
-            check_driver(url)
+            check_url(url)
         except DataError as error:
             raise DataError(f"{source.origin}: {error}") from error
 
 
-def read_url(url: str, max_bytes: int) -> bytes:
-    """Return the bytes behind a URL, at most `max_bytes`.
-
-    Raises:
-        DecodeError: missing, not_regular, unreadable, empty or too_large.
-    """
-    try:
-        store, path = open_store(url)
-        content = fetch(store, path, max_bytes + 1)
-    except DecodeError:
-        raise
-    except FileNotFoundError as error:
-        raise DecodeError("missing", "no such file") from error
-    except Exception as error:  # border: each driver raises what its transport does
-        raise DecodeError("unreadable", told(error, url)) from error
-    if len(content) > max_bytes:
-        raise DecodeError("too_large", f"more than {max_bytes} bytes")
-    if not content:
-        raise DecodeError("empty", "zero bytes")
-    return content
-
-
-def fetch(store: Any, path: str, num_bytes: int) -> bytes:
-    """Return the first bytes of a file."""
-    from fsspec.implementations.local import LocalFileSystem
-
-    if isinstance(store, LocalFileSystem) and store.info(path)["type"] != "file":
-        raise DecodeError("not_regular", "not a regular file")  # opening a pipe would block
-    try:
-        content: bytes = store.cat_file(path, start=0, end=num_bytes)
-    except FileNotFoundError:
-        raise
-    except Exception:
-        with contextlib.suppress(Exception):
-            if store.info(path)["size"] == 0:  # object stores refuse a range of an empty file
-                return b""
-        raise
-    return content
-
-
-def url_stamp(url: str) -> str:
-    """Return what changes when the file behind a URL does; "missing" or "unreadable" if it cannot be asked for."""
-    try:
-        store, path = open_store(url)
-        info = store.info(path)
-    except FileNotFoundError:
-        return "missing"
-    except Exception:  # noqa: BLE001  border: see read_url
-        return "unreadable"
-    return " ".join(str(info[key]) for key in STAMPS if key in info)
-
-
-def from_url(url: str, name: str) -> Source:
+def from_url(url: str, name: str, hosts: Sequence[str] = ()) -> Source:
     """Read the table behind a URL, whose relative paths start where it lies, or a folder of class or split folders.
+
+    The user gave this URL, so it may name any machine; the rows of the table are foreign, and may name `hosts`.
 
     Raises:
         DataError: it cannot be reached, or does not hold labelled images.
@@ -150,16 +63,15 @@ def from_url(url: str, name: str) -> Source:
             f"({'/'.join(TABLES)}) or folder; fetch the file and give its path"
         )
     try:
-        store, path = open_store(url)
+        store, path = open_store(url, [host_of(url), *hosts])
         if kind is None:
-            return labelled(list_store(store, path), redacted(url), name, address.rstrip("/"))
+            return guarded(labelled(list_store(store, path), redacted(url), name, address.rstrip("/")), hosts)
         with store.open(path, "rb") as file:
             source = read_table(file, kind, redacted(url), name, address[: address.rindex("/") + 1])
-        refuse_unserved(source)
-        return source
+        return guarded(source, hosts)
     except DataError:
         raise
-    except Exception as error:  # border: see read_url
+    except Exception as error:  # border: see urls.read_url
         raise DataError(
             f"{redacted(url)}: cannot be read ({told(error, url)}); see to address, connection and credentials"
         ) from error
@@ -183,13 +95,3 @@ def list_store(store: Any, top: str) -> Listing:
 def folder_of(name: str) -> str:
     """Return the folder of a name in a store."""
     return name.rpartition("/")[0]
-
-
-def told(error: Exception, url: str) -> str:
-    """Return what the cause of an exception says, in one short line without the secrets of the URL."""
-    cause = error.__cause__ or error
-    text = "nothing is there" if isinstance(cause, FileNotFoundError) else redacted(" ".join(str(cause).split()))
-    parts = PARTS.match(url)
-    for secret in filter(None, parts.groups() if parts else ()):
-        text = text.replace(secret, "***")
-    return text[:200] or type(cause).__name__

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +14,33 @@ from pipeline.data.cache_folder import Hold
 
 SPLITS = ("train", "val", "test")
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+FILE_URL = re.compile(r"file://(localhost)?(?=/)", re.IGNORECASE)
 NOT_GIVEN = 255
 """The number that stands in a column of splits (indices into SPLITS) where no split was given."""
 
 
+def is_url(text: str) -> bool:
+    """Tell whether a text is a URL rather than a path."""
+    return URL.match(text) is not None
+
+
+def local_path(text: str) -> str:
+    """Return the path that a file:// URL of this machine stands for (RFC 8089); any other text as it is."""
+    found = FILE_URL.match(text)
+    return os.fsdecode(unquote_to_bytes(os.fsencode(text[found.end() :]))) if found else text
+
+
 class Location(NamedTuple):
-    """Where one image lies: a file or URL, `size` bytes at `offset` of a file, or row `row` of a .npy file."""
+    """Where one image lies: a file or URL, `size` bytes at `offset` of a file, or row `row` of a .npy file.
+
+    `hosts` are the machines that a URL may reach although their addresses are not public.
+    """
 
     path: str
     offset: int = -1
     size: int = -1
     row: int = -1
+    hosts: tuple[str, ...] = ()
 
 
 class Storage(Protocol):
@@ -35,15 +52,20 @@ class Storage(Protocol):
 
 @dataclass(frozen=True)
 class Files:
-    """Each image is a file below `root`, or has an absolute path or a URL (scheme://...) of its own."""
+    """Each image is a file below `root`, or has an absolute path or a URL (scheme://...) of its own.
+
+    `hosts` are the machines that URLs may reach although their addresses are not public.
+    """
 
     root: str
     paths: Sequence[str]
+    hosts: tuple[str, ...] = ()
 
     def location(self, index: int) -> Location:
-        """Return the file of image `index`."""
+        """Return the file or URL of image `index`."""
         path = self.paths[index]
-        return Location(path if URL.match(path) else os.path.join(self.root, path))  # noqa: PTH118
+        path = local_path(path) if is_url(path) else os.path.join(self.root, path)  # noqa: PTH118
+        return Location(path, hosts=self.hosts)
 
 
 @dataclass(frozen=True)

@@ -4,30 +4,36 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pipeline.data import builtin, folders, idx, npz, remote, shards, tables
 from pipeline.data.cache_folder import LIMIT_BYTES
 from pipeline.data.folders import class_name
-from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Members, Rows, Source, encodable
+from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Members, Rows, Source, encodable, is_url, local_path
+from pipeline.data.stamps import file_stamp, url_stamps
 from pipeline.data.tables import TABLES
+from pipeline.data.urls import redacted
 from pipeline.errors import DataError, InvalidUsage
 
 __all__ = ["TABLES", "checked", "class_name", "open_source", "source_key", "source_name"]
 
 BLOCK = 10_000  # images whose stamps are held at once
-NUM_THREADS = 16  # that ask for the stamps of URLs
 
 
-def open_source(data: str, workspace: Path, source_folder: str | None = None, limit_bytes: int = LIMIT_BYTES) -> Source:
+def open_source(
+    data: str,
+    workspace: Path,
+    source_folder: str | None = None,
+    limit_bytes: int = LIMIT_BYTES,
+    hosts: Sequence[str] = (),
+) -> Source:
     """Return the labelled images that `data` names: a built-in set, a URL, a folder or a file.
 
     `source_folder` is where the files of a built-in set lie (`--source`); `limit_bytes` bounds the cache, which arrays
     are unpacked into. A path wins only if it is written as one (`./digits`); a bare built-in name is the built-in set.
+    `hosts` are machines that the URLs of a table may reach although their addresses are not public (`--allow-host`).
 
     Raises:
         DataError: nothing is there, or it does not hold labelled images; the message shows the layouts that do.
@@ -40,13 +46,13 @@ def open_source(data: str, workspace: Path, source_folder: str | None = None, li
         )
     if data in builtin.NAMES:
         return checked(builtin.open_builtin(data, workspace, source_folder, limit_bytes))
-    data = data.removeprefix("file://")
-    if remote.is_url(data):
-        return checked(remote.from_url(data, source_name(data)))
+    data = local_path(data)
+    if is_url(data):
+        return checked(remote.from_url(data, source_name(data), hosts))
     if os.path.isdir(data):  # noqa: PTH112  (Path.is_dir raises where this says no)
         return checked(open_folder(Path(data), workspace, limit_bytes))
     if os.path.isfile(data):  # noqa: PTH113
-        return checked(open_file(Path(data), workspace, limit_bytes))
+        return checked(open_file(Path(data), workspace, limit_bytes, hosts))
     raise wrong_layout(data, "nothing")
 
 
@@ -59,13 +65,11 @@ def open_folder(path: Path, workspace: Path, limit_bytes: int) -> Source:
     return folders.from_folder(path, source_name(str(path)), encodable(str(path)))
 
 
-def open_file(path: Path, workspace: Path, limit_bytes: int) -> Source:
+def open_file(path: Path, workspace: Path, limit_bytes: int, hosts: Sequence[str]) -> Source:
     """Return the labelled images of a file, by its ending."""
     kind = path.suffix.lower()
     if kind in TABLES:
-        source = tables.from_table(path, source_name(str(path)))
-        remote.refuse_unserved(source)
-        return source
+        return remote.guarded(tables.from_table(path, source_name(str(path))), hosts)
     if kind == ".npz":
         return npz.from_npz(path, workspace, limit_bytes)
     if shards.is_shard(path):
@@ -87,8 +91,9 @@ def source_name(data: str) -> str:
     """Return the name of the data set that `data` names, without opening it."""
     if data in builtin.NAMES:
         return data
+    data = local_path(data)
     # A link keeps its name: abspath follows none.
-    path = Path(remote.redacted(data) if remote.is_url(data) else os.path.abspath(data))  # noqa: PTH100
+    path = Path(redacted(data) if is_url(data) else os.path.abspath(data))  # noqa: PTH100
     is_file = path.suffix.lower() in (*TABLES, ".npz", ".tar") and not os.path.isdir(data)  # noqa: PTH112
     return encodable(path.stem if is_file else path.name)
 
@@ -147,26 +152,8 @@ def stamps(source: Source) -> Iterator[bytes]:
     elif isinstance(storage, Rows):
         yield json.dumps(file_stamp(storage.array_path)).encode()
     elif isinstance(storage, Files):
-        with ThreadPoolExecutor(NUM_THREADS) as pool:
-            for first in range(0, len(source), BLOCK):
-                yield json.dumps(place_stamps(storage, storage.paths[first : first + BLOCK], pool)).encode()
-
-
-def place_stamps(storage: Files, paths: Sequence[str], pool: ThreadPoolExecutor) -> list[Any]:
-    """Return path and stamp of some files and URLs."""
-    top = os.path.join(storage.root, "")  # noqa: PTH118
-    places = [path if path.startswith("/") or remote.is_url(path) else top + path for path in paths]
-    asked = pool.map(remote.url_stamp, filter(remote.is_url, places))
-    return [
-        (path, next(asked) if remote.is_url(place) else file_stamp(place))
-        for path, place in zip(paths, places, strict=True)
-    ]
-
-
-def file_stamp(path: str) -> tuple[int, int, int] | str:
-    """Return size and times of a file, "missing" if there is none."""
-    try:
-        status = os.stat(path)  # noqa: PTH116  (paths stay text: names may not be UTF-8)
-    except OSError:
-        return "missing"
-    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        asked = url_stamps(storage.location, [row for row in range(len(source)) if is_url(storage.location(row).path)])
+        for first in range(0, len(source), BLOCK):
+            places = [(row, storage.location(row).path) for row in range(first, min(first + BLOCK, len(source)))]
+            found = [(storage.paths[row], next(asked) if is_url(path) else file_stamp(path)) for row, path in places]
+            yield json.dumps(found).encode()

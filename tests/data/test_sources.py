@@ -4,13 +4,13 @@ import os
 import tarfile
 from dataclasses import replace
 
-import fsspec
 import numpy as np
 import pytest
 
-from pipeline.data.source import NOT_GIVEN, Files, Members, Rows, Source
+from pipeline.data.source import NOT_GIVEN, Files, Location, Members, Rows, Source
 from pipeline.data.sources import checked, class_name, open_source, source_key, source_name
 from pipeline.errors import DataError, InvalidUsage
+from tests.data.loopback import serve
 from tests.data.pictures import write_classes, write_picture
 
 
@@ -105,13 +105,14 @@ def test_a_bare_name_is_the_built_in_set(tmp_path, monkeypatch):
 
 
 def test_a_url_of_a_table_and_of_a_local_file(tmp_path):
-    store = fsspec.filesystem("memory")
-    store.pipe("/sources/set.csv", b"path,label\n1.png,a\n2.png,b\n")
-    source = open_source("memory://sources/set.csv", tmp_path)
-    store.rm("/sources", recursive=True)
-    assert (source.name, source.storage.location(1).path) == ("set", "memory://sources/2.png")
-    local = open_source(f"file://{make_table(tmp_path)}", tmp_path)
-    assert local.storage.location(0).path == str(tmp_path / "0.png")
+    with serve({"/sources/set.csv": b"path,label\n1.png,a\n2.png,b\n"}) as address:
+        source = open_source(f"{address}/sources/set.csv", tmp_path, hosts=["host"])
+    assert source.name == "set"
+    assert source.storage.location(1) == Location(f"{address}/sources/2.png", hosts=("host",))
+    folder = tmp_path / "my photos"
+    folder.mkdir()
+    local = open_source(make_table(folder).as_uri(), tmp_path)
+    assert (local.name, local.storage.location(0).path) == ("set", str(folder / "0.png"))
 
 
 @pytest.mark.heavy
@@ -125,7 +126,7 @@ def test_a_table_of_pandas(tmp_path):
 
 def test_a_table_with_urls_that_nothing_serves_is_refused_at_once(tmp_path):
     (tmp_path / "set.csv").write_text("path,label\n1.png,a\nzork://b/2.png,b\n")
-    with pytest.raises(DataError, match=r"zork://b/2\.png: Protocol not known: zork"):
+    with pytest.raises(DataError, match=r"set\.csv, row 2: zork://b/2\.png: zork:// is not followed"):
         open_source(str(tmp_path / "set.csv"), tmp_path)
 
 
@@ -282,18 +283,24 @@ def test_the_key_of_shards_and_arrays_changes_with_the_file_and_the_place(tmp_pa
     assert len(set(keys)) == 5
 
 
-def test_the_key_of_urls_asks_their_store(tmp_path):
-    store = fsspec.filesystem("memory")
+@pytest.mark.heavy
+def test_the_key_of_urls_asks_their_server(tmp_path):
+    contents = {}
     (tmp_path / "1.png").touch()
-    source = replace(source_of([0, 1], [0, 0]), storage=Files(str(tmp_path), ["memory://key/0.png", "1.png"]))
-    missing = source_key(source)
-    store.pipe("/key/0.png", b"1")
-    there = source_key(source)
-    assert source_key(source) == there
-    store.pipe("/key/0.png", b"12")
-    keys = {missing, there, source_key(source)}
-    store.rm("/key", recursive=True)
-    assert len(keys) == 3
+    with serve(contents) as address:
+        storage = Files(str(tmp_path), [f"{address}/0.png", "1.png"], ("127.0.0.1",))
+        source = replace(source_of([0, 1], [0, 0]), storage=storage)
+        missing = source_key(source)
+        contents["/0.png"] = b"1"
+        there = source_key(source)
+        assert source_key(source) == there
+        contents["/0.png"] = b"2"
+        assert len({missing, there, source_key(source)}) == 3
+
+
+def test_the_key_of_files_starts_no_child(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.data.stamps.Decoders", None)
+    assert source_key(replace(source_of([0, 1], [0, 0]), storage=Files(str(tmp_path), ["file:///0.png", "1.png"])))
 
 
 def test_a_source_folder_for_what_is_no_built_in_set_is_refused(tmp_path):

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from pipeline.data.source import NOT_GIVEN, Files, Source
 from pipeline.data.streaming import StreamedImages, write_locations
 from pipeline.errors import DataError
 from pipeline.records import ImageSpec
+from tests.data.loopback import serve
 
 pytestmark = pytest.mark.heavy
 
@@ -37,6 +39,22 @@ def streamed(tmp_path):
     source = Source("set", "set", ("a",), names, labels, splits, Files(str(tmp_path), names))
     write_locations(tmp_path / "index.parquet", source)
     return StreamedImages(tmp_path / "index.parquet", SPEC)
+
+
+def test_urls_stream_from_machines_that_the_user_named(tmp_path, streamed):
+    names = [f"{number}.png" for number in range(10)]
+    with serve({f"/{name}?sig=SECRET": (tmp_path / name).read_bytes() for name in names}) as address:
+        urls = [f"{address}/{name}?sig=SECRET" for name in names]
+        labels, splits = np.zeros(10, np.int32), np.full(10, NOT_GIVEN, np.uint8)
+        source = Source("set", "set", ("a",), names, labels, splits, Files("", urls, ("127.0.0.1",)))
+        write_locations(tmp_path / "urls.parquet", source)
+        write_locations(tmp_path / "kept.parquet", source, is_streamed=False)
+        assert StreamedImages(tmp_path / "urls.parquet", SPEC)[3:5][:, 0, 0, 0].tolist() == [3, 4]
+        write_locations(tmp_path / "unnamed.parquet", replace(source, storage=Files("", urls)))
+        with pytest.raises(DataError, match=r"/3\.png\?sha256=[0-9a-f]{12}: refused, on this machine"):
+            StreamedImages(tmp_path / "unnamed.parquet", SPEC)[3:5]
+    assert (tmp_path / "urls.parquet").stat().st_mode & 0o777 == 0o600
+    assert b"SECRET" not in (tmp_path / "kept.parquet").read_bytes()
 
 
 def decoders():

@@ -17,6 +17,7 @@ from pipeline.files import locked
 from pipeline.scoring.inputs import find_inputs
 from pipeline.scoring.output import MANIFEST_FILE, SUCCESS_FILE, export_csv, move_aside, read_rows
 from pipeline.scoring.score import already_scored, label_rows, score
+from tests.data.loopback import serve
 from tests.scoring.colours import COLOURS, mean_colour, parts_table, silent, write_colours
 
 pytestmark = pytest.mark.heavy  # files are decoded by child processes
@@ -92,6 +93,22 @@ def test_every_file_has_one_row_with_its_label_or_its_reason(tmp_path, make_job)
     assert errors.top1_label.isna().all()
     assert errors.error_detail.str.len().min() > 5
     assert table[table.status == "ok"].error_code.isna().all()
+
+
+def test_urls_are_scored_anew_when_their_content_changed(tmp_path, make_job):
+    red, green = (path.read_bytes() for path in map(Path, map(os.fsdecode, write_colours(tmp_path / "in", 2))))
+    contents = {"/a.png": red, "/b.png": red}
+    with serve(contents) as address:
+        job = replace(make_job([f"{address}{name}".encode() for name in contents]), hosts=("127.0.0.1",))
+        assert score(job, mean_colour, silent).labels == {"red": 2}
+        assert already_scored(job).labels == {"red": 2}
+        contents["/a.png"] = green
+        with pytest.raises(InvalidUsage, match="holds rows of another run"):
+            already_scored(job)
+        fresh = replace(job, out=tmp_path / "fresh")
+        assert score(fresh, mean_colour, silent).labels == {"red": 1, "green": 1}
+        unnamed = score(replace(job, hosts=(), out=tmp_path / "unnamed"), mean_colour, silent)
+        assert unnamed.errors_by_code == {"refused": 2}
 
 
 def test_row_holds_the_best_classes_in_order(tmp_path, make_job):

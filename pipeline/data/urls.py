@@ -1,0 +1,249 @@
+"""The one door to what lies behind URLs: which of them are followed, and how far. Nothing is decoded here.
+
+A row of a table is foreign text. Its URL needs a scheme of PROTOCOLS and is never a chain (`a::b`); over http it
+reaches only public addresses, and machines that `--allow-host` names. Only child processes follow rows.
+"""
+
+import contextlib
+import hashlib
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipeline.data.decode import DecodeError
+from pipeline.data.source import is_url
+from pipeline.errors import DataError
+
+PROTOCOLS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
+"""The schemes that are followed, each with the fsspec driver that serves it; `source.local_path` makes a path of file://."""
+EXTRAS = ("s3", "gs")
+"""Drivers that an extra of this package of the same name brings."""
+CONNECT_SECONDS = 5  # twice, as there is one retry
+ANSWER_SECONDS = 60
+VERSIONS = ("ETag", "LastModified", "Last-Modified", "Content-MD5", "Digest", "md5Hash", "updated", "created")
+"""What drivers report of a file that changes with its content."""
+STAMP_BYTES = 64 << 20  # of a file of which a server reports none of VERSIONS
+IPV6_HOST = re.compile(r"(?<=://)\[[0-9A-Fa-f:.]*\]")
+USER_INFO = re.compile(r"(?<=://)[^/\s]*@")
+QUERY = re.compile(r"(://[^\s?'\"]*)\?[^\s'\"]*")
+PARTS = re.compile(r"[^:]*://(?:([^/]*)@)?[^?]*(?:\?(.*))?", re.DOTALL)
+
+
+class AddressRefused(OSError):
+    """A connection that was not made, since a row of a table must not reach that address."""
+
+
+def redacted(text: str) -> str:
+    """Return a text whose URLs hold no password and no query, which may be a signature."""
+    return QUERY.sub(r"\1", USER_INFO.sub("", text))
+
+
+def public_name(path: str) -> str:
+    """Return what an image is called: its path, or its URL without secrets.
+
+    A query is replaced by a part of its SHA-256, so that images that differ by their query keep different names.
+    """
+    if not is_url(path):
+        return path
+    name, mark, query = USER_INFO.sub("", path, count=1).partition("?")
+    return f"{name}?sha256={hashlib.sha256(os.fsencode(query)).hexdigest()[:12]}" if mark else name
+
+
+def refusal(url: str) -> str | None:
+    """Return why a URL is never followed, None if it may be; connects to nothing."""
+    scheme = url.partition("://")[0].lower()
+    if "::" in IPV6_HOST.sub("", url):
+        return "chained URLs (with ::) are not followed; name the image itself"
+    if scheme == "file":
+        return "a file:// URL needs an absolute path; write file:///folder/image.png, or a plain path"
+    if scheme not in PROTOCOLS:
+        return f"{scheme}:// is not followed; use {', '.join(f'{name}://' for name in PROTOCOLS)} or a path"
+    return None
+
+
+def check_url(url: str) -> None:
+    """Raise DataError unless a URL may be followed and what serves it is installed; connects to nothing."""
+    import fsspec
+
+    if reason := refusal(url):
+        raise DataError(f"{redacted(url)}: {reason}")
+    driver = PROTOCOLS[url.partition("://")[0].lower()]
+    try:
+        fsspec.get_filesystem_class(driver)
+    except ImportError as error:
+        remedy = f'pip install "keras-image-pipeline[{driver}]"' if driver in EXTRAS else "pip install it"
+        raise DataError(f"{redacted(url)}: {told(error, url)}, which {driver}:// needs; {remedy}") from error
+
+
+def open_store(url: str, hosts: Sequence[str] = ()) -> tuple[Any, str]:
+    """Return the fsspec file system of a URL, and the path of the URL in it.
+
+    `hosts` are names or addresses of machines that may be reached although their addresses are not public.
+
+    Raises:
+        DataError: the URL is not followed, or what serves it is not installed.
+    """
+    check_url(url)
+    scheme, mark, place = url.partition("://")
+    driver = PROTOCOLS[scheme.lower()]
+    store = _http_store(tuple(hosts)) if driver == "http" else _object_store(driver)
+    return store, store._strip_protocol(scheme.lower() + mark + place)
+
+
+def _object_store(driver: str) -> Any:
+    """Return the store of a provider; its address and credentials come from the environment, never from a table."""
+    import fsspec
+
+    patience: dict[str, Any] = {}
+    if driver == "s3":
+        patience = {"config_kwargs": {"connect_timeout": CONNECT_SECONDS, "retries": {"max_attempts": 1}}}
+    return fsspec.filesystem(driver, **patience)
+
+
+@lru_cache(maxsize=8)
+def _http_store(hosts: tuple[str, ...]) -> Any:
+    """Return a store whose connections, also those of redirects, are checked one by one.
+
+    aiohttp takes no proxy and no password from the environment unless it is told to.
+    """
+    import aiohttp
+    import fsspec
+
+    resolve, make_socket = _guard(hosts)
+
+    class Resolver(aiohttp.ThreadedResolver):
+        async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> Any:
+            return resolve(host, await super().resolve(host, port, family))
+
+    async def client(**options: Any) -> Any:
+        connector = aiohttp.TCPConnector(resolver=Resolver(), socket_factory=make_socket)
+        return aiohttp.ClientSession(connector=connector, **options)
+
+    limit = aiohttp.ClientTimeout(total=ANSWER_SECONDS, sock_connect=CONNECT_SECONDS)
+    return fsspec.filesystem("http", get_client=client, client_kwargs={"timeout": limit}, skip_instance_cache=True)
+
+
+def _guard(hosts: tuple[str, ...]) -> tuple[Callable[[str, Any], Any], Callable[[Any], socket.socket]]:
+    """Return what notes the addresses of a name, and what makes a socket for an address that may be reached.
+
+    An address is checked when it is connected to: a name cannot be resolved to another one in between.
+    """
+    allowed = {plain_host(host) for host in hosts}
+    names: dict[str, str] = {}
+
+    def resolve(host: str, found: Any) -> Any:
+        names.update({each["host"]: host for each in found})
+        if plain_host(host) in allowed:
+            allowed.update(plain_host(each["host"]) for each in found)
+        return found
+
+    def make_socket(info: Any) -> socket.socket:
+        family, kind, protocol, _, (address, *_) = info
+        if plain_host(address) not in allowed and not is_public(address):
+            name = names.get(address, address)
+            raise AddressRefused(f"on this machine or a private network; if you trust it, add --allow-host {name}")
+        return socket.socket(family, kind, protocol)
+
+    return resolve, make_socket
+
+
+def host_of(url: str) -> str:
+    """Return the name of the machine in a URL, "" without one."""
+    return urlsplit(url).hostname or ""
+
+
+def plain_host(host: str) -> str:
+    """Return a host in the form in which names and addresses are compared."""
+    plain = host.strip("[]").rstrip(".").lower()
+    try:
+        return str(ipaddress.ip_address(plain))
+    except ValueError:
+        return plain
+
+
+def is_public(address: str) -> bool:
+    """Tell whether an IP address is one of the public internet, also if it is an IPv4 address within an IPv6 one."""
+    found = ipaddress.ip_address(address)
+    if isinstance(found, ipaddress.IPv6Address):
+        found = found.ipv4_mapped or found.sixtofour or found
+    return found.is_global and not found.is_multicast
+
+
+def read_url(url: str, max_bytes: int, hosts: Sequence[str] = ()) -> bytes:
+    """Return the bytes behind a URL, at most `max_bytes`; not much more than that is ever held.
+
+    Raises:
+        DecodeError: refused, missing, unreadable, empty or too_large.
+    """
+    if reason := refusal(url):
+        raise DecodeError("refused", reason)
+    try:
+        store, path = open_store(url, hosts)
+        content = _fetch(store, path, max_bytes + 1)
+    except FileNotFoundError as error:
+        raise DecodeError("missing", "no such file") from error
+    except Exception as error:  # border: each driver raises what its transport does
+        code = "refused" if isinstance(error.__cause__, AddressRefused) else "unreadable"
+        raise DecodeError(code, told(error, url)) from error
+    if len(content) > max_bytes:
+        raise DecodeError("too_large", f"more than {max_bytes} bytes")
+    if not content:
+        raise DecodeError("empty", "zero bytes")
+    return content
+
+
+def _fetch(store: Any, path: str, num_bytes: int) -> bytes:
+    """Return the first bytes of a file: from an object store by a range, from a web server, which need know none, as
+    they come."""
+    if "http" in store.protocol:
+        # A size that is given saves a request that asks for it; the stream does not use it.
+        with store.open(path, block_size=0, size=num_bytes) as file:
+            parts = []
+            while num_bytes > 0 and (part := file.read(min(num_bytes, 1 << 20))):
+                parts.append(part)
+                num_bytes -= len(part)
+            return b"".join(parts)
+    try:
+        return bytes(store.cat_file(path, start=0, end=num_bytes))
+    except FileNotFoundError:
+        raise
+    except Exception:
+        with contextlib.suppress(Exception):
+            if store.info(path)["size"] == 0:  # object stores refuse a range of an empty file
+                return b""
+        raise
+
+
+def url_stamp(url: str, hosts: Sequence[str] = ()) -> str:
+    """Return what changes when the file behind a URL does; in words if it cannot be told.
+
+    Where a server tells no version of the file, it is read.
+    """
+    if refusal(url):
+        return "refused"
+    try:
+        store, path = open_store(url, hosts)
+        info = store.info(path)
+        found = [str(info[key]) for key in ("size", *VERSIONS) if key in info]
+        if not info.keys() & set(VERSIONS):
+            found.append(hashlib.sha256(_fetch(store, path, STAMP_BYTES)).hexdigest())
+    except FileNotFoundError:
+        return "missing"
+    except Exception:  # noqa: BLE001  border: see read_url
+        return "unreadable"
+    return " ".join(found)
+
+
+def told(error: Exception, url: str) -> str:
+    """Return what the cause of an exception says, in one short line without the secrets of the URL."""
+    cause = error.__cause__ or error
+    text = "nothing is there" if isinstance(cause, FileNotFoundError) else redacted(" ".join(str(cause).split()))
+    parts = PARTS.match(url)
+    for secret in filter(None, parts.groups() if parts else ()):
+        text = text.replace(secret, "***")
+    return text[:200] or type(cause).__name__
