@@ -25,6 +25,7 @@ from pipeline.text import one_line
 
 WORST_SLICES = 3
 WORST_CLASSES = 3
+SHOWN_NAMES = 3
 LONGEST = 40  # characters of a value of a table in a line
 
 
@@ -155,6 +156,7 @@ def print_result(facts: dict[str, Any]) -> None:
         {
             "test accuracy": f"{test['accuracy']:.2%}  ({interval})",
             **({"with leaks": inflated(test)} if leaked else {}),
+            **not_finite_line(test),
             **other_figures(test),
             **worst_classes_line(facts.get("by_class") or {}),
             **({"against default": gain_text(facts["search_gain"])} if "search_gain" in facts else {}),
@@ -174,6 +176,20 @@ def print_result(facts: dict[str, Any]) -> None:
             "study": f"{facts['study']}, {format_seconds(facts['seconds'])}",
         }
     )
+
+
+def not_finite_line(test: dict[str, Any]) -> dict[str, str]:
+    """Return which test images do not count, since the network answers them with NaN or infinity, in one line."""
+    found = test.get("not_finite")
+    if found is None:
+        return {}
+    here = f"{Path.cwd()}/"
+    names = [one_line(name.removeprefix(here), LONGEST) for name in found["images"][:SHOWN_NAMES]]
+    more = ", ..." if found["num_images"] > len(names) else ""
+    return {
+        "NOT COUNTED": f"{found['num_images']:,} test image(s) that the network answers with NaN or infinity; look at "
+        f"the values of their pixels: {', '.join(names)}{more}"
+    }
 
 
 def answering(facts: dict[str, Any]) -> str:
@@ -295,7 +311,7 @@ def slice_lines(slices: dict[str, Any]) -> dict[str, str]:
 
 
 def opened(facts: dict[str, Any]) -> str:
-    """Return how often the test images were looked at in this study: the more often, the less they are worth."""
+    """Return how often the test images were looked at in this workspace: the more often, the less they are worth."""
     count = facts["test_opened"]
     return "opened once" if count == 1 else f"opened {count} times"
 

@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from pipeline.search.job import (
     run_trials,
 )
 from pipeline.search.mirroring import BackgroundMirror
+from pipeline.search.openings import count_openings
 from pipeline.search.pace import Pace, Terms
 from pipeline.search.probe import Speed, measure_speed
 from pipeline.search.spaces import FOR_CPU, FOR_GPU
@@ -136,6 +138,8 @@ class Search:
         self.open_store(dataset, self.make_budget(self.plan.terms(dataset.spec, dataset.counts), 1.0, 0.0)).close()
         say(f"study {self.request.study} is finished already; this is its result")
         result = dict(self.plan.stored["result"])
+        with closing(StudyStore(self.plan.folder / "study.db", is_read_only=True)) as store:
+            result["test_opened"] = times_opened(store)
         if result["run_id"] is None:
             say(f"its model is not in MLflow yet: pipeline sync {self.request.study}")
         return result
@@ -375,7 +379,7 @@ class Search:
             "test": finished.test,
             **finished.more,
             "flaw": flaw_of(finished.test, store.get("classes")),
-            "test_opened": sum(attempt.state == DONE for attempt in store.attempts(FINAL_TRIAL)),
+            "test_opened": times_opened(store),
             "trials": count_states(store.trials()),
             "seconds": round(time.monotonic() - self.started, 1),
         }
@@ -386,3 +390,9 @@ class Search:
             return {}
         shape, num_classes = self.plan.spec.shape, len(self.plan.source.classes)
         return {"dense_params": number * dense_params(best.params, shape, num_classes)}
+
+
+def times_opened(store: StudyStore) -> int:
+    """Return how often the test images were looked at; an earlier version noted only the trainings that ended well."""
+    num_done = sum(attempt.state == DONE for attempt in store.attempts(FINAL_TRIAL))
+    return max(count_openings(store.path.parent), num_done)

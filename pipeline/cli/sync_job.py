@@ -174,6 +174,8 @@ def test_metrics(test: dict[str, Any]) -> dict[str, float]:
         metrics |= {f"test/{name}": figure["value"], f"test/{name}_ci95_low": low, f"test/{name}_ci95_high": high}
     if majority := test.get("majority"):
         metrics[f"test/majority_{majority['metric']}"] = majority["value"]
+    if found := test.get("not_finite"):
+        metrics["test/num_not_finite"] = found["num_images"]
     leaked = test.get("leaked")
     if leaked is None:
         return metrics

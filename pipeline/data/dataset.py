@@ -69,12 +69,17 @@ class Dataset:
         return check_flips(self.cache.thumbs, self.source.labels, np.flatnonzero(self.splits == TRAIN), 0)
 
     def fingerprint(self) -> str:
-        """Return one SHA-256 of the content, label, weight and split of every usable image, whatever it is called."""
+        """Return one SHA-256 of the content, label, weight, split and fold of every usable image.
+
+        Neither what an image is called nor the order of the images is part of it.
+        """
         source, usable = self.source, np.flatnonzero(self.cache.is_usable)
         weights = np.ones(len(source), np.float32) if source.weights is None else source.weights
         labels = source.labels[:, None] if source.labels.ndim == 1 else source.labels
         columns = [self.cache.facts["sha256"], np.ascontiguousarray(labels).view(np.uint8), self.splits[:, None]]
         columns.append(weights[:, None].view(np.uint8))
+        if self.folds is not None:
+            columns.append(self.folds[:, None])
         rows = np.concatenate([column.reshape(len(source), -1)[usable] for column in columns], axis=1)
         ordered = rows.view(f"V{rows.shape[1]}").ravel()
         ordered.sort()
@@ -149,11 +154,14 @@ def refuse_leaks(source: Source, splits: NDArray[np.uint8], clusters: NDArray[np
 
 
 def write_dataset(folder: Path, dataset: Dataset) -> None:
-    """Write what children read (labels.npy, splits.npy, and if there are any weights.npy, folds.npy, leaked.npy) and
-    the manifest split.parquet."""
+    """Write what children read (labels.npy, splits.npy, leaked.npy, sha256.npy, and if there are any weights.npy and
+    folds.npy) and the manifest split.parquet."""
     folder.mkdir(parents=True, exist_ok=True)
     source = dataset.source
+    # First, so that it tells whether a killed process left the arrays in another order than the decoded images.
+    manifest.write_record(folder / "split.parquet", source, dataset.splits, dataset.cache.facts["sha256"])
     arrays: dict[str, Any] = {"labels": source.labels, "splits": dataset.splits, "leaked": dataset.leaked}
+    arrays["sha256"] = dataset.cache.facts["sha256"]
     if source.weights is not None:
         arrays["weights"] = source.weights
     if dataset.folds is not None:
@@ -166,7 +174,6 @@ def write_dataset(folder: Path, dataset: Dataset) -> None:
         np.save(folder / f"{name}.npy", array)
     text = json.dumps({name: values for name, (values, _) in slices.items()})
     (folder / "slices.json").write_text(text, encoding="utf-8")
-    manifest.write_record(folder / "split.parquet", source, dataset.splits, dataset.cache.facts["sha256"])
 
 
 def slice_codes(column: Sequence[str]) -> tuple[list[str], NDArray[np.int32]]:
@@ -225,6 +232,16 @@ class StoredDataset:
         """Return some images."""
         weights = self.column("weights")[rows] if (self.folder / "weights.npy").exists() else None
         return Subset(View(self.images, rows), self.column("labels")[rows], weights)
+
+    def digests(self, view: View) -> NDArray[np.uint8]:
+        """Return the SHA-256 of some images, uint8 (num_images, 32): who they are, in whatever order they come."""
+        return self.column("sha256")[view.rows]
+
+    def names(self, view: View) -> list[str]:
+        """Return what some images are called; they are usable ones."""
+        paths = manifest.read_paths(self.folder / "split.parquet")
+        usable = np.flatnonzero(self.column("splits") != NOT_GIVEN)
+        return [paths[place] for place in np.searchsorted(usable, view.rows)]
 
     def slices(self) -> dict[str, tuple[list[str], NDArray[np.int32]]]:
         """Return the values of each further column of the table, and which of them each image has (-1: none)."""

@@ -161,6 +161,14 @@ def read_paths(path: Path) -> list[str]:
     return [os.fsdecode(value) for value in pq.read_table(path, columns=["path"])["path"].to_pylist()]
 
 
+def read_digests(path: Path) -> NDArray[np.uint8]:
+    """Return the SHA-256 of the images of a table that `write_record` wrote, uint8 (num_images, 32)."""
+    import pyarrow.parquet as pq
+
+    texts = pq.read_table(path, columns=["sha256"])["sha256"].to_pylist()
+    return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, 32)
+
+
 def sha256_of(column: NDArray[Any]) -> str:
     """Return the SHA-256 of an array's bytes in hexadecimal."""
     return hashlib.sha256(np.ascontiguousarray(column).view(np.uint8).data).hexdigest()
@@ -190,13 +198,9 @@ def read_known(path: Path, digests: NDArray[np.uint8]) -> NDArray[np.uint8]:
         DataError: the memory is damaged.
     """
     known, splits = load_known(path)
+    places = places_of(known, digests)
     found = np.full(len(digests), NOT_GIVEN, np.uint8)
-    if len(splits):
-        order = np.argsort(as_names(known))
-        names, wanted = as_names(known)[order], as_names(digests)
-        places = np.searchsorted(names, wanted).clip(max=len(names) - 1)
-        is_same = names[places] == wanted
-        found[is_same] = splits[order[places[is_same]]]
+    found[places >= 0] = splits[places[places >= 0]]
     return found
 
 
@@ -213,6 +217,22 @@ def load_known(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
             "or remove it, and images may stand in another split than before"
         ) from error
     return digests, splits
+
+
+def places_of(known: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return where each digest stands among those that are known, int64 (num_wanted,), -1 for one that does not.
+
+    Both are uint8 (num_images, 32).
+    """
+    names, searched = as_names(known), as_names(wanted)
+    order = np.argsort(names, kind="stable")
+    places = np.searchsorted(names[order], searched)
+    found = np.full(len(searched), -1, np.int64)
+    is_within = np.flatnonzero(places < len(names))
+    candidates = order[places[is_within]]
+    is_same = names[candidates] == searched[is_within]
+    found[is_within[is_same]] = candidates[is_same]
+    return found
 
 
 def as_names(digests: NDArray[np.uint8]) -> NDArray[np.void]:

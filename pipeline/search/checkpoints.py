@@ -28,7 +28,7 @@ def pulse_path(study_path: str | Path, attempt: int) -> Path:
 
 def baseline_logits(study_path: str | Path, is_flip_averaged: bool = False) -> Path:
     """Return where the test logits of the default network lie, or the means for each image and its mirror image."""
-    return Path(study_path) / "baseline" / f"test_logits{'_flip_averaged' if is_flip_averaged else ''}.npy"
+    return Path(study_path) / "baseline" / f"test_logits{'_flip_averaged' if is_flip_averaged else ''}.npz"
 
 
 def drop_files(task: TrialTask) -> None:

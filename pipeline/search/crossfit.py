@@ -156,20 +156,25 @@ def assign_images(plan: CrossFit, facts: dict[str, Any], images_folder: Path) ->
     `images_folder` is where the study's images lie decoded.
 
     Raises:
-        DataError: a class is too small for so many folds.
+        DataError: a class is too small for so many folds, or the study was left between two orders of its images.
     """
-    if plan.facts_path.exists():
-        return
     data = plan.study_path / "data"
     labels, splits = np.load(data / "labels.npy"), np.load(data / "splits.npy")
     rows = np.flatnonzero(splits != NOT_GIVEN)
+    digests = np.load(images_folder / "facts.npy", mmap_mode="r")["sha256"][rows]
+    if not np.array_equal(digests, manifest.read_digests(data / "split.parquet")):
+        raise DataError(
+            f"study {facts['study']}: its labels and its decoded images are in different orders, since a search was "
+            f"killed while it wrote them; put that right with: {restore_command(facts)}"
+        )
+    if plan.facts_path.exists():
+        return
     paths, groups = manifest.read_paths(data / "split.parquet"), stored_groups(data / "split.parquet")
     classes, storage = tuple(facts["classes"]), Files("", paths)
     source = Source(
         facts["dataset"], facts["source"], classes, paths, labels[rows], splits[rows], storage, groups
     )  # fmt: skip
     near = np.load(images_folder / "clusters.npy", mmap_mode="r")[1]
-    digests = np.load(images_folder / "facts.npy", mmap_mode="r")["sha256"][rows]
     clusters = merge_groups(near[rows], source.groups)
     folds = np.full(len(splits), NOT_GIVEN, np.uint8)
     folds[rows] = assign_folds(source, clusters, digests, plan.num_folds, np.ones(len(rows), bool))

@@ -9,19 +9,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.dataset import Subset
-from pipeline.files import replacing
+from pipeline.data.dataset import StoredDataset, Subset
+from pipeline.data.source import encodable
+from pipeline.errors import TrialFailed
 from pipeline.models.predict import predict_logits
 from pipeline.pulse import going_on
-from pipeline.records import TrialTask
-from pipeline.search import flip_average, networks
+from pipeline.records import FAILED, TrialTask
+from pipeline.search import flip_average, networks, predictions
 from pipeline.search.checkpoints import NEW_MODEL, baseline_logits, pulse_path
+from pipeline.search.openings import note_opening
 from pipeline.search.rungs import labelled, reporter, stored_dataset, train_watched
 from pipeline.search.store import STUDENT_TRIAL, StudyStore
 from pipeline.search.teacher import is_wanted
 from pipeline.search.teaching import taught
 from pipeline.search.validation import averages_flips
+from pipeline.search.verdict import Answers, judge_winner
 from pipeline.targets import is_right
+
+NUM_NAMED = 10  # images that are named in model.json
 
 
 def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
@@ -29,7 +34,6 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
 
     Returns the test accuracy and the facts of the test. The logits are saved beside the model for reports.
     """
-    from pipeline.search.verdict import judge_winner
     from pipeline.training.latency import measure_latency
 
     store = StudyStore(Path(task.study_path) / "study.db")
@@ -44,14 +48,17 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
         facts["flip_average"] = average = flip_average.choose(task, facts, network)
         target = Path(task.study_path) / NEW_MODEL / "model.keras"
         saved = saved_model(network, average["is_kept"], target)
-        is_clean = ~dataset.column("leaked")[test.images.rows]
+        digests = dataset.digests(test.images)
+        note_opening(task.study_path, task.attempt, digests)
         with closing(going_on(pulse_path(task.study_path, task.attempt))) as pulse:
             predict = partial(predict_logits, saved, on_batch=pulse.touch)
             logits = predict(test.images)
-            robustness = examined(task, facts, predict, test, is_clean)
-        np.save(target.parent / "test_logits.npy", logits)
-        slices = {name: (values, codes[test.images.rows]) for name, (values, codes) in dataset.slices().items()}
-        found = judge_winner(task.study_path, facts, logits, test.labels, is_clean, training.labels, slices)
+            predictions.save(target.parent / "test_logits.npz", digests, logits=logits)
+            counted = answered(dataset, test, logits)
+            robustness = examined(task, facts, predict, test, counted)
+        found = judge_winner(task.study_path, facts, counted, training.labels)
+        if len(counted.labels) < len(logits):
+            found["test"]["not_finite"] = not_finite(dataset, test, logits)
         found["epochs"] = trained[0].epochs  # fewer than planned if the time was over
         found |= {"planned_epochs": trained[0].num_planned, "robustness": robustness}
         if averages_flips(facts):
@@ -65,6 +72,29 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
     finally:
         store.close()
     return found["test"]["accuracy"], {**found, "versions": versions()}
+
+
+def answered(dataset: StoredDataset, test: Subset, logits: NDArray[np.float32]) -> Answers:
+    """Return what the winner says of the test images, without those for which it says NaN or infinity.
+
+    Raises:
+        TrialFailed: it says that of all.
+    """
+    places = np.flatnonzero(np.isfinite(logits).all(axis=1))
+    if not len(places):
+        raise TrialFailed(FAILED, "the saved network answers every test image with NaN or infinity")
+    rows = test.images.rows[places]
+    slices = {name: (values, codes[rows]) for name, (values, codes) in dataset.slices().items()}
+    is_clean = ~dataset.column("leaked")[rows]
+    digests = dataset.column("sha256")[rows]
+    return Answers(logits[places], test.labels[places], digests, is_clean, slices, places)
+
+
+def not_finite(dataset: StoredDataset, test: Subset, logits: NDArray[np.float32]) -> dict[str, Any]:
+    """Return how many test images the winner answers with NaN or infinity, and the first of them by name."""
+    names = [encodable(name) for name in dataset.names(test.images)]
+    left_out = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    return {"num_images": len(left_out), "images": [names[place] for place in left_out[:NUM_NAMED]]}
 
 
 def answering(models: list[Any]) -> Any:
@@ -88,17 +118,14 @@ def saved_model(model: Any, is_flip_averaged: bool, target: Path) -> Any:
 
 
 def examined(
-    task: TrialTask, facts: dict[str, Any], predict: Callable[..., Any], test: Subset, is_clean: NDArray[np.bool_]
+    task: TrialTask, facts: dict[str, Any], predict: Callable[..., Any], test: Subset, answers: Answers
 ) -> dict[str, Any]:  # fmt: skip
-    """Return how the accuracy of the saved model falls as test images change a little.
-
-    Those that have a copy in train or val (`is_clean` is false) are left out, unless all have.
-    """
+    """Return how the accuracy of the saved model falls as the test images change a little by which it is judged."""
     from pipeline.training.robustness import examine, num_examined, pixel_range
 
     image = facts["image"]
     flops = flip_average.work(task, facts) * (2 if facts["flip_average"]["is_kept"] else 1)
-    counted = np.flatnonzero(is_clean if is_clean.any() else np.ones(len(is_clean), bool))
+    counted = answers.counted().places
     places = np.random.default_rng(0).permutation(counted)[: num_examined(len(counted), flops)]
     places.sort()
     scale = pixel_range(image["dtype"], facts["std"])
@@ -124,11 +151,9 @@ def train_default(task: TrialTask) -> tuple[float, dict[str, Any]]:
             answers = both_answers(predict, test.images) if wanted else (predict(test.images),)
     finally:
         store.close()
+    digests = dataset.digests(test.images)
     for is_averaged, answer in enumerate(answers):
-        path = baseline_logits(task.study_path, bool(is_averaged))
-        path.parent.mkdir(exist_ok=True)
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.save(file, answer)
+        predictions.save(baseline_logits(task.study_path, bool(is_averaged)), digests, logits=answer)
     return float(is_right(answers[0], test.labels).mean()), {"epochs": last.step - task.first_step + 1}
 
 

@@ -47,7 +47,7 @@ def train_rung(task: TrialTask) -> tuple[float, dict[str, Any]]:
         else:
             training, held_out = labelled(dataset.split("train")), labelled(dataset.split("val"))
             model, last, _ = train_watched(task, facts, training, held_out, report)
-            validation.keep(task, [validation.predicted(task, facts, model, held_out)])
+            validation.keep(task, [validation.predicted(task, facts, model, dataset, held_out)])
             keep_if_best(task, facts, model, float(getattr(last, facts["objective"])))
     finally:
         store.close()
@@ -111,7 +111,7 @@ def train_folds(task: TrialTask, facts: dict[str, Any], dataset: StoredDataset, 
         part = replace(task, samples=task.samples // num_folds, seconds_limit=ends - time.monotonic())
         add = partial(add_to_curve, curves, report if number == num_folds - 1 else None)
         model, _, _ = train_watched(part, facts, training, held_out, add, number)
-        said.append(validation.predicted(task, facts, model, held_out))
+        said.append(validation.predicted(task, facts, model, dataset, held_out))
     validation.keep(task, said)
     return mean_row([curve[-1] for curve in curves])
 

@@ -33,8 +33,8 @@ def weights_path(study_path: str | Path) -> Path:
 
 
 def answers_path(study_path: str | Path, number: int) -> Path:
-    """Return where the logits of a teacher lie, a row for each image of the data set."""
-    return Path(study_path) / TEACHER / f"t{number:05d}.npy"
+    """Return where the logits of a teacher lie, for the images of train and val."""
+    return Path(study_path) / TEACHER / f"t{number:05d}.npz"
 
 
 def keep_if_best(task: TrialTask, facts: dict[str, Any], model: Any, score: float) -> None:

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from pipeline.data.dataset import StoredDataset, Subset
 from pipeline.errors import TrialFailed
-from pipeline.files import replacing
 from pipeline.pulse import going_on
 from pipeline.records import FAILED, TrialTask
-from pipeline.search import validation
+from pipeline.search import predictions, validation
 from pipeline.search.checkpoints import pulse_path
 from pipeline.search.rungs import labelled, network, reporter, stored_dataset, train_watched
 from pipeline.search.store import StudyStore
@@ -34,7 +33,7 @@ def train_student(task: TrialTask) -> tuple[float, dict[str, Any]]:
         training, held_out = taught(task, facts, dataset, dataset.split("train")), labelled(dataset.split("val"))
         rest = replace(task, seconds_limit=task.seconds_limit - (time.monotonic() - started))
         model, last, _ = train_watched(rest, facts, training, held_out, reporter(store, task))
-        validation.keep(task, [validation.predicted(task, facts, model, held_out)])
+        validation.keep(task, [validation.predicted(task, facts, model, dataset, held_out)])
     finally:
         store.close()
     return float(getattr(last, facts["objective"])), {}
@@ -46,16 +45,18 @@ def taught(task: TrialTask, facts: dict[str, Any], dataset: StoredDataset, subse
     from pipeline.training.distillation import lesson
     from pipeline.training.recipe import log_priors
 
-    said = teacher_logits(task, facts, dataset)[subset.images.rows]
+    said = teacher_logits(task, facts, dataset, subset)
     is_adjusted = facts.get("balance") == "logits"
     offsets = log_priors(subset.labels, len(facts["classes"])) if is_adjusted else (0.0,)
     return replace(labelled(subset), taught=lesson(said, is_multi_label(subset.labels), offsets))
 
 
-def teacher_logits(task: TrialTask, facts: dict[str, Any], dataset: StoredDataset) -> NDArray[np.float32]:
-    """Return what the teacher says of train and val, float32 (images of the data set, num_classes); others are NaN.
+def teacher_logits(
+    task: TrialTask, facts: dict[str, Any], dataset: StoredDataset, subset: Subset
+) -> NDArray[np.float32]:  # fmt: skip
+    """Return what the teacher says of images of train or val, float32 (num_images, num_classes).
 
-    It is asked once. If it learnt from mirror images too, it is the mean for an image and its mirror image.
+    It is asked once, of all. If it learnt from mirror images too, it is the mean for an image and its mirror image.
 
     Raises:
         TrialFailed: its weights cannot be read.
@@ -66,19 +67,16 @@ def teacher_logits(task: TrialTask, facts: dict[str, Any], dataset: StoredDatase
     teacher = read_teacher(task.study_path)
     if teacher is None:
         raise TrialFailed(FAILED, f"{weights_path(task.study_path)} is missing or damaged")
-    path = answers_path(task.study_path, teacher.number)
+    path, digests = answers_path(task.study_path, teacher.number), dataset.digests(subset.images)
     if path.is_file():
-        return np.asarray(np.load(path, allow_pickle=False))
-    model, subset = network(teacher.params, facts), dataset.split("train", "val")
+        return predictions.load_for(path, digests)["logits"]
+    model, asked = network(teacher.params, facts), dataset.split("train", "val").images
     with np.load(weights_path(task.study_path), allow_pickle=False) as stored:
         model.set_weights([stored[name] for name in sorted(stored.files) if name.startswith("weight")])
     pulse_path(task.study_path, task.attempt).parent.mkdir(exist_ok=True)
     flips = augmentation_of(recipe(teacher.params)["augment"]).flips and facts.get("allows_flips", True)
     with closing(going_on(pulse_path(task.study_path, task.attempt))) as pulse:
         predict = partial(predict_logits, model, on_batch=pulse.touch)
-        logits = both_answers(predict, subset.images)[1] if flips else predict(subset.images)
-    said = np.full((len(dataset.column("labels")), logits.shape[1]), np.nan, np.float32)
-    said[subset.images.rows] = logits
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, said)
-    return said
+        logits = both_answers(predict, asked)[1] if flips else predict(asked)
+    predictions.save(path, dataset.digests(asked), logits=logits)
+    return predictions.load_for(path, digests)["logits"]

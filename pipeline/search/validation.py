@@ -11,16 +11,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.files import replacing
+from pipeline.data.dataset import StoredDataset
 from pipeline.pulse import going_on
 from pipeline.records import TrialTask, num_networks
+from pipeline.search import predictions
 from pipeline.search.checkpoints import LOGITS, pulse_path
 from pipeline.search.store import TWIN_TRIAL
 from pipeline.targets import Labels, losses
 from pipeline.training.calibration import NUM_BINS, Temperature, calibration_error, choose_temperature
 from pipeline.training.certainty import measure_with_intervals
 
-DAMAGES = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # what NumPy raises of a file that is not whole
+# What is raised of a file that is not whole, or lacks an image.
+DAMAGES = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
 def logits_path(study_path: str | Path, number: int) -> Path:
@@ -37,11 +39,13 @@ class Predictions(NamedTuple):
     """Logits float32 (num_images, num_classes) and labels, as in `targets`, of images that did not train a network.
 
     `averaged` are the means of these logits and those of the mirror images, None where nobody asked for them.
+    `digests` uint8 (num_images, 32) are the SHA-256 of the images.
     """
 
     logits: NDArray[np.float32]
     labels: Labels
     averaged: NDArray[np.float32] | None
+    digests: NDArray[np.uint8]
 
 
 def averages_flips(facts: dict[str, Any]) -> bool:
@@ -49,19 +53,22 @@ def averages_flips(facts: dict[str, Any]) -> bool:
     return bool(facts.get("options", {}).get("average_flips"))
 
 
-def predicted(task: TrialTask, facts: dict[str, Any], model: Any, validation: Any) -> Predictions | None:
+def predicted(
+    task: TrialTask, facts: dict[str, Any], model: Any, dataset: StoredDataset, validation: Any
+) -> Predictions | None:  # fmt: skip
     """Return what a network says of the validation images after a training of the highest rung, else nothing."""
     if not is_top_rung(task, facts):
         return None
     from pipeline.models.flipped import both_answers
     from pipeline.models.predict import predict_logits
 
+    digests = dataset.digests(validation.images)
     with closing(going_on(pulse_path(task.study_path, task.attempt))) as pulse:
         predict = partial(predict_logits, model, on_batch=pulse.touch)
         if not averages_flips(facts):
-            return Predictions(predict(validation.images), validation.labels, None)
+            return Predictions(predict(validation.images), validation.labels, None, digests)
         alone, averaged = both_answers(predict, validation.images)
-        return Predictions(alone, validation.labels, averaged)
+        return Predictions(alone, validation.labels, averaged, digests)
 
 
 def keep(task: TrialTask, parts: list[Predictions | None]) -> None:
@@ -69,12 +76,9 @@ def keep(task: TrialTask, parts: list[Predictions | None]) -> None:
     whole = [part for part in parts if part is not None]
     if len(whole) < len(parts):
         return
-    path = logits_path(task.study_path, task.number)
-    path.parent.mkdir(exist_ok=True)
     columns = zip(Predictions._fields, zip(*whole, strict=True), strict=True)
     arrays: dict[str, Any] = {name: np.concatenate(values) for name, values in columns if values[0] is not None}
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+    predictions.save(logits_path(task.study_path, task.number), **arrays)
 
 
 def read(study_path: str | Path, number: int) -> Predictions | None:
@@ -86,8 +90,12 @@ def read(study_path: str | Path, number: int) -> Predictions | None:
     path = logits_path(study_path, number)
     if not path.is_file():
         return None
-    with np.load(path, allow_pickle=False) as stored:
-        return Predictions(stored["logits"], stored["labels"], stored.get("averaged"))
+    return predictions_of(predictions.load(path))
+
+
+def predictions_of(arrays: dict[str, NDArray[Any]]) -> Predictions:
+    """Return the columns of a file."""
+    return Predictions(arrays["logits"], arrays["labels"], arrays.get("averaged"), arrays["digests"])
 
 
 def judged_trials(facts: dict[str, Any]) -> list[int]:
@@ -98,15 +106,24 @@ def judged_trials(facts: dict[str, Any]) -> list[int]:
 def read_mean(study_path: str | Path, numbers: Sequence[int]) -> Predictions | None:
     """Return the means of what trials said of the validation images; None if one has not finished the highest rung.
 
+    Images of which a mean is NaN or infinite are left out.
+
     Raises:
-        ValueError, OSError, ...: one of DAMAGES, a file is damaged.
+        ValueError, OSError, ...: one of DAMAGES, a file is damaged, or nothing in it is finite.
     """
-    said = [each for each in (read(study_path, number) for number in numbers) if each is not None]
-    if len(said) < len(numbers):
+    paths = [logits_path(study_path, number) for number in numbers]
+    if not all(path.is_file() for path in paths):
         return None
-    averaged = [each.averaged for each in said if each.averaged is not None]
-    both = mean(averaged) if len(averaged) == len(said) else None
-    return Predictions(mean([each.logits for each in said]), said[0].labels, both)
+    first = predictions.load(paths[0])
+    files = [first, *(predictions.load_for(path, first["digests"]) for path in paths[1:])]
+    means = {"logits": mean([arrays["logits"] for arrays in files])}
+    if all("averaged" in arrays for arrays in files):
+        means["averaged"] = mean([arrays["averaged"] for arrays in files])
+    is_finite = np.all([np.isfinite(each).all(axis=1) for each in means.values()], axis=0)
+    if not is_finite.any():
+        raise ValueError("no prediction is finite")
+    columns = {"labels": first["labels"], "digests": first["digests"], **means}
+    return predictions_of({name: array[is_finite] for name, array in columns.items()})
 
 
 def mean(logits: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.intervals import Interval, counts_interval, normal_interval, paired_interval, wilson_interval
+from pipeline.search import predictions
 from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.validation import DAMAGES, describe_temperature, judge_validation, judged_trials
 from pipeline.targets import Labels, Logits, answers, blind_logits, class_scores, is_multi_label, is_right
@@ -27,43 +29,78 @@ COMPARED = {"val_balanced_accuracy": "balanced_accuracy", "val_macro_f1": "balan
 """What models are compared by, by objective, where a good one may have less accuracy than always the largest class."""
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of test images: finite logits float32 (num_images, num_classes), and their true labels.
+
+    `digests` uint8 (num_images, 32) are the SHA-256 of the images. `is_clean` is false for those with a copy in train
+    or val. `places` int64 (num_images,) are those of the images among all of the test split.
+    """
+
+    logits: NDArray[np.float32]
+    labels: Labels
+    digests: NDArray[np.uint8]
+    is_clean: NDArray[np.bool_]
+    slices: Slices
+    places: NDArray[np.int64]
+
+    def counted(self) -> "Answers":
+        """Return the answers that count: to images without a copy in train or val, unless all have one."""
+        return self.where(self.is_clean) if self.is_clean.any() else self
+
+    def where(self, is_chosen: NDArray[np.bool_]) -> "Answers":
+        """Return the answers to some of the images."""
+        return Answers(
+            self.logits[is_chosen],
+            self.labels[is_chosen],
+            self.digests[is_chosen],
+            self.is_clean[is_chosen],
+            {name: (values, codes[is_chosen]) for name, (values, codes) in self.slices.items()},
+            self.places[is_chosen],
+        )
+
+
 def judge_winner(
-    study_path: str,
-    facts: dict[str, Any],
-    logits: NDArray[np.float32],
-    labels: Labels,
-    is_clean: NDArray[np.bool_],
-    trained_labels: Labels,
-    slices: Slices,
-) -> dict[str, Any]:
+    study_path: str, facts: dict[str, Any], answers: Answers, trained_labels: Labels
+) -> dict[str, Any]:  # fmt: skip
     """Return what model.json says of a winner's worth: `test`, `temperature`, `validation`, `search_gain`, `slices`,
     `by_class`.
 
     The temperature is that of the winning trial, whose network did not train on the validation images; the winner
     itself did, so that it has none left to fit one to.
     """
-    counted = is_clean if is_clean.any() else np.ones(len(labels), bool)
+    counted = answers.counted()
     is_flip_averaged = facts.get("flip_average", {}).get("is_kept", False)
     validation, temperature = judge_validation(study_path, judged_trials(facts), facts["objective"], is_flip_averaged)
     baseline = facts.get("baseline") or {"reason": "this study has no default network"}
     kept = baseline_logits(study_path, is_flip_averaged)
     if not baseline["reason"]:
         try:
-            others = np.load(kept, allow_pickle=False)[counted]
-            baseline |= search_gain(logits[counted], others, labels[counted], facts["objective"])
-        except (*DAMAGES, IndexError) as error:  # no cause to lose a winner
-            baseline |= {"reason": f"{kept} cannot be read: {type(error).__name__}"}
+            others = predictions.load_for(kept, counted.digests)["logits"]
+            baseline |= gain_where_both_answer(counted, others, facts["objective"])
+        except DAMAGES as error:  # no cause to lose a winner
+            baseline |= {"reason": f"{kept} cannot be used: {type(error).__name__}: {error}"}
     return {
         "validation": validation,
         "search_gain": baseline,
-        "test": judge_test(logits, labels, is_clean, trained_labels, facts["objective"]),
-        "temperature": describe_temperature(temperature, logits[counted], labels[counted]),
-        "slices": judge_slices(
-            is_right(logits, labels)[counted],
-            {name: (values, codes[counted]) for name, (values, codes) in slices.items()},
-        ),
-        "by_class": judge_classes(logits[counted], labels[counted], facts) if is_multi_label(labels) else {},
+        "test": judge_test(answers.logits, answers.labels, answers.is_clean, trained_labels, facts["objective"]),
+        "temperature": describe_temperature(temperature, counted.logits, counted.labels),
+        "slices": judge_slices(is_right(counted.logits, counted.labels), counted.slices),
+        "by_class": judge_classes(counted.logits, counted.labels, facts) if is_multi_label(counted.labels) else {},
     }
+
+
+def gain_where_both_answer(answers: Answers, others: NDArray[np.float32], objective: str) -> dict[str, Any]:
+    """Return `search_gain` on the images to which the default network gives a finite answer too.
+
+    Raises:
+        ValueError: there is none.
+    """
+    is_finite = np.asarray(np.isfinite(others).all(axis=1))
+    if not is_finite.any():
+        raise ValueError("no prediction is finite")
+    both = answers.where(is_finite)
+    return search_gain(both.logits, others[is_finite], both.labels, objective)
 
 
 def judge_test(

@@ -177,6 +177,23 @@ def test_the_fingerprint_knows_content_labels_and_splits_and_no_names(tmp_path):
     assert prepared(tmp_path / "set", tmp_path).fingerprint() != fingerprint
 
 
+def test_the_fingerprint_knows_the_folds_and_not_the_order_of_the_rows(tmp_path):
+    """Groups decide which images validate together: with other ones the scores of the folds do not compare."""
+    write_set(tmp_path / "set", count=18)
+    rows = [f"{path},{path.parent.name}" for path in sorted((tmp_path / "set").glob("*/*.png"))]
+
+    def fingerprint_of(name, rows, **options):
+        (tmp_path / name).write_text("path,label,group\n" + "".join(f"{row}\n" for row in rows))
+        return prepared(tmp_path / name, tmp_path, **options).fingerprint()
+
+    pairs = [f"{row},{number // 2}" for number, row in enumerate(rows)]
+    threes = [f"{row},{number // 3}" for number, row in enumerate(rows)]
+    folded = fingerprint_of("set.csv", pairs, num_folds=2)
+    assert fingerprint_of("set.csv", pairs[::-1], num_folds=2) == folded
+    assert fingerprint_of("set.csv", threes, num_folds=2) != folded
+    assert fingerprint_of("set.csv", pairs) != folded
+
+
 def test_the_manifest_of_the_split_is_a_table_that_is_read_again(tmp_path):
     write_set(tmp_path / "set", count=6)
     (tmp_path / "set" / "cat" / "bad.png").write_bytes(b"no picture")

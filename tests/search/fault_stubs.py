@@ -181,6 +181,6 @@ def write_training(task: TrialTask) -> tuple[float, dict[str, Any]]:
     if not task.is_final:
         return score, {}
     facts = save_model(task)
-    with (Path(task.study_path) / NEW_MODEL / "test_logits.npy").open("wb") as file:
+    with (Path(task.study_path) / NEW_MODEL / "test_logits.npz").open("wb") as file:
         file.write(bytes(MODEL_BYTES))
     return score, facts

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.records import ImageSpec, TrialRow, TrialTask
 from pipeline.search.store import Attempt, StudyStore
+from tests.search.stubs import digests_of
 
 
 def make_noise_study(folder: Path, **facts: Any) -> Path:
@@ -17,6 +18,7 @@ def make_noise_study(folder: Path, **facts: Any) -> Path:
         "labels": np.arange(40, dtype=np.int32) % 2,
         "splits": np.repeat(np.array([0, 1, 2], np.uint8), (24, 8, 8)),
         "leaked": np.arange(40) == 39,
+        "sha256": digests_of(40),
     }
     (folder / "data").mkdir()
     for name, column in columns.items():

@@ -100,6 +100,15 @@ def test_every_usable_image_is_in_one_fold_and_each_fold_holds_every_class(store
     assert folds[0] == folds[2]
 
 
+def test_labels_in_another_order_than_the_decoded_images_are_refused(store, monkeypatch):
+    """A search was killed while it wrote the data of a table whose rows had changed their order."""
+    data = store.path.parent / "data"
+    monkeypatch.setattr("tests.search.test_crossfit.DIGESTS", DIGESTS[::-1])
+    write_images(data.parent, np.load(data / "splits.npy"), np.load(data / "labels.npy"))
+    with pytest.raises(DataError, match=r"in different orders.*pipeline search DATA --name photos-1 --resume"):
+        assign(crossfit.plan_cross_fit(store, 4), store)
+
+
 def test_images_of_one_group_are_in_one_fold(store):
     data = store.path.parent / "data"
     groups = [f"plant-{row // 4}" for row in range(NUM_IMAGES)]

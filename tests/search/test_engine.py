@@ -18,6 +18,7 @@ from pipeline.search.checkpoints import NEW_MODEL, checkpoint_path, pulse_path
 from pipeline.search.child import Child, Patience, is_process
 from pipeline.search.engine import TASKS_PER_CHILD, LocalEngine, Work, bound_log
 from pipeline.search.job import run_trials
+from pipeline.search.predictions import load
 from pipeline.search.store import FINAL_TRIAL, StudyStore
 from pipeline.search.study import MICRO_BATCHES
 from pipeline.search.validation import logits_path
@@ -285,7 +286,7 @@ def test_a_real_child_trains_fails_stops_and_saves_a_model(study_folder, monkeyp
     temperature = final.facts["temperature"]
     assert (temperature["value"], temperature["reason"]) == (1.0, "8 validation images; expected 50 or more")
     assert temperature["test"]["ece_before"] == temperature["test"]["ece_after"] > 0
-    assert np.load(study_folder / NEW_MODEL / "test_logits.npy").shape == (8, 2)
+    assert load(study_folder / NEW_MODEL / "test_logits.npz")["logits"].shape == (8, 2)
     assert final.facts["epochs"] == 2
     assert final.facts["robustness"]["num_images"] == 7  # one has a copy in train
     assert all(0 < milliseconds < 1000 for milliseconds in final.facts["latency"].values())

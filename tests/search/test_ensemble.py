@@ -27,7 +27,7 @@ from pipeline.search.job import begin_final, cost_of, final_score
 from pipeline.search.pace import HOPE, LATE_PART, LATE_SECONDS, MAX_STRETCH, PLANNED_PART, Limits, Pace
 from pipeline.search.store import DIED, DONE, FINAL_TRIAL, TWIN_TRIAL
 from pipeline.search.validation import Predictions, judge_validation, judged_trials, read_mean
-from tests.search.stubs import Clock, InstantEngine, Silence, make_study, make_terms, unlimited
+from tests.search.stubs import Clock, InstantEngine, Silence, digests_of, make_study, make_terms, unlimited
 
 LABELS = (np.arange(60) % 2).astype(np.int32)
 ROWS = {"first": slice(0, 30), "middle": slice(20, 50), "none": slice(0, 0), "all": slice(0, 60)}
@@ -43,7 +43,7 @@ def right_in(name: str) -> np.ndarray:
 
 def keep(folder, number, logits, averaged=None):
     task = TrialTask(str(folder), 1, number, 2, 100, {}, 0, 60.0)
-    validation.keep(task, [Predictions(logits, LABELS, averaged)])
+    validation.keep(task, [Predictions(logits, LABELS, averaged, digests_of(60))])
 
 
 def searched(folder, objective="val_accuracy", budget=None, clock=None, **terms):

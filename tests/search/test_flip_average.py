@@ -8,12 +8,14 @@ import pytest
 from pipeline.cli.search_plan import check_averaging
 from pipeline.errors import InvalidUsage
 from pipeline.records import TrialTask
-from pipeline.search import flip_average, validation
+from pipeline.search import flip_average, predictions, validation
 from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.validation import Predictions
 from pipeline.search.verdict import judge_winner
+from tests.search.stubs import answers_of, digests_of
 
 LABELS = (np.arange(60) % 2).astype(np.int32)
+DIGESTS = digests_of(60)
 RIGHT = np.eye(2, dtype=np.float32)[LABELS]
 HALF_RIGHT = np.where(np.arange(60)[:, None] < 30, RIGHT, RIGHT[:, ::-1])
 IMAGE = {"height": 8, "width": 8, "channels": 1}
@@ -32,7 +34,7 @@ def task_in(folder) -> TrialTask:
 
 def choose(folder, averaged, **changes):
     """Return what is decided on a winner that is right in half of the images by itself."""
-    validation.keep(task_in(folder), [Predictions(HALF_RIGHT, LABELS, averaged)])
+    validation.keep(task_in(folder), [Predictions(HALF_RIGHT, LABELS, averaged, DIGESTS)])
     return flip_average.choose(task_in(folder), {**FACTS, **changes}, model=None)
 
 
@@ -67,7 +69,8 @@ def test_without_validation_logits_of_mirror_images_there_is_none(tmp_path):
 
 
 def test_what_the_folds_said_is_kept_one_after_the_other(tmp_path):
-    first, second = Predictions(RIGHT, LABELS, HALF_RIGHT), Predictions(HALF_RIGHT, LABELS, RIGHT)
+    first = Predictions(RIGHT, LABELS, HALF_RIGHT, DIGESTS)
+    second = Predictions(HALF_RIGHT, LABELS, RIGHT, digests_of(60, first=60))
     validation.keep(task_in(tmp_path), [first, second])
     stored = validation.read(tmp_path, 3)
     for name in Predictions._fields:
@@ -81,19 +84,17 @@ def test_temperature_and_search_gain_are_those_of_the_logits_that_the_winner_giv
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 400).astype(np.int32)
     alone = np.eye(2, dtype=np.float32)[np.where(rng.random(400) < 0.8, labels, 1 - labels)]
-    validation.keep(task_in(tmp_path), [Predictions(alone, labels, 4 * alone)])
+    validation.keep(task_in(tmp_path), [Predictions(alone, labels, 4 * alone, digests_of(400))])
     values = [validation.judge_validation(tmp_path, [3], "val_accuracy", kept)[1].value for kept in (False, True)]
     assert values[1] == pytest.approx(4 * values[0], rel=1e-3)
 
     baseline = {False: HALF_RIGHT, True: RIGHT}
     for is_averaged, logits in baseline.items():
-        path = baseline_logits(tmp_path, is_averaged)
-        path.parent.mkdir(exist_ok=True)
-        np.save(path, logits)
+        predictions.save(baseline_logits(tmp_path, is_averaged), DIGESTS, logits=logits)
     for is_kept, gain in ((False, 0.5), (True, 0.0)):
         facts = {"winner": 3, "objective": "val_accuracy", "baseline": {"reason": ""}}
         facts["flip_average"] = {"is_kept": is_kept}
-        found = judge_winner(str(tmp_path), facts, RIGHT, LABELS, np.ones(60, bool), LABELS, {})
+        found = judge_winner(str(tmp_path), facts, answers_of(RIGHT, LABELS), LABELS)
         assert found["search_gain"]["gain"] == gain
 
 

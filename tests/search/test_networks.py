@@ -12,9 +12,11 @@ from pipeline.records import FAILED, STOPPED, EpochRow, TrialTask
 from pipeline.search import networks, validation
 from pipeline.search.checkpoints import NEW_MODEL, checkpoint_path
 from pipeline.search.engine import LocalEngine
+from pipeline.search.predictions import load
 from pipeline.search.store import FINAL_TRIAL, TWIN_TRIAL, Attempt, StudyStore
 from pipeline.search.validation import Predictions
 from tests.search.noise_study import make_noise_study, real_task
+from tests.search.stubs import digests_of
 
 NUM_EPOCHS = 100
 LABELS = np.arange(8, dtype=np.int32) % 2
@@ -30,7 +32,7 @@ def make_ensemble(folder):
     make_noise_study(folder, ensemble=ensemble, options={"ensemble": True}, is_deterministic=True, seed=3)
     for sureness, number in enumerate((0, TWIN_TRIAL)):
         logits = 2 * sureness * np.eye(2, dtype=np.float32)[LABELS]
-        validation.keep(real_task(folder, number), [Predictions(logits, LABELS, None)])
+        validation.keep(real_task(folder, number), [Predictions(logits, LABELS, None, digests_of(8))])
     return folder
 
 
@@ -71,7 +73,7 @@ def test_both_are_in_the_model_and_a_stop_between_them_changes_nothing(tmp_path)
     model = keras.saving.load_model(whole / NEW_MODEL / "model.keras", compile=False, safe_mode=True)
     images = np.load(whole / "images.npy")[32:]
     alone = [predict_logits(layer, images) for layer in model.layers if isinstance(layer, keras.Model)]
-    logits = np.load(whole / NEW_MODEL / "test_logits.npy")
+    logits = load(whole / NEW_MODEL / "test_logits.npz")["logits"]
     np.testing.assert_allclose(logits, np.mean(alone, axis=0), rtol=1e-4, atol=1e-5)
     assert np.abs(alone[0] - alone[1]).max() > 0.1
 
@@ -82,7 +84,7 @@ def test_both_are_in_the_model_and_a_stop_between_them_changes_nothing(tmp_path)
     assert checkpoint_path(final, 1).exists()
     resumed, epochs = train_final(stopped, 10)
     assert (resumed.state, [row.step for row in epochs]) == ("COMPLETED", list(range(1, 201)))
-    np.testing.assert_array_equal(np.load(stopped / NEW_MODEL / "test_logits.npy"), logits)
+    np.testing.assert_array_equal(load(stopped / NEW_MODEL / "test_logits.npz")["logits"], logits)
 
 
 # ---- without Keras -------------------------------------------------------------------------------------------------

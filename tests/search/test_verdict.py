@@ -5,6 +5,7 @@ import pytest
 
 from pipeline.intervals import wilson_interval
 from pipeline.search.checkpoints import baseline_logits
+from pipeline.search.predictions import save
 from pipeline.search.validation import logits_path
 from pipeline.search.verdict import (
     compare_with_majority,
@@ -15,6 +16,7 @@ from pipeline.search.verdict import (
     search_gain,
 )
 from pipeline.training.metrics import measure_logits
+from tests.search.stubs import answers_of, digests_of
 
 CLASSES = ["ant", "bee", "cat"]
 ANT = np.array([1, 0, 0], np.float32)
@@ -144,10 +146,9 @@ def test_an_auc_is_compared_with_one_label_an_image_too():
 def test_a_winner_of_several_labels_is_judged_label_by_label(tmp_path):
     labels, logits = several(np.random.default_rng(3), 200, 2.0)
     facts = {"winner": 3, "objective": "val_auc", "classes": CLASSES, "baseline": {"reason": "none"}}
-    logits_path(tmp_path, 3).parent.mkdir()
-    np.savez(logits_path(tmp_path, 3), logits=logits * 3, labels=labels)
+    save(logits_path(tmp_path, 3), digests_of(200), logits=logits * 3, labels=labels)
     sites = {"site": (["north"], np.zeros(200, np.int32))}
-    found = judge_winner(str(tmp_path), facts, logits * 3, labels, np.ones(200, bool), labels, sites)
+    found = judge_winner(str(tmp_path), facts, answers_of(logits * 3, labels, slices=sites), labels)
     assert list(found["by_class"]) == CLASSES
     assert found["by_class"]["bee"]["num_images"] == labels[:, 1].sum()
     assert found["slices"]["site"]["north"]["accuracy"] == found["test"]["accuracy"]
@@ -163,15 +164,15 @@ def test_a_winner_is_judged_although_a_file_beside_it_is_damaged(tmp_path, conte
         each.parent.mkdir()
         each.write_bytes(content or b"")
     if content is None:
-        np.savez(path, logits=np.zeros((60, 2), np.float32), labels=np.zeros(60, np.int32))
+        save(path, digests_of(60), logits=np.zeros((60, 2), np.float32), labels=np.zeros(60, np.int32))
         path.write_bytes(path.read_bytes()[:200])
-        np.save(kept, np.zeros((40, 2), np.float32))
-        kept.write_bytes(kept.read_bytes()[:-8])
+        save(kept, digests_of(40), logits=np.zeros((40, 2), np.float32))
+        kept.write_bytes(kept.read_bytes()[:-80])
     logits = np.eye(2, dtype=np.float32)[np.arange(40) % 2]
     labels = (np.arange(40) % 2).astype(np.int32)
     facts = {"winner": 3, "objective": "val_accuracy", "baseline": {"reason": ""}}
-    found = judge_winner(str(tmp_path), facts, logits, labels, np.ones(40, bool), labels, {})
+    found = judge_winner(str(tmp_path), facts, answers_of(logits, labels), labels)
     assert found["test"]["accuracy"] == 1.0
     assert found["temperature"]["reason"] == f"{path} is damaged"
     assert found["validation"] == {}
-    assert found["search_gain"]["reason"].startswith(f"{kept} cannot be read: ")
+    assert found["search_gain"]["reason"].startswith(f"{kept} cannot be used: ")

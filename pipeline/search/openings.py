@@ -1,0 +1,37 @@
+"""How often test images were looked at: by content and workspace, whichever study did it; each opening is one line."""
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.dataset import TEST
+from pipeline.data.manifest import sha256_of
+
+
+def openings_path(study_path: str | Path, digests: NDArray[np.uint8]) -> Path:
+    """Return where the openings of test images are noted; `digests` are their SHA-256, uint8 (num_images, 32)."""
+    key = sha256_of(np.sort(np.ascontiguousarray(digests).view("V32").ravel()))
+    return Path(study_path).parents[1] / "openings" / f"{key[:32]}.jsonl"
+
+
+def note_opening(study_path: str | Path, attempt: int, digests: NDArray[np.uint8]) -> None:
+    """Note that a training is about to see the test images; it counts whatever becomes of it."""
+    path = openings_path(study_path, digests)
+    path.parent.mkdir(exist_ok=True)
+    line = {"study": Path(study_path).name, "attempt": attempt, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def count_openings(study_path: Path) -> int:
+    """Return how often the test images of a study were looked at, by any study of this workspace."""
+    data = study_path / "data"
+    digests = np.load(data / "sha256.npy")[np.load(data / "splits.npy") == TEST]
+    path = openings_path(study_path, digests)
+    return path.read_text(encoding="utf-8").count("\n") if path.exists() else 0
