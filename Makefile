@@ -13,7 +13,7 @@ IN_MEMORY := $(shell test -w /dev/shm && df -Pk /dev/shm | awk 'END {if ($$4 > 2
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: help setup setup-gpu demo test lint light heavy test-faults coverage docs lock bench clean
+.PHONY: help setup setup-gpu demo test lint light heavy test-faults coverage docs lock audit bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -68,6 +68,10 @@ docs: setup  ## regenerate docs/reference.md from --help
 lock: setup  ## renew both locks from setup.cfg
 	$(BIN)/uv pip compile setup.cfg --extra cpu --extra dev --universal --python-version 3.11 --generate-hashes --no-header --upgrade --output-file requirements.lock
 	$(BIN)/uv pip compile setup.cfg --extra gpu --extra dev --universal --python-version 3.11 --generate-hashes --no-header --upgrade --output-file requirements-gpu.lock
+
+audit: setup  ## ask the advisory database about every pinned version (needs a network; without one, advisories.txt holds)
+	$(BIN)/uvx pip-audit --strict --no-deps --disable-pip -r requirements.lock
+	$(BIN)/uvx pip-audit --strict --no-deps --disable-pip -r requirements-gpu.lock
 
 bench: setup  ## the benchmarks (about 50 minutes; see benchmarks/README.md)
 	$(BIN)/python benchmarks/help_time.py
