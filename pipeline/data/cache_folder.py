@@ -71,7 +71,8 @@ def open_whole(home: Path, key: str) -> Hold | None:
     if hold is None:
         return None
     if is_whole(folder):
-        os.utime(folder / META)
+        with contextlib.suppress(OSError):  # it belongs to another user, or its disk can only be read
+            os.utime(folder / META)
         return hold
     hold.close()
     clear(folder)
@@ -79,9 +80,10 @@ def open_whole(home: Path, key: str) -> Hold | None:
 
 
 def take(folder: Path, kind: int) -> Hold | None:
-    """Lock a folder, shared or exclusive, without waiting; None if others hold it or it is gone."""
+    """Lock a folder, shared or exclusive, without waiting; None if others hold it, it is gone, or may not be locked."""
     try:
-        file = (folder / LOCK).open("ab")
+        # NFSv4 wants a descriptor that may read for a shared lock, and one that may write for an exclusive one.
+        file = (folder / LOCK).open("rb" if kind == fcntl.LOCK_SH else "a+b")
     except OSError:
         return None
     try:

@@ -174,3 +174,28 @@ def test_the_second_of_two_builders_keeps_what_the_first_made(home):
         slow.with_name(".one.tmp-other").rename(slow)
     hold = cache_folder.open_whole(home, "one")
     assert (hold.folder / "facts.npy").read_bytes() == b"facts"
+
+
+READER = """
+import os, pathlib
+from pipeline.data import cache_folder
+from pipeline.files import is_locked
+if os.geteuid() == 0:
+    os.setuid(65534)  # root may write everywhere
+home = pathlib.Path("images")
+assert not os.access(home / "one" / cache_folder.LOCK, os.W_OK)
+hold = cache_folder.open_whole(home, "one")
+print((hold.folder / "images.npy").read_text(), cache_folder.clear(home / "one"), is_locked(home / "one" / "in-use"))
+"""
+
+
+@pytest.mark.heavy
+def test_a_folder_that_can_only_be_read_is_opened_and_held(home):
+    cache_folder.open_or_build(home, "one", fill).close()
+    for path in (*(home / "one").iterdir(), home / "one", home):
+        path.chmod(0o555)
+    home.parent.chmod(0o755)
+    reader = subprocess.run([sys.executable, "-c", READER], cwd=home.parent, capture_output=True, text=True)
+    home.chmod(0o755)
+    (home / "one").chmod(0o755)
+    assert (reader.stdout, reader.stderr) == ("images False False\n", "")
