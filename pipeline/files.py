@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import socket
 import time
 from collections.abc import Iterator
@@ -20,9 +21,13 @@ PROBE_SECONDS = 0.2  # a lock is asked for that long: `is_locked` of another pro
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that becomes `path`, by rename, when the block ends without an exception."""
+    """Yield an empty file beside `path` that becomes `path`, by rename, when the block ends without an exception.
+
+    Its name is drawn by chance: processes in containers that share a folder may have the same process id.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.tmp-{secrets.token_hex(8)}")
+    temporary.touch(exist_ok=False)
     try:
         yield temporary
         with temporary.open("rb") as written:

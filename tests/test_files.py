@@ -12,6 +12,7 @@ from pipeline import files
 from pipeline.errors import StoppedEarly
 from pipeline.files import is_locked, is_network_folder, locked, replacing, sha256_json, write_json
 from pipeline.intervals import wilson_interval
+from pipeline.scoring.output import is_temporary
 
 
 def test_a_file_keeps_its_old_content_when_the_writer_fails(tmp_path):
@@ -26,6 +27,20 @@ def test_a_file_keeps_its_old_content_when_the_writer_fails(tmp_path):
     with pytest.raises(RuntimeError, match="disk"):
         fail_half_way()
     assert path.read_text() == '{\n  "a": 1\n}\n'
+    assert [item.name for item in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_writers_that_share_a_process_id_keep_apart(tmp_path):
+    """As two containers do that share a workspace: each numbers its processes from one."""
+    path = tmp_path / "state.json"
+    with replacing(path) as first:
+        assert is_temporary(first)
+        assert first.read_bytes() == b""  # the name is taken
+        first.write_text("first")
+        with replacing(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
     assert [item.name for item in tmp_path.iterdir()] == ["state.json"]
 
 
