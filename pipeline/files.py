@@ -49,6 +49,18 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def move_folder(folder: Path, target: Path) -> bool:
+    """Rename a folder; tell whether that was done, False if another one that is not empty has the name already."""
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    sync_folder(target.parent)
+    return True
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a whole UTF-8 file by rename."""
     with replacing(path) as temporary:

@@ -6,14 +6,15 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.files import sync_folder, write_json
+from pipeline.files import move_folder, write_json
 from pipeline.machine import num_cores
 
 META = "meta.json"
@@ -21,6 +22,7 @@ LOCK = "in-use"
 VERSION = 1
 BLOCK_BYTES = 64 << 20
 FREE_BYTES = 1 << 30  # what is left free on the disk for everything else
+ATTEMPTS = 3  # to lock a new folder, which the sweep of another process may remove first
 LIMIT_BYTES = 20 * 10**9  # of all homes together, unless --cache-limit says otherwise
 
 
@@ -45,18 +47,10 @@ def open_or_build(home: Path, key: str, build: Callable[[Path], None]) -> Hold:
     """Return the folder `key`: the one that is there and whole, else one that `build` fills.
 
     Raises:
-        OSError: it cannot be written, or was damaged or cleared away at once.
+        OSError: it cannot be written.
     """
     hold = open_whole(home, key)
-    if hold is None:
-        with building(home, key) as temporary:
-            build(temporary)
-            built = temporary.stat().st_ino
-        is_own = (home / key).stat().st_ino == built  # which need not be read again
-        hold = take(home / key, fcntl.LOCK_SH) if is_own else open_whole(home, key)
-        if hold is None:
-            raise OSError(f"{home / key}: cannot be read back after it was written; check the disk")
-    return hold
+    return _build_held(home, key, build) if hold is None else hold
 
 
 def open_whole(home: Path, key: str) -> Hold | None:
@@ -82,18 +76,21 @@ def open_whole(home: Path, key: str) -> Hold | None:
 def take(folder: Path, kind: int) -> Hold | None:
     """Lock a folder, shared or exclusive, without waiting; None if others hold it, it is gone, or may not be locked."""
     try:
-        # NFSv4 wants a descriptor that may read for a shared lock, and one that may write for an exclusive one.
-        file = (folder / LOCK).open("rb" if kind == fcntl.LOCK_SH else "a+b")
+        return _lock(folder, kind)
     except OSError:
         return None
+
+
+def _lock(folder: Path, kind: int) -> Hold:
+    # NFSv4 wants a descriptor that may read for a shared lock, and one that may write for an exclusive one.
+    file = (folder / LOCK).open("rb" if kind == fcntl.LOCK_SH else "a+b")
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
-        is_there = os.path.samestat(os.fstat(file.fileno()), (folder / LOCK).stat())  # not cleared away meanwhile
+        if not os.path.samestat(os.fstat(file.fileno()), (folder / LOCK).stat()):
+            raise FileNotFoundError(f"{folder}: another process cleared it away")
     except OSError:
-        is_there = False
-    if not is_there:
         file.close()
-        return None
+        raise
     return Hold(folder, file)
 
 
@@ -130,35 +127,58 @@ def block_digest(path: Path, offset: int) -> str:
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def building(home: Path, key: str) -> Iterator[Path]:
-    """Yield an empty folder that becomes `home/key` when the block ends without an exception.
+def _build_held(home: Path, key: str, build: Callable[[Path], None]) -> Hold:
+    """Let `build` fill a folder that becomes `home/key`; one lock holds it from before that until the hold is closed.
 
     What builders that were killed left behind, here and in the homes beside this one, is removed first.
     """
     home.mkdir(parents=True, exist_ok=True)
-    for folder in (*home.parent.glob("*/.*.tmp-*"), *home.parent.glob("*/.*.old-*")):
+    _sweep(home.parent)
+    hold = _create_held(home, key)
+    with contextlib.ExitStack() as on_failure:
+        on_failure.callback(_discard, hold)
+        build(hold.folder)
+        write_json(hold.folder / META, {"version": VERSION, "files": digests(hold.folder)})
+        committed = _commit(hold, home / key)
+        on_failure.pop_all()
+    return committed
+
+
+def _commit(hold: Hold, folder: Path) -> Hold:
+    """Rename a folder that was built to `folder` and return it, or the one of a process that was quicker.
+
+    Where a damaged one is in use, it stays; then the new one is used, and swept away later, under its temporary name.
+    """
+    if move_folder(hold.folder, folder):
+        return Hold(folder, hold.file)
+    quicker = open_whole(folder.parent, folder.name)
+    if quicker is not None:
+        _discard(hold)
+        return quicker
+    return Hold(folder, hold.file) if clear(folder) and move_folder(hold.folder, folder) else hold
+
+
+def _create_held(home: Path, key: str) -> Hold:
+    """Create a temporary folder that is in use. The sweep of another process may remove it before it is."""
+    for _ in range(ATTEMPTS):
+        folder = home / f".{key}.tmp-{secrets.token_hex(8)}"
+        folder.mkdir()
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            (folder / LOCK).touch()
+            return _lock(folder, fcntl.LOCK_SH)
+    raise OSError(f"{home}: a file there cannot be locked; expected a disk with locks; work in another folder")
+
+
+def _discard(hold: Hold) -> None:
+    hold.close()
+    clear(hold.folder)
+
+
+def _sweep(homes: Path) -> None:
+    for folder in homes.glob("*/.*.tmp-*"):
         clear(folder)
-    temporary, hold = create_held(home, f".{key}")
-    try:
-        yield temporary
-        write_json(temporary / META, {"version": VERSION, "files": digests(temporary)})
-        if not (home / key).exists():  # else another process was quicker
-            temporary.rename(home / key)
-            sync_folder(home)
-    finally:
-        hold.close()
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def create_held(home: Path, name: str) -> tuple[Path, Hold]:
-    """Create a temporary folder that no one else sees before it is locked."""
-    unseen = home / f"{name}.new-{os.getpid()}"
-    shutil.rmtree(unseen, ignore_errors=True)
-    unseen.mkdir()
-    file = (unseen / LOCK).open("ab")
-    fcntl.flock(file, fcntl.LOCK_EX)
-    return (temporary := unseen.rename(home / f"{name}.tmp-{os.getpid()}")), Hold(temporary, file)
+    for folder in homes.glob("*/.old-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def clear(folder: Path) -> bool:
@@ -166,12 +186,12 @@ def clear(folder: Path) -> bool:
     hold = take(folder, fcntl.LOCK_EX)
     if hold is None:
         return not folder.exists()
+    doomed = folder.with_name(f".old-{secrets.token_hex(8)}")  # which nobody opens
     try:
-        doomed = folder.with_name(f".{folder.name.strip('.')}.old-{os.getpid()}")
         folder.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
     finally:
-        hold.close()
+        hold.close()  # before the file is deleted: NFS keeps an open one, and with it the folder
+    shutil.rmtree(doomed, ignore_errors=True)
     return True
 
 
@@ -180,15 +200,24 @@ def make_room(home: Path, num_bytes: int, limit_bytes: int) -> bool:
     more fit; tell whether they do."""
     if num_bytes > limit_bytes:
         return False
-    others = sorted((path.stat().st_mtime, path.parent) for path in home.parent.glob(f"*/[!.]*/{META}"))
-    sizes = {folder: sum(path.stat().st_size for path in folder.iterdir()) for _, folder in others}
-    for _, folder in others:
+    sizes = _folder_sizes(home.parent)
+    for folder in list(sizes):
         if sum(sizes.values()) + num_bytes <= limit_bytes and num_bytes + FREE_BYTES <= shutil.disk_usage(home).free:
             return True
         if clear(folder):
             del sizes[folder]
     fits = num_bytes + FREE_BYTES <= shutil.disk_usage(home).free
     return fits and sum(sizes.values()) + num_bytes <= limit_bytes
+
+
+def _folder_sizes(homes: Path) -> dict[Path, int]:
+    """Return the bytes of each folder, the one that was not used for longest first."""
+    found = []
+    for meta in homes.glob(f"*/[!.]*/{META}"):
+        with contextlib.suppress(FileNotFoundError):  # another process clears it away
+            size = sum(path.stat().st_size for path in meta.parent.iterdir())
+            found.append((meta.stat().st_mtime, meta.parent, size))
+    return {folder: size for _, folder, size in sorted(found)}
 
 
 def read_json(path: Path) -> Any:

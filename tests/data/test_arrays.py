@@ -284,8 +284,10 @@ def test_an_array_gives_way_to_a_newer_one_and_never_while_it_is_in_use(tmp_path
 
 def test_decoded_images_and_arrays_share_one_limit(tmp_path):
     path = write_npz(tmp_path / "a.npz", {"images": images(50, 9, 9), "labels": np.arange(50) % 2})
-    with cache_folder.building(cache_folder.home_of(tmp_path, "images"), "old") as folder:
-        (folder / "images.npy").write_bytes(bytes(5000))
+    old = cache_folder.open_or_build(
+        cache_folder.home_of(tmp_path, "images"), "old", lambda folder: (folder / "images.npy").write_bytes(bytes(5000))
+    )
+    old.close()
     array = array_of(from_npz(path, tmp_path, 6000))
     assert array.exists()
     assert [folder.name for folder in cache_folder.home_of(tmp_path, "images").iterdir()] == []

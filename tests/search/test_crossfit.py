@@ -32,11 +32,14 @@ def store(tmp_path):
     labels = np.arange(NUM_IMAGES, dtype=np.int32) % 2
     clusters = np.full((2, NUM_IMAGES), -1)
     clusters[1, [0, 2]] = 0
-    with cache_folder.building(tmp_path / "images", "key") as folder:
+
+    def fill(folder):
         pixels = rng.normal(60 + 120 * labels[:, None, None, None], 10, (NUM_IMAGES, 8, 8, 1))
         np.save(folder / "images.npy", pixels.astype(np.uint8))
         np.save(folder / "clusters.npy", clusters)
         np.save(folder / "facts.npy", DIGESTS.view([("sha256", "u1", 32)]).ravel())
+
+    cache_folder.open_or_build(tmp_path / "images", "key", fill).close()
     study = tmp_path / "study"
     splits = np.repeat(np.array([0, 1, 2, NOT_GIVEN], np.uint8), (25, 8, 8, 1))
     (study / "data").mkdir(parents=True)
