@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import files
 from pipeline.errors import StoppedEarly
-from pipeline.files import is_locked, is_network_folder, locked, replacing, sha256_json, write_json
+from pipeline.files import is_locked, is_network_folder, locked, move_folder, replacing, sha256_json, write_json
 from pipeline.intervals import wilson_interval
 from pipeline.scoring.output import is_temporary
 
@@ -42,6 +42,17 @@ def test_writers_that_share_a_process_id_keep_apart(tmp_path):
         assert path.read_text() == "second"
     assert path.read_text() == "first"
     assert [item.name for item in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_a_folder_takes_a_name_that_is_free_and_no_other(tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    assert move_folder(tmp_path / "first", tmp_path / "name")
+    assert not move_folder(tmp_path / "second", tmp_path / "name")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["first", "name", "second", "second"]
+    with pytest.raises(FileNotFoundError):
+        move_folder(tmp_path / "third", tmp_path / "other")
 
 
 @pytest.mark.heavy

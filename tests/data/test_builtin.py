@@ -56,6 +56,24 @@ def test_digits_are_written_as_pictures_and_split(tmp_path):
     assert (tmp_path / "data" / "digits" / "train" / "0" / "0000.png").is_file()
 
 
+@pytest.mark.heavy  # imports scikit-learn
+def test_digits_that_another_process_writes_at_once_are_taken(tmp_path, monkeypatch):
+    from PIL import Image
+
+    save, others = Image.Image.save, []
+
+    def save_later(image, path):
+        monkeypatch.setattr(Image.Image, "save", save)
+        others.append(builtin.write_digits(tmp_path).stat())  # as another process does meanwhile
+        image.save(path)
+
+    monkeypatch.setattr(Image.Image, "save", save_later)
+    folder = builtin.write_digits(tmp_path)
+    assert [other.st_ino for other in others] == [folder.stat().st_ino]
+    assert len(list(folder.rglob("*.png"))) == 1797
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 def test_digits_take_no_folder(tmp_path):
     with pytest.raises(InvalidUsage, match="digits ships with scikit-learn; expected no folder"):
         open_builtin("digits", tmp_path, str(tmp_path))

@@ -23,6 +23,21 @@ def test_a_download_with_the_right_bytes_appears(tmp_path, capsys):
     assert capsys.readouterr().err == f"downloading {address}/set.gz (0.8 MB)\n"
 
 
+def test_two_downloads_of_one_file_at_once_keep_apart(tmp_path, monkeypatch):
+    """Both have one process id, as in two containers that share a workspace."""
+
+    class Screen(io.StringIO):
+        def write(self, text):
+            monkeypatch.undo()
+            fetch(f"{address}/set.gz", tmp_path / "set.gz", DIGEST)  # as another process does when the first has begun
+            return len(text)
+
+    with serve({"/set.gz": CONTENT}) as address:
+        monkeypatch.setattr(sys, "stderr", Screen())
+        fetch(f"{address}/set.gz", tmp_path / "set.gz", DIGEST)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [CONTENT]
+
+
 def test_a_download_with_the_wrong_bytes_is_refused(tmp_path):
     with (
         serve({"/set.gz": CONTENT}) as address,
