@@ -88,7 +88,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
     """Hold an exclusive lock on `path` for the length of the block; the kernel frees it when the process dies.
 
     Raises:
-        StoppedEarly: another live process holds it; the message names that process and its host.
+        StoppedEarly: another live process holds it; the message names that process and its host. Or it held it and has
+            moved it away, as `pipeline score --overwrite` does.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
@@ -99,6 +100,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
                 f"{what} is in use by {lock_owner(path)}; expected one process at a time; wait for it, or stop it and "
                 "try again"
             ) from error
+        if not is_at(file, path):
+            raise StoppedEarly(f"{what} was moved away by another process just now; expected it to stay; try again")
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
@@ -121,21 +124,32 @@ def acquire(file: IO[str]) -> None:
         time.sleep(0.01)
 
 
+def is_at(file: IO[Any], path: Path) -> bool:
+    """Tell whether an open file still lies at `path`: it was neither moved nor removed since."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def lock_owner(path: Path) -> str:
     """Return who holds, or held last, the lock on `path`, as `process PID on HOST`."""
-    return path.read_text(encoding="utf-8", errors="replace").strip() or "an unknown process"
+    with contextlib.suppress(FileNotFoundError):
+        if owner := path.read_text(encoding="utf-8", errors="replace").strip():
+            return owner
+    return "an unknown process"
 
 
 def is_locked(path: Path) -> bool:
     """Tell whether a live process holds the lock on `path`; nothing is written, so a read-only folder will do."""
-    if not path.exists():
-        return False
-    with path.open("rb") as file:
-        try:
+    try:
+        with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    except BlockingIOError:
+        return True
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    return False
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -4,6 +4,7 @@ import fcntl
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,29 @@ def test_asking_for_a_lock_writes_nothing_and_does_not_keep_others_from_taking_i
         threading.Timer(0.05, fcntl.flock, (probe.fileno(), fcntl.LOCK_UN)).start()
         with locked(path, "study a"):
             assert is_locked(path)
+
+
+def test_a_lock_that_was_moved_away_while_it_was_waited_for_is_none(tmp_path, monkeypatch):
+    """As `pipeline score --overwrite` of another process moves a whole output aside."""
+    out, aside = tmp_path / "out", tmp_path / "aside"
+    out.mkdir()
+    other = (out / "lock").open("a+")
+    fcntl.flock(other, fcntl.LOCK_EX)
+
+    def move_away(seconds):
+        out.rename(aside)
+        other.close()
+
+    monkeypatch.setattr(time, "sleep", move_away)  # between the first try and the second
+    with (
+        pytest.raises(StoppedEarly, match=r"out was moved away by another process just now; .* try again"),
+        locked(out / "lock", "out"),
+    ):
+        pass
+    assert not is_locked(aside / "lock")
+    assert (is_locked(out / "lock"), files.lock_owner(out / "lock")) == (False, "an unknown process")  # both are gone
+    with locked(out / "lock", "out"):
+        assert is_locked(out / "lock")
 
 
 MOUNTS = """\

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.files import move_folder, write_json
+from pipeline.files import is_at, move_folder, write_json
 from pipeline.machine import num_cores
 
 META = "meta.json"
@@ -86,7 +86,7 @@ def _lock(folder: Path, kind: int) -> Hold:
     file = (folder / LOCK).open("rb" if kind == fcntl.LOCK_SH else "a+b")
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
-        if not os.path.samestat(os.fstat(file.fileno()), (folder / LOCK).stat()):
+        if not is_at(file, folder / LOCK):
             raise FileNotFoundError(f"{folder}: another process cleared it away")
     except OSError:
         file.close()
