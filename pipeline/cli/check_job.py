@@ -12,8 +12,8 @@ from pipeline.data.cache import MAX_SIDE, ImageCache, SpecOptions, choose_spec, 
 from pipeline.data.check import MEANING, REFUSE, Check, check_data
 from pipeline.data.fix import Kept, clean
 from pipeline.data.manifest import write_manifest
-from pipeline.data.source import Files, Finding, Source, encodable
-from pipeline.data.sources import TABLES, open_source
+from pipeline.data.source import Finding, Source, encodable
+from pipeline.data.sources import TABLES, names_no_files, open_source
 from pipeline.data.survey import Group
 from pipeline.data.urls import redacted
 from pipeline.errors import DataError, InvalidUsage
@@ -52,11 +52,6 @@ class CheckJob:
         source = open_source(
             self.data, self.workspace, options["source"], options["cache_limit"], options["allow_host"]
         )
-        if self.fix and not isinstance(source.storage, Files):
-            raise DataError(
-                f"--fix {self.fix}: the images of {source.origin} are no files of their own, so that no table can name "
-                "them; expected a folder or a table as DATA; leave --fix out"
-            )
         names = ("image_size", "background", "max_megapixels", "max_megabytes")
         try:
             spec = choose_spec(source, SpecOptions(**{name: options[name] for name in names}))
@@ -73,12 +68,22 @@ class CheckJob:
             write_text(self.html, check_page(self.check, source, cache))
 
     def refuse_outputs(self) -> None:
-        """Raise InvalidUsage if an output would replace the data, or its name does not say what it will be."""
+        """Refuse outputs that cannot be, before anything is opened, downloaded or decoded.
+
+        Raises:
+            InvalidUsage: one would replace the data, or its name does not say what it will be.
+            DataError: no table can name the images.
+        """
         for flag, path, endings in (("--fix", self.fix, TABLES), ("--html", self.html, PAGES)):
             if path:
                 refuse_ending(flag, path, endings)
             if path and path.exists() and Path(self.data).exists() and path.samefile(self.data):
                 raise InvalidUsage(f"{flag} {path}: this is DATA itself; expected another file; choose a new name")
+        if self.fix and names_no_files(self.data):
+            raise DataError(
+                f"--fix {self.fix}: the images of {redacted(self.data)} are no files of their own, so that no table "
+                "can name them; expected a folder or a table as DATA; leave --fix out"
+            )
 
     def report_decoding(self, done: int, total: int) -> None:
         """Say every few seconds how many images are decoded."""

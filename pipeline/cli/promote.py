@@ -1,6 +1,7 @@
 """`pipeline promote`: take another trial of a study than the one that won."""
 
 import time
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -34,7 +35,12 @@ def command(study: str, pick: str, as_json: bool) -> None:
     from pipeline.cli.search import print_end
     from pipeline.cli.search_job import Search
     from pipeline.cli.search_plan import Call, make_plan
+    from pipeline.search.job import pick_trial
+    from pipeline.search.store import list_studies, open_study
 
+    if study in list_studies(Path.cwd()):
+        with closing(open_study(Path.cwd(), study, is_read_only=True)) as store:
+            pick_trial(store, pick)
     resumed = search_command.make_context("search", ["--name", study, "--resume"])
     options = {name: value for name, value in resumed.params.items() if name not in ("data", "dry_run", "as_json")}
     search = Search(make_plan(Call(time.monotonic(), Path.cwd(), None, options, {"name", "resume"})), pick)

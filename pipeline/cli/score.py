@@ -69,7 +69,7 @@ def command(
     found = find_files(inputs, out, csv_path)
     job = replace(make_job(model, found, out, top_k, batch_size), hosts=allow_host)
     if overwrite:
-        set_aside(out)
+        set_aside(job)
     with interruptions(lambda: f"{out} keeps what is done; run the same command again to continue"):
         facts = run(job)
         if csv_path is not None:
@@ -123,12 +123,15 @@ def make_job(model: str, found: "Inventory", out: Path, top_k: int, batch_size: 
     return ScoreJob(bundle, resolved.uri, found.paths, out, top_k, batch_size, num_skipped=found.num_skipped)
 
 
-def set_aside(out: Path) -> None:
-    """Move an existing output away and say where it is now."""
-    from pipeline.scoring.output import move_aside
+def set_aside(job: "ScoreJob") -> None:
+    """Move an existing output away, unless the model that is to replace it is refused, and say where it is now."""
+    from pipeline.bundle import check_layers
+    from pipeline.scoring.output import is_output, move_aside
 
-    if aside := move_aside(out):
-        output.say(f"Moved the existing {out} to {aside}")
+    if is_output(job.out):
+        check_layers(job.bundle.keras_path)
+    if aside := move_aside(job.out):
+        output.say(f"Moved the existing {job.out} to {aside}")
 
 
 def run(job: "ScoreJob") -> "ScoreFacts":

@@ -269,7 +269,7 @@ class Search:
         follower = Follower(study, pace.elapsed, stop)
         with follower:
             if self.pick is not None:
-                picked = pick_trial(study, self.pick)
+                picked = study.rows[pick_trial(store, self.pick).number]
                 say(f"training trial {picked.number} on train + validation, then opening the test split")
                 return self.finish(study, engine, follower, picked)
             self.announce(study)

@@ -1,6 +1,6 @@
 """What a call of `pipeline search` means: which study, data, space, limits and processes; nothing is written yet."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from pipeline.search import setup
 from pipeline.search.pace import Limits, Terms
 from pipeline.search.spaces import default_space, open_space
 from pipeline.search.store import StudyStore, list_studies, studies_folder
-from pipeline.space import SearchSpace
+from pipeline.space import SearchSpace, load_space
+from pipeline.space.builder import is_code, read_builder
 from pipeline.text import safe_name
 
 CALL_ONLY = ("name", "resume", "fork")  # options of one call, which a study does not remember
@@ -95,7 +96,9 @@ class Plan:
 
 
 def make_plan(call: Call) -> Plan:
-    """Read space and source, and decide study, objective and processes.
+    """Check the options, then read space and source, and decide study, objective and processes.
+
+    What the options alone can tell is refused before anything is opened, unpacked or downloaded.
 
     Raises:
         PipelineError: anything that the user has to change, before any time is spent.
@@ -109,10 +112,10 @@ def make_plan(call: Call) -> Plan:
     data = call.data or remembered.get("data")
     if data is None:
         raise InvalidUsage("DATA is missing; expected images to search for; name a built-in set, a folder or a table")
+    check_options(options, stored)
     source = open_source(data, call.workspace, options["source"], options["cache_limit"], options["allow_host"])
     names = ("image_size", "background", "max_megapixels", "max_megabytes")
     spec = choose_spec(source, SpecOptions(**{name: options[name] for name in names}))
-    check_precision(options)
     resources = share_resources(options["workers"], options["trials_per_gpu"])
     hide_gpus()
     counts = setup.expected_counts(source)
@@ -122,9 +125,6 @@ def make_plan(call: Call) -> Plan:
     if options["augment"] != "auto":
         space = space.with_fixed("augment", options["augment"])
     objective, reason = choose_objective(options, source)
-    check_averaging(options)
-    check_distillation(options)
-    check_ensemble(options)
     options = {key: value for key, value in options.items() if key not in CALL_ONLY}
     options |= {"data": data, "objective": objective.name, "space": chosen}
     request = setup.Request(
@@ -194,6 +194,26 @@ def stored_facts(workspace: Path, study: str | None) -> dict[str, Any]:
         store.close()
 
 
+def check_options(options: dict[str, Any], stored: dict[str, Any]) -> None:
+    """Refuse what cannot be done with any images, and changes of what the scores of a study that exists depend on.
+
+    Raises:
+        InvalidUsage: options contradict each other, this machine, or the study.
+        SpaceError: the space is no space, or cannot be read.
+    """
+    for check in (check_precision, check_averaging, check_distillation, check_ensemble, check_goal):
+        check(options)
+    if is_code(options["space"] or ""):
+        read_builder(options["space"])
+    elif options["space"]:
+        load_space(options["space"])
+    if stored:
+        wanted = {name: options[name] for name in ("oracle", "seed", "minimise", "objective")}
+        limits = asdict(Limits(**{name: options[name] for name in LIMITS}))
+        others = {"is_deterministic": options["deterministic"], "folds": options["folds"] or 0, "limits": limits}
+        setup.refuse_changes(stored, {**wanted, **others, "study": stored["study"]})
+
+
 def check_precision(options: dict[str, Any]) -> None:
     """Refuse bfloat16 where it would be emulated, many times slower.
 
@@ -250,6 +270,20 @@ def check_ensemble(options: dict[str, Any]) -> None:
         )
 
 
+def check_goal(options: dict[str, Any]) -> None:
+    """Refuse a goal in another metric than the one that trials are ranked by.
+
+    Raises:
+        InvalidUsage: --until and --objective name two.
+    """
+    goal = (options["until"] or "").partition("=")[0]
+    if goal and options["objective"] not in (None, goal):
+        raise InvalidUsage(
+            f"--until {options['until']}: the objective is {options['objective']}; expected a value of the objective; "
+            "name the same metric in --until and --objective"
+        )
+
+
 def choose_balance(wanted: str, objective: Objective) -> str | None:
     """Return "logits" where rare classes are to count as much as common ones in training, else nothing."""
     is_adjusted = wanted == "logits" or (wanted == "auto" and objective.name == "val_balanced_accuracy")
@@ -257,20 +291,11 @@ def choose_balance(wanted: str, objective: Objective) -> str | None:
 
 
 def choose_objective(options: dict[str, Any], source: Source) -> tuple[Objective, str]:
-    """Return what trials are ranked by, and why if the user did not say.
-
-    Raises:
-        InvalidUsage: --until names another metric.
-    """
+    """Return what trials are ranked by, and why if the user did not say."""
     name, reason = options["objective"], ""
     goal = (options["until"] or "").partition("=")[0]
     if name is None and goal:
         name, reason = goal, "as --until says"
     if name is None:
         name, reason = setup.default_objective(source)
-    if goal and goal != name:
-        raise InvalidUsage(
-            f"--until {options['until']}: the objective is {name}; expected a value of the objective; name the same "
-            "metric in --until and --objective"
-        )
     return Objective(name, options["minimise"]), reason

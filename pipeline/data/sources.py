@@ -56,6 +56,16 @@ def open_source(
     raise wrong_layout(data, "nothing")
 
 
+def names_no_files(data: str) -> bool:
+    """Tell whether the images of DATA are known to be no files of their own, without opening it."""
+    path = Path(local_path(data))
+    if data in builtin.NAMES:
+        return data != "digits"
+    if path.is_dir():
+        return idx.has_idx(path) or shards.is_shard_folder(path)
+    return path.suffix.lower() == ".npz" or shards.is_shard(path)
+
+
 def open_folder(path: Path, workspace: Path, limit_bytes: int) -> Source:
     """Return the labelled images of a folder."""
     if idx.has_idx(path):

@@ -177,6 +177,11 @@ def is_temporary(path: Path) -> bool:
     return path.name.startswith(".") and ".tmp-" in path.name
 
 
+def is_output(out: Path) -> bool:
+    """Tell whether a folder holds what scoring wrote."""
+    return (out / PLAN_FILE).is_file()
+
+
 def move_aside(out: Path) -> Path | None:
     """Rename an existing output to OUT.old-<time>, and return that name; None when there is nothing to keep.
 
@@ -186,7 +191,7 @@ def move_aside(out: Path) -> Path | None:
     """
     if not out.is_dir() or not (names := foreign_names(out)):
         return None
-    if not (out / PLAN_FILE).is_file():
+    if not is_output(out):
         raise InvalidUsage(
             f"{out}: holds {', '.join(names[:3])} and no {PLAN_FILE}; expected an output of `pipeline score`;"
             " choose another folder with -o"

@@ -19,6 +19,7 @@ from pipeline.records import (
     PRUNED,
     STOPPED,
     TIMEOUT,
+    Objective,
     TrialOutcome,
     TrialRow,
     TrialTask,
@@ -232,24 +233,25 @@ def standard_error(score: float, num_images: int) -> float:
     return math.sqrt(share * (1 - share) / max(num_images, 1))
 
 
-def pick_trial(study: Study, pick: str) -> TrialRow:
+def pick_trial(store: StudyStore, pick: str) -> TrialRow:
     """Return the trial that a user means: a number, or `knee` for that of the front.
 
     Raises:
         InvalidUsage: there is no such trial, it has no score, or the study has no front.
     """
-    rows, name = study.rows, study.store.get("study")
-    front = pareto_front(list(rows.values()), study.objective) if study.objective.minimise else []
+    rows, name = {row.number: row for row in store.trials()}, store.get("study")
+    objective = Objective(store.get("objective"), store.get("minimise"))
+    front = pareto_front(list(rows.values()), objective) if objective.minimise else []
     if pick == "knee":
         if not front:
             raise InvalidUsage(
-                f"study {name} has no front: it looked for one objective ({study.objective.name}); expected one with "
+                f"study {name} has no front: it looked for one objective ({objective.name}); expected one with "
                 "--minimise; name a trial with --pick NUMBER"
             )
-        return knee(front, study.objective)
+        return knee(front, objective)
     row = rows.get(int(pick)) if pick.isdecimal() else None
     if row is None or row.score is None:
-        scored = ", ".join(str(each.number) for each in front or ranked(rows.values(), study.objective)[:10])
+        scored = ", ".join(str(each.number) for each in front or ranked(rows.values(), objective)[:10])
         raise InvalidUsage(
             f"--pick {pick}: no trial of study {name} with a score; expected `knee` or a number such as "
             f"{scored or 'none'}; see them with: pipeline runs {name}"

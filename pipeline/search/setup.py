@@ -130,18 +130,23 @@ def check_unchanged(store: StudyStore, facts: dict[str, Any], dataset: Dataset) 
     Raises:
         InvalidUsage: data, space, objective, limits, seed or oracle differ; the message shows how.
     """
-    if changes := differences(store.facts(), facts):
-        raise InvalidUsage(
-            f"study {facts['study']} cannot be resumed: {'; '.join(changes.values())}; expected what it began with; "
-            "restore that, or begin a linked study that reuses what remains valid: add --fork NEW_NAME"
-        )
+    refuse_changes(store.facts(), facts)
     write_dataset(store.path.parent / "data", dataset)
     store.put("cache", str(dataset.cache.folder))
 
 
+def refuse_changes(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Raise InvalidUsage if facts that make scores comparable differ; what `new` does not say is not compared."""
+    if changes := differences(old, new):
+        raise InvalidUsage(
+            f"study {new['study']} cannot be resumed: {'; '.join(changes.values())}; expected what it began with; "
+            "restore that, or begin a linked study that reuses what remains valid: add --fork NEW_NAME"
+        )
+
+
 def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
-    """Return which of the facts that make scores comparable differ, and how, as text."""
-    changed = [name for name in FIXED_FACTS if old.get(name) != new[name]]
+    """Return which of the facts that make scores comparable differ, and how, as text; only those in `new`."""
+    changed = [name for name in FIXED_FACTS if name in new and old.get(name) != new[name]]
     texts = {
         name: f"{name}: was {shorten(old.get(name), new[name])}, is {shorten(new[name], old.get(name))}"
         for name in changed

@@ -81,6 +81,15 @@ def test_list_as_json_has_numbers(run: Run) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("data", ["none.npz", "cifar10"])
+def test_a_table_of_images_that_are_no_files_is_refused_before_they_are_opened(run: Run, data: str) -> None:
+    """An archive would be unpacked, a built-in set downloaded."""
+    done = run("check", data, "--fix", "clean.csv")
+    assert done.exit_code == 3
+    assert f"--fix clean.csv: the images of {data} are no files of their own" in done.stderr
+    assert not Path("data").exists()
+
+
 def test_an_array_beyond_the_cache_limit_is_refused_with_what_it_takes(run: Run) -> None:
     np.savez("large.npz", images=np.zeros((40, 9, 9), np.uint8), labels=np.arange(40) % 2)
     done = run("check", "large.npz", "--cache-limit", "1kb")

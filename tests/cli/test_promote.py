@@ -27,6 +27,14 @@ def test_a_damaged_study_is_named(folder):
     assert (done.exit_code, f"{folder}/study.db: file is not a database" in done.stderr) == (3, True)
 
 
+def test_a_pick_that_is_no_trial_is_refused_before_images_are_opened(folder):
+    before = sorted(folder.parent.parent.rglob("*"))
+    done = run("photos-1", "--pick", "3")
+    assert done.exit_code == 2
+    assert "--pick 3: no trial of study photos-1 with a score" in done.stderr
+    assert sorted(folder.parent.parent.rglob("*")) == before
+
+
 @pytest.mark.heavy
 def test_a_table_whose_rows_changed_their_order_promotes_the_same(tmp_path):
     """What the default network and the trials said of images is found again by content; every opening is counted."""

@@ -103,6 +103,14 @@ def test_folder_that_is_no_output_is_not_overwritten(tmp_path, bundle, image_pat
     assert (tmp_path / "out" / "b.png").exists()
 
 
+def test_an_output_is_not_moved_aside_for_a_model_that_is_refused(tmp_path, bundle, image_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "_PLAN.json").write_text("{}")
+    result = run(bundle, image_path, "-o", tmp_path / "out", "--overwrite")
+    assert result.exit_code == 6
+    assert [path.name for path in tmp_path.glob("out*")] == ["out"]
+
+
 @pytest.mark.parametrize("options", [[], ["--overwrite"]])
 def test_input_inside_the_output_ends_with_2(bundle, image_path, options):
     result = run(bundle, image_path, "-o", image_path.parent, *options)

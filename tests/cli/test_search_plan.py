@@ -1,13 +1,18 @@
 """What the options of a search mean: bfloat16 is refused where it would be emulated, logits are adjusted or not."""
 
+import re
+from contextlib import closing
+
 import numpy as np
 import pytest
 
 from pipeline.cli.search import command
-from pipeline.cli.search_plan import Call, check_precision, choose_balance, make_plan
-from pipeline.errors import InvalidUsage
+from pipeline.cli.search_plan import LIMITS, Call, check_precision, choose_balance, make_plan
+from pipeline.errors import DataError, InvalidUsage
 from pipeline.records import Objective
 from pipeline.search.spaces import default_space
+from pipeline.search.store import StudyStore, studies_folder
+from tests.search.stubs import FACTS
 
 
 @pytest.mark.parametrize(
@@ -67,16 +72,62 @@ def test_a_search_takes_the_space_for_a_gpu_unless_told_otherwise(tmp_path, monk
     assert batches == (512 if gpus else None)
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--average-flips", "--minimise", "mflops"], "--average-flips does twice the work"),
-        (["--ensemble", "--minimise", "params"], "--ensemble answers by two or three networks"),
-        (["--distill"], "--distill: the winner is the best trial"),
-    ],
-)
-def test_options_that_contradict_each_other_are_refused_before_any_time_is_spent(tmp_path, monkeypatch, words, message):
+REFUSED = [
+    (["--average-flips", "--minimise", "mflops"], "--average-flips does twice the work"),
+    (["--average-flips", "--minimise", "latency"], "--average-flips does twice the work"),
+    (["--ensemble", "--minimise", "params"], "--ensemble answers by two or three networks"),
+    (["--distill"], "--distill: the winner is the best trial"),
+    (["--distill", "--minimise", "params", "--folds", "3"], "--distill: with --folds"),
+    (["--until", "val_auc=0.9", "--objective", "val_accuracy"], "--until val_auc=0.9: the objective is val_accuracy"),
+    (["--precision", "bfloat16"], "--precision bfloat16: this machine has no GPU"),
+    (["--space", "zork"], "zork"),
+    (["--space", "./none.yaml"], "none.yaml"),
+    (["--space", "none.py:build"], "none.py"),
+    (["--space", "none.py"], "names no class or function"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
+def test_what_the_options_alone_can_tell_is_refused_before_anything_is_opened(tmp_path, monkeypatch, words, message):
+    """DATA, an archive that would be unpacked into the workspace, is not touched."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    options = command.make_context("search", ["digits", *words]).params
-    with pytest.raises(InvalidUsage, match=message):
+    monkeypatch.setattr("pipeline.cli.search_plan.has_bfloat16", lambda: False)
+    (tmp_path / "set.npz").write_bytes(b"never read")
+    options = command.make_context("search", [str(tmp_path / "set.npz"), *words]).params
+    with pytest.raises(InvalidUsage, match=re.escape(message)):
         make_plan(Call(0.0, tmp_path, options.pop("data"), options, set()))
+    assert [path.name for path in tmp_path.iterdir()] == ["set.npz"]
+
+
+def resume(folder, *words):
+    """Plan to resume a study whose images are gone, with further options."""
+    begun = command.make_context("search", ["none.npz"]).params
+    facts = {
+        "study": "set-1", "oracle": "asha", "seed": 0, "objective": "val_accuracy", "minimise": None, "folds": 0,
+        "limits": dict.fromkeys(LIMITS), "is_deterministic": False,
+        "options": {**begun, "data": str(folder / "none.npz"), "objective": "val_accuracy"},
+    }  # fmt: skip
+    (studies_folder(folder) / "set-1").mkdir(parents=True)
+    with closing(StudyStore(studies_folder(folder) / "set-1" / "study.db")) as store:
+        store.create({**FACTS, **facts})
+    options = command.make_context("search", ["--name", "set-1", *words]).params
+    given = {"name", *(word.removeprefix("--").replace("-", "_") for word in words[:1])}
+    make_plan(Call(0.0, folder, options.pop("data"), options, given))
+
+
+def test_a_study_with_its_own_options_is_resumed_as_far_as_its_images(tmp_path):
+    with pytest.raises(DataError, match=r"none\.npz: found nothing"):
+        resume(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--seed", "1"], ["--oracle", "tpe"], ["--minimise", "params"], ["--objective", "val_loss"],
+        ["--deterministic"], ["--folds", "3"], ["--max-params", "10"],
+    ],
+    ids=lambda words: words[0],
+)  # fmt: skip
+def test_a_study_is_not_resumed_with_other_options_and_its_images_are_not_opened(tmp_path, words):
+    with pytest.raises(InvalidUsage, match=r"study set-1 cannot be resumed: .*add --fork NEW_NAME"):
+        resume(tmp_path, *words)
