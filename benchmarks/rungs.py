@@ -30,7 +30,8 @@ from accuracy import describe_machine, installed
 from scipy.stats import spearmanr
 
 from pipeline.errors import TrialFailed
-from pipeline.models.cost import ImpossibleNetwork, measure
+from pipeline.models.cost import ImpossibleNetwork
+from pipeline.models.measure import measure
 from pipeline.space import load_space
 from pipeline.training.images import Labelled
 from pipeline.training.trial import Setting, TrainingFiles, train

@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="of training, for each cell")
     options = parser.parse_args()
     pin_to(0)
-    from pipeline.models.cost import measure
+    from pipeline.models.measure import measure
 
     print("| network | MFLOPs (depthwise) | float32 | bfloat16 |\n|---|---|---|---|", flush=True)
     for name, params in NETWORKS.items():

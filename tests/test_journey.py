@@ -15,7 +15,7 @@ pytestmark = pytest.mark.heavy
 def test_pooling_from_yaml_to_model_json_and_mlflow(tmp_path):
     from mlflow import MlflowClient
 
-    from pipeline.models.cost import measure
+    from pipeline.models.measure import measure
     from pipeline.search.oracles import Proposer
 
     write_photos(tmp_path)

@@ -20,7 +20,7 @@ from pipeline.data.source import encodable
 from pipeline.errors import TrackingError
 from pipeline.files import locked
 from pipeline.machine import Resources, check_backend, has_bfloat16, num_cores
-from pipeline.models.cost import dense_params
+from pipeline.models.measure import dense_params
 from pipeline.models.plan import has_backbone
 from pipeline.records import TrialRow, num_networks
 from pipeline.search import setup

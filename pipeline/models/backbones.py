@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SpaceError
+from pipeline.models.cost import ImpossibleNetwork, Shape
 from pipeline.models.hub import check_preset, make_network
 from pipeline.parts import BACKBONES
 from pipeline.parts.backbones import HUB, MIN_SIDE
 
-Shape = tuple[int, ...]
 MODELS = "PIPELINE_KERAS_MODELS"
 """The environment variable that tells children where the user's Keras keeps weights: they have a KERAS_HOME of ours."""
 
@@ -122,8 +122,7 @@ def measure_backbone(name: str, shape: Shape) -> tuple[int, int, int, Shape]:
     """
     import keras
 
-    from pipeline.models.build import measure_model
-    from pipeline.models.cost import ImpossibleNetwork
+    from pipeline.models.keras_cost import measure_model
 
     height, width, _ = shape
     if reason := refusal(name, shape):

@@ -1,7 +1,6 @@
 """The plan of a network as a `keras.Model`: pixels in, normalisation inside, logits out."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import keras
 
 from pipeline.models.backbones import make_backbone
-from pipeline.models.cost import Cost
 from pipeline.models.plan import has_backbone, plan_layers
 from pipeline.parts import Layer, pixel_range, scaled
 from pipeline.space import Builder
@@ -158,28 +156,3 @@ def averaged(models: Sequence[keras.Model]) -> keras.Model:
     image = keras.Input(models[0].input_shape[1:], dtype=models[0].inputs[0].dtype, name="image")
     logits = [network(image) for network in networks]
     return keras.Model(image, keras.layers.Average(name="mean_of_all")(logits), name="ensemble")
-
-
-def leaves(model: keras.Model) -> Iterator[Any]:
-    """Yield the layers of a model, and of the models in it."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from leaves(layer)
-        else:
-            yield layer
-
-
-def measure_model(model: keras.Model) -> Cost:
-    """Return the cost of a built model; a layer that is used several times counts once.
-
-    Each weight of a convolution multiplies once at each place of its output, each weight of a dense layer once.
-    """
-    shapes, flops = [], dict.fromkeys(("kernel", "depthwise_kernel", "pointwise_kernel"), 0)
-    for layer in leaves(model):
-        output = tuple(layer.output.shape[1:])
-        for name in flops:
-            if (kernel := getattr(layer, name, None)) is not None:
-                kind = "depthwise_kernel" if isinstance(layer, keras.layers.DepthwiseConv2D) else name
-                flops[kind] += 2 * math.prod(kernel.shape) * math.prod(output[:-1])
-        shapes.append((layer.name, output))
-    return Cost(model.count_params(), sum(flops.values()), tuple(shapes), flops["depthwise_kernel"])

@@ -5,7 +5,8 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from pipeline.models.cost import Cost, ImpossibleNetwork, measure
+from pipeline.models.cost import Cost, ImpossibleNetwork
+from pipeline.models.measure import measure
 from pipeline.space import Param, SearchSpace, is_active
 from pipeline.space.params import Value, active_defaults
 

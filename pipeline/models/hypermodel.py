@@ -17,8 +17,8 @@ import pipeline
 from pipeline.errors import SpaceError
 from pipeline.files import sha256_file
 from pipeline.models.allowed import foreign_classes
-from pipeline.models.build import measure_model
 from pipeline.models.cost import Cost, ImpossibleNetwork
+from pipeline.models.keras_cost import measure_model
 from pipeline.space import Builder
 
 Shape = tuple[int, int, int]

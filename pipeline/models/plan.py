@@ -2,7 +2,7 @@
 
 A network is: normalise, a stem, then `depth` stages of blocks with a pooling between or in them, then a head that ends
 in logits. With a `backbone` that network, trained before, takes the place of stem and stages. `build` turns the plan
-into Keras layers and `cost` into shapes, parameters and FLOPs, so both see one truth.
+into Keras layers and `measure` into shapes, parameters and FLOPs, so both see one truth.
 """
 
 from collections.abc import Mapping

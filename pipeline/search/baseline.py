@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.crashpoints import crashpoint
-from pipeline.models.cost import ImpossibleNetwork, measure
+from pipeline.models.cost import ImpossibleNetwork
+from pipeline.models.measure import measure
 from pipeline.records import STOPPED, TrialRow, TrialTask
 from pipeline.search.job import Audience, Engine, settle, train_to_end
 from pipeline.search.pace import Pace

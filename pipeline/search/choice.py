@@ -1,16 +1,13 @@
 """What a search trains next: a trial that goes on, a configuration of the portfolio, or what the oracle proposes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from pipeline.records import PLANNED, RUNNING
-from pipeline.search.budget import REDUCTION
-from pipeline.search.pace import SLOWEST
+from pipeline.records import PLANNED, RUNNING, Objective, TrialRow, TrialTask
+from pipeline.search.budget import REDUCTION, Budget
+from pipeline.search.pace import SLOWEST, Pace, Terms
 from pipeline.search.ranking import climbers
-
-if TYPE_CHECKING:
-    from pipeline.search.study import Study
 
 Choice = tuple[int, int, dict[str, Any]]
 """Number of a trial, the rung that it is to train, and its configuration."""
@@ -24,18 +21,50 @@ class Proposal(Protocol):
     params: dict[str, Any]
 
 
-def next_training(study: "Study") -> Choice | None:
+class Oracle(Protocol):
+    """What is needed of an oracle here: see `oracles.Proposer`."""
+
+    def propose(self, next_number: int | None, is_acceptable: Callable[[Any], bool]) -> Any:
+        """Return the next acceptable proposal, or None; without `next_number` only of a trial that goes on."""
+
+    def begin(self, number: int, rung: int, params: Mapping[str, Any]) -> None:
+        """Count a training that the oracle did not propose in this process."""
+
+
+class SearchState(Protocol):
+    """What is known of a search: see `study.Study`."""
+
+    rows: dict[int, TrialRow]
+    leader: TrialRow | None
+    running: dict[int, TrialTask]
+    objective: Objective
+    terms: Terms
+    budget: Budget
+    pace: Pace
+
+    @property
+    def oracle(self) -> Oracle | None:
+        """The oracle, if it was made."""
+
+    def consult(self) -> Oracle:
+        """Return the oracle; a new one first learns all that happened."""
+
+    def time_left(self) -> float:
+        """Return the seconds that trials may still take."""
+
+
+def next_training(study: SearchState) -> Choice | None:
     """Return what to train next; None if nothing fits, or the end of a running training must be waited for."""
     return next_to_go_on(study) or next_of_portfolio(study) or next_of_oracle(study) or next_of_end_game(study)
 
 
-def next_to_go_on(study: "Study") -> Choice | None:
+def next_to_go_on(study: SearchState) -> Choice | None:
     """Return a trial that the oracle promotes before the portfolio is through: a good network is known sooner."""
     has_some_left = len(study.rows) < len(study.terms.portfolio)
     return next_of_oracle(study, may_begin=False) if has_some_left else None
 
 
-def next_of_portfolio(study: "Study") -> Choice | None:
+def next_of_portfolio(study: SearchState) -> Choice | None:
     """Return the next configuration that the space's author thinks strong, if it can be used."""
     if len(study.rows) >= len(study.terms.portfolio) or not has_room(study):
         return None
@@ -49,7 +78,7 @@ def next_of_portfolio(study: "Study") -> Choice | None:
     return None
 
 
-def next_of_oracle(study: "Study", may_begin: bool = True) -> Choice | None:
+def next_of_oracle(study: SearchState, may_begin: bool = True) -> Choice | None:
     """Return what the oracle proposes, or None if it has nothing, or nothing that fits into the time."""
     next_number = len(study.rows) if may_begin and has_room(study) else None
     if next_number is None and (len(study.budget.rungs) == 1 or num_ended(study) < REDUCTION):
@@ -58,19 +87,19 @@ def next_of_oracle(study: "Study", may_begin: bool = True) -> Choice | None:
     return None if proposal is None else (proposal.number, proposal.rung, dict(proposal.params))
 
 
-def num_ended(study: "Study") -> int:
+def num_ended(study: SearchState) -> int:
     """Return how many trials have finished a rung or failed."""
     return sum(row.state not in (PLANNED, RUNNING) for row in study.rows.values())
 
 
-def has_room(study: "Study") -> bool:
+def has_room(study: SearchState) -> bool:
     """Tell whether a new configuration may be tried, by the number of trials and the time."""
     if study.budget.max_trials is not None and len(study.rows) >= study.budget.max_trials:
         return False
     return not study.rows or is_affordable(study, study.terms.typical, 0)
 
 
-def is_acceptable(study: "Study", proposal: Proposal) -> bool:
+def is_acceptable(study: SearchState, proposal: Proposal) -> bool:
     """Tell whether a proposal is a possible network within the limits, and quick enough for the time."""
     is_known = proposal.number in study.rows
     return (is_known or study.terms.is_feasible(proposal.params)) and is_affordable(
@@ -78,7 +107,7 @@ def is_acceptable(study: "Study", proposal: Proposal) -> bool:
     )
 
 
-def is_affordable(study: "Study", params: Mapping[str, Any], rung: int, number: int | None = None) -> bool:
+def is_affordable(study: SearchState, params: Mapping[str, Any], rung: int, number: int | None = None) -> bool:
     """Tell whether a rung fits into the time, and leaves enough to bring one trial to the highest rung."""
     if not study.budget.is_timed or not study.rows:  # the first trial runs, however short the time is
         return True
@@ -88,14 +117,14 @@ def is_affordable(study: "Study", params: Mapping[str, Any], rung: int, number: 
     return seconds <= study.time_left() - (0.0 if is_settled(study, rung) else study.pace.climb_seconds(study.leader))
 
 
-def is_settled(study: "Study", rung: int) -> bool:
+def is_settled(study: SearchState, rung: int) -> bool:
     """Tell whether some trial has reached the highest rung, is on its way there, or would be with this task."""
     top = len(study.budget.rungs) - 1
     is_reached = study.leader is not None and study.leader.rung == top
     return rung == top or is_reached or any(task.rung == top for task in study.running.values())
 
 
-def next_of_end_game(study: "Study") -> Choice | None:
+def next_of_end_game(study: SearchState) -> Choice | None:
     """Return a trial that goes on although it was not promoted: the winner must have seen the highest rung.
 
     With a time limit, others follow while there is time.

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipeline.models.cost import measure
+from pipeline.models.measure import measure
 from pipeline.records import ImageSpec, Objective, TrialTask, num_networks
 from pipeline.search import validation
 from pipeline.space import Builder

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.models.cost import Cost, ImpossibleNetwork, measure
+from pipeline.models.cost import Cost, ImpossibleNetwork
+from pipeline.models.measure import measure
 from pipeline.records import TrialRow
 from pipeline.search.budget import (
     FINAL_IMAGES,

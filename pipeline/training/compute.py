@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from pipeline.models.build import leaves
+from pipeline.models.keras_cost import leaves
 
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 POLICIES = {FLOAT32: "float32", BFLOAT16: "mixed_bfloat16"}  # variables are float32 in both

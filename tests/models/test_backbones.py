@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.errors import SpaceError
 from pipeline.models import backbones
-from pipeline.models.cost import ImpossibleNetwork, measure
+from pipeline.models.cost import ImpossibleNetwork
+from pipeline.models.measure import measure
 from pipeline.parts import BACKBONES
 from tests.models.weights import write_weights
 

@@ -6,7 +6,8 @@ import random
 import numpy as np
 import pytest
 
-from pipeline.models.cost import ImpossibleNetwork, measure
+from pipeline.models.cost import ImpossibleNetwork
+from pipeline.models.measure import measure
 from pipeline.models.predict import predict_logits
 from pipeline.parts import ACTIVATIONS, BLOCKS, HEADS, NORMS, POOLINGS
 from pipeline.space import space_from

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from pipeline.models.cost import measure
 from pipeline.models.extremes import extremes
+from pipeline.models.measure import measure
 from pipeline.space import builtin_spaces, load_space, space_from
 
 TEXT = b"""

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import SpaceError
 from pipeline.models.backbones import fetch_weights, make_backbone
-from pipeline.models.cost import measure
+from pipeline.models.measure import measure
 from tests.models.presets import OFFSET, SCALE, densenet, efficientnet, resnet, write_preset
 
 pytestmark = pytest.mark.heavy

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipeline.models.cost import ImpossibleNetwork, measure
+from pipeline.models.cost import ImpossibleNetwork
+from pipeline.models.measure import measure
 from pipeline.models.plan import plan_layers
 from pipeline.parts import BLOCKS, HEADS, NORMS, POOLINGS, Layer
 from pipeline.parts.layer import scaled

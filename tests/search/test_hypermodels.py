@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InvalidUsage, SpaceError
-from pipeline.models.cost import ImpossibleNetwork, measure
+from pipeline.models.cost import ImpossibleNetwork
+from pipeline.models.measure import measure
 from pipeline.search.setup import FIXED_FACTS, check_unchanged, differences
 from pipeline.search.spaces import open_space
 from pipeline.space import Builder
@@ -139,7 +140,7 @@ def test_a_network_larger_than_any_memory_is_measured(write):
 def test_a_softmax_at_the_end_is_taken_off_exactly(write, output):
     import keras
 
-    from pipeline.models.build import leaves
+    from pipeline.models.keras_cost import leaves
 
     model = built(opened(write(function('hp.Int("a", 1, 2)', output=output), "build")))
     images = np.random.default_rng(0).integers(0, 256, (5, *SHAPE), dtype=np.uint8)

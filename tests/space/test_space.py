@@ -318,7 +318,7 @@ def test_a_portfolio_may_be_left_out(small: SearchSpace) -> None:
 
 @pytest.mark.parametrize("name", builtin_spaces())
 def test_installed_portfolios_begin_with_the_defaults_and_fit_small_images(name: str) -> None:
-    from pipeline.models.cost import measure
+    from pipeline.models.measure import measure
 
     space = load_space(name)
     for _, params in space.portfolio:

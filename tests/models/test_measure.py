@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipeline.models.cost import ImpossibleNetwork, dense_params, measure
+from pipeline.models.cost import ImpossibleNetwork
+from pipeline.models.measure import dense_params, measure
 from pipeline.models.plan import plan_layers, stage_filters
 from pipeline.search.budget import estimate_seconds
 
