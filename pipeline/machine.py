@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import threading
@@ -69,6 +70,26 @@ def end_with_parent() -> None:
             os._exit(1)
 
         threading.Thread(target=wait, name="end-with-parent", daemon=True).start()
+
+
+def limit_memory(num_bytes: int) -> None:
+    """Let this process take at most `num_bytes` of address space beside what it has, and leave no core file."""
+    limit = address_space() + num_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def address_space() -> int:
+    """Return the bytes of address space that this process takes already (its libraries); 0 where that is not known."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def describe_exit(exitcode: int | None) -> str:
+    """Return what an exit code means."""
+    return f"signal {-exitcode}" if exitcode is not None and exitcode < 0 else f"exit code {exitcode}"
 
 
 def check_backend() -> None:

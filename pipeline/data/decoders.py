@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import resource
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future
@@ -14,7 +13,14 @@ from typing import Any, TypeVar
 from pipeline.data.chunks import Chunk
 from pipeline.data.source import Location
 from pipeline.errors import StoppedEarly
-from pipeline.machine import ctrl_c_held_back, end_with_parent, leave_ctrl_c_to_parent, num_cores
+from pipeline.machine import (
+    ctrl_c_held_back,
+    describe_exit,
+    end_with_parent,
+    leave_ctrl_c_to_parent,
+    limit_memory,
+    num_cores,
+)
 
 CHUNK = 64  # images a task; a task costs ~0.2 ms beside its decoding (benchmarks/data.py)
 CHUNKS_AHEAD = 3  # tasks that wait for each child, so that none is idle while results are worked in
@@ -45,17 +51,7 @@ def prepare_child() -> None:
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     leave_ctrl_c_to_parent()
-    limit = address_space() + MEMORY_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def address_space() -> int:
-    """Return the bytes of address space that this process takes already (its libraries); 0 where that is not known."""
-    try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-    except OSError:
-        return 0
+    limit_memory(MEMORY_BYTES)
 
 
 def is_ready() -> bool:
@@ -184,11 +180,6 @@ def outcome(future: "Future[Result]") -> Result | Killed:
         return Killed(f"the decoder died ({describe_exit(error.exitcode)})")
     except TimeoutError:
         return Killed("the decoder did not end in time")
-
-
-def describe_exit(exitcode: int | None) -> str:
-    """Return what an exit code means."""
-    return f"signal {-exitcode}" if exitcode is not None and exitcode < 0 else f"exit code {exitcode}"
 
 
 def chunks_of(

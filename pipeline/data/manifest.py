@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.rows import listed
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Source, encodable, is_url
-from pipeline.data.tables import TABLES, listed
+from pipeline.data.tables import TABLES
 from pipeline.data.urls import public_name
 from pipeline.errors import DataError
 from pipeline.files import replacing

@@ -1,13 +1,10 @@
 """A table with a row per image (.csv, .parquet, .jsonl) becomes labelled images; it is read row by row, never whole."""
 
-import csv
-import io
-import json
 import math
 import os
 from array import array
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.folders import SPLIT_NAMES, class_name
+from pipeline.data.parquet import parquet_rows
 from pipeline.data.paths import Paths
+from pipeline.data.rows import MAX_COLUMNS, MAX_TABLE_BYTES, READ_ERRORS, csv_rows, jsonl_rows
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Source, encodable
 from pipeline.errors import DataError
 
 COLUMNS = ("path", "label", "split", "group", "weight")
 EXPECTED = "the columns path,label[,split,group,weight]"
-BATCH_ROWS = 8192
-MAX_LINE = 1 << 20  # characters: a row of a table of images is a path and some words
-MAX_SLICES = 1000  # each costs eight bytes a row
+ROW_CELLS = 4  # what a row takes beside its path and slices, in cells
+CELL_BYTES = 8
+TEXT_BYTES = 150  # what a text takes in a dict beside its characters
 MAX_WEIGHT = float(np.finfo(np.float32).max)
-# What csv, json and pyarrow raise on files that are not what their ending says; RecursionError: JSON of deep brackets.
-READ_ERRORS = (ValueError, TypeError, OSError, csv.Error, NotImplementedError, RecursionError)
 
 
 class Columns:
@@ -44,6 +41,7 @@ class Columns:
         self.weights = array("d")
         self.slices: dict[str, list[str]] = {}
         self.shared: dict[str, str] = {}
+        self.text_bytes = 0  # of classes and shared texts
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Take one row.
@@ -62,13 +60,27 @@ class Columns:
         split, weight = self.split(row.get("split")), self.weight(row.get("weight"))
         path = self.path(row["path"])
         self.add_slices(row)
-        self.labels.extend(self.classes.setdefault(name, len(self.classes)) for name in sorted(names))
+        self.labels.extend(self.number(name) for name in sorted(names))
         self.num_labels.append(len(names))
         self.is_multi_label |= isinstance(row["label"], list)
         self.splits.append(split)
         self.weights.append(weight)
         self.groups.append(self.share(row.get("group")))
         self.paths.append(path)
+        if self.num_bytes() > MAX_TABLE_BYTES:
+            raise self.error(f"the rows take more than {MAX_TABLE_BYTES / 2**30:g} GiB of memory", "a table of images")
+
+    def num_bytes(self) -> int:
+        """Return about how much memory the table takes."""
+        cells = len(self.slices) + ROW_CELLS + (len(self.classes) // CELL_BYTES if self.is_multi_label else 0)
+        return len(self.paths.content) + self.text_bytes + CELL_BYTES * (len(self.paths) * cells + len(self.labels))
+
+    def number(self, name: str) -> int:
+        """Return the number of a class, the next one for a new name."""
+        if (found := self.classes.get(name)) is not None:
+            return found
+        self.text_bytes += TEXT_BYTES + len(name)
+        return self.classes.setdefault(name, len(self.classes))
 
     def path(self, value: Any) -> str:
         """Return a path as it is; bytes that are not UTF-8 become surrogate escapes."""
@@ -107,12 +119,15 @@ class Columns:
                 column = self.slices.setdefault(key, [])
                 column.extend([""] * (len(self.paths) - len(column)))  # rows that had no such column
                 column.append(self.share(value))
-        if len(self.slices) > MAX_SLICES:
-            raise self.error(f"found more than {MAX_SLICES} columns", "a table of images")
+        if len(self.slices) > MAX_COLUMNS:
+            raise self.error(f"found more than {MAX_COLUMNS} columns", "a table of images")
 
     def share(self, value: Any) -> str:
         """Return a cell as text, the same object for equal texts: there are many rows and few groups."""
         text = encodable(text_of(value))
+        if (found := self.shared.get(text)) is not None:
+            return found
+        self.text_bytes += TEXT_BYTES + len(text)
         return self.shared.setdefault(text, text)
 
     def error(self, found: str, expected: str) -> DataError:
@@ -223,95 +238,12 @@ def next_row(rows: Iterator[dict[str, Any]], columns: Columns, kind: str) -> dic
         raise columns.error(f"cannot be read as {kind[1:]}: {str(error)[:200]}", EXPECTED) from error
 
 
-def csv_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a CSV file; a label may be a JSON list."""
-    reader = filter(None, csv.reader(lines(file), strict=True))  # without empty lines
-    header = next(reader, [])
-    refuse_odd_header(header)
-    for cells in reader:
-        if len(cells) > len(header):
-            raise ValueError(f"{len(cells)} cells under {len(header)} columns (a comma inside a cell needs quotes)")
-        row: dict[str, Any] = dict(zip(header, cells, strict=False))
-        if "label" in row:
-            row["label"] = listed(row["label"])
-        yield row
-
-
-def refuse_odd_header(header: Sequence[str]) -> None:
-    """Raise ValueError for what a spreadsheet writes that is not comma-separated UTF-8, and for double columns."""
-    refuse_double_columns(header)
-    if any("\0" in name for name in header):
-        raise ValueError("it is no UTF-8 text (UTF-16, or no text at all); save it as CSV UTF-8")
-    for separator in ";\t|":
-        if len(header) == 1 and separator in header[0] and "path" in header[0].split(separator):
-            raise ValueError(f"its columns are separated by {separator!r}; save it with commas")
-
-
-def listed(cell: str) -> str | list[Any]:
-    """Return the list that a cell holds as JSON, else the cell."""
-    if not (cell.startswith("[") and cell.endswith("]")):
-        return cell
-    try:
-        return list(json.loads(cell))
-    except (ValueError, RecursionError):
-        return cell
-
-
-def jsonl_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file with a JSON object a line."""
-    for line in lines(file):
-        if line.strip():
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"{line.strip()[:80]!r} is not an object ({{...}})")
-            yield row
-
-
-def parquet_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Parquet file; of the other columns only those with one short value a row are read."""
-    import pyarrow.parquet
-    from pyarrow.types import is_binary, is_fixed_size_binary, is_large_binary, is_nested
-
-    table = pyarrow.parquet.ParquetFile(file)
-    refuse_double_columns(table.schema_arrow.names)
-    unfit = (is_nested, is_binary, is_large_binary, is_fixed_size_binary)
-    names = [
-        field.name
-        for field in table.schema_arrow
-        if field.name in COLUMNS or not any(is_unfit(field.type) for is_unfit in unfit)
-    ]
-    for batch in table.iter_batches(BATCH_ROWS, columns=names):
-        for cells in zip(*map(cells_of, names, batch.columns), strict=True):
-            yield dict(zip(names, cells, strict=True))
-
-
-def cells_of(name: str, column: Any) -> list[Any]:
-    """Return the values of an Arrow column; ValueError names one with dates or zones that Python does not know."""
-    try:
-        values: list[Any] = column.to_pylist()
-    except (ValueError, OverflowError, KeyError) as error:
-        raise ValueError(f"the column {name!r} holds what Python cannot express ({error}); leave it out") from error
-    return values
-
-
-READERS = {".csv": csv_rows, ".parquet": parquet_rows, ".jsonl": jsonl_rows}
+READERS: dict[str, Callable[[BinaryIO], Iterator[dict[str, Any]]]] = {
+    ".csv": csv_rows,
+    ".parquet": partial(parquet_rows, columns=COLUMNS),
+    ".jsonl": jsonl_rows,
+}
 TABLES = tuple(READERS)
-
-
-def lines(file: BinaryIO) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file with their ends; bytes that are not UTF-8 become surrogate escapes."""
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    while line := text.readline(MAX_LINE + 1):
-        if len(line) > MAX_LINE:
-            raise ValueError(f"a line of more than {MAX_LINE} characters")
-        yield line
-
-
-def refuse_double_columns(names: Sequence[str]) -> None:
-    """Raise ValueError if two columns have the same name."""
-    name, count = max(Counter(names).items(), key=lambda item: item[1], default=("", 0))
-    if count > 1:
-        raise ValueError(f"the column {name!r} stands in it {count} times")
 
 
 def is_empty(value: Any) -> bool:

@@ -3,18 +3,20 @@
 # pathlib takes no bytes, and names are bytes here.
 # ruff: noqa: PTH110, PTH112, PTH116, PTH118, PTH120, PTH123
 
-import csv
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from pipeline.data.parquet import parquet_rows
+from pipeline.data.rows import MAX_TABLE_BYTES, READ_ERRORS, csv_rows, jsonl_rows
 from pipeline.errors import DataError, InvalidUsage
 from pipeline.scoring.output import PLAN_FILE
 
 PATH_COLUMN = "path"
+PATH_BYTES = 50  # what a path takes in a list beside its own bytes
 # What a search leaves in the current folder.
 WORKSPACE_NAMES = (b"mlruns", b"mlflow.db", b"mlflow.db-wal", b"mlflow.db-shm", b"mlflow.db-journal")
 Identity = tuple[int, int]
@@ -159,12 +161,19 @@ def read_manifest(text: str) -> list[bytes]:
 
     folder = os.path.dirname(os.fsencode(text))
     paths = []
+    num_bytes = 0
     try:
-        for number, value in enumerate(READERS[Path(text).suffix.lower()](text), start=1):
-            if not isinstance(value, str | bytes) or not value:
-                raise DataError(f"{text}: row {number}: path is {value!r:.80}; expected a path; correct the row")
-            paths.append(os.fsencode(value) if is_url(os.fsdecode(value)) else os.path.join(folder, os.fsencode(value)))
-    except (OSError, ValueError, csv.Error) as error:  # ValueError: json, pyarrow and the codecs
+        with open(text, "rb") as file:
+            for number, row in enumerate(READERS[Path(text).suffix.lower()](file), start=1):
+                path = path_of(text, number, row)
+                path = path if is_url(os.fsdecode(path)) else os.path.join(folder, path)
+                num_bytes += PATH_BYTES + len(path)
+                if num_bytes > MAX_TABLE_BYTES:
+                    raise ValueError(
+                        f"row {number}: the paths take more than {MAX_TABLE_BYTES / 2**30:g} GiB of memory"
+                    )
+                paths.append(path)
+    except READ_ERRORS as error:
         raise DataError(
             f"{text}: {str(error)[:200]}; expected a .csv, .parquet or .jsonl table with a"
             f" column {PATH_COLUMN!r}; correct the file"
@@ -172,47 +181,23 @@ def read_manifest(text: str) -> list[bytes]:
     return paths
 
 
-def missing_column(text: str, found: Sequence[str]) -> DataError:
-    """Return the error of a manifest without the column."""
-    names = ", ".join(found) or "none"
-    return DataError(f"{text}: its columns are {names}; expected one named {PATH_COLUMN!r}; rename the column")
+def path_of(text: str, number: int, row: Mapping[str, Any]) -> bytes:
+    """Return the path in a row of the manifest `text`.
+
+    Raises:
+        DataError: the manifest has no such column, or the cell is empty.
+    """
+    if PATH_COLUMN not in row:
+        names = ", ".join(row) or "none"
+        raise DataError(f"{text}: its columns are {names:.200}; expected one named {PATH_COLUMN!r}; rename the column")
+    value = row[PATH_COLUMN]
+    if not isinstance(value, str | bytes) or not value:
+        raise DataError(f"{text}: row {number}: path is {value!r:.80}; expected a path; correct the row")
+    return os.fsencode(value)
 
 
-def read_csv_paths(text: str) -> Iterator[Any]:
-    """Yield the cells of a CSV file with a header; names that are not UTF-8 survive."""
-    with open(text, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        rows = csv.DictReader(file)
-        if PATH_COLUMN not in (rows.fieldnames or ()):
-            raise missing_column(text, rows.fieldnames or ())
-        for row in rows:
-            yield row[PATH_COLUMN]
-
-
-def read_jsonl_paths(text: str) -> Iterator[Any]:
-    """Yield the cells of a file with one JSON object a line."""
-    with open(text, encoding="utf-8-sig", errors="surrogateescape") as file:
-        for line in file:
-            if not line.strip():
-                continue
-            row = json.loads(line)
-            if not isinstance(row, dict) or PATH_COLUMN not in row:
-                raise missing_column(text, list(row) if isinstance(row, dict) else ())
-            yield row[PATH_COLUMN]
-
-
-def read_parquet_paths(text: str) -> Iterator[Any]:
-    """Yield the cells of a Parquet file, batch by batch."""
-    import pyarrow.parquet
-
-    with pyarrow.parquet.ParquetFile(text) as file:
-        if PATH_COLUMN not in file.schema_arrow.names:
-            raise missing_column(text, file.schema_arrow.names)
-        for batch in file.iter_batches(columns=[PATH_COLUMN]):
-            yield from batch.column(0).to_pylist()
-
-
-READERS: dict[str, Callable[[str], Iterator[Any]]] = {
-    ".csv": read_csv_paths,
-    ".jsonl": read_jsonl_paths,
-    ".parquet": read_parquet_paths,
+READERS: dict[str, Callable[[BinaryIO], Iterator[dict[str, Any]]]] = {
+    ".csv": csv_rows,
+    ".jsonl": jsonl_rows,
+    ".parquet": partial(parquet_rows, columns=(PATH_COLUMN,), with_others=False),
 }

@@ -8,6 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from pipeline.errors import DataError, InvalidUsage
+from pipeline.scoring import inputs
 from pipeline.scoring.inputs import find_inputs
 
 
@@ -28,8 +29,8 @@ def test_folder_is_read_recursively_and_sorted(tmp_path):
 
 def test_order_and_repetition_of_the_inputs_are_kept(tmp_path):
     touch(tmp_path / "a.png", tmp_path / "b.png")
-    inputs = [str(tmp_path / "b.png"), str(tmp_path), str(tmp_path / "b.png")]
-    assert names(find_inputs(inputs), tmp_path) == [b"b.png", b"a.png", b"b.png", b"b.png"]
+    given = [str(tmp_path / "b.png"), str(tmp_path), str(tmp_path / "b.png")]
+    assert names(find_inputs(given), tmp_path) == [b"b.png", b"a.png", b"b.png", b"b.png"]
 
 
 def test_hidden_names_are_skipped_and_counted(tmp_path):
@@ -125,6 +126,9 @@ def test_input_that_does_not_exist_is_an_error(tmp_path):
     assert raised.value.exit_code == 3
 
 
+PARQUET = pytest.param(".parquet", marks=pytest.mark.heavy)  # a child process unpacks it
+
+
 def write_manifest(path, cells):
     if path.suffix == ".parquet":
         pyarrow.parquet.write_table(pa.table({"label": cells, "path": cells}), path)
@@ -134,7 +138,7 @@ def write_manifest(path, cells):
         path.write_text("".join(f'{{"path": "{cell}"}}\n\n' for cell in cells))
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl", ".CSV"])
+@pytest.mark.parametrize("suffix", [".csv", PARQUET, ".jsonl", ".CSV"])
 def test_manifest_names_files_relative_to_itself(tmp_path, suffix, monkeypatch):
     (tmp_path / "lists").mkdir()
     write_manifest(tmp_path / "lists" / f"m{suffix}".lower(), ["a.png", "/abs/b.png", "a.png", "mü, c.png"])
@@ -144,7 +148,7 @@ def test_manifest_names_files_relative_to_itself(tmp_path, suffix, monkeypatch):
     assert find_inputs([f"lists/m{suffix}"]).paths == expected
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+@pytest.mark.parametrize("suffix", [".csv", PARQUET, ".jsonl"])
 def test_manifest_without_the_column_names_those_that_it_has(tmp_path, suffix):
     manifest = tmp_path / f"m{suffix}"
     if suffix == ".parquet":
@@ -157,12 +161,36 @@ def test_manifest_without_the_column_names_those_that_it_has(tmp_path, suffix):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("m.jsonl", b"{no json}\n"), ("m.parquet", b"no parquet"), ("m.jsonl", b'{"path": "\\ud800"}')],
+    [
+        ("m.jsonl", b"{no json}\n"),
+        pytest.param("m.parquet", b"no parquet", marks=pytest.mark.heavy),
+        ("m.jsonl", b'{"path": "\\ud800"}'),
+        ("m.jsonl", b'{"path": ' + b"[" * 100_000),
+        ("m.jsonl", b'{"path": "' + b"x" * (1 << 20) + b'"}'),
+        ("m.csv", b"path\n" + b"x" * (1 << 21)),
+        ("m.csv", b"path,label\nx," + b'"\n",' * 300_000),
+        ("m.csv", b"path\na.png,b.png\n"),
+    ],
 )
 def test_damaged_manifest_is_an_error(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=r"expected a .csv, .parquet or .jsonl table"):
         find_inputs([str(tmp_path / name)])
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.jsonl"])
+def test_a_line_without_an_end_is_an_error(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x" * (1 << 21))
+    with pytest.raises(DataError, match="a line of more than 1048576 characters"):
+        find_inputs([str(tmp_path / name)])
+
+
+def test_paths_that_would_take_too_much_memory_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "m.csv").write_text("path\n" + "a.png\n" * 1000)
+    assert len(find_inputs([str(tmp_path / "m.csv")]).paths) == 1000
+    monkeypatch.setattr(inputs, "MAX_TABLE_BYTES", 1000)
+    with pytest.raises(DataError, match=r"row \d+: the paths take more than \S+ GiB of memory"):
+        find_inputs([str(tmp_path / "m.csv")])
 
 
 def test_empty_cell_names_its_row(tmp_path):
