@@ -1,10 +1,9 @@
-"""Pictures that Pillow does not hold whole (more bands or depth; TIFF and .npy files), and the rules for arrays.
+"""The rules for arrays of pixels of any bands and depth, how large they may be, and .npy files, which hold such arrays.
 
-Files that Pillow holds whole are read in `decode`, which shares `fit`, `turn`, `Header` and `DecodeError`.
+TIFF files are read in `tiff`, what Pillow holds whole in `decode`; both share `fit`, `turn`, `Header`, `DecodeError`.
 """
 
 import io
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,11 +20,9 @@ Read = Callable[[], Pixels]
 """Reads pixels (height, width, bands) of uint8, uint16 or float32."""
 
 NPY_MAGIC = b"\x93NUMPY"
-TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-TIFF_COMPRESSIONS = (1, 8, 32946, 32773, 34925)  # none, deflate (two numbers), PackBits, LZMA: without imagecodecs
-TIFF_PREDICTORS = (1, 2)
-PLANAR = 2  # one band after the other
 MAX_BANDS = 65535  # as in TIFF
+MOST_VALUES = 4  # a pixel of a picture of the most pixels that are allowed: what Pillow holds
+MOST_VALUE_BYTES = 4
 LUMA = (19595, 38470, 7471)  # ITU-R 601 in parts of 65536, as in Pillow (src/libImaging/Convert.c, L24)
 
 
@@ -57,21 +54,6 @@ class Header:
     num_frames: int
 
 
-def open_bands(content: bytes, max_megapixels: int) -> tuple[Header, Read] | None:
-    """Return the header of a picture that Pillow does not hold whole, and what reads it; None for any other file.
-
-    Both may raise whatever numpy and tifffile raise on broken files; `decode` turns that into a DecodeError.
-
-    Raises:
-        DecodeError: unsupported, corrupt or too_large.
-    """
-    if content.startswith(NPY_MAGIC):
-        return open_npy(content, max_megapixels)
-    if content.startswith(TIFF_MAGICS):
-        return open_tiff(content, max_megapixels)
-    return None
-
-
 def open_npy(content: bytes, max_megapixels: int) -> tuple[Header, Read]:
     """Return the header of a .npy file and what reads it; nothing is unpickled."""
     file = io.BytesIO(content)
@@ -85,7 +67,7 @@ def open_npy(content: bytes, max_megapixels: int) -> tuple[Header, Read]:
     if dtype.name not in ("uint8", "uint16", "float32", "float64"):
         raise DecodeError("unsupported", f"an array of {dtype}; expected uint8, uint16 or float32")
     bands = shape[2] if len(shape) == 3 else 1
-    check_size(shape[1], shape[0], bands, max_megapixels)
+    check_size(shape[1], shape[0], bands, dtype.itemsize, max_megapixels)
     start, num_values = file.tell(), math.prod(shape)
     if len(content) - start < num_values * dtype.itemsize:
         raise DecodeError("corrupt", f"{len(content) - start} bytes of pixels; the array {shape} of {dtype} has more")
@@ -98,75 +80,35 @@ def open_npy(content: bytes, max_megapixels: int) -> tuple[Header, Read]:
     return Header("NPY", shape[1], shape[0], bands, depth, dtype.kind == "f", False, False, 1), read
 
 
-def open_tiff(content: bytes, max_megapixels: int) -> tuple[Header, Read] | None:
-    """Return the header of the first page of a TIFF and what reads it; None if Pillow holds it whole, or as well."""
-    page = first_page(content)
-    if is_whole_in_pillow(page):
-        return None
-    bands = page.samplesperpixel
-    if page.dtype.kind not in "uif":
-        raise DecodeError("unsupported", f"a TIFF of {page.dtype}; expected integers or floats")
-    check_size(page.imagewidth, page.imagelength, bands, max_megapixels)
-    if page.compression not in TIFF_COMPRESSIONS or page.predictor not in TIFF_PREDICTORS:
-        if page.dtype.name == "uint16" and bands == 3:
-            return None  # Pillow reads it, by the high byte
-        packing = f"{getattr(page.compression, 'name', page.compression)}, predictor {int(page.predictor)}"
-        raise DecodeError(
-            "unsupported", f"{bands} bands of {page.dtype} in a TIFF packed by {packing}; expected none or deflate"
-        )
-    orientation = exif_orientation(page.tags.valueof(274, 1))
-
-    def read() -> Pixels:
-        pixels = page.asarray(maxworkers=1)
-        if pixels.ndim == 3 and page.planarconfig == PLANAR:
-            pixels = pixels.transpose(1, 2, 0)
-        return turn(simplified(pixels.reshape(page.imagelength, page.imagewidth, bands)), orientation)
-
-    width, height = page.imagewidth, page.imagelength
-    if orientation >= 5:
-        width, height = height, width
-    depth = {"uint8": 8, "uint16": 16}.get(page.dtype.name, 32)
-    is_float = page.dtype.kind == "f"
-    return Header("TIFF", width, height, bands, depth, is_float, False, orientation != 1, len(page.parent.pages)), read
-
-
-def first_page(content: bytes) -> Any:
-    """Return the first page of a TIFF as tifffile describes it; its pixels are not read yet."""
-    import tifffile
-
-    tifffile.logger().setLevel(logging.CRITICAL)  # a broken file gets its code, and no lines on stderr
-    page: Any = tifffile.TiffFile(io.BytesIO(content)).pages.first
-    if page.dtype is None or 0 in page.shape or page.shape == ():
-        raise DecodeError("corrupt", f"the first page has the shape {page.shape} of {page.dtype}")
-    if not page.dataoffsets:
-        raise DecodeError("corrupt", "the first page has no pixels")
-    return page
-
-
-def is_whole_in_pillow(page: Any) -> bool:
-    """Tell whether Pillow reads a page of a TIFF with all its bands and depth, or alone knows what they mean."""
-    bands, dtype, extra = page.samplesperpixel, page.dtype.name, page.extrasamples
-    if page.photometric not in (0, 1, 2):  # a palette, CMYK, YCbCr, LAB
-        return True
-    if bands == 1:
-        return dtype in ("bool", "uint8", "uint16", "int16", "int32", "float32")
-    if bands in (2, 4) and extra and extra[0] in (1, 2):  # alpha
-        return True
-    return dtype == "uint8" and page.photometric == 2 and (bands == 3 or (bands == 4 and not extra))
-
-
-def check_size(width: int, height: int, bands: int, max_megapixels: int) -> None:
-    """Refuse a picture without pixels, or with more values than a picture of `max_megapixels` takes in Pillow."""
+def check_size(width: int, height: int, bands: int, value_bytes: int, max_megapixels: int) -> None:
+    """Refuse a picture without pixels, or of more of them, of more values or bytes than MOST_VALUES says."""
     if min(width, height, bands) < 1:
         raise DecodeError("corrupt", f"{width} x {height} pixels of {bands} bands")
     if bands > MAX_BANDS:
         raise DecodeError("unsupported", f"{bands} bands; expected at most {MAX_BANDS}")
     limit = max_megapixels * 10**6
-    if width * height > limit or width * height * bands > 4 * limit:
+    if width * height > limit or width * height * bands > MOST_VALUES * limit:
         raise DecodeError(
             "too_large",
-            f"{width} x {height} pixels of {bands} bands; at most {limit:,} pixels or {4 * limit:,} values are decoded",
+            f"{width} x {height} pixels of {bands} bands; at most {limit:,} pixels or {MOST_VALUES * limit:,} values "
+            "are decoded",
         )
+    check_bytes_of_pixels(width * height * bands * value_bytes, max_megapixels)
+
+
+def check_bytes_of_pixels(num_bytes: int, max_megapixels: int) -> None:
+    """Refuse pixels that take more than `most_bytes` while they are read."""
+    if num_bytes > most_bytes(max_megapixels):
+        limit = f"{most_bytes(max_megapixels):,}"
+        raise DecodeError("too_large", f"{num_bytes:,} bytes of pixels; at most {limit} are decoded")
+
+
+def most_bytes(max_megapixels: int) -> int:
+    """Return what the pixels of a file may take: as many bytes as the largest picture of MOST_VALUES floats a pixel.
+
+    What Pillow holds takes at most four bytes a pixel.
+    """
+    return max_megapixels * 10**6 * MOST_VALUES * MOST_VALUE_BYTES
 
 
 def simplified(pixels: Pixels) -> Pixels:

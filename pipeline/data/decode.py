@@ -24,19 +24,21 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.data.bands import (
-    TIFF_MAGICS,
+    NPY_MAGIC,
     DecodeError,
     Header,
     Pixels,
+    Read,
     array_header,
     check_size,
     describe,
     exif_orientation,
     fit,
-    open_bands,
+    open_npy,
     simplified,
     turn,
 )
+from pipeline.data.tiff import TIFF_MAGICS, count_pages, open_tiff
 from pipeline.records import ImageSpec
 
 __all__ = [
@@ -186,6 +188,21 @@ def as_decode_error(error: Exception) -> DecodeError:
     return DecodeError("corrupt", describe(error))
 
 
+def open_bands(content: bytes, max_megapixels: int) -> tuple[Header, Read] | None:
+    """Return the header of a picture that Pillow does not hold whole, and what reads it; None for any other file.
+
+    Both may raise whatever numpy and tifffile raise on broken files; `decode` turns that into a DecodeError.
+
+    Raises:
+        DecodeError: unsupported, corrupt or too_large.
+    """
+    if content.startswith(NPY_MAGIC):
+        return open_npy(content, max_megapixels)
+    if content.startswith(TIFF_MAGICS):
+        return open_tiff(content, max_megapixels)
+    return None
+
+
 def probe(content: bytes, max_megapixels: int = ImageSpec.max_megapixels) -> Header:
     """Return what the header says; EXIF data behind the pixels of a PNG is not seen.
 
@@ -199,7 +216,7 @@ def probe(content: bytes, max_megapixels: int = ImageSpec.max_megapixels) -> Hea
         if opened is not None:
             return opened[0]
         image = open_image(content, max_megapixels)
-        return header_of(image, orientation_of(image))
+        return header_of(image, orientation_of(image), count_frames(image, content))
     except DecodeError:
         raise
     except Exception as error:  # border: a foreign file becomes a recorded outcome, whatever a library raises
@@ -231,7 +248,7 @@ def decode_picture(content: bytes, spec: ImageSpec) -> tuple[Pixels, Header]:
         if image.format == "PNG":
             image.load()  # its EXIF data may lie behind the pixels
         orientation = orientation_of(image)
-        header = header_of(image, orientation)
+        header = header_of(image, orientation, count_frames(image, content))
         if image.format == "TIFF":
             orientation = 1  # Pillow turns it while it loads
         if spec.dtype == "uint8" and header.depth <= 8 and spec.channels in (1, 3):
@@ -253,11 +270,11 @@ def from_array(pixels: Pixels, spec: ImageSpec) -> Pixels:
         raise DecodeError(
             "unsupported", f"{pixels.dtype} {pixels.shape}; expected numbers (height, width) or (height, width, bands)"
         )
-    check_size(pixels.shape[1], pixels.shape[0], pixels[0, 0].size, spec.max_megapixels)
+    check_size(pixels.shape[1], pixels.shape[0], pixels[0, 0].size, pixels.itemsize, spec.max_megapixels)
     return fit(simplified(pixels.reshape(*pixels.shape[:2], -1)), spec)
 
 
-def header_of(image: Image.Image, orientation: int) -> Header:
+def header_of(image: Image.Image, orientation: int, num_frames: int) -> Header:
     """Return what an opened picture says of itself."""
     width, height = image.size
     if orientation >= 5 and image.format != "TIFF":  # Pillow gives the sides of a TIFF as they are seen
@@ -272,7 +289,7 @@ def header_of(image: Image.Image, orientation: int) -> Header:
         mode == "F",
         mode in ALPHA_MODES or "transparency" in image.info,
         orientation != 1,
-        1 if image.format in JPEG else count_frames(image),
+        num_frames,
     )
 
 
@@ -286,8 +303,12 @@ def is_grey_palette(image: Image.Image) -> bool:
     return entries[0::3] == entries[1::3] == entries[2::3]
 
 
-def count_frames(image: Image.Image) -> int:
+def count_frames(image: Image.Image, content: bytes) -> int:
     """Return the number of frames or pages; 1 if those behind the first are damaged."""
+    if image.format == "TIFF":
+        return count_pages(content)  # Pillow reads all that each page says
+    if image.format in JPEG:
+        return 1
     try:
         return int(getattr(image, "n_frames", 1))
     except Exception:  # noqa: BLE001  border: the first frame may serve nevertheless

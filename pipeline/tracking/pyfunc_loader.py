@@ -1,7 +1,6 @@
 """What mlflow.pyfunc runs for our models: images in, a table of labels out; never opens a path."""
 
 import base64
-import binascii
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,7 @@ class ImageClassifier:
         """
         import pandas as pd
 
-        images = to_pixels(images_in(model_input), self.bundle.image)
-        logits = predict_logits(self.model, images)
+        logits = predict_logits(self.model, Images(images_in(model_input), self.bundle.image))
         has_several, classes = self.bundle.is_multi_label, self.bundle.classes
         shares = probabilities(logits, has_several, self.bundle.temperature).astype(np.float64).tolist()
         chosen = answers(logits, has_several)
@@ -69,26 +67,39 @@ def images_in(model_input: Any) -> Any:
     return column.tolist() if hasattr(column, "to_numpy") else column
 
 
-def to_pixels(images: Any, spec: ImageSpec) -> NDArray[Any]:
-    """Return pixels (num_images, height, width, channels) of pixels, encoded files or base64 text.
+class Images:
+    """The images of a request, as pixels (num_images, height, width, channels) of the slices that are asked for.
 
-    Raises:
-        DataError: a row is none of these, or has another size.
+    What a request decodes to is never held whole: some KB of it may become gigabytes.
     """
-    rows: Any = images.ravel() if isinstance(images, np.ndarray) and images.ndim < 3 else images
-    if len(rows) == 0:
-        return np.zeros((0, *spec.shape), spec.dtype)
-    if isinstance(rows[0], (bytes, str)):  # bytes never pass through numpy, which cuts zero bytes off their end
-        return np.stack([decoded(row, index, spec) for index, row in enumerate(rows)])
-    return checked_pixels(rows, spec)
+
+    def __init__(self, images: Any, spec: ImageSpec) -> None:
+        self.rows: Any = images.ravel() if isinstance(images, np.ndarray) and images.ndim < 3 else images
+        self.spec = spec
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, part: slice) -> NDArray[Any]:
+        """Return pixels of pixels, encoded files or base64 text.
+
+        Raises:
+            DataError: a row is none of these, or has another size.
+        """
+        rows = self.rows[part]
+        if not isinstance(self.rows[0], (bytes, str)):
+            return checked_pixels(rows, self.spec)
+        start = part.indices(len(self))[0]  # bytes never pass through numpy, which cuts zero bytes off their end
+        return np.stack([decoded(row, index, self.spec) for index, row in enumerate(rows, start)])
 
 
 def checked_pixels(rows: Sequence[Any], spec: ImageSpec) -> NDArray[Any]:
     """Return pixels that came as numbers of any type; JSON knows one kind of number."""
     try:
-        values = np.asarray(rows if isinstance(rows, np.ndarray) else list(rows))
+        # Left to choose a type, numpy makes all numbers as long as a text among them.
+        values = rows if isinstance(rows, np.ndarray) else np.asarray(list(rows), np.float64)
         numbers = values if values.dtype == spec.dtype else values.astype(np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"the images cannot be read as numbers ({error}); {EXPECTED}") from error
     if numbers.shape[1:] != spec.shape:
         expected = ", ".join(map(str, ("num_images", *spec.shape)))
@@ -109,10 +120,14 @@ def decoded(row: Any, index: int, spec: ImageSpec) -> NDArray[Any]:
     Raises:
         DataError: it is neither, or holds no picture.
     """
+    if not isinstance(row, (bytes, str)):  # bytes(9**9) are as many zeros
+        raise DataError(f"row {index}: {type(row).__name__}; {EXPECTED}")
+    most = spec.max_megabytes << 20
+    if isinstance(row, str) and len(row) > 4 * (most // 3 + 1):
+        raise DataError(f"row {index}: too_large: {len(row):,} characters of base64; at most {most:,} bytes are read")
     try:
-        content = base64.b64decode(row, validate=True) if isinstance(row, str) else bytes(row)
-        return decode(content, spec)
-    except (binascii.Error, ValueError, TypeError) as error:
+        return decode(base64.b64decode(row, validate=True) if isinstance(row, str) else row, spec)
+    except ValueError as error:  # also of base64
         raise DataError(f"row {index}: {error}; {EXPECTED}; a path is never opened") from error
     except DecodeError as error:
         raise DataError(f"row {index}: {error.code}: {error.detail}; {EXPECTED}") from error

@@ -142,6 +142,15 @@ def test_every_form_of_input_gives_the_same_answer(make: Any, pyfunc_model: Any)
     assert_frame_equal(found, expected)
 
 
+def test_a_request_of_many_files_is_decoded_and_answered_in_batches(pyfunc_model: Any) -> None:
+    files = [png(row) for row in PIXELS]
+    expected = pyfunc_model.predict(PIXELS)
+    found = pyfunc_model.predict(frame(*files * 100))
+    assert list(found["label"]) == list(expected["label"]) * 100
+    with pytest.raises(DataError, match="row 299: unsupported"):
+        pyfunc_model.predict(frame(*(files * 100)[:-1], b"no picture"))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
