@@ -16,6 +16,7 @@ from pipeline.data.parquet import parquet_rows
 from pipeline.data.paths import Paths
 from pipeline.data.rows import MAX_COLUMNS, MAX_TABLE_BYTES, READ_ERRORS, csv_rows, jsonl_rows
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Source, encodable
+from pipeline.data.urls import public_name, redacted
 from pipeline.errors import DataError
 
 COLUMNS = ("path", "label", "split", "group", "weight")
@@ -90,7 +91,7 @@ class Columns:
         except (TypeError, UnicodeEncodeError) as error:
             raise self.error(f"path is {value!r:.80}", "the name of a file") from error
         if "\0" in path:
-            raise self.error(f"path is {path!r:.80}, with a NUL in it", "the name of a file")
+            raise self.error(f"path is {redacted(path)!r:.80}, with a NUL in it", "the name of a file")
         return path
 
     def split(self, value: Any) -> int:
@@ -194,8 +195,8 @@ class Columns:
         for row, path in enumerate(self.paths, start=1):
             if (first := rows.setdefault(path, row)) != row:
                 raise DataError(
-                    f"{self.origin}, rows {first} and {row}: both have the path {encodable(path)}; expected one row "
-                    "per image; take one out, or give the image a list of labels"
+                    f"{self.origin}, rows {first} and {row}: both have the path {encodable(public_name(path))}; "
+                    "expected one row per image; take one out, or give the image a list of labels"
                 )
 
 

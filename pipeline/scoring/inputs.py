@@ -157,7 +157,7 @@ def read_manifest(text: str) -> list[bytes]:
     Raises:
         DataError: the file cannot be parsed, has no such column, or a cell of it is empty.
     """
-    from pipeline.data.remote import is_url  # imports NumPy, which a mistyped command need not wait for
+    from pipeline.data.source import is_url, local_path  # imports NumPy, which a mistyped command need not wait for
 
     folder = os.path.dirname(os.fsencode(text))
     paths = []
@@ -166,6 +166,7 @@ def read_manifest(text: str) -> list[bytes]:
         with open(text, "rb") as file:
             for number, row in enumerate(READERS[Path(text).suffix.lower()](file), start=1):
                 path = path_of(text, number, row)
+                path = os.fsencode(local_path(os.fsdecode(path)))
                 path = path if is_url(os.fsdecode(path)) else os.path.join(folder, path)
                 num_bytes += PATH_BYTES + len(path)
                 if num_bytes > MAX_TABLE_BYTES:

@@ -320,3 +320,15 @@ def test_any_text_comes_back_as_it_was_written(kind, rows):
     assert [source.label_text(index) for index in range(len(rows))] == [class_name(row["label"]) for row in rows]
     assert list(source.groups or [""] * len(rows)) == [row["group"] for row in rows]
     assert source.slices == {"site": [row["site"] for row in rows]}
+
+
+def test_an_error_shows_no_secret_of_a_url(tmp_path):
+    for rows, message in (
+        ("https://me:PASSWORD@host/a?sig=SECRET,a\n" * 2, "rows 1 and 2: both have the path https://host/a?sha256="),
+        ("https://me:PASSWORD@host/a\0?sig=SECRET,a\n", "row 1: path is 'https://host/a"),
+    ):
+        (tmp_path / "set.csv").write_text(f"path,label\n{rows}")
+        with pytest.raises(DataError) as caught:
+            from_table(tmp_path / "set.csv", "set")
+        assert message in str(caught.value)
+        assert not any(secret in str(caught.value) for secret in ("PASSWORD", "SECRET"))

@@ -202,3 +202,9 @@ def test_empty_cell_names_its_row(tmp_path):
 def test_csv_manifest_keeps_names_that_are_not_utf8(tmp_path):
     (tmp_path / "m.csv").write_bytes(b"path\n/caf\xe9.png\n")
     assert find_inputs([str(tmp_path / "m.csv")]).paths == [b"/caf\xe9.png"]
+
+
+def test_file_urls_of_a_manifest_are_paths_and_other_urls_stay(tmp_path):
+    picture = tmp_path / "50% of Straße #1.png"
+    (tmp_path / "m.csv").write_text(f"path\n{picture.as_uri()}\ns3://bucket/a%20b.png\n")
+    assert find_inputs([str(tmp_path / "m.csv")]).paths == [os.fsencode(picture), b"s3://bucket/a%20b.png"]
