@@ -3,7 +3,10 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
+
+from pipeline.workspace import StudyFolder
 
 Params = Mapping[str, Any]
 """One configuration: the values of the active hyperparameters, by name."""
@@ -100,6 +103,11 @@ class TrialTask:
     num_micro_batches: int = 1
     wanted_end: float = math.inf
     is_final: bool = False  # the winner's training on train + validation
+
+    @property
+    def folder(self) -> StudyFolder:
+        """The folder of the study."""
+        return StudyFolder(Path(self.study_path))
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ for kind, mode in ((fcntl.LOCK_SH, "ab"), (fcntl.LOCK_EX, "rb")):
 def fill(folder):
     (folder / "images.npy").write_bytes(b"images")
 
-home = cache_folder.home_of(workspace, "images")
+home = Workspace(workspace).cache("images")
 built = cache_folder.open_or_build(home, "one", fill)
 opened = cache_folder.open_whole(home, "one")
 assert (opened.folder / "images.npy").read_bytes() == b"images"

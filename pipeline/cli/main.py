@@ -15,6 +15,7 @@ import pipeline
 from pipeline.errors import InvalidUsage, PipelineError, StoppedEarly
 from pipeline.models.backbones import MODELS, weights_folder
 from pipeline.text import printable
+from pipeline.workspace import Workspace
 
 COMMANDS = {
     "data": ("pipeline.cli.data", "List built-in sets, check images, find wrong labels."),
@@ -103,7 +104,7 @@ def main() -> None:
     """Run the console script."""
     os.environ[MODELS] = str(weights_folder())  # pretrained weights stay where the user's Keras has them
     # Keras obeys a settings file and Matplotlib writes a list of fonts: in the workspace, not in the home folder.
-    cache = Path.cwd() / "mlruns" / "cache"
+    cache = Workspace(Path.cwd()).mlruns / "cache"
     os.environ["KERAS_HOME"] = str(cache / "keras")
     os.environ["MPLCONFIGDIR"] = str(cache / "matplotlib")
     try:

@@ -1,7 +1,6 @@
 """`pipeline promote`: take another trial of a study than the one that won."""
 
 import time
-from contextlib import closing
 from pathlib import Path
 
 import click
@@ -39,7 +38,7 @@ def command(study: str, pick: str, as_json: bool) -> None:
     from pipeline.search.store import list_studies, open_study
 
     if study in list_studies(Path.cwd()):
-        with closing(open_study(Path.cwd(), study, is_read_only=True)) as store:
+        with open_study(Path.cwd(), study, is_read_only=True) as store:
             pick_trial(store, pick)
     resumed = search_command.make_context("search", ["--name", study, "--resume"])
     options = {name: value for name, value in resumed.params.items() if name not in ("data", "dry_run", "as_json")}

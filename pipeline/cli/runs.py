@@ -32,19 +32,20 @@ def command(study: str | None, as_json: bool) -> None:
             f"{workspace}: no studies here; expected a folder in which `pipeline search` ran; begin one with: "
             "pipeline search digits --budget 3m"
         )
-    store = open_study(workspace, study or names[-1])
-    objective = Objective(store.get("objective"), store.get("minimise"))
-    rows = ranked(store.trials(), objective)
+    with open_study(workspace, study or names[-1], is_read_only=True) as store:
+        facts, trials = store.facts(), store.trials()
+    objective = Objective(facts["objective"], facts["minimise"])
+    rows = ranked(trials, objective)
     front = {row.number for row in pareto_front(rows, objective)} if objective.minimise else set()
     if as_json:
         result_json([as_facts(row) | {"is_on_front": row.number in front} for row in rows])
         return
-    result(f"study {store.get('study')}: {len(rows)} trial(s) on {store.get('dataset')}")
+    result(f"study {facts['study']}: {len(rows)} trial(s) on {facts['dataset']}")
     result(table(headers(objective), [as_cells(row, objective, row.number in front) for row in rows]))
-    if finished := store.get("result"):
+    if finished := facts.get("result"):
         print_test(finished)
     if len(names) > 1:
-        result(f"other studies: {', '.join(name for name in names if name != store.get('study'))}")
+        result(f"other studies: {', '.join(name for name in names if name != facts['study'])}")
     next_steps(
         ("mlflow ui", "curves and comparisons"),
         ("pipeline score champion FOLDER -o scores/", "label images"),

@@ -5,7 +5,6 @@ import math
 import os
 import shutil
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,6 @@ from pipeline.tracking.store import check_settings
 
 REPORT_SECONDS = 5.0
 PROBE_TIMEOUT = 60.0
-COMPILED = "compiled"  # what JAX compiled for the networks of a study, which it meets again in the next rung
 
 
 class Search:
@@ -92,7 +90,8 @@ class Search:
 
     def run(self, stop: Interruptions) -> dict[str, Any]:
         """Search and return the result; after an interruption the children are gone and the study can be resumed."""
-        with locked(self.plan.folder / "lock", f"study {self.request.study}"), clean_disk_errors(self.plan.folder):
+        folder = self.plan.folder
+        with locked(folder.lock, f"study {self.request.study}"), clean_disk_errors(folder.path):
             return self.run_locked(stop)
 
     def run_locked(self, stop: Interruptions) -> dict[str, Any]:
@@ -104,12 +103,12 @@ class Search:
         check_backend()
         check_settings(plan.call.workspace)
         check_free_space(plan.folder)
-        engine = LocalEngine(plan.resources, plan.folder / "trials.log")
+        engine = LocalEngine(plan.resources, plan.folder.log)
         mirror: BackgroundMirror | None = None
         state = "FAILED"
         try:
             if any(each.gpu for each in plan.resources):  # a child inherits it; JAX looks there before it compiles
-                os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(plan.folder / COMPILED))
+                os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(plan.folder.compiled))
             engine.start()
             dataset = self.prepare_dataset()
             terms = plan.terms(dataset.spec, dataset.counts)
@@ -117,20 +116,21 @@ class Search:
             terms = terms.starting_in(self.start_seconds)
             engine.check()
             budget = self.make_budget(terms, factor, time.monotonic() - self.started)
-            store = self.open_store(dataset, budget)
-            mirror = start_mirror(plan.folder / "study.db", plan.call.workspace, say)
-            with stop.deferred():
-                pace = Pace(terms, budget, self.clock(store), probed=factor)
-                finished = self.search(store, engine, pace, stop)
+            with self.open_store(dataset, budget) as store:
+                mirror = start_mirror(plan.folder, plan.call.workspace, say)
+                with stop.deferred():
+                    pace = Pace(terms, budget, self.clock(store), probed=factor)
+                    finished = self.search(store, engine, pace, stop)
             state = "FINISHED"
-            shutil.rmtree(plan.folder / COMPILED, ignore_errors=True)
+            shutil.rmtree(plan.folder.compiled, ignore_errors=True)
         except KeyboardInterrupt:
             state = "KILLED"
             raise
         finally:
             engine.stop()
             run_id = mirror.finish(state, stop.seconds_left()) if mirror else None
-        return self.publish(store, finished, run_id)
+        with StudyStore(plan.folder.database) as store:
+            return self.publish(store, finished, run_id)
 
     def known_result(self) -> dict[str, Any]:
         """Return the result of a finished study, if nothing that it depends on has changed."""
@@ -138,7 +138,7 @@ class Search:
         self.open_store(dataset, self.make_budget(self.plan.terms(dataset.spec, dataset.counts), 1.0, 0.0)).close()
         say(f"study {self.request.study} is finished already; this is its result")
         result = dict(self.plan.stored["result"])
-        with closing(StudyStore(self.plan.folder / "study.db", is_read_only=True)) as store:
+        with StudyStore(self.plan.folder.database, is_read_only=True) as store:
             result["test_opened"] = times_opened(store)
         if result["run_id"] is None:
             say(f"its model is not in MLflow yet: pipeline sync {self.request.study}")
@@ -245,7 +245,7 @@ class Search:
         """Create the study, or open it and check that nothing its scores depend on has changed."""
         plan = self.plan
         facts = setup.study_facts(self.request, dataset, plan.space)
-        store = StudyStore(plan.folder / "study.db")
+        store = StudyStore(plan.folder.database)
         if store.is_created():
             setup.check_unchanged(store, facts, dataset)
             store.put("options", plan.options)
@@ -306,7 +306,7 @@ class Search:
         first = self.plan.resources[0]
         memory_mb = sum(each.memory_mb for each in self.plan.resources)
         whole = Resources(num_cores(), gpu=first.gpu, memory_mb=memory_mb)
-        alone = LocalEngine([whole], self.plan.folder / "trials.log")
+        alone = LocalEngine([whole], self.plan.folder.log)
         try:
             alone.start()
             return self.train_last(study, alone, follower, picked)
@@ -395,4 +395,4 @@ class Search:
 def times_opened(store: StudyStore) -> int:
     """Return how often the test images were looked at; an earlier version noted only the trainings that ended well."""
     num_done = sum(attempt.state == DONE for attempt in store.attempts(FINAL_TRIAL))
-    return max(count_openings(store.path.parent), num_done)
+    return max(count_openings(store.folder), num_done)

@@ -17,10 +17,11 @@ from pipeline.records import ImageSpec, Objective
 from pipeline.search import setup
 from pipeline.search.pace import Limits, Terms
 from pipeline.search.spaces import default_space, open_space
-from pipeline.search.store import StudyStore, list_studies, studies_folder
+from pipeline.search.store import StudyStore, list_studies
 from pipeline.space import SearchSpace, load_space
 from pipeline.space.builder import is_code, read_builder
 from pipeline.text import safe_name
+from pipeline.workspace import StudyFolder, Workspace
 
 CALL_ONLY = ("name", "resume", "fork")  # options of one call, which a study does not remember
 LIMITS = ("max_params", "max_mflops", "max_size_mb", "max_latency_ms")
@@ -58,9 +59,9 @@ class Plan:
     parent: dict[str, Any]
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> StudyFolder:
         """Where the study lies."""
-        return studies_folder(self.call.workspace) / self.request.study
+        return Workspace(self.call.workspace).study(self.request.study)
 
     def terms(self, spec: ImageSpec, counts: dict[str, int]) -> Terms:
         """Return what is fixed for the study, by what is known of the images."""
@@ -141,15 +142,16 @@ def choose_study(call: Call) -> tuple[str | None, str]:
     Raises:
         InvalidUsage: there is nothing to resume or to fork, or no data to begin with.
     """
-    folder, options = studies_folder(call.workspace), call.options
+    place, options = Workspace(call.workspace), call.options
     name, fork = options["name"], options["fork"]
-    if name is not None and (folder / name / "study.db").is_file():
+    if name is not None and place.study(name).database.is_file():
         return name, fork or name
     if name is not None and (options["resume"] or fork):
         option = "--fork" if fork else "--resume"
         raise InvalidUsage(
-            f"{option}: study {name} not found in {folder}; found {', '.join(list_studies(call.workspace)) or 'none'}; "
-            "check the name or the folder, or leave the option out to begin it"
+            f"{option}: study {name} not found in {place.studies}; found "
+            f"{', '.join(list_studies(call.workspace)) or 'none'}; check the name or the folder, or leave the option "
+            "out to begin it"
         )
     if options["resume"] or fork:
         latest = setup.latest_study_name(call.workspace, dataset_name(call.data))
@@ -173,7 +175,7 @@ def refuse_if_in_use(workspace: Path, study: str) -> None:
     Raises:
         StoppedEarly: another process works on it.
     """
-    lock = studies_folder(workspace) / study / "lock"
+    lock = Workspace(workspace).study(study).lock
     if is_locked(lock):
         raise StoppedEarly(
             f"study {study} is in use by {lock_owner(lock)}; expected one process at a time; follow it with: pipeline "
@@ -183,15 +185,11 @@ def refuse_if_in_use(workspace: Path, study: str) -> None:
 
 def stored_facts(workspace: Path, study: str | None) -> dict[str, Any]:
     """Return what a study remembers; nothing if there is none, or if it was killed while it was being created."""
-    path = studies_folder(workspace) / (study or "") / "study.db"
-    if study is None or not path.is_file():
+    if study is None or not (path := Workspace(workspace).study(study).database).is_file():
         return {}
-    store = StudyStore(path)
-    try:
+    with StudyStore(path) as store:
         store.check_whole()
         return store.facts() if store.is_created() else {}
-    finally:
-        store.close()
 
 
 def check_options(options: dict[str, Any], stored: dict[str, Any]) -> None:

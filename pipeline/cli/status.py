@@ -42,11 +42,12 @@ def default_study(workspace: Path) -> str:
         DataError: there is none.
     """
     from pipeline.errors import DataError
-    from pipeline.search.store import is_alive, list_studies, studies_folder
+    from pipeline.search.store import is_alive, list_studies
+    from pipeline.workspace import StudyFolder, Workspace
 
     names = list_studies(workspace)
-    locks = studies_folder(workspace).glob("*/lock")
-    beginning = [path.parent.name for path in locks if path.parent.name not in names]  # its images are being decoded
+    folders = map(StudyFolder, Workspace(workspace).studies.glob("*"))
+    beginning = [each.name for each in folders if each.lock.exists() and each.name not in names]  # it decodes images
     running = [name for name in (*names, *beginning) if is_alive(workspace, name)]
     if not names and not running:
         raise DataError(

@@ -31,10 +31,11 @@ def command(study: str, wait: bool) -> None:
       pipeline stop photos-1 --no-wait
     """
     from pipeline.search.health import ask_to_stop, forget_stop
-    from pipeline.search.store import is_alive, open_study, studies_folder
+    from pipeline.search.store import is_alive, open_study
+    from pipeline.workspace import Workspace
 
     workspace = Path.cwd()
-    folder = studies_folder(workspace) / study
+    folder = Workspace(workspace).study(study)
     resume = (f"pipeline search --name {quoted(study)} --resume", "go on")
     if not is_alive(workspace, study):
         open_study(workspace, study, is_read_only=True).close()  # says so if there is none
@@ -46,13 +47,13 @@ def command(study: str, wait: bool) -> None:
         say(f"asked the search of study {study} to stop")
         next_steps((f"pipeline status {quoted(study)}", "see whether it has"))
         return
-    wait_until_free(folder, study)
+    wait_until_free(folder.lock, study)
     forget_stop(folder)  # of a search that ended by itself in the meantime
     say(f"study {study} has stopped; every finished trial is kept")
     next_steps(resume)
 
 
-def wait_until_free(folder: Path, study: str) -> None:
+def wait_until_free(lock: Path, study: str) -> None:
     """Wait until nobody works on a study.
 
     Raises:
@@ -61,10 +62,10 @@ def wait_until_free(folder: Path, study: str) -> None:
     from pipeline.errors import StoppedEarly
     from pipeline.files import is_locked, lock_owner
 
-    owner = lock_owner(folder / "lock")
+    owner = lock_owner(lock)
     say(f"waiting for {owner} to save and stop ...")
     started = reported = time.monotonic()
-    while is_locked(folder / "lock"):
+    while is_locked(lock):
         now = time.monotonic()
         if now - started > WAIT_SECONDS:
             raise StoppedEarly(

@@ -54,13 +54,13 @@ class SuspectsJob:
         """
         if self.html:
             refuse_ending("--html", self.html, PAGES)
-        with closing(open_study(self.workspace, self.study)) as store:
-            folder = store.path.parent
-            with locked(folder / "lock", f"study {self.study}"):
+        with open_study(self.workspace, self.study) as store:
+            folder = store.folder
+            with locked(folder.lock, f"study {self.study}"):
                 plan = crossfit.plan_cross_fit(store, self.num_folds)
                 self.train(plan, store)
                 rows, logits = crossfit.read_predictions(plan)
-                labels = np.load(folder / "data" / "labels.npy")[rows]
+                labels = np.load(folder.data / "labels.npy")[rows]
                 errors = find_label_errors(logits, labels)
                 order = errors.order[: max(errors.num_errors, self.top)]
                 self.facts = self.describe(store, errors, rows, order)
@@ -100,8 +100,8 @@ class SuspectsJob:
         self, store: StudyStore, errors: LabelErrors, rows: NDArray[np.int64], order: NDArray[np.int64]
     ) -> dict[str, Any]:
         """Return what was found as `--json` prints it; `order` are places among the usable images, which are `rows`."""
-        classes, data = store.get("classes"), store.path.parent / "data"
-        paths = manifest.read_paths(data / "split.parquet")
+        classes, data = store.get("classes"), store.folder.data
+        paths = manifest.read_paths(store.folder.split_table)
         labels, splits = (np.load(data / f"{name}.npy")[rows] for name in ("labels", "splits"))
         suspects = [
             {

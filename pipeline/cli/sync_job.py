@@ -15,21 +15,23 @@ from pipeline.tracking.mirror import MlflowMirror
 from pipeline.tracking.registry import close_stale_runs, log_and_register
 from pipeline.tracking.results import log_result
 from pipeline.tracking.store import check_settings, open_client
+from pipeline.workspace import StudyFolder
 
 
-def start_mirror(study_path: Path, workspace: Path, warn: Callable[[str], None]) -> BackgroundMirror:
+def start_mirror(folder: StudyFolder, workspace: Path, warn: Callable[[str], None]) -> BackgroundMirror:
     """Begin to show a study in MLflow, in the background; once that works, end the runs there of searches that died.
 
     Raises:
         TrackingError: the settings are such that MLflow will never answer; one that is down is warned of later.
     """
     check_settings(workspace)
-    mirror = MlflowMirror(StudyStore(study_path), workspace)
+    store = StudyStore(folder.database)
     background = BackgroundMirror(
-        mirror,
-        study_path.parent.name,
+        MlflowMirror(store, workspace),
+        folder.name,
         warn,
         lambda: close_stale_runs(workspace, lambda study: is_alive(workspace, study)),
+        store.close,
     )
     background.start()
     return background
@@ -69,17 +71,14 @@ def sync_study(workspace: Path, name: str) -> dict[str, Any]:
         StoppedEarly: a search is at work on it.
         TrackingError: MLflow does not answer.
     """
-    store = open_study(workspace, name)
-    try:
+    with open_study(workspace, name) as store:
         if is_alive(workspace, name):
             raise StoppedEarly(
                 f"study {name}: a search is at work on it, and sends it to MLflow itself; expected one that has "
                 "ended; wait for its end"
             )
-        with locked(store.path.with_name("lock"), f"study {name}"):
+        with locked(store.folder.lock, f"study {name}"):
             return send(store, workspace, name)
-    finally:
-        store.close()
 
 
 def send(store: StudyStore, workspace: Path, name: str) -> dict[str, Any]:
@@ -118,7 +117,7 @@ def register_result(store: StudyStore, workspace: Path, run_id: str) -> dict[str
         client,
         workspace,
         run_id,
-        store.path.parent / "model",
+        store.folder.model,
         safe_name(store.get("dataset")),
         metrics={
             **test_metrics(test),

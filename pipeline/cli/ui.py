@@ -16,6 +16,7 @@ import click
 
 from pipeline.cli.output import next_steps, result, say, verbosity_options
 from pipeline.errors import Interrupted, InvalidUsage, TrackingError
+from pipeline.workspace import Workspace
 
 PORTS_TO_TRY = 20
 # MLflow's defaults take 15 processes, 2.9 GB and 46 s to the first answer; with one worker and no jobs it is
@@ -98,7 +99,7 @@ def server_arguments(workspace: Path, host: str, port: int) -> list[str]:
     """
     names = ("localhost", "127.0.0.1", "[::1]")
     arguments = {
-        "--default-artifact-root": (workspace / "mlruns").as_uri(),
+        "--default-artifact-root": Workspace(workspace).mlruns.as_uri(),
         "--host": host,
         "--port": str(port),
         "--workers": "1",

@@ -24,6 +24,7 @@ from pipeline.data.paths import Paths
 from pipeline.data.source import NOT_GIVEN, SPLITS, Rows, Source, encodable
 from pipeline.errors import DataError, StoppedEarly
 from pipeline.files import sha256_json
+from pipeline.workspace import Workspace
 
 BLOCK_BYTES = 1 << 22
 MAX_ARRAY_BYTES = 1 << 38  # 256 GiB; the largest MedMNIST+ file holds 17 GB
@@ -114,7 +115,7 @@ def open_array(workspace: Path, files: Sequence[Path], build: Callable[[Path], N
     states = [(encodable(os.path.abspath(path)), path.stat()) for path in files]  # noqa: PTH100
     key = sha256_json([[path, state.st_size, state.st_mtime_ns] for path, state in states])[:32]
     try:
-        return cache_folder.open_or_build(cache_folder.home_of(workspace, "arrays"), key, build)
+        return cache_folder.open_or_build(Workspace(workspace).cache("arrays"), key, build)
     except OSError as error:
         raise StoppedEarly(
             f"{encodable(str(workspace))}: the unpacked images cannot be written ({error}); expected a disk with room "

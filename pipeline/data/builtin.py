@@ -12,6 +12,7 @@ from pipeline.data.folders import from_folder
 from pipeline.data.source import Source
 from pipeline.errors import DataError, InvalidUsage
 from pipeline.files import move_folder
+from pipeline.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def open_builtin(name: str, workspace: Path, source_folder: str | None, limit_by
     if name == "digits":
         if source_folder is not None:
             raise InvalidUsage("--source: digits ships with scikit-learn; expected no folder; leave --source out")
-        source = from_folder(write_digits(workspace / "data"), name, name)
+        source = from_folder(write_digits(Workspace(workspace).builtin_sets), name, name)
     else:
         place = find_place(name, workspace, source_folder)
         layout = cifar.LAYOUTS.get(name)
@@ -152,14 +153,14 @@ def find_place(name: str, workspace: Path, source_folder: str | None) -> Path:
         return place
     place = find_local(name, workspace)
     if place is None:
-        download_files(name, workspace / "data" / name)
+        download_files(name, Workspace(workspace).builtin_sets / name)
         place = find_local(name, workspace)
-    return place or workspace / "data" / name
+    return place or Workspace(workspace).builtin_sets / name
 
 
 def find_local(name: str, workspace: Path) -> Path | None:
     """Return where the files of a set lie on this machine: an earlier download, or Debian's package."""
-    place = find_files(name, workspace / "data" / name)
+    place = find_files(name, Workspace(workspace).builtin_sets / name)
     return find_files(name, FASHION_DEBIAN) if place is None and name == "fashion-mnist" else place
 
 

@@ -31,6 +31,7 @@ from pipeline.data.streaming import StreamedImages, write_locations
 from pipeline.errors import DataError
 from pipeline.files import sha256_json, write_json
 from pipeline.records import ImageSpec
+from pipeline.workspace import Workspace
 
 NUM_PROBED = 256  # headers that are read to choose size and channels
 MAX_SIDE = 64  # longest side of images whose size the user did not choose; cost grows with its square
@@ -153,7 +154,7 @@ def open_cache(
     Raises:
         OSError: the disk is full or cannot be written.
     """
-    home = cache_folder.home_of(workspace, "images")
+    home = Workspace(workspace).cache("images")
     key = sha256_json([source_key(source), asdict(spec)])[:32]
 
     def build_here(folder: Path) -> None:

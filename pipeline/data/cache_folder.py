@@ -38,11 +38,6 @@ class Hold:
         self.file.close()
 
 
-def home_of(workspace: Path, kind: str) -> Path:
-    """Return where the cache folders of a kind lie, "images" or "arrays"; homes side by side share one limit."""
-    return Path(os.path.abspath(workspace)) / "mlruns" / "cache" / kind  # noqa: PTH100
-
-
 def open_or_build(home: Path, key: str, build: Callable[[Path], None]) -> Hold:
     """Return the folder `key`: the one that is there and whole, else one that `build` fills.
 

@@ -20,6 +20,7 @@ from pipeline.errors import DataError
 from pipeline.files import sha256_json
 from pipeline.records import ImageSpec
 from pipeline.targets import Labels
+from pipeline.workspace import Workspace
 
 MAX_BAD_FRACTION = 0.5
 MAX_SLICES = 50  # values of a column that is judged by; one of more names images, not kinds of them
@@ -120,7 +121,7 @@ def split_dataset(
 def known_path(source: Source, workspace: Path) -> Path:
     """Return where the splits of a data set are remembered."""
     origin = os.fsencode(os.path.abspath(source.origin)).hex()  # noqa: PTH100
-    return workspace / "mlruns" / "splits" / f"{sha256_json([source.name, origin])[:16]}.npz"
+    return Workspace(workspace).splits / f"{sha256_json([source.name, origin])[:16]}.npz"
 
 
 def check_usable(source: Source, cache: ImageCache) -> None:

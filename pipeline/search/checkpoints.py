@@ -7,10 +7,9 @@ from pathlib import Path
 from pipeline.errors import StoppedEarly
 from pipeline.records import TrialTask
 from pipeline.search.store import BASELINE_TRIAL, FINAL_TRIAL, STUDENT_TRIAL, TWIN_TRIAL
+from pipeline.workspace import StudyFolder
 
 FREE_FLOOR_MB = 300  # below this a search stops while its own files still fit
-CHECKPOINTS, PULSES, LOGITS, TEACHER = "checkpoints", "pulses", "logits", "teacher"
-MODEL, NEW_MODEL = "model", "model.new"  # the second is renamed when it is whole
 
 
 def checkpoint_path(task: TrialTask, fold: int | None = None) -> Path:
@@ -18,17 +17,17 @@ def checkpoint_path(task: TrialTask, fold: int | None = None) -> Path:
     last = {FINAL_TRIAL: "final", BASELINE_TRIAL: "baseline", STUDENT_TRIAL: "student", TWIN_TRIAL: "twin"}
     name = last.get(task.number, f"t{task.number:05d}-r{task.rung}")
     suffix = "" if fold is None else f"-f{fold}"
-    return Path(task.study_path) / CHECKPOINTS / f"{name}{suffix}.npz"
+    return task.folder.checkpoints / f"{name}{suffix}.npz"
 
 
-def pulse_path(study_path: str | Path, attempt: int) -> Path:
+def pulse_path(folder: StudyFolder, attempt: int) -> Path:
     """Return where a child says how far an attempt is."""
-    return Path(study_path) / PULSES / str(attempt)
+    return folder.pulses / str(attempt)
 
 
-def baseline_logits(study_path: str | Path, is_flip_averaged: bool = False) -> Path:
+def baseline_logits(folder: StudyFolder, is_flip_averaged: bool = False) -> Path:
     """Return where the test logits of the default network lie, or the means for each image and its mirror image."""
-    return Path(study_path) / "baseline" / f"test_logits{'_flip_averaged' if is_flip_averaged else ''}.npz"
+    return folder.baseline / f"test_logits{'_flip_averaged' if is_flip_averaged else ''}.npz"
 
 
 def drop_files(task: TrialTask) -> None:
@@ -38,30 +37,30 @@ def drop_files(task: TrialTask) -> None:
         file.unlink(missing_ok=True)
 
 
-def sweep(study_path: Path, open_rungs: Iterable[tuple[int, int]]) -> None:
+def sweep(folder: StudyFolder, open_rungs: Iterable[tuple[int, int]]) -> None:
     """Delete what a killed process left: checkpoints of all rungs but `open_rungs` (trial, rung), and all pulses.
 
     Half-written files go too; a child that outlives its parent for a moment fails to rename its own, and ends.
     """
     kept = {f"t{number:05d}-r{rung}" for number, rung in open_rungs}
-    for path in (study_path / CHECKPOINTS).glob("t*.npz"):
+    for path in folder.checkpoints.glob("t*.npz"):
         if "-".join(path.stem.split("-")[:2]) not in kept:
             path.unlink(missing_ok=True)
-    for folder in (CHECKPOINTS, LOGITS, TEACHER, NEW_MODEL, MODEL):
-        for path in (study_path / folder).glob(".*.tmp-*"):
+    for place in (folder.checkpoints, folder.logits, folder.teacher, folder.new_model, folder.model):
+        for path in place.glob(".*.tmp-*"):
             path.unlink(missing_ok=True)
-    shutil.rmtree(study_path / PULSES, ignore_errors=True)
+    shutil.rmtree(folder.pulses, ignore_errors=True)
 
 
-def check_free_space(study_path: Path, floor_mb: int = FREE_FLOOR_MB) -> None:
+def check_free_space(folder: StudyFolder, floor_mb: int = FREE_FLOOR_MB) -> None:
     """Check that the disk has room for the next checkpoints, models and pages of the database.
 
     Raises:
         StoppedEarly: it has less than the floor.
     """
-    free_mb = shutil.disk_usage(study_path).free / 1e6
+    free_mb = shutil.disk_usage(folder.path).free / 1e6
     if free_mb < floor_mb:
         raise StoppedEarly(
-            f"{study_path}: {free_mb:.0f} MB of disk are free; expected at least {floor_mb} MB; every finished trial "
+            f"{folder.path}: {free_mb:.0f} MB of disk are free; expected at least {floor_mb} MB; every finished trial "
             "is kept: free some space and run the same command with --resume"
         )

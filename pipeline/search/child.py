@@ -190,7 +190,7 @@ class Child:
             share = f"its share is {self.resources.memory_mb:,.0f} MB"
             return INFEASIBLE, f"its process took {memory_mb:,.0f} MB of memory; {share}"
         now, patience = time.monotonic(), self.patience
-        pulse = read_pulse(pulse_path(task.study_path, task.attempt))
+        pulse = read_pulse(pulse_path(task.folder, task.attempt))
         if pulse is None or pulse.batch == 0:
             silent, limit = now - max(self.began, pulse.beat if pulse else 0.0), patience.build
         else:

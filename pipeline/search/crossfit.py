@@ -28,6 +28,7 @@ from pipeline.search.rungs import labelled, setting, stored_dataset
 from pipeline.search.seeds import trial_seed
 from pipeline.search.store import FINAL_TRIAL, StudyStore
 from pipeline.search.worker import warm_up
+from pipeline.workspace import StudyFolder
 
 RUNG = 100  # above the rungs of any study: the seeds of the folds differ from those of all trials
 
@@ -39,7 +40,7 @@ class CrossFit:
     `depends_on` is everything that the predictions follow from; kept ones of another value are not used.
     """
 
-    study_path: Path
+    study: StudyFolder
     num_folds: int
     trial: int
     params: dict[str, Any]
@@ -50,7 +51,7 @@ class CrossFit:
     @property
     def folder(self) -> Path:
         """Where predictions are kept between calls."""
-        return self.study_path / "suspects"
+        return self.study.suspects
 
     @property
     def folds_path(self) -> Path:
@@ -78,7 +79,7 @@ def plan_cross_fit(store: StudyStore, num_folds: int) -> CrossFit:
         DataError: the study has no winner yet, or its images have several labels.
         ModelRefused: the winner's model was damaged.
     """
-    facts, study_path = store.facts(), store.path.parent
+    facts, folder = store.facts(), store.folder
     if facts.get("is_multi_label"):
         raise DataError(
             f"study {facts['study']}: an image has several labels; expected one, since confident learning ranks labels "
@@ -90,15 +91,15 @@ def plan_cross_fit(store: StudyStore, num_folds: int) -> CrossFit:
             f"study {facts['study']} is not finished; expected a winner, whose network judges the labels; finish it "
             f"with: {restore_command(facts)}"
         )
-    model = read_bundle(study_path / "model").facts
+    model = read_bundle(folder.model).facts
     depends_on = {
         "fingerprint": facts["fingerprint"],
-        "images": sha256_file(study_path / "data" / "split.parquet"),
+        "images": sha256_file(folder.split_table),
         **{name: model[name] for name in ("trial", "params", "epochs")},
         "seed": facts["seed"],
     }
     return CrossFit(
-        study_path, num_folds, model["trial"], model["params"], model["epochs"], facts["seed"], depends_on
+        folder, num_folds, model["trial"], model["params"], model["epochs"], facts["seed"], depends_on
     )  # fmt: skip
 
 
@@ -158,18 +159,18 @@ def assign_images(plan: CrossFit, facts: dict[str, Any], images_folder: Path) ->
     Raises:
         DataError: a class is too small for so many folds, or the study was left between two orders of its images.
     """
-    data = plan.study_path / "data"
+    data, table = plan.study.data, plan.study.split_table
     labels, splits = np.load(data / "labels.npy"), np.load(data / "splits.npy")
     rows = np.flatnonzero(splits != NOT_GIVEN)
     digests = np.load(images_folder / "facts.npy", mmap_mode="r")["sha256"][rows]
-    if not np.array_equal(digests, manifest.read_digests(data / "split.parquet")):
+    if not np.array_equal(digests, manifest.read_digests(table)):
         raise DataError(
             f"study {facts['study']}: its labels and its decoded images are in different orders, since a search was "
             f"killed while it wrote them; put that right with: {restore_command(facts)}"
         )
     if plan.facts_path.exists():
         return
-    paths, groups = manifest.read_paths(data / "split.parquet"), stored_groups(data / "split.parquet")
+    paths, groups = manifest.read_paths(table), stored_groups(table)
     classes, storage = tuple(facts["classes"]), Files("", paths)
     source = Source(
         facts["dataset"], facts["source"], classes, paths, labels[rows], splits[rows], storage, groups
@@ -216,7 +217,7 @@ def run_fold(plan: CrossFit, engine: LocalEngine, number: int) -> float:
     from pebble import ProcessExpired
 
     task = TrialTask(
-        study_path=str(plan.study_path),
+        study_path=str(plan.study.path),
         attempt=0,
         number=plan.trial,
         rung=RUNG,
@@ -247,11 +248,8 @@ def predict_fold(task: TrialTask, folds_path: Path, number: int, target: Path) -
     from pipeline.training.metrics import measure_logits
     from pipeline.training.trial import train
 
-    store = StudyStore(Path(task.study_path) / "study.db")
-    try:
+    with StudyStore(task.folder.database) as store:
         facts = store.facts()
-    finally:
-        store.close()
     dataset = stored_dataset(task, facts)
     training, held_out = map(dataset.subset, rows_of_fold(np.load(folds_path), number))
     model, _, _ = train(task.params, labelled(training), None, setting(task, facts), lambda row: None)

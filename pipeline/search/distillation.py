@@ -29,7 +29,7 @@ def distil(study: Study, engine: Engine, audience: Audience, best: TrialRow) -> 
     store, pace = study.store, study.pace
     found: dict[str, Any] = store.get("distillation") or {}
     if not is_decided(store, best):
-        teacher = read_teacher(store.path.parent)
+        teacher = read_teacher(store.folder)
         found = {"student": best.number, "alone": best.score, "is_kept": False}
         found["reason"] = obstacle(study, best, teacher)
         if teacher is not None and not found["reason"]:
@@ -47,7 +47,7 @@ def is_decided(store: StudyStore, best: TrialRow) -> bool:
     found = store.get("distillation") or {}
     if found.get("student") != best.number:
         return False
-    teacher = read_teacher(store.path.parent)
+    teacher = read_teacher(store.folder)
     return not found["is_kept"] or (teacher is not None and teacher.number == found["teacher"])
 
 

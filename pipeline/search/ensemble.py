@@ -5,7 +5,6 @@ left what one says of the validation images; its network is trained once more as
 both is compared with one. What answers trains anew in the last training: see `networks`.
 """
 
-from pathlib import Path
 from typing import Any
 
 from pipeline.crashpoints import crashpoint
@@ -18,6 +17,7 @@ from pipeline.search.pace import Limits, Pace
 from pipeline.search.store import DIED, FINAL_TRIAL, TWIN_TRIAL
 from pipeline.search.study import Study
 from pipeline.training.metrics import measure_logits
+from pipeline.workspace import StudyFolder
 
 MAX_NETWORKS = 3
 LEAST_GAIN = 1e-9  # less is the rounding of a mean
@@ -72,7 +72,7 @@ def decide(study: Study, engine: Engine, audience: Audience, best: TrialRow, kno
 def obstacle(study: Study, best: TrialRow, has_twin: bool) -> str:
     """Return why there cannot be several networks, known before a twin is trained; empty if there can."""
     pace = study.pace
-    if not has_logits(study.store.path.parent, best.number):
+    if not has_logits(study.store.folder, best.number):
         return "the winner has no validation logits of the highest rung"
     if broken := broken_limit(study.terms.limits, best, 2):
         return f"two networks are beyond the limits: {broken}"
@@ -130,7 +130,7 @@ def close(
     study: Study, best: TrialRow, outcome: TrialOutcome, task: TrialTask
 ) -> tuple[dict[str, float], str]:  # fmt: skip
     """Decide on the end of the twin's training, and return what one and two reach, or why that is not known."""
-    folder = study.store.path.parent
+    folder = study.store.folder
     if reason := settle(study, outcome, task):
         return {}, f"nobody knows what a twin says: {reason}"
     if not has_logits(folder, TWIN_TRIAL):
@@ -142,7 +142,7 @@ def close(
     return {"alone": (first + second) / 2, "averaged": both}, ""
 
 
-def has_logits(folder: Path, number: int) -> bool:
+def has_logits(folder: StudyFolder, number: int) -> bool:
     """Tell whether what a trial says of the validation images was kept and can be read."""
     try:
         return validation.read(folder, number) is not None
@@ -150,7 +150,7 @@ def has_logits(folder: Path, number: int) -> bool:
         return False
 
 
-def value_of(folder: Path, numbers: list[int], objective: str) -> float:
+def value_of(folder: StudyFolder, numbers: list[int], objective: str) -> float:
     """Return the objective of the mean of what trials said of the validation images."""
     said = validation.read_mean(folder, numbers)
     assert said is not None  # all have logits

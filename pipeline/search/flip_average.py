@@ -7,6 +7,7 @@ from pipeline.records import ImageSpec, Objective, TrialTask, num_networks
 from pipeline.search import validation
 from pipeline.space import Builder
 from pipeline.training.metrics import measure_logits
+from pipeline.workspace import StudyFolder
 
 
 def choose(task: TrialTask, facts: dict[str, Any], model: Any) -> dict[str, Any]:
@@ -17,16 +18,16 @@ def choose(task: TrialTask, facts: dict[str, Any], model: Any) -> dict[str, Any]
     """
     if not validation.averages_flips(facts):
         return {"is_kept": False, "reason": "not asked for"}
-    found = compare(task.study_path, validation.judged_trials(facts), facts["objective"])
+    found = compare(task.folder, validation.judged_trials(facts), facts["objective"])
     if not found["reason"]:
         found["reason"] = broken_limit(task, facts, model)
     return {**found, "is_kept": not found["reason"]}
 
 
-def compare(study_path: str, numbers: list[int], objective: str) -> dict[str, Any]:
+def compare(folder: StudyFolder, numbers: list[int], objective: str) -> dict[str, Any]:
     """Return the objective of trials' mean `alone` and `averaged`, and the `reason` why averaging is no gain, if so."""
     try:
-        said = validation.read_mean(study_path, numbers)
+        said = validation.read_mean(folder, numbers)
     except validation.DAMAGES:  # no cause to lose a winner
         said = None
     if said is None or said.averaged is None:

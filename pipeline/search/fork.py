@@ -27,8 +27,7 @@ def fork_study(store: StudyStore, space: SearchSpace, workspace: Path) -> str:
     Raises:
         DataError: the parent is gone.
     """
-    old = open_study(workspace, store.get("forked_from"), is_read_only=True)
-    try:
+    with open_study(workspace, store.get("forked_from"), is_read_only=True) as old:
         parent = old.facts()
         changed = differences(parent, store.facts())
         scored = [row for row in old.trials() if row.score is not None and space.contains(row.params)]
@@ -48,8 +47,6 @@ def fork_study(store: StudyStore, space: SearchSpace, workspace: Path) -> str:
         store.put_later("takeover", text)
         store.save()
         return f"forked from {parent['study']}: {text}"
-    finally:
-        old.close()
 
 
 def is_within(row: TrialRow, facts: dict[str, Any]) -> bool:

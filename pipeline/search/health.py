@@ -12,9 +12,9 @@ from pipeline.errors import StoppedEarly
 from pipeline.files import is_disk_full
 from pipeline.records import COMPLETED, CRASHED, FAILED, INFEASIBLE, PRUNED, STOPPED, TIMEOUT, TrialOutcome
 from pipeline.search.checkpoints import FREE_FLOOR_MB, check_free_space
+from pipeline.workspace import StudyFolder
 
 NUM_RECENT = 20  # attempts of which less than half may fail for one reason
-STOP_FILE = "stop"
 CURES = {
     INFEASIBLE: "free memory, take fewer --workers, smaller images (--image-size), a smaller space, or looser limits",
     FAILED: "read the reason; `nan` means too high a learning rate; otherwise try --space tiny",
@@ -26,8 +26,8 @@ CURES = {
 class Health:
     """Watches the outcomes of a search; `check` raises when going on makes no sense."""
 
-    def __init__(self, study_path: Path, free_floor_mb: int = FREE_FLOOR_MB) -> None:
-        self.study_path = study_path
+    def __init__(self, folder: StudyFolder, free_floor_mb: int = FREE_FLOOR_MB) -> None:
+        self.folder = folder
         self.free_floor_mb = free_floor_mb
         self.recent: deque[tuple[str, str]] = deque(maxlen=NUM_RECENT)
         self.is_disk_full = False
@@ -46,11 +46,11 @@ class Health:
             StoppedEarly: most attempts fail for one reason, the disk is full, or `pipeline stop` was called.
         """
         self.check_failures()
-        check_stop_file(self.study_path)
-        check_free_space(self.study_path, self.free_floor_mb)
+        check_stop_file(self.folder)
+        check_free_space(self.folder, self.free_floor_mb)
         if self.is_disk_full:
             raise StoppedEarly(
-                f"{self.study_path}: the disk is full; expected room for checkpoints; every finished trial is kept: "
+                f"{self.folder.path}: the disk is full; expected room for checkpoints; every finished trial is kept: "
                 "free some space and run the same command with --resume"
             )
 
@@ -67,24 +67,24 @@ class Health:
             )
 
 
-def ask_to_stop(study_path: Path) -> None:
+def ask_to_stop(folder: StudyFolder) -> None:
     """Leave the word for the search that works on a study, on this machine or another one, that it should stop."""
-    (study_path / STOP_FILE).touch()
+    folder.stop_file.touch()
 
 
-def forget_stop(study_path: Path) -> None:
+def forget_stop(folder: StudyFolder) -> None:
     """Take the word away: the search that it was meant for is gone."""
-    (study_path / STOP_FILE).unlink(missing_ok=True)
+    folder.stop_file.unlink(missing_ok=True)
 
 
-def check_stop_file(study_path: Path) -> None:
+def check_stop_file(folder: StudyFolder) -> None:
     """Stop if `pipeline stop` left its word; it is taken away, so that a resumed search runs.
 
     Raises:
         StoppedEarly: it did.
     """
-    if (study_path / STOP_FILE).exists():
-        forget_stop(study_path)
+    if folder.stop_file.exists():
+        forget_stop(folder)
         raise StoppedEarly("stopped by `pipeline stop`; every finished trial is kept; --resume goes on")
 
 

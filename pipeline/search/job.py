@@ -25,11 +25,12 @@ from pipeline.records import (
     TrialTask,
     num_networks,
 )
-from pipeline.search.checkpoints import FREE_FLOOR_MB, MODEL, NEW_MODEL, drop_files, pulse_path
+from pipeline.search.checkpoints import FREE_FLOOR_MB, drop_files, pulse_path
 from pipeline.search.health import CURES, Health, check_stop_file
 from pipeline.search.ranking import at_knee, knee, pareto_front, ranked, winner
 from pipeline.search.store import DIED, DONE, FINAL_TRIAL, STUDENT_TRIAL, StudyStore
 from pipeline.search.study import Study
+from pipeline.workspace import StudyFolder
 
 POLL_SECONDS = 0.5
 EXTRAS = (
@@ -98,7 +99,7 @@ def run_trials(
     Raises:
         StoppedEarly: going on makes no sense; the running trials were stopped and go on with --resume.
     """
-    health = Health(study.store.path.parent, free_floor_mb)
+    health = Health(study.store.folder, free_floor_mb)
     ended: list[tuple[TrialTask, TrialOutcome]] = []
     try:
         while True:
@@ -137,7 +138,7 @@ def show(study: Study, ended: list[tuple[TrialTask, TrialOutcome]], audience: Au
     for task, outcome in ended:
         if (outcome.number, outcome.rung) not in study.waiting:
             drop_files(task)
-        pulse_path(task.study_path, task.attempt).unlink(missing_ok=True)
+        pulse_path(task.folder, task.attempt).unlink(missing_ok=True)
         audience.told(outcome, study.rows[outcome.number])
 
 
@@ -154,7 +155,7 @@ def finish(study: Study, engine: Engine, audience: Audience, picked: TrialRow | 
     Raises:
         StoppedEarly: no trial finished, or the winner's last training failed; the message names the reason.
     """
-    adopt_model(study.store.path.parent)
+    adopt_model(study.store.folder)
     if picked is None and study.store.has_final_model():  # an earlier process was stopped before MLflow had it
         return finished_model(study)
     best = picked or chosen(study)
@@ -172,9 +173,9 @@ def finish(study: Study, engine: Engine, audience: Audience, picked: TrialRow | 
     crashpoint("facts-written")
     study.end_attempt(study.attempt_of(outcome), DONE, outcome)
     study.store.save()
-    adopt_model(study.store.path.parent)
+    adopt_model(study.store.folder)
     drop_files(task)
-    pulse_path(task.study_path, task.attempt).unlink(missing_ok=True)
+    pulse_path(task.folder, task.attempt).unlink(missing_ok=True)
     return finished_model(study)
 
 
@@ -198,9 +199,9 @@ def begin_final(study: Study, best: TrialRow) -> TrialTask:
     return study.begin(FINAL_TRIAL, best.rung, samples, best.params, *limits, trial=best.number)
 
 
-def adopt_model(study_path: Path) -> None:
+def adopt_model(folder: StudyFolder) -> None:
     """Put a new model that is whole in the place of the one before, if there is one; a kill in between is made good."""
-    new, model = study_path / NEW_MODEL, study_path / MODEL
+    new, model = folder.new_model, folder.model
     if (new / "model.json").is_file():
         crashpoint("before-adopt")
         shutil.rmtree(model, ignore_errors=True)
@@ -273,7 +274,7 @@ def train_to_end(
         try:
             while not (outcomes := engine.wait(POLL_SECONDS)):
                 audience.refresh(engine.running)
-                check_stop_file(study.store.path.parent)
+                check_stop_file(study.store.folder)
         except BaseException:
             for stopped in engine.interrupt():
                 study.end_attempt(study.attempt_of(stopped), STOPPED, stopped)
@@ -293,7 +294,7 @@ def train_to_end(
 def settle(study: Study, outcome: TrialOutcome, task: TrialTask) -> str:
     """Decide on the end of a training that is no trial's, and delete its files; return why it has no score, if so."""
     drop_files(task)
-    pulse_path(task.study_path, task.attempt).unlink(missing_ok=True)
+    pulse_path(task.folder, task.attempt).unlink(missing_ok=True)
     if outcome.state != COMPLETED:
         return f"its training ended as {outcome.state}: {outcome.reason}"
     study.end_attempt(study.attempt_of(outcome), DONE, outcome)
@@ -318,7 +319,7 @@ def write_model_facts(study: Study, best: TrialRow, epochs: int, found: dict[str
         study.objective.name: final_score(best, found),
         **found,
     }
-    write_bundle(store.path.parent / NEW_MODEL, facts)
+    write_bundle(store.folder.new_model, facts)
 
 
 def cost_of(best: TrialRow, found: dict[str, Any]) -> dict[str, Any]:
@@ -341,7 +342,7 @@ def finished_model(study: Study) -> Finished:
     Raises:
         ModelRefused: the folder was damaged since.
     """
-    folder = study.store.path.parent / MODEL
+    folder = study.store.folder.model
     facts = read_bundle(folder).facts
     best = study.rows[facts["trial"]]
     front = pareto_front(list(study.rows.values()), study.objective) if study.objective.minimise else []

@@ -16,7 +16,7 @@ from pipeline.models.predict import predict_logits
 from pipeline.pulse import going_on
 from pipeline.records import FAILED, TrialTask
 from pipeline.search import flip_average, networks, predictions
-from pipeline.search.checkpoints import NEW_MODEL, baseline_logits, pulse_path
+from pipeline.search.checkpoints import baseline_logits, pulse_path
 from pipeline.search.openings import note_opening
 from pipeline.search.rungs import labelled, reporter, stored_dataset, train_watched
 from pipeline.search.store import STUDENT_TRIAL, StudyStore
@@ -36,8 +36,7 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
     """
     from pipeline.training.latency import measure_latency
 
-    store = StudyStore(Path(task.study_path) / "study.db")
-    try:
+    with StudyStore(task.folder.database) as store:
         facts = store.facts()
         dataset = stored_dataset(task, facts)
         images, test = dataset.split("train", "val"), dataset.split("test")
@@ -46,17 +45,17 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
         trained, facts["ensemble"] = networks.train_networks(task, facts, training, reporter(store, task))
         network = answering([each.model for each in trained])
         facts["flip_average"] = average = flip_average.choose(task, facts, network)
-        target = Path(task.study_path) / NEW_MODEL / "model.keras"
+        target = task.folder.new_model / "model.keras"
         saved = saved_model(network, average["is_kept"], target)
         digests = dataset.digests(test.images)
-        note_opening(task.study_path, task.attempt, digests)
-        with closing(going_on(pulse_path(task.study_path, task.attempt))) as pulse:
+        note_opening(task.folder, task.attempt, digests)
+        with closing(going_on(pulse_path(task.folder, task.attempt))) as pulse:
             predict = partial(predict_logits, saved, on_batch=pulse.touch)
             logits = predict(test.images)
             predictions.save(target.parent / "test_logits.npz", digests, logits=logits)
             counted = answered(dataset, test, logits)
             robustness = examined(task, facts, predict, test, counted)
-        found = judge_winner(task.study_path, facts, counted, training.labels)
+        found = judge_winner(task.folder, facts, counted, training.labels)
         if len(counted.labels) < len(logits):
             found["test"]["not_finite"] = not_finite(dataset, test, logits)
         found["epochs"] = trained[0].epochs  # fewer than planned if the time was over
@@ -69,8 +68,6 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
             found["ensemble"] = facts["ensemble"]
         default_ms, one_core_ms = measure_latency(saved)
         found["latency"] = {"default_ms": default_ms, "one_core_ms": one_core_ms}
-    finally:
-        store.close()
     return found["test"]["accuracy"], {**found, "versions": versions()}
 
 
@@ -139,21 +136,18 @@ def train_default(task: TrialTask) -> tuple[float, dict[str, Any]]:
     """
     from pipeline.models.flipped import both_answers
 
-    store = StudyStore(Path(task.study_path) / "study.db")
-    try:
+    with StudyStore(task.folder.database) as store:
         facts = store.facts() | {"space": {}}
         dataset = stored_dataset(task, facts)
         training, test = labelled(dataset.split("train", "val")), dataset.split("test")
         model, last, _ = train_watched(task, facts, training, None, reporter(store, task))
-        with closing(going_on(pulse_path(task.study_path, task.attempt))) as pulse:
+        with closing(going_on(pulse_path(task.folder, task.attempt))) as pulse:
             predict = partial(predict_logits, model, on_batch=pulse.touch)
             wanted = averages_flips(facts)
             answers = both_answers(predict, test.images) if wanted else (predict(test.images),)
-    finally:
-        store.close()
     digests = dataset.digests(test.images)
     for is_averaged, answer in enumerate(answers):
-        predictions.save(baseline_logits(task.study_path, bool(is_averaged)), digests, logits=answer)
+        predictions.save(baseline_logits(task.folder, bool(is_averaged)), digests, logits=answer)
     return float(is_right(answers[0], test.labels).mean()), {"epochs": last.step - task.first_step + 1}
 
 

@@ -14,16 +14,22 @@ LAST_SECONDS = 12.0  # that the end of a search waits for the mirror
 class BackgroundMirror:
     """A thread that pushes a study to its mirror and finally ends it there; an outage is warned of once.
 
-    `tidy` is called once, after the first push that worked. Nothing in the thread holds a lock that the search needs.
+    `tidy` is called once, after the first push that worked, and `release` when nothing more is sent. Nothing in the thread holds a lock that the search needs.
     """
 
     def __init__(
-        self, mirror: Mirror, study: str, warn: Callable[[str], None], tidy: Callable[[], object] = lambda: None
+        self,
+        mirror: Mirror,
+        study: str,
+        warn: Callable[[str], None],
+        tidy: Callable[[], object] = lambda: None,
+        release: Callable[[], object] = lambda: None,
     ) -> None:
         self.mirror = mirror
         self.study = study
         self.warn = warn
         self.tidy = tidy
+        self.release = release
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self.run, name="mirror", daemon=True)
         self.has_warned = False
@@ -42,6 +48,7 @@ class BackgroundMirror:
         while not self.stopping.wait(pause):
             pause = PUSH_SECONDS if self.works(self.push) else min(2 * pause, LONGEST_PAUSE)
         self.works(self.close)
+        self.release()
 
     def works(self, step: Callable[[], None]) -> bool:
         """Do a step and tell whether it worked."""

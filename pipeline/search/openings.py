@@ -10,28 +10,28 @@ from numpy.typing import NDArray
 
 from pipeline.data.dataset import TEST
 from pipeline.data.manifest import sha256_of
+from pipeline.workspace import StudyFolder
 
 
-def openings_path(study_path: str | Path, digests: NDArray[np.uint8]) -> Path:
+def openings_path(folder: StudyFolder, digests: NDArray[np.uint8]) -> Path:
     """Return where the openings of test images are noted; `digests` are their SHA-256, uint8 (num_images, 32)."""
     key = sha256_of(np.sort(np.ascontiguousarray(digests).view("V32").ravel()))
-    return Path(study_path).parents[1] / "openings" / f"{key[:32]}.jsonl"
+    return folder.openings / f"{key[:32]}.jsonl"
 
 
-def note_opening(study_path: str | Path, attempt: int, digests: NDArray[np.uint8]) -> None:
+def note_opening(folder: StudyFolder, attempt: int, digests: NDArray[np.uint8]) -> None:
     """Note that a training is about to see the test images; it counts whatever becomes of it."""
-    path = openings_path(study_path, digests)
+    path = openings_path(folder, digests)
     path.parent.mkdir(exist_ok=True)
-    line = {"study": Path(study_path).name, "attempt": attempt, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+    line = {"study": folder.name, "attempt": attempt, "time": datetime.now(UTC).isoformat(timespec="seconds")}
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
         file.flush()
         os.fsync(file.fileno())
 
 
-def count_openings(study_path: Path) -> int:
+def count_openings(folder: StudyFolder) -> int:
     """Return how often the test images of a study were looked at, by any study of this workspace."""
-    data = study_path / "data"
-    digests = np.load(data / "sha256.npy")[np.load(data / "splits.npy") == TEST]
-    path = openings_path(study_path, digests)
+    digests = np.load(folder.data / "sha256.npy")[np.load(folder.data / "splits.npy") == TEST]
+    path = openings_path(folder, digests)
     return path.read_text(encoding="utf-8").count("\n") if path.exists() else 0

@@ -25,7 +25,7 @@ Report = Callable[[EpochRow], None]
 
 def stored_dataset(task: TrialTask, facts: dict[str, Any]) -> StoredDataset:
     """Return the data set of a study."""
-    return StoredDataset(Path(task.study_path) / "data", Path(facts["cache"]), ImageSpec(**facts["image"]))
+    return StoredDataset(task.folder.data, Path(facts["cache"]), ImageSpec(**facts["image"]))
 
 
 def labelled(subset: Subset) -> Any:
@@ -37,8 +37,7 @@ def labelled(subset: Subset) -> Any:
 
 def train_rung(task: TrialTask) -> tuple[float, dict[str, Any]]:
     """Train one trial to the end of a rung and return the objective's value there, the mean of the folds if any."""
-    store = StudyStore(Path(task.study_path) / "study.db")
-    try:
+    with StudyStore(task.folder.database) as store:
         facts = store.facts()
         dataset, report = stored_dataset(task, facts), reporter(store, task)
         costs = latencies(task, facts) if task.rung == 0 else {}
@@ -49,8 +48,6 @@ def train_rung(task: TrialTask) -> tuple[float, dict[str, Any]]:
             model, last, _ = train_watched(task, facts, training, held_out, report)
             validation.keep(task, [validation.predicted(task, facts, model, dataset, held_out)])
             keep_if_best(task, facts, model, float(getattr(last, facts["objective"])))
-    finally:
-        store.close()
     return float(getattr(last, facts["objective"])), costs
 
 
@@ -60,7 +57,7 @@ def train_watched(
     """Train, with a checkpoint each epoch and a pulse each batch; a lack of memory is marked as such."""
     from pipeline.training.trial import TrainingFiles, train
 
-    pulse = pulse_path(task.study_path, task.attempt)
+    pulse = pulse_path(task.folder, task.attempt)
     pulse.parent.mkdir(exist_ok=True)
     files = TrainingFiles(checkpoint=checkpoint_path(task, fold), pulse=pulse)
     try:

@@ -23,9 +23,10 @@ from pipeline.search.budget import MIN_PASSES, STARTUP_SECONDS, Budget, Workforc
 from pipeline.search.checkpoints import sweep
 from pipeline.search.pace import Limits, Pace, Terms
 from pipeline.search.spaces import FOR_GPU, default_space
-from pipeline.search.store import StudyStore, list_studies, studies_folder
+from pipeline.search.store import StudyStore, list_studies
 from pipeline.search.study import Study
 from pipeline.space import SearchSpace
+from pipeline.workspace import Workspace
 
 NUM_TRIED = 300  # random configurations, before a space is said to hold no possible network
 FIXED_FACTS = (
@@ -76,7 +77,7 @@ def latest_study_name(workspace: Path, dataset: str | None) -> str:
     if not names:
         wanted = "no study" if dataset is None else f"no study {dataset}-N"
         raise InvalidUsage(
-            f"--resume: found {wanted} in {studies_folder(workspace)}; expected one; name it with --name, or leave "
+            f"--resume: found {wanted} in {Workspace(workspace).studies}; expected one; name it with --name, or leave "
             "--resume out to begin one"
         )
     return names[-1]
@@ -115,12 +116,11 @@ def create_study(
     store: StudyStore, facts: dict[str, Any], options: dict[str, Any], dataset: Dataset, budget: Budget
 ) -> None:
     """Write a new study's images, facts and options, and the files that no trial could use."""
-    folder = store.path.parent
-    write_dataset(folder / "data", dataset)
+    folder = store.folder
+    write_dataset(folder.data, dataset)
     if bad := dataset.cache.bad:
-        write_json(folder / "bad_files.json", [asdict(item) | {"path": encodable(item.path)} for item in bad])
-    manifest = str(folder / "data" / "split.parquet")
-    beginning = {"split_manifest": manifest, "options": options, "rungs": budget.rungs, "elapsed": 0.0}
+        write_json(folder.bad_files, [asdict(item) | {"path": encodable(item.path)} for item in bad])
+    beginning = {"split_manifest": str(folder.split_table), "options": options, "rungs": budget.rungs, "elapsed": 0.0}
     store.create({**facts, **beginning})
 
 
@@ -131,7 +131,7 @@ def check_unchanged(store: StudyStore, facts: dict[str, Any], dataset: Dataset) 
         InvalidUsage: data, space, objective, limits, seed or oracle differ; the message shows how.
     """
     refuse_changes(store.facts(), facts)
-    write_dataset(store.path.parent / "data", dataset)
+    write_dataset(store.folder.data, dataset)
     store.put("cache", str(dataset.cache.folder))
 
 
@@ -315,5 +315,5 @@ def make_study(store: StudyStore, request: Request, pace: Pace) -> Study:
     pace.reserved = 0.0 if is_trained(store) else pace.budget.baseline_seconds
     is_decided = store.get("distillation") or store.get("ensemble")
     pace.reserved_for_retraining = 0.0 if is_decided else pace.budget.retrain_seconds
-    sweep(store.path.parent, list(study.waiting))
+    sweep(store.folder, list(study.waiting))
     return study

@@ -37,8 +37,8 @@ from pipeline.search.store import (
     StudyStore,
     is_alive,
     open_study,
-    studies_folder,
 )
+from pipeline.workspace import Workspace
 
 STATES = (PLANNED, RUNNING, PAUSED, *FINAL_STATES)
 FAILURES = (FAILED, INFEASIBLE, CRASHED, TIMEOUT)
@@ -169,7 +169,7 @@ class Watch:
         }
         if attempt.number == FINAL_TRIAL:
             roles["num_networks"] = num_networks({"ensemble": self.store.get("ensemble")})
-        pulse = read_pulse(pulse_path(self.store.path.parent, attempt.id))
+        pulse = read_pulse(pulse_path(self.store.folder, attempt.id))
         if pulse is None or pulse.batch == 0:
             return RunningTrial(number, attempt.rung, 0, attempt.epochs, 0, 0, 0.0, None, **roles)
         fraction = (pulse.epoch - 1 + pulse.batch / pulse.num_batches) / pulse.num_epochs
@@ -206,16 +206,14 @@ def read_snapshot(workspace: Path, study: str) -> Snapshot:
         if not is_running:
             raise
         return Snapshot(study, "running", {name.lower(): 0 for name in STATES})  # its images are being decoded
-    try:
+    with store:
         watch = Watch(store)
         result: dict[str, Any] | None = store.get("result")
         watch.catch_up()
         state = "finished" if result else "running" if is_running else "stopped" if watch.states else "created"
         return watch.look(state, float(store.get("elapsed") or 0.0), is_running and is_here(workspace, study))
-    finally:
-        store.close()
 
 
 def is_here(workspace: Path, study: str) -> bool:
     """Tell whether this machine is the one that works on a running study."""
-    return lock_owner(studies_folder(workspace) / study / "lock").endswith(f" on {socket.gethostname()}")
+    return lock_owner(Workspace(workspace).study(study).lock).endswith(f" on {socket.gethostname()}")

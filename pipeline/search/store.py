@@ -6,9 +6,10 @@ import math
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from pipeline.crashpoints import crashpoint
@@ -16,6 +17,7 @@ from pipeline.errors import DataError
 from pipeline.files import is_locked, is_network_folder
 from pipeline.records import EpochRow, MirrorMark, TrialRow
 from pipeline.search.marks import MARK_TABLES, changed_trials, read_marks, unsent_versions, write_mark
+from pipeline.workspace import StudyFolder, Workspace
 
 SCHEMA_VERSION = 2
 BUSY_SECONDS = 30.0
@@ -94,7 +96,7 @@ class StudyStore:
         self.path = path
         self.pending: list[tuple[str, tuple[Any, ...]]] = []
         # A new study's file may be empty until its tables are made; no trial has trained by then.
-        if (path.parent / "checkpoints").is_dir() and path.is_file() and path.stat().st_size == 0:
+        if self.folder.checkpoints.is_dir() and path.is_file() and path.stat().st_size == 0:
             raise damaged(path, "the file is empty")
         address = read_only_uri(path) if is_read_only else path
         self.connection = sqlite3.connect(
@@ -113,9 +115,22 @@ class StudyStore:
             raise damaged(path, error) from error
         self.connection.execute("PRAGMA synchronous=FULL")
 
+    @property
+    def folder(self) -> StudyFolder:
+        """The folder of the study."""
+        return StudyFolder(self.path.parent)
+
     def close(self) -> None:
         """Close the file."""
         self.connection.close()
+
+    def __enter__(self) -> "StudyStore":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -303,7 +318,7 @@ def damaged(path: Path, reason: object) -> DataError:
 
 def read_only_uri(path: Path) -> str:
     """Return how SQLite opens a study to read it. Where nobody writes, it need not make the files of a log to do so."""
-    is_quiet = not is_locked(path.parent / "lock") and not path.with_name(f"{path.name}-wal").exists()
+    is_quiet = not is_locked(StudyFolder(path.parent).lock) and not path.with_name(f"{path.name}-wal").exists()
     return f"{path.absolute().as_uri()}?{'immutable=1' if is_quiet else 'mode=ro'}"
 
 
@@ -328,51 +343,45 @@ def trial_row(row: TrialRow, attempts: list[Attempt]) -> TrialRow:
     )  # fmt: skip
 
 
-def studies_folder(workspace: Path) -> Path:
-    """Return where the studies of a workspace lie."""
-    return workspace / "mlruns" / "studies"
-
-
 def open_study(workspace: Path, name: str, is_read_only: bool = False) -> StudyStore:
     """Open a study that exists.
 
     Raises:
         DataError: there is none of that name; the message lists those there are.
     """
-    path = studies_folder(workspace) / name / "study.db"
+    place = Workspace(workspace)
+    path = place.study(name).database
     if not path.is_file():
         known = ", ".join(list_studies(workspace)) or "none"
-        raise DataError(
-            f"study {name}: not found in {studies_folder(workspace)}; found {known}; check the name or the folder"
-        )
-    try:
-        store = StudyStore(path, is_read_only)
-        store.check_whole()
-        if store.is_created():
-            return store
-    except sqlite3.DatabaseError as error:
-        raise damaged(path, error) from error
+        raise DataError(f"study {name}: not found in {place.studies}; found {known}; check the name or the folder")
+    with ExitStack() as on_failure:
+        try:
+            store = on_failure.enter_context(StudyStore(path, is_read_only))
+            store.check_whole()
+            if store.is_created():
+                on_failure.pop_all()
+                return store
+        except sqlite3.DatabaseError as error:
+            raise damaged(path, error) from error
     raise DataError(f"study {name} was stopped before it began; expected trials; begin it again with --resume")
 
 
 def is_alive(workspace: Path, name: str) -> bool:
     """Tell whether a process of this machine works on a study."""
-    return is_locked(studies_folder(workspace) / name / "lock")
+    return is_locked(Workspace(workspace).study(name).lock)
 
 
 def list_studies(workspace: Path) -> list[str]:
     """Return the names of the studies of a workspace, the newest last."""
-    created = {path.parent.name: creation_time(path) for path in studies_folder(workspace).glob("*/study.db")}
+    folders = map(StudyFolder, Workspace(workspace).studies.glob("*"))
+    created = {folder.name: creation_time(folder.database) for folder in folders if folder.database.exists()}
     return sorted(created, key=lambda name: (created[name], name))
 
 
 def creation_time(path: Path) -> float:
     """Return when a study was created, in seconds since 1970; 0 for one whose creation did not finish."""
     try:
-        store = StudyStore(path, is_read_only=True)
-        try:
+        with StudyStore(path, is_read_only=True) as store:
             return float(store.get("created")) if store.is_created() else 0.0
-        finally:
-            store.close()
     except (sqlite3.DatabaseError, DataError, ValueError):  # a damaged study must not hide the others
         return 0.0

@@ -185,7 +185,7 @@ class Study:
         earlier.append(attempt)
         self.store.put_attempt(attempt)
         task = TrialTask(
-            study_path=str(self.store.path.parent), attempt=attempt.id, number=number, rung=rung, samples=samples,
+            study_path=str(self.store.folder.path), attempt=attempt.id, number=number, rung=rung, samples=samples,
             params=params, seed=trial_seed(self.terms.seed, number, rung), seconds_limit=limit, first_step=first_step,
             num_micro_batches=attempt.num_micro_batches, wanted_end=time.monotonic() + wanted,
             is_final=number in LAST_TRAININGS,

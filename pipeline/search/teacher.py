@@ -9,8 +9,8 @@ import numpy as np
 
 from pipeline.files import replacing
 from pipeline.records import Objective, TrialTask
-from pipeline.search.checkpoints import TEACHER
 from pipeline.search.validation import DAMAGES, is_top_rung
+from pipeline.workspace import StudyFolder
 
 
 @dataclass(frozen=True)
@@ -27,33 +27,33 @@ def is_wanted(facts: dict[str, Any]) -> bool:
     return bool(facts.get("options", {}).get("distill"))
 
 
-def weights_path(study_path: str | Path) -> Path:
+def weights_path(folder: StudyFolder) -> Path:
     """Return where the weights of the teacher lie."""
-    return Path(study_path) / TEACHER / "weights.npz"
+    return folder.teacher / "weights.npz"
 
 
-def answers_path(study_path: str | Path, number: int) -> Path:
+def answers_path(folder: StudyFolder, number: int) -> Path:
     """Return where the logits of a teacher lie, for the images of train and val."""
-    return Path(study_path) / TEACHER / f"t{number:05d}.npz"
+    return folder.teacher / f"t{number:05d}.npz"
 
 
 def keep_if_best(task: TrialTask, facts: dict[str, Any], model: Any, score: float) -> None:
     """Keep the weights of a trial that has finished the highest rung, if the study distils and no other is better."""
     if not (is_wanted(facts) and is_top_rung(task, facts)):
         return
-    best, sign = read_teacher(task.study_path), Objective(facts["objective"]).sign
+    best, sign = read_teacher(task.folder), Objective(facts["objective"]).sign
     if best is not None and sign * best.score >= sign * score:
         return
     about = json.dumps({"number": task.number, "score": score, "params": task.params})
     arrays = {f"weight{number:04d}": array for number, array in enumerate(model.get_weights())}
-    with replacing(weights_path(task.study_path)) as temporary, temporary.open("wb") as file:
+    with replacing(weights_path(task.folder)) as temporary, temporary.open("wb") as file:
         np.savez(file, about=np.array(about), **arrays)
 
 
-def read_teacher(study_path: str | Path) -> Teacher | None:
+def read_teacher(folder: StudyFolder) -> Teacher | None:
     """Return whose weights are kept; None without any, or if the file is damaged."""
     try:
-        with np.load(weights_path(study_path), allow_pickle=False) as stored:
+        with np.load(weights_path(folder), allow_pickle=False) as stored:
             return Teacher(**json.loads(str(stored["about"])))
     except DAMAGES:
         return None

@@ -4,7 +4,6 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,16 +25,13 @@ from pipeline.space.augmentation import augmentation_of
 def train_student(task: TrialTask) -> tuple[float, dict[str, Any]]:
     """Train a network on what the teacher says of the training images, and return its objective on the others."""
     started = time.monotonic()
-    store = StudyStore(Path(task.study_path) / "study.db")
-    try:
+    with StudyStore(task.folder.database) as store:
         facts = store.facts()
         dataset = stored_dataset(task, facts)
         training, held_out = taught(task, facts, dataset, dataset.split("train")), labelled(dataset.split("val"))
         rest = replace(task, seconds_limit=task.seconds_limit - (time.monotonic() - started))
         model, last, _ = train_watched(rest, facts, training, held_out, reporter(store, task))
         validation.keep(task, [validation.predicted(task, facts, model, dataset, held_out)])
-    finally:
-        store.close()
     return float(getattr(last, facts["objective"])), {}
 
 
@@ -64,18 +60,18 @@ def teacher_logits(
     from pipeline.models.flipped import both_answers
     from pipeline.models.predict import predict_logits
 
-    teacher = read_teacher(task.study_path)
+    teacher = read_teacher(task.folder)
     if teacher is None:
-        raise TrialFailed(FAILED, f"{weights_path(task.study_path)} is missing or damaged")
-    path, digests = answers_path(task.study_path, teacher.number), dataset.digests(subset.images)
+        raise TrialFailed(FAILED, f"{weights_path(task.folder)} is missing or damaged")
+    path, digests = answers_path(task.folder, teacher.number), dataset.digests(subset.images)
     if path.is_file():
         return predictions.load_for(path, digests)["logits"]
     model, asked = network(teacher.params, facts), dataset.split("train", "val").images
-    with np.load(weights_path(task.study_path), allow_pickle=False) as stored:
+    with np.load(weights_path(task.folder), allow_pickle=False) as stored:
         model.set_weights([stored[name] for name in sorted(stored.files) if name.startswith("weight")])
-    pulse_path(task.study_path, task.attempt).parent.mkdir(exist_ok=True)
+    pulse_path(task.folder, task.attempt).parent.mkdir(exist_ok=True)
     flips = augmentation_of(recipe(teacher.params)["augment"]).flips and facts.get("allows_flips", True)
-    with closing(going_on(pulse_path(task.study_path, task.attempt))) as pulse:
+    with closing(going_on(pulse_path(task.folder, task.attempt))) as pulse:
         predict = partial(predict_logits, model, on_batch=pulse.touch)
         logits = both_answers(predict, asked)[1] if flips else predict(asked)
     predictions.save(path, dataset.digests(asked), logits=logits)

@@ -15,19 +15,20 @@ from pipeline.data.dataset import StoredDataset
 from pipeline.pulse import going_on
 from pipeline.records import TrialTask, num_networks
 from pipeline.search import predictions
-from pipeline.search.checkpoints import LOGITS, pulse_path
+from pipeline.search.checkpoints import pulse_path
 from pipeline.search.store import TWIN_TRIAL
 from pipeline.targets import Labels, losses
 from pipeline.training.calibration import NUM_BINS, Temperature, calibration_error, choose_temperature
 from pipeline.training.certainty import measure_with_intervals
+from pipeline.workspace import StudyFolder
 
 # What is raised of a file that is not whole, or lacks an image.
 DAMAGES = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
-def logits_path(study_path: str | Path, number: int) -> Path:
+def logits_path(folder: StudyFolder, number: int) -> Path:
     """Return where the validation logits and labels of a trial lie."""
-    return Path(study_path) / LOGITS / f"t{number:05d}.npz"
+    return folder.logits / f"t{number:05d}.npz"
 
 
 def is_top_rung(task: TrialTask, facts: dict[str, Any]) -> bool:
@@ -63,7 +64,7 @@ def predicted(
     from pipeline.models.predict import predict_logits
 
     digests = dataset.digests(validation.images)
-    with closing(going_on(pulse_path(task.study_path, task.attempt))) as pulse:
+    with closing(going_on(pulse_path(task.folder, task.attempt))) as pulse:
         predict = partial(predict_logits, model, on_batch=pulse.touch)
         if not averages_flips(facts):
             return Predictions(predict(validation.images), validation.labels, None, digests)
@@ -78,16 +79,16 @@ def keep(task: TrialTask, parts: list[Predictions | None]) -> None:
         return
     columns = zip(Predictions._fields, zip(*whole, strict=True), strict=True)
     arrays: dict[str, Any] = {name: np.concatenate(values) for name, values in columns if values[0] is not None}
-    predictions.save(logits_path(task.study_path, task.number), **arrays)
+    predictions.save(logits_path(task.folder, task.number), **arrays)
 
 
-def read(study_path: str | Path, number: int) -> Predictions | None:
+def read(folder: StudyFolder, number: int) -> Predictions | None:
     """Return what a trial said of the validation images; None if it has not finished the highest rung.
 
     Raises:
         ValueError, OSError, ...: one of DAMAGES, the file is damaged.
     """
-    path = logits_path(study_path, number)
+    path = logits_path(folder, number)
     if not path.is_file():
         return None
     return predictions_of(predictions.load(path))
@@ -103,7 +104,7 @@ def judged_trials(facts: dict[str, Any]) -> list[int]:
     return [facts["winner"], TWIN_TRIAL] if num_networks(facts) > 1 else [facts["winner"]]
 
 
-def read_mean(study_path: str | Path, numbers: Sequence[int]) -> Predictions | None:
+def read_mean(folder: StudyFolder, numbers: Sequence[int]) -> Predictions | None:
     """Return the means of what trials said of the validation images; None if one has not finished the highest rung.
 
     Images of which a mean is NaN or infinite are left out.
@@ -111,7 +112,7 @@ def read_mean(study_path: str | Path, numbers: Sequence[int]) -> Predictions | N
     Raises:
         ValueError, OSError, ...: one of DAMAGES, a file is damaged, or nothing in it is finite.
     """
-    paths = [logits_path(study_path, number) for number in numbers]
+    paths = [logits_path(folder, number) for number in numbers]
     if not all(path.is_file() for path in paths):
         return None
     first = predictions.load(paths[0])
@@ -132,7 +133,7 @@ def mean(logits: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
 
 
 def judge_validation(
-    study_path: str | Path, numbers: Sequence[int], objective: str, is_flip_averaged: bool = False
+    folder: StudyFolder, numbers: Sequence[int], objective: str, is_flip_averaged: bool = False
 ) -> tuple[dict[str, Any], Temperature]:
     """Return value and 95 % interval of the objective on the validation images, and the temperature for it.
 
@@ -144,9 +145,9 @@ def judge_validation(
     """
     reason = "the winner has not finished the highest rung, whose logits are kept"
     try:
-        stored = read_mean(study_path, numbers)
+        stored = read_mean(folder, numbers)
     except DAMAGES:  # no cause to lose a winner
-        paths = " or ".join(str(logits_path(study_path, number)) for number in numbers)
+        paths = " or ".join(str(logits_path(folder, number)) for number in numbers)
         stored, reason = None, f"{paths} is damaged"
     if stored is None:
         return {}, Temperature(1.0, 0, 0.0, 0.0, reason)

@@ -15,6 +15,7 @@ from pipeline.search.validation import DAMAGES, describe_temperature, judge_vali
 from pipeline.targets import Labels, Logits, answers, blind_logits, class_scores, is_multi_label, is_right
 from pipeline.training.certainty import auc_influence, measure_by_class, measure_with_intervals
 from pipeline.training.metrics import mean_auc, mean_where, measure_logits
+from pipeline.workspace import StudyFolder
 
 Floats = NDArray[np.float64]
 Gain = tuple[float, Interval, float]
@@ -61,7 +62,7 @@ class Answers:
 
 
 def judge_winner(
-    study_path: str, facts: dict[str, Any], answers: Answers, trained_labels: Labels
+    folder: StudyFolder, facts: dict[str, Any], answers: Answers, trained_labels: Labels
 ) -> dict[str, Any]:  # fmt: skip
     """Return what model.json says of a winner's worth: `test`, `temperature`, `validation`, `search_gain`, `slices`,
     `by_class`.
@@ -71,9 +72,9 @@ def judge_winner(
     """
     counted = answers.counted()
     is_flip_averaged = facts.get("flip_average", {}).get("is_kept", False)
-    validation, temperature = judge_validation(study_path, judged_trials(facts), facts["objective"], is_flip_averaged)
-    baseline = facts.get("baseline") or {"reason": "this study has no default network"}
-    kept = baseline_logits(study_path, is_flip_averaged)
+    validation, temperature = judge_validation(folder, judged_trials(facts), facts["objective"], is_flip_averaged)
+    baseline = dict(facts.get("baseline") or {"reason": "this study has no default network"})
+    kept = baseline_logits(folder, is_flip_averaged)
     if not baseline["reason"]:
         try:
             others = predictions.load_for(kept, counted.digests)["logits"]

@@ -25,6 +25,7 @@ from pipeline.tracking.store import (
     tracking_uri,
     workspace_tag,
 )
+from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -341,7 +342,7 @@ def fetch(workspace: Path, uri: str, location: str, key: str) -> Path:
     if parts.scheme in ("", "file"):
         folder = Path(unquote(parts.path) if parts.scheme else location) / flavor.DATA_FOLDER
     else:
-        cache = workspace / "mlruns" / "cache" / "models"
+        cache = Workspace(workspace).models
         folder = cache / key
         if not folder.exists():
             cache.mkdir(parents=True, exist_ok=True)

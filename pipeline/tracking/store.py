@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import TrackingError
 from pipeline.records import OBJECTIVES
+from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -57,13 +58,13 @@ def tracking_uri(workspace: Path) -> str:
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if not uri:
-        return sqlite_uri(workspace / "mlflow.db")
+        return sqlite_uri(Workspace(workspace).database)
     if uri.startswith(SQLITE) and not uri.startswith(SQLITE + "/"):
         return sqlite_uri(workspace / unquote(uri.removeprefix(SQLITE)))
     if urlsplit(uri).scheme in ("", "file"):
         raise TrackingError(
             f"MLFLOW_TRACKING_URI is {redacted(uri)!r}, a folder, which MLflow refuses since 3.13; expected"
-            f" http(s)://... or {SQLITE}/path/to/mlflow.db; unset it to use {workspace / 'mlflow.db'}"
+            f" http(s)://... or {SQLITE}/path/to/mlflow.db; unset it to use {Workspace(workspace).database}"
         )
     return uri
 
@@ -128,7 +129,7 @@ def check_settings(workspace: Path) -> str:
     if scheme not in SCHEMES and not entry_points(group="mlflow.tracking_store", name=scheme):
         raise TrackingError(
             f"MLFLOW_TRACKING_URI is {redacted(uri)!r}, of the unknown kind {scheme}://; expected http(s)://... or"
-            f" {SQLITE}/path/to/mlflow.db; unset it to use {workspace / 'mlflow.db'}"
+            f" {SQLITE}/path/to/mlflow.db; unset it to use {Workspace(workspace).database}"
         )
     if not os.environ.get("MLFLOW_TRACKING_URI", "").strip():
         refuse_file_store(workspace)
@@ -199,7 +200,7 @@ def close_databases() -> None:
 
 def find_file_store(workspace: Path) -> Path | None:
     """Return a file of MLflow's old folder store; its presence alone makes even `mlflow ui` fail."""
-    found = sorted((workspace / "mlruns").glob("*/meta.yaml"))
+    found = sorted(Workspace(workspace).mlruns.glob("*/meta.yaml"))
     return next((path for path in found if path.parent.name.isdigit()), None)
 
 
@@ -244,7 +245,7 @@ def check_server(uri: str) -> None:
 @contextlib.contextmanager
 def first_use_lock(workspace: Path) -> Iterator[None]:
     """Wait until no other process creates the tables: MLflow migrates a new database without a lock."""
-    folder = workspace / "mlruns"
+    folder = Workspace(workspace).mlruns
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".store.lock").open("a")
@@ -303,7 +304,7 @@ def create_experiment(client: "MlflowClient", name: str, workspace: Path) -> Any
 
     location = None
     if not is_remote(client.tracking_uri):
-        location = (workspace.absolute() / "mlruns" / slug(name)).as_uri()
+        location = (Workspace(workspace.absolute()).mlruns / slug(name)).as_uri()
     try:
         return client.get_experiment(client.create_experiment(name, artifact_location=location))
     except MlflowException as error:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.search.store import studies_folder
+from pipeline.workspace import Workspace
 from tests.search.test_snapshot import make_store
 
 
@@ -19,4 +19,4 @@ def workspace(environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def folder(workspace: Path) -> Path:
     """The folder of photos-1, a study of the current folder that has no trial yet."""
     make_store(workspace).close()
-    return studies_folder(workspace) / "photos-1"
+    return Workspace(workspace).studies / "photos-1"

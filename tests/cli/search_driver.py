@@ -23,9 +23,10 @@ from pipeline.search.checkpoints import pulse_path
 from pipeline.search.health import forget_stop
 from pipeline.search.job import run_trials
 from pipeline.search.pace import Pace, Terms
-from pipeline.search.store import StudyStore, studies_folder
+from pipeline.search.store import StudyStore
 from pipeline.search.study import Study
 from pipeline.space import load_space
+from pipeline.workspace import StudyFolder, Workspace
 
 STEP_SECONDS = 0.05
 NUM_EPOCHS, NUM_BATCHES, NUM_CHILDREN = 3, 5, 2
@@ -53,7 +54,7 @@ class PretendEngine:
         return NUM_CHILDREN - len(self.running)
 
     def submit(self, task):
-        path = pulse_path(task.study_path, task.attempt)
+        path = pulse_path(task.folder, task.attempt)
         path.parent.mkdir(exist_ok=True)
         self.running.append(task)
         self.pulses[task.attempt] = Pulse(path)
@@ -121,11 +122,11 @@ def make_study(folder: Path, num_trials: int, elapsed) -> Study:
 
 
 def main(workspace: Path, num_trials: int, halt_at: float) -> None:
-    folder = studies_folder(workspace) / "photos-1"
+    folder = Workspace(workspace).studies / "photos-1"
     started = time.monotonic()
     try:
         with locked(folder / "lock", "study photos-1"), interruptions(lambda: "it can be resumed") as stop:
-            forget_stop(folder)
+            forget_stop(StudyFolder(folder))
             study = make_study(folder, num_trials, lambda: time.monotonic() - started)
             with stop.deferred(), Follower(study, study.pace.elapsed, stop) as follower:
                 run_trials(study, PretendEngine(halt_at), follower)

@@ -11,7 +11,8 @@ from pipeline.cli.search_plan import LIMITS, Call, check_precision, choose_balan
 from pipeline.errors import DataError, InvalidUsage
 from pipeline.records import Objective
 from pipeline.search.spaces import default_space
-from pipeline.search.store import StudyStore, studies_folder
+from pipeline.search.store import StudyStore
+from pipeline.workspace import Workspace
 from tests.search.stubs import FACTS
 
 
@@ -107,8 +108,8 @@ def resume(folder, *words):
         "limits": dict.fromkeys(LIMITS), "is_deterministic": False,
         "options": {**begun, "data": str(folder / "none.npz"), "objective": "val_accuracy"},
     }  # fmt: skip
-    (studies_folder(folder) / "set-1").mkdir(parents=True)
-    with closing(StudyStore(studies_folder(folder) / "set-1" / "study.db")) as store:
+    (Workspace(folder).studies / "set-1").mkdir(parents=True)
+    with closing(StudyStore(Workspace(folder).studies / "set-1" / "study.db")) as store:
         store.create({**FACTS, **facts})
     options = command.make_context("search", ["--name", "set-1", *words]).params
     given = {"name", *(word.removeprefix("--").replace("-", "_") for word in words[:1])}

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from pipeline.cli.main import cli
 from pipeline.files import locked
-from pipeline.search.store import studies_folder
+from pipeline.workspace import Workspace
 from tests.search.test_snapshot import fill, make_store
 
 
@@ -68,9 +68,9 @@ def test_without_a_name_the_newest_that_runs_else_the_newest(workspace):
     for number in (1, 2, 3):
         make_store(workspace, f"photos-{number}").close()
     assert run().stdout.startswith("study    photos-3: created")
-    with locked(studies_folder(workspace) / "photos-1" / "lock", "study photos-1"):
+    with locked(Workspace(workspace).studies / "photos-1" / "lock", "study photos-1"):
         assert run().stdout.startswith("study    photos-1: running")
-        with locked(studies_folder(workspace) / "digits-1" / "lock", "study digits-1"):  # decodes its images
+        with locked(Workspace(workspace).studies / "digits-1" / "lock", "study digits-1"):  # decodes its images
             assert run().stdout.startswith("study    digits-1: running")
 
 

@@ -20,7 +20,8 @@ from pipeline.files import locked
 from pipeline.records import STOPPED
 from pipeline.search.health import ask_to_stop
 from pipeline.search.job import finish, run_trials
-from pipeline.search.store import FINAL_TRIAL, studies_folder
+from pipeline.search.store import FINAL_TRIAL
+from pipeline.workspace import StudyFolder, Workspace
 from tests.cli.search_driver import PretendEngine, make_study
 from tests.cli.workspace import pipeline
 
@@ -60,7 +61,7 @@ def test_a_search_that_does_not_obey_in_time_is_named(folder, monkeypatch):
 @pytest.mark.heavy
 def test_a_running_search_stops_resumably_and_a_stale_word_does_not_stop_the_next(tmp_path):
     driver = [sys.executable, "-m", "tests.cli.search_driver", str(tmp_path), "1000"]
-    folder = studies_folder(tmp_path) / "photos-1"
+    folder = Workspace(tmp_path).studies / "photos-1"
     folder.mkdir(parents=True)
     (folder / "stop").touch()  # of a search that died before it saw it
     with subprocess.Popen(driver, cwd=ROOT, stderr=subprocess.PIPE, text=True) as search:
@@ -78,7 +79,7 @@ def test_the_last_training_of_the_winner_stops_as_well(folder):
     study = make_study(folder, 1, lambda: 0.0)
     engine = PretendEngine(step_seconds=0.0)
     run_trials(study, engine, Follower(study, lambda: 0.0, Interruptions()))
-    ask_to_stop(folder)
+    ask_to_stop(StudyFolder(folder))
     with pytest.raises(StoppedEarly, match="stopped by `pipeline stop`"):
         finish(study, engine, Follower(study, lambda: 0.0, Interruptions()))
     assert [attempt.state for attempt in study.store.attempts(FINAL_TRIAL)] == [STOPPED]
@@ -88,7 +89,9 @@ def test_the_last_training_of_the_winner_stops_as_well(folder):
 def test_a_search_begins_by_clearing_a_word_that_was_meant_for_an_earlier_one(folder):
     (folder / "stop").touch()
     call, request = SimpleNamespace(started=0.0), SimpleNamespace(study="photos-1")
-    plan = SimpleNamespace(folder=folder, call=call, request=request, stored={"result": {"study": "photos-1"}})
+    plan = SimpleNamespace(
+        folder=StudyFolder(folder), call=call, request=request, stored={"result": {"study": "photos-1"}}
+    )
     with pytest.raises(AttributeError):  # the plan ends here, after the word is gone
         Search(plan).run(Interruptions())
     assert not (folder / "stop").exists()

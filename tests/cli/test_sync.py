@@ -12,8 +12,9 @@ from click.testing import CliRunner, Result
 from pipeline.cli.main import cli
 from pipeline.files import locked
 from pipeline.records import TrialRow
-from pipeline.search.store import StudyStore, open_study, studies_folder
+from pipeline.search.store import StudyStore, open_study
 from pipeline.tracking.store import open_client
+from pipeline.workspace import Workspace
 from tests.tracking.fakes import study_facts, tiny_bundle
 
 FACTS: dict[str, Any] = {
@@ -31,7 +32,7 @@ def sync(*arguments: str) -> Result:
 
 def make_study(workspace: Path, name: str) -> StudyStore:
     """Create a study of two trials, of which one failed."""
-    folder = studies_folder(workspace) / name
+    folder = Workspace(workspace).studies / name
     folder.mkdir(parents=True)
     store = StudyStore(folder / "study.db")
     store.create(study_facts(name, "photos"))

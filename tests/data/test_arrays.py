@@ -16,6 +16,7 @@ from pipeline.data import arrays, cache_folder
 from pipeline.data.idx import from_idx_folder, is_idx_folder
 from pipeline.data.npz import from_npz
 from pipeline.errors import DataError, StoppedEarly
+from pipeline.workspace import Workspace
 
 RNG = np.random.default_rng(0)
 
@@ -285,16 +286,16 @@ def test_an_array_gives_way_to_a_newer_one_and_never_while_it_is_in_use(tmp_path
 def test_decoded_images_and_arrays_share_one_limit(tmp_path):
     path = write_npz(tmp_path / "a.npz", {"images": images(50, 9, 9), "labels": np.arange(50) % 2})
     old = cache_folder.open_or_build(
-        cache_folder.home_of(tmp_path, "images"), "old", lambda folder: (folder / "images.npy").write_bytes(bytes(5000))
+        Workspace(tmp_path).cache("images"), "old", lambda folder: (folder / "images.npy").write_bytes(bytes(5000))
     )
     old.close()
     array = array_of(from_npz(path, tmp_path, 6000))
     assert array.exists()
-    assert [folder.name for folder in cache_folder.home_of(tmp_path, "images").iterdir()] == []
+    assert [folder.name for folder in Workspace(tmp_path).cache("images").iterdir()] == []
 
 
 def test_what_a_killed_unpacking_left_is_swept_by_the_next(tmp_path):
-    half = cache_folder.home_of(tmp_path, "arrays") / ".key.tmp-1"
+    half = Workspace(tmp_path).cache("arrays") / ".key.tmp-1"
     half.mkdir(parents=True)
     (half / cache_folder.LOCK).touch()
     (half / "images.npy").write_bytes(b"half")

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.files import replacing
 from pipeline.pulse import Pulse
 from pipeline.records import COMPLETED, STOPPED, TrialOutcome, TrialTask
-from pipeline.search.checkpoints import NEW_MODEL, checkpoint_path, pulse_path
+from pipeline.search.checkpoints import checkpoint_path, pulse_path
 from pipeline.search.store import StudyStore
 from pipeline.search.worker import outcome_of
 from pipeline.training import stopping
@@ -47,7 +47,7 @@ def outcome(task: TrialTask, score: object = 0.5, state: str = COMPLETED) -> Tri
 
 
 def first_pulse(task: TrialTask) -> Pulse:
-    path = pulse_path(task.study_path, task.attempt)
+    path = pulse_path(task.folder, task.attempt)
     path.parent.mkdir(exist_ok=True)
     return Pulse(path)
 
@@ -181,6 +181,6 @@ def write_training(task: TrialTask) -> tuple[float, dict[str, Any]]:
     if not task.is_final:
         return score, {}
     facts = save_model(task)
-    with (Path(task.study_path) / NEW_MODEL / "test_logits.npz").open("wb") as file:
+    with (Path(task.study_path) / "model.new" / "test_logits.npz").open("wb") as file:
         file.write(bytes(MODEL_BYTES))
     return score, facts

@@ -17,7 +17,7 @@ from pipeline.pulse import Pulse
 from pipeline.records import COMPLETED, FAILED, STOPPED, EpochRow, Objective, TrialOutcome, TrialRow, TrialTask
 from pipeline.search import validation
 from pipeline.search.budget import Budget
-from pipeline.search.checkpoints import NEW_MODEL, checkpoint_path, pulse_path, sweep
+from pipeline.search.checkpoints import checkpoint_path, pulse_path, sweep
 from pipeline.search.pace import Pace, Terms
 from pipeline.search.store import FINAL_TRIAL, StudyStore
 from pipeline.search.study import Study
@@ -25,6 +25,7 @@ from pipeline.search.teacher import keep_if_best
 from pipeline.search.validation import Predictions
 from pipeline.search.verdict import Answers
 from pipeline.space import SearchSpace, load_space
+from pipeline.workspace import StudyFolder
 
 NUM_IMAGES, NUM_FINAL_IMAGES = 1000, 1250
 RUNGS = (1000, 3000, 9000)
@@ -197,7 +198,7 @@ def make_study(
     pace = Pace(terms, budget, clock or Clock(), probed=1.0)
     study = Study(store, lambda: oracle or StubOracle(terms.space, num_rungs=len(budget.rungs)), objective, pace)
     study.recover()
-    sweep(folder, list(study.waiting))
+    sweep(StudyFolder(folder), list(study.waiting))
     return study
 
 
@@ -290,7 +291,7 @@ def train_in_child(store: StudyStore, task: TrialTask) -> TrialOutcome:
     """Train with an open store."""
     if FAILING.get(task.number) == task.rung:
         return TrialOutcome(task.attempt, task.number, task.rung, FAILED, reason="ValueError: by design", seconds=0.1)
-    pulse = pulse_path(task.study_path, task.attempt)
+    pulse = pulse_path(task.folder, task.attempt)
     pulse.parent.mkdir(exist_ok=True)
     beat, checkpoint = Pulse(pulse), checkpoint_path(task)
     score = score_of(task.params, task.rung)
@@ -316,7 +317,7 @@ def keep_logits(task: TrialTask) -> None:
 
 def save_model(task: TrialTask) -> dict[str, Any]:
     """Write the file of a model, which only depends on the winner, and return what its test found."""
-    write_text(Path(task.study_path) / NEW_MODEL / "model.keras", repr(sorted(task.params.items())))
+    write_text(Path(task.study_path) / "model.new" / "model.keras", repr(sorted(task.params.items())))
     leaked = {"num_images": 3, "accuracy_with": 0.9}
     majority = {"class": 0, "metric": "accuracy", "value": 0.5, "gain": 0.4, "standard_error": 0.01, "is_beaten": True}
     figures = {"loss": {"value": 0.5, "ci95": [0.4, 0.6]}}

@@ -155,9 +155,9 @@ def test_predictions_of_another_model_or_other_images_are_not_used(store, change
     assign(plan, store)
     keep_predictions(plan)
     if changed == "model":
-        write_model(plan.study_path, {**PARAMS, "filters": 16})
+        write_model(plan.study.path, {**PARAMS, "filters": 16})
     elif changed == "images":
-        write_images(plan.study_path, np.zeros(NUM_IMAGES, np.uint8), np.zeros(NUM_IMAGES, np.int32))
+        write_images(plan.study.path, np.zeros(NUM_IMAGES, np.uint8), np.zeros(NUM_IMAGES, np.int32))
     elif changed == "fingerprint":
         store.put("fingerprint", "g")
     else:

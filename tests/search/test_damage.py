@@ -11,7 +11,8 @@ from pipeline.errors import DataError, ModelRefused, PipelineError, StoppedEarly
 from pipeline.files import locked
 from pipeline.search.job import finish, run_trials
 from pipeline.search.snapshot import read_snapshot
-from pipeline.search.store import StudyStore, list_studies, open_study, studies_folder
+from pipeline.search.store import StudyStore, list_studies, open_study
+from pipeline.workspace import Workspace
 from tests.search.stubs import InstantEngine, Silence, ends, make_study, train, unlimited
 
 NUM_TRIALS = 12
@@ -82,7 +83,7 @@ def half_done(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("how", DAMAGE)
 def test_a_damaged_study_is_refused_by_name_and_nothing_is_begun_anew(tmp_path, whole, how):
-    folder = studies_folder(tmp_path) / "study"
+    folder = Workspace(tmp_path).studies / "study"
     shutil.copytree(whole, folder)
     damage(folder / "study.db", how)
     before = (folder / "study.db").read_bytes()
@@ -159,7 +160,7 @@ def test_noise_anywhere_in_a_study_is_never_a_traceback(tmp_path, whole, num_pla
 
 
 def test_a_study_of_another_version_of_the_file_is_left_alone(tmp_path):
-    folder = studies_folder(tmp_path) / "photos-1"
+    folder = Workspace(tmp_path).studies / "photos-1"
     store = make_study(folder, unlimited(2)).store
     store.put("schema", 99)
     store.close()

@@ -14,6 +14,7 @@ from pipeline.search.distillation import distil, distillation_text
 from pipeline.search.job import begin_final, final_score
 from pipeline.search.store import DIED, DONE, STUDENT_TRIAL
 from pipeline.search.teacher import keep_if_best, read_teacher, weights_path
+from pipeline.workspace import StudyFolder
 from tests.search.stubs import (
     Clock,
     InstantEngine,
@@ -47,20 +48,20 @@ def test_the_weights_of_the_best_trial_of_the_highest_rung_are_kept(tmp_path, ob
     for number, score in enumerate((0.5, 0.9, 0.3, 0.9)):
         keep(tmp_path, score, number, facts=facts)
     keep(tmp_path, 1.0 if best == 0.9 else 0.0, 7, rung=0, facts=facts)
-    teacher = read_teacher(tmp_path)
+    teacher = read_teacher(StudyFolder(tmp_path))
     assert (teacher.number, teacher.score, teacher.params) == (1 if best == 0.9 else 2, best, PARAMS)
-    with np.load(weights_path(tmp_path)) as stored:
+    with np.load(weights_path(StudyFolder(tmp_path))) as stored:
         assert stored["weight0000"].tolist() == np.full((2, 2), best, np.float32).tolist()
 
 
 def test_none_are_kept_where_nobody_asked_and_a_damaged_file_is_replaced(tmp_path):
     keep(tmp_path, 0.9, facts={**FACTS, "options": {}})
-    assert not weights_path(tmp_path).exists()
-    weights_path(tmp_path).parent.mkdir()
-    weights_path(tmp_path).write_bytes(b"damaged")
-    assert read_teacher(tmp_path) is None
+    assert not weights_path(StudyFolder(tmp_path)).exists()
+    weights_path(StudyFolder(tmp_path)).parent.mkdir()
+    weights_path(StudyFolder(tmp_path)).write_bytes(b"damaged")
+    assert read_teacher(StudyFolder(tmp_path)) is None
     keep(tmp_path, 0.2)
-    assert read_teacher(tmp_path).score == 0.2
+    assert read_teacher(StudyFolder(tmp_path)).score == 0.2
 
 
 # ---- whether the winner learns --------------------------------------------------------------------------------------

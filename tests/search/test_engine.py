@@ -14,7 +14,7 @@ from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.machine import Resources
 from pipeline.pulse import Pulse
 from pipeline.records import TrialTask
-from pipeline.search.checkpoints import NEW_MODEL, checkpoint_path, pulse_path
+from pipeline.search.checkpoints import checkpoint_path, pulse_path
 from pipeline.search.child import Child, Patience, is_process
 from pipeline.search.engine import TASKS_PER_CHILD, LocalEngine, Work, bound_log
 from pipeline.search.job import run_trials
@@ -22,6 +22,7 @@ from pipeline.search.predictions import load
 from pipeline.search.store import FINAL_TRIAL, StudyStore
 from pipeline.search.study import MICRO_BATCHES
 from pipeline.search.validation import logits_path
+from pipeline.workspace import StudyFolder
 from tests.search import fault_stubs
 from tests.search.noise_study import make_noise_study, real_task
 from tests.search.stubs import Silence, make_study, unlimited
@@ -52,7 +53,7 @@ def do(engine, task):
 
 def wait_for_pulses(engine, folder, *attempts):
     """Wait until the trainings of some attempts have begun."""
-    while not all(pulse_path(folder, attempt).exists() for attempt in attempts):
+    while not all(pulse_path(StudyFolder(folder), attempt).exists() for attempt in attempts):
         assert engine.wait(0.05) == []
 
 
@@ -278,7 +279,7 @@ def test_a_real_child_trains_fails_stops_and_saves_a_model(study_folder, monkeyp
     assert (final.state, test["num_images"], test["leaked"]["num_images"]) == ("COMPLETED", 7, 1)
     assert final.score == test["accuracy"]
     assert test["majority"]["class"] in (0, 1)
-    with np.load(logits_path(study_folder, 0)) as kept:  # of a network that did not train on them
+    with np.load(logits_path(StudyFolder(study_folder), 0)) as kept:  # of a network that did not train on them
         assert (kept["logits"].shape, kept["labels"].tolist()) == ((8, 2), [0, 1] * 4)
     validation = final.facts["validation"]
     assert validation["value"] == pytest.approx(rows[-1].val_loss, abs=1e-5)
@@ -286,13 +287,13 @@ def test_a_real_child_trains_fails_stops_and_saves_a_model(study_folder, monkeyp
     temperature = final.facts["temperature"]
     assert (temperature["value"], temperature["reason"]) == (1.0, "8 validation images; expected 50 or more")
     assert temperature["test"]["ece_before"] == temperature["test"]["ece_after"] > 0
-    assert load(study_folder / NEW_MODEL / "test_logits.npz")["logits"].shape == (8, 2)
+    assert load(study_folder / "model.new" / "test_logits.npz")["logits"].shape == (8, 2)
     assert final.facts["epochs"] == 2
     assert final.facts["robustness"]["num_images"] == 7  # one has a copy in train
     assert all(0 < milliseconds < 1000 for milliseconds in final.facts["latency"].values())
     assert final.facts["planned_epochs"] == 2
     assert set(final.facts["robustness"]["changes"]) == {"noise", "blur", "darker", "brighter", "jpeg"}
-    assert (study_folder / NEW_MODEL / "model.keras").stat().st_size > 10_000
+    assert (study_folder / "model.new" / "model.keras").stat().st_size > 10_000
 
 
 # ---- the watchdog without a process ---------------------------------------------------------------------------------
@@ -304,8 +305,8 @@ def judged(folder, began: float, patience: Patience, pulse=None, **changes):
     child = Child(Resources(1), folder / "log", fault_stubs.warm_up, patience)
     child.began = time.monotonic() - began
     if pulse is not None:
-        pulse_path(folder, task.attempt).parent.mkdir(exist_ok=True)
-        writer = Pulse(pulse_path(folder, task.attempt))
+        pulse_path(StudyFolder(folder), task.attempt).parent.mkdir(exist_ok=True)
+        writer = Pulse(pulse_path(StudyFolder(folder), task.attempt))
         writer.intervals.extend([pulse["step"]])
         writer.place = (1, 1, pulse["batch"], 10)
         writer.write(time.monotonic() - pulse["ago"])

@@ -27,6 +27,7 @@ from pipeline.search.job import begin_final, cost_of, final_score
 from pipeline.search.pace import HOPE, LATE_PART, LATE_SECONDS, MAX_STRETCH, PLANNED_PART, Limits, Pace
 from pipeline.search.store import DIED, DONE, FINAL_TRIAL, TWIN_TRIAL
 from pipeline.search.validation import Predictions, judge_validation, judged_trials, read_mean
+from pipeline.workspace import StudyFolder
 from tests.search.stubs import Clock, InstantEngine, Silence, digests_of, make_study, make_terms, unlimited
 
 LABELS = (np.arange(60) % 2).astype(np.int32)
@@ -134,7 +135,7 @@ def test_without_logits_of_the_winner_or_its_twin_nobody_knows(tmp_path):
     study, best = searched(tmp_path)
     assert choose(study, best, twin(says=""))["reason"] == "the twin has no validation logits"
     for damage in (lambda path: path.write_bytes(b"damaged"), lambda path: path.unlink()):
-        damage(validation.logits_path(tmp_path, 0))
+        damage(validation.logits_path(StudyFolder(tmp_path), 0))
         found = choose(study, best, InstantEngine(None))
         assert found["reason"] == "the winner has no validation logits of the highest rung"
     assert ensemble_text(found, "val_accuracy") == f"not used: {found['reason']}"
@@ -359,17 +360,17 @@ def test_the_mean_of_the_winner_and_its_twin_is_what_is_judged(tmp_path):
     assert judged_trials({"winner": 4, "ensemble": {"is_kept": False}}) == judged_trials({"winner": 4}) == [4]
     keep(tmp_path, 0, right_in("first"), right_in("all"))
     keep(tmp_path, 1, right_in("middle"), right_in("none"))
-    said = read_mean(tmp_path, [0, 1])
+    said = read_mean(StudyFolder(tmp_path), [0, 1])
     np.testing.assert_allclose(said.logits, (right_in("first") + right_in("middle")) / 2)
     np.testing.assert_allclose(said.averaged, (right_in("all") + right_in("none")) / 2)
-    assert read_mean(tmp_path, [0, 7]) is None
-    np.testing.assert_array_equal(read_mean(tmp_path, [0]).logits, right_in("first"))
-    assert judge_validation(tmp_path, [0, 1], "val_accuracy")[0]["value"] == pytest.approx(50 / 60)
+    assert read_mean(StudyFolder(tmp_path), [0, 7]) is None
+    np.testing.assert_array_equal(read_mean(StudyFolder(tmp_path), [0]).logits, right_in("first"))
+    assert judge_validation(StudyFolder(tmp_path), [0, 1], "val_accuracy")[0]["value"] == pytest.approx(50 / 60)
     keep(tmp_path, 1, right_in("middle"))
-    assert read_mean(tmp_path, [0, 1]).averaged is None
-    validation.logits_path(tmp_path, 1).write_bytes(b"damaged")
-    reason = judge_validation(tmp_path, [0, 1], "val_accuracy")[1].reason
-    assert reason.endswith("t00000.npz or " + str(validation.logits_path(tmp_path, 1)) + " is damaged")
+    assert read_mean(StudyFolder(tmp_path), [0, 1]).averaged is None
+    validation.logits_path(StudyFolder(tmp_path), 1).write_bytes(b"damaged")
+    reason = judge_validation(StudyFolder(tmp_path), [0, 1], "val_accuracy")[1].reason
+    assert reason.endswith("t00000.npz or " + str(validation.logits_path(StudyFolder(tmp_path), 1)) + " is damaged")
 
 
 def test_flips_are_averaged_by_all_networks_and_count_for_all(tmp_path):

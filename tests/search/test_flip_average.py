@@ -12,6 +12,7 @@ from pipeline.search import flip_average, predictions, validation
 from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.validation import Predictions
 from pipeline.search.verdict import judge_winner
+from pipeline.workspace import StudyFolder
 from tests.search.stubs import answers_of, digests_of
 
 LABELS = (np.arange(60) % 2).astype(np.int32)
@@ -63,7 +64,7 @@ def test_a_limit_forbids_it_where_twice_the_work_breaks_it(tmp_path):
 def test_without_validation_logits_of_mirror_images_there_is_none(tmp_path):
     found = choose(tmp_path, None)
     assert (found["is_kept"], found["reason"]) == (False, "the winner has no validation logits of mirror images")
-    validation.logits_path(tmp_path, 3).write_bytes(b"damaged")
+    validation.logits_path(StudyFolder(tmp_path), 3).write_bytes(b"damaged")
     assert not flip_average.choose(task_in(tmp_path), FACTS, None)["is_kept"]
     assert not choose(tmp_path, RIGHT, options={})["is_kept"]  # nobody asked
 
@@ -72,12 +73,12 @@ def test_what_the_folds_said_is_kept_one_after_the_other(tmp_path):
     first = Predictions(RIGHT, LABELS, HALF_RIGHT, DIGESTS)
     second = Predictions(HALF_RIGHT, LABELS, RIGHT, digests_of(60, first=60))
     validation.keep(task_in(tmp_path), [first, second])
-    stored = validation.read(tmp_path, 3)
+    stored = validation.read(StudyFolder(tmp_path), 3)
     for name in Predictions._fields:
         both = [getattr(part, name) for part in (first, second)]
         np.testing.assert_array_equal(getattr(stored, name), np.concatenate(both))
     validation.keep(replace(task_in(tmp_path), number=4), [first, None])  # a lower rung
-    assert validation.read(tmp_path, 4) is None
+    assert validation.read(StudyFolder(tmp_path), 4) is None
 
 
 def test_temperature_and_search_gain_are_those_of_the_logits_that_the_winner_gives(tmp_path):
@@ -85,16 +86,18 @@ def test_temperature_and_search_gain_are_those_of_the_logits_that_the_winner_giv
     labels = rng.integers(0, 2, 400).astype(np.int32)
     alone = np.eye(2, dtype=np.float32)[np.where(rng.random(400) < 0.8, labels, 1 - labels)]
     validation.keep(task_in(tmp_path), [Predictions(alone, labels, 4 * alone, digests_of(400))])
-    values = [validation.judge_validation(tmp_path, [3], "val_accuracy", kept)[1].value for kept in (False, True)]
+    values = [
+        validation.judge_validation(StudyFolder(tmp_path), [3], "val_accuracy", kept)[1].value for kept in (False, True)
+    ]
     assert values[1] == pytest.approx(4 * values[0], rel=1e-3)
 
     baseline = {False: HALF_RIGHT, True: RIGHT}
     for is_averaged, logits in baseline.items():
-        predictions.save(baseline_logits(tmp_path, is_averaged), DIGESTS, logits=logits)
+        predictions.save(baseline_logits(StudyFolder(tmp_path), is_averaged), DIGESTS, logits=logits)
     for is_kept, gain in ((False, 0.5), (True, 0.0)):
         facts = {"winner": 3, "objective": "val_accuracy", "baseline": {"reason": ""}}
         facts["flip_average"] = {"is_kept": is_kept}
-        found = judge_winner(str(tmp_path), facts, answers_of(RIGHT, LABELS), LABELS)
+        found = judge_winner(StudyFolder(tmp_path), facts, answers_of(RIGHT, LABELS), LABELS)
         assert found["search_gain"]["gain"] == gain
 
 

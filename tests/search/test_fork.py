@@ -11,8 +11,9 @@ from pipeline.search.fork import NUM_REMEMBERED, fork_study
 from pipeline.search.job import adopt_model, begin_final, finish, pick_trial
 from pipeline.search.ranking import pareto_front, ranked
 from pipeline.search.setup import FIXED_FACTS
-from pipeline.search.store import DONE, FINAL_TRIAL, StudyStore, studies_folder
+from pipeline.search.store import DONE, FINAL_TRIAL, StudyStore
 from pipeline.space import space_from
+from pipeline.workspace import StudyFolder, Workspace
 from tests.search.stubs import (
     FACTS,
     TINY,
@@ -52,11 +53,11 @@ def facts_of(study: str, space=None, **changes):
 def parent(tmp_path):
     """The facts of a finished study of 12 trials, of which one failed, in the folder of studies."""
     facts = facts_of("old")
-    (studies_folder(tmp_path) / "old").mkdir(parents=True)
-    store = StudyStore(studies_folder(tmp_path) / "old" / "study.db")
+    (Workspace(tmp_path).studies / "old").mkdir(parents=True)
+    store = StudyStore(Workspace(tmp_path).studies / "old" / "study.db")
     store.create(facts)
     store.close()
-    study = make_study(studies_folder(tmp_path) / "old", unlimited(12))
+    study = make_study(Workspace(tmp_path).studies / "old", unlimited(12))
     task = study.ask()
     study.store.save()
     study.tell(train_into(study.store, task, state=FAILED, score=None, reason="loss became nan"))
@@ -68,8 +69,8 @@ def parent(tmp_path):
 def fork(tmp_path, parent, **changes):
     """Return what was said, and the new study."""
     space = changes.pop("space_object", TINY)
-    (studies_folder(tmp_path) / "new").mkdir()
-    store = StudyStore(studies_folder(tmp_path) / "new" / "study.db")
+    (Workspace(tmp_path).studies / "new").mkdir()
+    store = StudyStore(Workspace(tmp_path).studies / "new" / "study.db")
     store.create({**parent, "study": "new", "space": space.to_json(), "forked_from": parent["study"], **changes})
     text = fork_study(store, space, tmp_path)
     assert store.get("takeover") in text  # so that a killed fork is filled by the next call, and only once
@@ -87,10 +88,10 @@ def rows_of(path):
 
 def test_what_leaves_scores_valid_takes_all_scored_trials_over(tmp_path, parent):
     text, path = fork(tmp_path, parent, seed=9, oracle="tpe")
-    old = [row for row in rows_of(studies_folder(tmp_path) / "old" / "study.db") if row.score is not None]
+    old = [row for row in rows_of(Workspace(tmp_path).studies / "old" / "study.db") if row.score is not None]
     assert text == "forked from old: 11 finished trial(s) taken over"
     assert ends(rows_of(path)) == ends([replace(row, number=number) for number, row in enumerate(old)])
-    new, before = StudyStore(path), StudyStore(studies_folder(tmp_path) / "old" / "study.db")
+    new, before = StudyStore(path), StudyStore(Workspace(tmp_path).studies / "old" / "study.db")
     assert [new.epochs(number) for number in range(11)] == [before.epochs(row.number) for row in old]
     assert before.attempts() != []
 
@@ -108,7 +109,7 @@ def test_trials_outside_the_new_space_stay_behind(tmp_path, parent):
     text, path = fork(tmp_path, parent, space_object=space_from(FEW_FILTERS, "few", "few.yaml"))
     kept = [
         row
-        for row in rows_of(studies_folder(tmp_path) / "old" / "study.db")
+        for row in rows_of(Workspace(tmp_path).studies / "old" / "study.db")
         if row.score is not None and row.params["filters"] == 16
     ]
     assert 0 < len(kept) < 11
@@ -117,7 +118,7 @@ def test_trials_outside_the_new_space_stay_behind(tmp_path, parent):
 
 
 def test_trials_that_break_new_limits_stay_behind(tmp_path, parent):
-    old = [row for row in rows_of(studies_folder(tmp_path) / "old" / "study.db") if row.score is not None]
+    old = [row for row in rows_of(Workspace(tmp_path).studies / "old" / "study.db") if row.score is not None]
     most = sorted(row.num_params for row in old)[5]
     kept = [row.params for row in old if row.num_params <= most]
     assert 0 < len(kept) < len(old)
@@ -145,7 +146,7 @@ def test_a_cost_that_is_known_can_be_minimised_from_then_on(tmp_path, parent):
 
 
 def test_another_objective_is_read_from_the_epochs(tmp_path, parent):
-    store = StudyStore(studies_folder(tmp_path) / "old" / "study.db")
+    store = StudyStore(Workspace(tmp_path).studies / "old" / "study.db")
     losses = {}
     for attempt in store.attempts():
         if attempt.state == DONE:
@@ -159,7 +160,7 @@ def test_another_objective_is_read_from_the_epochs(tmp_path, parent):
 
 def test_other_images_make_the_best_configurations_the_first_to_be_tried(tmp_path, parent):
     text, path = fork(tmp_path, parent, fingerprint="1" * 64)
-    best = ranked(rows_of(studies_folder(tmp_path) / "old" / "study.db"), Objective())[:NUM_REMEMBERED]
+    best = ranked(rows_of(Workspace(tmp_path).studies / "old" / "study.db"), Objective())[:NUM_REMEMBERED]
     assert text == "forked from old: fingerprint changed, so its 5 best configuration(s) are tried anew"
     assert rows_of(path) == []
     store = StudyStore(path)
@@ -219,11 +220,11 @@ def test_a_model_is_adopted_when_it_is_whole(tmp_path):
     (tmp_path / "model" / "model.json").write_text("old")
     (tmp_path / "model.new").mkdir()
     (tmp_path / "model.new" / "model.keras").write_text("unfinished")
-    adopt_model(tmp_path)
+    adopt_model(StudyFolder(tmp_path))
     assert (tmp_path / "model" / "model.json").read_text() == "old"
     (tmp_path / "model.new" / "model.json").write_text("new")
-    adopt_model(tmp_path)
-    adopt_model(tmp_path)
+    adopt_model(StudyFolder(tmp_path))
+    adopt_model(StudyFolder(tmp_path))
     assert (tmp_path / "model" / "model.json").read_text() == "new"
     assert not (tmp_path / "model.new").exists()
 

@@ -6,6 +6,7 @@ from pipeline.errors import StoppedEarly
 from pipeline.records import COMPLETED, CRASHED, FAILED, INFEASIBLE, PRUNED, STOPPED, TIMEOUT, TrialOutcome
 from pipeline.search.health import Health, ask_to_stop, forget_stop
 from pipeline.search.job import run_trials
+from pipeline.workspace import StudyFolder
 from tests.search.stubs import InstantEngine, Silence, make_study, score_of, unlimited
 
 
@@ -14,7 +15,7 @@ def outcome(state: str, reason: str = "", **facts) -> TrialOutcome:
 
 
 def noted(folder, *outcomes: TrialOutcome) -> Health:
-    health = Health(folder, free_floor_mb=0)
+    health = Health(StudyFolder(folder), free_floor_mb=0)
     for each in outcomes:
         health.note(each)
     return health
@@ -63,13 +64,13 @@ def test_failures_of_several_kinds_old_ones_and_interruptions_do_not_stop_it(tmp
 
 def test_the_word_of_pipeline_stop_is_heard_once(tmp_path):
     health = noted(tmp_path)
-    ask_to_stop(tmp_path)
+    ask_to_stop(StudyFolder(tmp_path))
     with pytest.raises(StoppedEarly, match=r"stopped by `pipeline stop`.*--resume"):
         health.check()
     health.check()
-    ask_to_stop(tmp_path)
-    forget_stop(tmp_path)
-    forget_stop(tmp_path)
+    ask_to_stop(StudyFolder(tmp_path))
+    forget_stop(StudyFolder(tmp_path))
+    forget_stop(StudyFolder(tmp_path))
     health.check()
 
 

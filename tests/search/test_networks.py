@@ -10,7 +10,7 @@ from pipeline.errors import TrialFailed
 from pipeline.machine import Resources
 from pipeline.records import FAILED, STOPPED, EpochRow, TrialTask
 from pipeline.search import networks, validation
-from pipeline.search.checkpoints import NEW_MODEL, checkpoint_path
+from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.engine import LocalEngine
 from pipeline.search.predictions import load
 from pipeline.search.store import FINAL_TRIAL, TWIN_TRIAL, Attempt, StudyStore
@@ -70,10 +70,10 @@ def test_both_are_in_the_model_and_a_stop_between_them_changes_nothing(tmp_path)
     assert (found["ensemble"]["is_kept"], found["ensemble"]["epochs"]) == (True, [100, 100])
     assert found["validation"]["value"] == pytest.approx(np.log1p(np.exp(-1)), abs=1e-5)  # of the mean of 0 and 2
 
-    model = keras.saving.load_model(whole / NEW_MODEL / "model.keras", compile=False, safe_mode=True)
+    model = keras.saving.load_model(whole / "model.new" / "model.keras", compile=False, safe_mode=True)
     images = np.load(whole / "images.npy")[32:]
     alone = [predict_logits(layer, images) for layer in model.layers if isinstance(layer, keras.Model)]
-    logits = load(whole / NEW_MODEL / "test_logits.npz")["logits"]
+    logits = load(whole / "model.new" / "test_logits.npz")["logits"]
     np.testing.assert_allclose(logits, np.mean(alone, axis=0), rtol=1e-4, atol=1e-5)
     assert np.abs(alone[0] - alone[1]).max() > 0.1
 
@@ -84,7 +84,7 @@ def test_both_are_in_the_model_and_a_stop_between_them_changes_nothing(tmp_path)
     assert checkpoint_path(final, 1).exists()
     resumed, epochs = train_final(stopped, 10)
     assert (resumed.state, [row.step for row in epochs]) == ("COMPLETED", list(range(1, 201)))
-    np.testing.assert_array_equal(load(stopped / NEW_MODEL / "test_logits.npz")["logits"], logits)
+    np.testing.assert_array_equal(load(stopped / "model.new" / "test_logits.npz")["logits"], logits)
 
 
 # ---- without Keras -------------------------------------------------------------------------------------------------

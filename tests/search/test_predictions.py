@@ -13,6 +13,7 @@ from pipeline.search.openings import count_openings, note_opening, openings_path
 from pipeline.search.store import TWIN_TRIAL
 from pipeline.search.validation import Predictions, judge_validation, read_mean
 from pipeline.search.verdict import judge_winner
+from pipeline.workspace import StudyFolder
 from tests.search.stubs import answers_of, digests_of
 
 NUM_IMAGES = 60
@@ -59,7 +60,7 @@ def test_the_mean_of_a_trial_and_its_twin_is_one_of_the_same_images(tmp_path):
     """The rows of the table changed their order between the two trainings."""
     keep(tmp_path, 3, LOGITS)
     keep(tmp_path, TWIN_TRIAL, 3 * LOGITS, SHUFFLED)
-    said = read_mean(tmp_path, [3, TWIN_TRIAL])
+    said = read_mean(StudyFolder(tmp_path), [3, TWIN_TRIAL])
     np.testing.assert_allclose(said.logits, 2 * LOGITS, rtol=1e-6)
     np.testing.assert_array_equal(said.labels, LABELS)
 
@@ -69,10 +70,10 @@ def test_images_that_a_network_answers_with_nan_do_not_judge_it(tmp_path):
     spoiled[[4, 9]] = np.nan, -np.inf
     keep(tmp_path, 3, spoiled)
     whole, kept = np.arange(NUM_IMAGES), np.setdiff1d(np.arange(NUM_IMAGES), [4, 9])
-    np.testing.assert_array_equal(read_mean(tmp_path, [3]).logits, LOGITS[kept])
-    assert np.isfinite(judge_validation(tmp_path, [3], "val_loss")[0]["value"])
+    np.testing.assert_array_equal(read_mean(StudyFolder(tmp_path), [3]).logits, LOGITS[kept])
+    assert np.isfinite(judge_validation(StudyFolder(tmp_path), [3], "val_loss")[0]["value"])
     keep(tmp_path, 3, np.full_like(LOGITS, np.nan)[whole])
-    assert judge_validation(tmp_path, [3], "val_loss")[0] == {}
+    assert judge_validation(StudyFolder(tmp_path), [3], "val_loss")[0] == {}
 
 
 @pytest.mark.parametrize("order", [slice(None), SHUFFLED], ids=["as it was", "shuffled"])
@@ -80,20 +81,24 @@ def test_what_a_search_gained_does_not_depend_on_the_order_of_the_rows(tmp_path,
     facts = {"winner": 3, "objective": "val_accuracy", "baseline": {"reason": ""}}
     right = np.eye(2, dtype=np.float32)[LABELS]
     default = np.where(np.arange(NUM_IMAGES)[:, None] < 45, right, 1 - right)
-    predictions.save(baseline_logits(tmp_path), DIGESTS[order], logits=default[order])
-    found = judge_winner(str(tmp_path), facts, answers_of(right, LABELS), LABELS)["search_gain"]
+    predictions.save(baseline_logits(StudyFolder(tmp_path)), DIGESTS[order], logits=default[order])
+    found = judge_winner(StudyFolder(tmp_path), facts, answers_of(right, LABELS), LABELS)["search_gain"]
     assert (found["reason"], found["value"], found["gain"]) == ("", 0.75, 0.25)
 
 
 def test_a_default_network_is_compared_where_both_answer(tmp_path):
-    facts = {"winner": 3, "objective": "val_accuracy"}
+    folder, facts = StudyFolder(tmp_path), {"winner": 3, "objective": "val_accuracy", "baseline": {"reason": ""}}
     right = np.eye(2, dtype=np.float32)[LABELS]
     default = np.where(np.arange(NUM_IMAGES)[:, None] < 30, np.float32(np.nan), right)
-    predictions.save(baseline_logits(tmp_path), DIGESTS, logits=default)
-    found = judge_winner(str(tmp_path), {**facts, "baseline": {"reason": ""}}, answers_of(right, LABELS), LABELS)
+    predictions.save(baseline_logits(folder), DIGESTS, logits=default)
+    found = judge_winner(
+        StudyFolder(tmp_path), {**facts, "baseline": {"reason": ""}}, answers_of(right, LABELS), LABELS
+    )
     assert (found["search_gain"]["value"], found["search_gain"]["gain"]) == (1.0, 0.0)
-    predictions.save(baseline_logits(tmp_path), DIGESTS, logits=np.full_like(default, np.nan))
-    found = judge_winner(str(tmp_path), {**facts, "baseline": {"reason": ""}}, answers_of(right, LABELS), LABELS)
+    predictions.save(baseline_logits(folder), DIGESTS, logits=np.full_like(default, np.nan))
+    found = judge_winner(
+        StudyFolder(tmp_path), {**facts, "baseline": {"reason": ""}}, answers_of(right, LABELS), LABELS
+    )
     assert found["search_gain"]["reason"].endswith("cannot be used: ValueError: no prediction is finite")
 
 
@@ -105,11 +110,11 @@ def test_openings_are_counted_by_the_content_of_the_test_images_in_the_workspace
         (study / "data").mkdir(parents=True)
         np.save(study / "data" / "sha256.npy", of_study)
         np.save(study / "data" / "splits.npy", splits[::order])
-    assert [count_openings(study) for study in studies] == [0, 0, 0]
-    note_opening(studies[0], 7, DIGESTS[30:])
-    note_opening(str(studies[1]), 9, DIGESTS[SHUFFLED[SHUFFLED >= 30]])
-    assert [count_openings(study) for study in studies] == [2, 2, 0]
-    lines = openings_path(studies[0], DIGESTS[30:]).read_text().splitlines()
+    assert [count_openings(StudyFolder(study)) for study in studies] == [0, 0, 0]
+    note_opening(StudyFolder(studies[0]), 7, DIGESTS[30:])
+    note_opening(StudyFolder(studies[1]), 9, DIGESTS[SHUFFLED[SHUFFLED >= 30]])
+    assert [count_openings(StudyFolder(study)) for study in studies] == [2, 2, 0]
+    lines = openings_path(StudyFolder(studies[0]), DIGESTS[30:]).read_text().splitlines()
     assert [(json.loads(line)["study"], json.loads(line)["attempt"]) for line in lines] == [
         ("photos-1", 7), ("photos-2", 9)
     ]  # fmt: skip

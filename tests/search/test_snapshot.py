@@ -21,15 +21,15 @@ from pipeline.search.store import (
     TWIN_TRIAL,
     Attempt,
     StudyStore,
-    studies_folder,
 )
+from pipeline.workspace import Workspace
 
 OPTIONS = {"budget": 600.0, "trials": None, "epochs": None}
 FACTS = {"study": "photos-1", "dataset": "photos", "objective": "val_accuracy", "options": OPTIONS, "elapsed": 61.5}
 
 
 def make_store(workspace: Path, name: str = "photos-1", **facts) -> StudyStore:
-    folder = studies_folder(workspace) / name
+    folder = Workspace(workspace).studies / name
     folder.mkdir(parents=True)
     store = StudyStore(folder / "study.db")
     store.create(FACTS | {"study": name} | facts)
@@ -49,7 +49,7 @@ def add_trial(store: StudyStore, number: int, state: str, score: float | None = 
 
 
 def beat(store: StudyStore, attempt: int, *place: int) -> None:
-    path = pulse_path(store.path.parent, attempt)
+    path = pulse_path(store.folder, attempt)
     path.parent.mkdir(exist_ok=True)
     pulse = Pulse(path)
     if place:
@@ -188,7 +188,7 @@ def test_the_state_follows_from_lock_result_and_trials(tmp_path):
 
 
 def test_a_search_that_still_decodes_images_runs(tmp_path):
-    with locked(studies_folder(tmp_path) / "photos-1" / "lock", "study photos-1"):
+    with locked(Workspace(tmp_path).studies / "photos-1" / "lock", "study photos-1"):
         seen = read_snapshot(tmp_path, "photos-1")
     assert (seen.state, seen.best, sum(seen.trials.values())) == ("running", None, 0)
     with pytest.raises(DataError, match="photos-1: not found"):

@@ -16,6 +16,7 @@ from pipeline.search.verdict import (
     search_gain,
 )
 from pipeline.training.metrics import measure_logits
+from pipeline.workspace import StudyFolder
 from tests.search.stubs import answers_of, digests_of
 
 CLASSES = ["ant", "bee", "cat"]
@@ -146,9 +147,9 @@ def test_an_auc_is_compared_with_one_label_an_image_too():
 def test_a_winner_of_several_labels_is_judged_label_by_label(tmp_path):
     labels, logits = several(np.random.default_rng(3), 200, 2.0)
     facts = {"winner": 3, "objective": "val_auc", "classes": CLASSES, "baseline": {"reason": "none"}}
-    save(logits_path(tmp_path, 3), digests_of(200), logits=logits * 3, labels=labels)
+    save(logits_path(StudyFolder(tmp_path), 3), digests_of(200), logits=logits * 3, labels=labels)
     sites = {"site": (["north"], np.zeros(200, np.int32))}
-    found = judge_winner(str(tmp_path), facts, answers_of(logits * 3, labels, slices=sites), labels)
+    found = judge_winner(StudyFolder(tmp_path), facts, answers_of(logits * 3, labels, slices=sites), labels)
     assert list(found["by_class"]) == CLASSES
     assert found["by_class"]["bee"]["num_images"] == labels[:, 1].sum()
     assert found["slices"]["site"]["north"]["accuracy"] == found["test"]["accuracy"]
@@ -159,7 +160,7 @@ def test_a_winner_of_several_labels_is_judged_label_by_label(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"no numbers", None])
 def test_a_winner_is_judged_although_a_file_beside_it_is_damaged(tmp_path, content):
-    path, kept = logits_path(tmp_path, 3), baseline_logits(tmp_path)
+    path, kept = logits_path(StudyFolder(tmp_path), 3), baseline_logits(StudyFolder(tmp_path))
     for each in (path, kept):
         each.parent.mkdir()
         each.write_bytes(content or b"")
@@ -171,7 +172,7 @@ def test_a_winner_is_judged_although_a_file_beside_it_is_damaged(tmp_path, conte
     logits = np.eye(2, dtype=np.float32)[np.arange(40) % 2]
     labels = (np.arange(40) % 2).astype(np.int32)
     facts = {"winner": 3, "objective": "val_accuracy", "baseline": {"reason": ""}}
-    found = judge_winner(str(tmp_path), facts, answers_of(logits, labels), labels)
+    found = judge_winner(StudyFolder(tmp_path), facts, answers_of(logits, labels), labels)
     assert found["test"]["accuracy"] == 1.0
     assert found["temperature"]["reason"] == f"{path} is damaged"
     assert found["validation"] == {}
