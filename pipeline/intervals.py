@@ -22,7 +22,7 @@ SEED = 20260101  # of all resamples: the same data give the same interval
 Interval = tuple[float, float]
 
 
-def wilson_interval(num_correct: int, num_total: int) -> Interval:
+def wilson_interval(num_correct: float, num_total: float) -> Interval:
     """Return the 95 % score interval of a proportion (Wilson 1927), which stays inside [0, 1] also near the ends."""
     if num_total == 0:
         return 0.0, 1.0

@@ -203,10 +203,16 @@ def answering(facts: dict[str, Any]) -> str:
 def other_figures(test: dict[str, Any]) -> dict[str, str]:
     """Return the other figures of the test with their 95 % intervals, in one line."""
     figures = {name.replace("_", " "): each for name, each in test.get("metrics", {}).items()}
-    texts = (
-        f"{name} {each['value']:.4f} ({each['ci95'][0]:.4f} to {each['ci95'][1]:.4f})" for name, each in figures.items()
-    )
+    texts = (f"{name} {each['value']:.4f} ({interval_text(each)})" for name, each in figures.items())
     return {"also": ", ".join(texts)} if figures else {}
+
+
+def interval_text(figure: dict[str, Any]) -> str:
+    """Return the 95 % interval of a figure for reading, or why there is none."""
+    if figure["ci95"] is None:
+        return f"no interval: {figure['reason']}"
+    low, high = figure["ci95"]
+    return f"{low:.4f} to {high:.4f}"
 
 
 def worst_classes_line(by_class: dict[str, Any]) -> dict[str, str]:
@@ -220,10 +226,10 @@ def worst_classes_line(by_class: dict[str, Any]) -> dict[str, str]:
 
 def class_text(figures: dict[str, Any]) -> str:
     """Return the figures of one label for reading."""
-    low, high = figures["ci95"]
+    interval = interval_text(figures) if figures["ci95"] else "too few images for an interval"
     precision = "never answered" if figures["precision"] is None else f"precision {figures['precision']:.0%}"
     return (
-        f"AUC {figures['auc']:.4f} ({low:.4f} to {high:.4f}; {precision}, recall {figures['recall']:.0%} of "
+        f"AUC {figures['auc']:.4f} ({interval}; {precision}, recall {figures['recall']:.0%} of "
         f"{figures['num_images']:,})"
     )
 
@@ -233,8 +239,7 @@ def chosen_by(facts: dict[str, Any]) -> str:
     score = facts["winner"][facts["objective"]]
     if not facts.get("validation"):
         return f"{score:.4f}"
-    low, high = facts["validation"]["ci95"]
-    return f"{score:.4f} ({low:.4f} to {high:.4f}, chosen by it)"
+    return f"{score:.4f} ({interval_text(facts['validation'])}, chosen by it)"
 
 
 def averaging_line(facts: dict[str, Any]) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """What a winner is worth on the test images: figures with intervals, and whether it beats answering blindly."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,13 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.intervals import Interval, counts_interval, normal_interval, paired_interval, wilson_interval
+from pipeline.intervals import Interval, counts_interval, paired_interval, wilson_interval
 from pipeline.search import predictions
 from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.validation import DAMAGES, describe_temperature, judge_validation, judged_trials
 from pipeline.targets import Labels, Logits, answers, blind_logits, class_scores, is_multi_label, is_right
-from pipeline.training.certainty import auc_influence, measure_by_class, measure_with_intervals
-from pipeline.training.metrics import mean_auc, mean_where, measure_logits
+from pipeline.training.auc import MIN_SIDE, class_counts, gain_interval, measure_auc, shortage, smaller_sides
+from pipeline.training.certainty import measure_by_class, measure_with_intervals
+from pipeline.training.metrics import mean_where, measure_logits
 from pipeline.workspace import StudyFolder
 
 Floats = NDArray[np.float64]
@@ -163,14 +163,19 @@ def compare_with_majority(
 ) -> dict[str, Any]:
     """Return by how much a model beats the answer that looks at no image, `blind` logits (num_classes,) for each.
 
-    What is compared, on the same images, is said by `compare`; `standard_error` is that of the difference. `class` is
-    the answer; where images have several labels, it is `classes`.
+    What is compared, on the same images, is said by `compare`; `standard_error` is that of the difference, for an AUC
+    the exact one of random scores. `class` is the answer; where images have several labels, it is `classes`. Where an
+    AUC cannot be judged, `closest` is the class that comes closest to enough images.
     """
     answer = answers(blind[None], is_multi_label(labels))[0]
     named = {"classes": np.flatnonzero(answer).tolist()} if is_multi_label(labels) else {"class": int(answer)}
-    difference = compare(logits, np.tile(blind, (len(labels), 1)), labels, objective)
-    gain, error = difference["gain"], difference["standard_error"]
-    return {**named, **difference, "is_beaten": gain > NUM_ERRORS * error and gain > 0}
+    found = compare(logits, np.tile(blind, (len(labels), 1)), labels, objective)
+    if "reason" in found:
+        return {**named, **found, "closest": closest_class(labels, logits.shape[1]), "is_beaten": False}
+    if found["metric"] == "auc":
+        found["standard_error"] = measure_auc(class_scores(logits, is_multi_label(labels)), labels).chance_error
+    gain, error = found["gain"], found["standard_error"]
+    return {**named, **found, "is_beaten": gain > NUM_ERRORS * error and gain > 0}
 
 
 def compare(logits: NDArray[np.float32], other: NDArray[np.float32], labels: Labels, objective: str) -> dict[str, Any]:
@@ -178,12 +183,23 @@ def compare(logits: NDArray[np.float32], other: NDArray[np.float32], labels: Lab
 
     `metric` is what is compared: the accuracy, or the balanced accuracy where the objective is a mean over classes, or
     the AUC where it is that. `value` is that of the other model, `gain` the difference with its interval `ci95` and its
-    `standard_error`: of a paired bootstrap, for the AUC of DeLong et al. 1988.
+    `standard_error`: of a paired bootstrap, for the AUC of `auc.gain_interval`. Where each class has too few images for
+    an AUC, both are None, and `reason` says so.
     """
     metric = COMPARED.get(objective, "accuracy")
     value = float(getattr(measure_logits(other, labels), metric))
+    if metric == "auc" and (reason := shortage(labels, logits.shape[1])):
+        unknown = {"ci95": None, "standard_error": None, "reason": reason}
+        return {"metric": metric, "value": value, "gain": measure_logits(logits, labels).auc - value, **unknown}
     gain, interval, error = GAINS[metric](logits, other, labels)
     return {"metric": metric, "value": value, "gain": gain, "ci95": list(interval), "standard_error": error}
+
+
+def closest_class(labels: Labels, num_classes: int) -> dict[str, int]:
+    """Return the class that has the most images on its smaller side, with it or without it; of two, the rarer."""
+    sides = [(int(num), len(labels) - int(num)) for num in class_counts(labels, num_classes)]
+    number = max(range(num_classes), key=lambda each: (min(sides[each]), -sides[each][0]))
+    return {"class": number, "num_with": sides[number][0], "num_without": sides[number][1]}
 
 
 def accuracy_gain(logits: Logits, other: Logits, labels: Labels) -> Gain:
@@ -194,11 +210,9 @@ def accuracy_gain(logits: Logits, other: Logits, labels: Labels) -> Gain:
 
 def auc_gain(logits: Logits, other: Logits, labels: Labels) -> Gain:
     """Return by how much the AUC of one model is above that of another, with interval and error."""
-    scores = [class_scores(each, is_multi_label(labels)) for each in (logits, other)]
-    first, second = (auc_influence(each, labels) for each in scores)
-    gain = mean_auc(scores[0], labels) - mean_auc(scores[1], labels)
-    error = float((first - second).std() / math.sqrt(len(labels)))
-    return gain, normal_interval(gain, error), error
+    first, second = (measure_auc(class_scores(each, is_multi_label(labels)), labels) for each in (logits, other))
+    smaller_side = int(smaller_sides(labels, logits.shape[1]).max())
+    return first.value - second.value, *gain_interval(first, second, smaller_side)
 
 
 def balanced_gain(logits: Logits, other: Logits, labels: Labels) -> Gain:
@@ -253,7 +267,7 @@ def search_gain(
     2.5 % of all cases.
     """
     found = compare(logits, other, labels, objective)
-    return {**found, "is_gain": found["ci95"][0] > 0}
+    return {**found, "is_gain": found["ci95"] is not None and found["ci95"][0] > 0}
 
 
 def gain_text(gain: dict[str, Any]) -> str:
@@ -271,10 +285,16 @@ def gain_text(gain: dict[str, Any]) -> str:
 
 
 def flaw_of(test: dict[str, Any], classes: list[str]) -> str:
-    """Return what is wrong with a model that does not beat the blind answer, and what to do; empty if nothing is."""
+    """Return why a model is not shown to beat the blind answer, and what to do; empty if it is."""
     majority = test.get("majority")  # models of before have none
     if majority is None or majority["is_beaten"]:
         return ""
+    if closest := majority.get("closest"):
+        return (
+            f"its AUC cannot be judged: expected a class that at least {MIN_SIDE} test images have and {MIN_SIDE} have "
+            f"not, found at most {closest_text(closest, classes)}; it is registered without the alias champion: add "
+            "images of the rare classes, or search with another --objective"
+        )
     return (
         f"it does not beat the blind answer: {blind_text(majority, classes)} has {majority['value']:.2%} "
         f"{metric_name(majority['metric'])} on the test images, this model {majority['gain']:+.2%} beside "
@@ -282,6 +302,12 @@ def flaw_of(test: dict[str, Any], classes: list[str]) -> str:
         f"{NUM_ERRORS:g} standard errors; it is registered without the alias champion: look at the images and labels "
         "with `pipeline data check`, add images, or search longer with --budget"
     )
+
+
+def closest_text(closest: dict[str, int], classes: list[str]) -> str:
+    """Return in words how many images are on the smaller side of a class."""
+    number, side = min((closest["num_with"], "with"), (closest["num_without"], "without"), key=lambda pair: pair[0])
+    return f"{number} {side} {classes[closest['class']]!r}"
 
 
 def blind_text(majority: dict[str, Any], classes: list[str]) -> str:

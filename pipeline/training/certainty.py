@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.intervals import Interval, counts_interval, mean_interval, normal_interval, wilson_interval
+from pipeline.intervals import Interval, counts_interval, mean_interval, wilson_interval
 from pipeline.targets import Labels, Logits, answers, class_scores, is_multi_label, is_of_class, losses
+from pipeline.training.auc import class_shortage, measure_auc, shortage
 from pipeline.training.metrics import Counts, count_classes, mean_auc, measure_logits
 
 Recount = Callable[[NDArray[np.int64]], Counts]
@@ -18,10 +19,10 @@ Recount = Callable[[NDArray[np.int64]], Counts]
 def measure_with_intervals(logits: NDArray[np.float32], labels: Labels) -> dict[str, dict[str, Any]]:
     """Return value and 95 % interval (`ci95`) of each figure of logits (num_images, num_classes) of at least one image.
 
-    Accuracy: Wilson; loss, balanced accuracy and macro F1: bootstrap over the images; AUC: DeLong et al. 1988. What is
-    not defined is left out, such as the AUC where there is one class only.
+    Accuracy: Wilson; loss, balanced accuracy and macro F1: bootstrap over the images; AUC: `auc.MeanAuc`, or None and
+    the `reason` where each class has too few images. What is not defined is left out, such as the AUC where there is
+    one class only.
     """
-    scores = class_scores(logits, is_multi_label(labels))
     values = measure_logits(logits, labels)
     num_correct = round(values.accuracy * len(labels))
     balanced, macro_f1 = class_mean_intervals(logits, labels)
@@ -31,35 +32,41 @@ def measure_with_intervals(logits: NDArray[np.float32], labels: Labels) -> dict[
         "macro_f1": macro_f1,
         "loss": mean_interval(losses(logits, labels)),
     }
+    figures: dict[str, dict[str, Any]] = {
+        name: {"value": getattr(values, name), "ci95": list(ends)} for name, ends in intervals.items()
+    }
     if math.isfinite(values.auc):
-        low, high = normal_interval(values.auc, auc_error(scores, labels))
-        intervals["auc"] = max(low, 0.0), min(high, 1.0)
-    figures = {name: {"value": getattr(values, name), "ci95": list(ends)} for name, ends in intervals.items()}
+        scores = class_scores(logits, is_multi_label(labels))
+        figures["auc"] = {"value": values.auc, **_auc_interval(scores, labels, shortage(labels, scores.shape[1]))}
     return {name: figure for name, figure in figures.items() if name == "loss" or math.isfinite(figure["value"])}
 
 
 def measure_by_class(logits: Logits, labels: Labels) -> list[dict[str, Any]]:
     """Return for each class how many images have it, and how well logits (num_images, num_classes) tell it.
 
-    `auc` has an interval `ci95`; `precision` is of the images that are answered to have it, `recall` of those that
-    have it. What is not defined is None.
+    `auc` has an interval `ci95`, or None and the `reason`; `precision` is of the images that are answered to have it,
+    `recall` of those that have it. What is not defined is None.
     """
     counts, scores = count_classes(logits, labels), class_scores(logits, is_multi_label(labels))
     found = []
     for number, (num_images, num_answers, num_hits) in enumerate(zip(*counts[2:], strict=True)):
         column, own = scores[:, [number]], is_of_class(labels, number)[:, None].astype(np.uint8)
-        auc, error = mean_auc(column, own), auc_error(column, own)
-        low, high = normal_interval(auc, error)
+        auc = mean_auc(column, own)
         found.append(
             {
                 "num_images": int(num_images),
                 "auc": auc if math.isfinite(auc) else None,
-                "ci95": [max(low, 0.0), min(high, 1.0)] if math.isfinite(auc) else None,
+                **_auc_interval(column, own, class_shortage(int(num_images), len(labels) - int(num_images))),
                 "precision": float(num_hits / num_answers) if num_answers else None,
                 "recall": float(num_hits / num_images) if num_images else None,
             }
         )
     return found
+
+
+def _auc_interval(scores: NDArray[np.float64], labels: Labels, reason: str) -> dict[str, Any]:
+    """Return the interval of the mean AUC, or the reason why there is none."""
+    return {"ci95": None, "reason": reason} if reason else {"ci95": list(measure_auc(scores, labels).interval())}
 
 
 def class_mean_intervals(logits: Logits, labels: Labels) -> tuple[Interval, Interval]:
@@ -108,37 +115,3 @@ def group_sums(drawn: NDArray[np.int64], groups: NDArray[np.int64], num_groups: 
     if len(order):
         result[:, groups[order][starts]] = np.add.reduceat(drawn[:, order], starts, axis=1)
     return result
-
-
-def auc_error(scores: NDArray[np.float64], labels: Labels) -> float:
-    """Return the standard error of the mean AUC of the classes, from scores (num_images, num_classes)."""
-    return float(auc_influence(scores, labels).std() / math.sqrt(len(labels)))
-
-
-def auc_influence(scores: NDArray[np.float64], labels: Labels) -> NDArray[np.float64]:
-    """Return the influence of each image on the mean AUC, (num_images,): its share in how right the ranks are.
-
-    That is the share of the other side that it is ranked right against, less its expectation (DeLong, DeLong &
-    Clarke-Pearson 1988); the variance of the influences, or of the difference of those of two models, gives that of
-    the mean.
-    """
-    num_images = len(labels)
-    influence, num_counted = np.zeros(num_images), 0
-    for number in range(scores.shape[1]):
-        is_own = is_of_class(labels, number)
-        num_own = int(is_own.sum())
-        if not 0 < num_own < num_images:
-            continue
-        num_counted += 1
-        own, rest = scores[is_own, number], scores[~is_own, number]
-        right_own = share_below(own, np.sort(rest))
-        right_rest = 1 - share_below(rest, np.sort(own))
-        influence[is_own] += (right_own - right_own.mean()) * num_images / num_own
-        influence[~is_own] += (right_rest - right_rest.mean()) * num_images / (num_images - num_own)
-    return influence / max(num_counted, 1)
-
-
-def share_below(values: NDArray[np.float64], ordered: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return for each value the share of sorted ones that are below it; equal ones count half."""
-    ranks = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
-    return np.asarray(ranks / 2 / len(ordered))

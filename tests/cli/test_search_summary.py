@@ -88,3 +88,17 @@ def test_several_labels_are_said_to_be_right_together_and_the_worst_are_shown(ca
         "b AUC 0.7000 (0.8000 to 1.0000; never answered, recall 25% of 20), a AUC 0.9000 (0.8000 to 1.0000; precision "
         "50%, recall 25% of 20), d AUC 0.9000 (0.8000 to 1.0000; precision 50%, recall 25% of 20); 2 more in model.json"
     )
+
+
+def test_figures_of_rare_labels_are_shown_with_the_reason_why_they_have_no_interval(capsys):
+    rare = {"value": 0.9, "ci95": None, "reason": "found at most 3"}
+    label = {"num_images": 3, "auc": 0.8, "ci95": None, "reason": "found 3 with it", "precision": None, "recall": 0.0}
+    test = {**FACTS["test"], "metrics": {"loss": {"value": 0.5, "ci95": [0.4, 0.6]}, "auc": rare}}
+    gain = {"reason": "found at most 3", "metric": "auc", "gain": 0.1, "ci95": None, "is_gain": False}
+    out = printed(capsys, test=test, validation=rare, search_gain=gain, by_class={"a": label}, flaw="too rare")
+    lines = {line.split("  ")[0]: line.split("  ", 1)[1].strip() for line in out.splitlines()}
+    assert lines["also"] == "loss 0.5000 (0.4000 to 0.6000), auc 0.9000 (no interval: found at most 3)"
+    assert lines["worst labels"] == "a AUC 0.8000 (too few images for an interval; never answered, recall 0% of 3)"
+    assert lines["against default"] == "not measured: found at most 3"
+    assert lines["winner"].startswith("trial 3: val_accuracy 0.9000 (no interval: found at most 3, chosen by it)")
+    assert lines["NOT A CHAMPION"] == "too rare"

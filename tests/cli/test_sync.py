@@ -148,7 +148,9 @@ def test_model_that_does_not_beat_the_largest_class_is_marked_and_not_the_champi
     majority = {
         "class": 0, "metric": "accuracy", "value": 0.7, "gain": 0.05, "standard_error": 0.1, "is_beaten": False,
     }  # fmt: skip
-    finish_study(store, bundle, majority=majority, metrics={"loss": {"value": 0.6, "ci95": [0.4, 0.8]}})
+    rare = {"value": 0.9, "ci95": None, "reason": "found at most 3"}
+    metrics = {"loss": {"value": 0.6, "ci95": [0.4, 0.8]}, "auc": rare}
+    finish_study(store, bundle, majority=majority, metrics=metrics)
     assert sync("photos-1").exit_code == 0
     kept = open_study(workspace, "photos-1").get("result")
     assert (kept["model_uri"], kept["is_champion"]) == ("models:/photos/1", False)
@@ -160,4 +162,5 @@ def test_model_that_does_not_beat_the_largest_class_is_marked_and_not_the_champi
         assert tags["pipeline.beats_majority"] == "false"
         assert "does not beat the blind answer" in tags["pipeline.flaw"]
     figures = {"test/majority_accuracy": 0.7, "test/loss": 0.6, "test/loss_ci95_low": 0.4, "test/loss_ci95_high": 0.8}
-    assert figures.items() <= run.data.metrics.items()
+    assert {**figures, "test/auc": 0.9}.items() <= run.data.metrics.items()
+    assert "test/auc_ci95_low" not in run.data.metrics

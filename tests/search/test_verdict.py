@@ -10,6 +10,7 @@ from pipeline.search.validation import logits_path
 from pipeline.search.verdict import (
     compare_with_majority,
     flaw_of,
+    gain_text,
     judge_slices,
     judge_test,
     judge_winner,
@@ -142,6 +143,65 @@ def test_an_auc_is_compared_with_one_label_an_image_too():
     logits = rng.normal(0, 1, (400, 3)) + np.eye(3)[labels] + [9, 0, 0]  # the rare ones are ranked, never answered
     majority = judge_test(logits.astype(np.float32), labels, np.ones(400, bool), labels, "val_auc")["majority"]
     assert (majority["class"], majority["metric"], majority["value"], majority["is_beaten"]) == (0, "auc", 0.5, True)
+
+
+def rare(num_images, *counts):
+    """Return labels, so many images of which have a class, the first ones."""
+    return (np.arange(num_images)[:, None] < np.array(counts)).astype(np.uint8)
+
+
+def test_no_model_beats_the_blind_answer_by_the_auc_of_rare_classes_alone():
+    labels, clean = rare(100, 3, 9, 97), np.ones(100, bool)
+    test = judge_test(2 * labels.astype(np.float32) - 1, labels, clean, labels, "val_auc")
+    assert test["metrics"]["auc"]["value"] == 1.0
+    majority = test["majority"]
+    assert (majority["value"], majority["gain"], majority["ci95"], majority["standard_error"]) == (0.5, 0.5, None, None)
+    assert (majority["is_beaten"], majority["closest"]) == (False, {"class": 1, "num_with": 9, "num_without": 91})
+    text = flaw_of(test, CLASSES)
+    assert text.startswith(
+        "its AUC cannot be judged: expected a class that at least 10 test images have and 10 have not, found at most 9 "
+        "with 'bee'; it is registered without the alias champion: add images"
+    )
+    enough = rare(100, 3, 10, 97)
+    test = judge_test(2 * enough.astype(np.float32) - 1, enough, clean, enough, "val_auc")
+    assert (test["majority"]["is_beaten"], flaw_of(test, CLASSES)) == (True, "")
+    by_accuracy = judge_test(2 * labels.astype(np.float32) - 1, labels, clean, labels, "val_accuracy")
+    assert (by_accuracy["majority"]["is_beaten"], by_accuracy["metrics"]["auc"]["ci95"]) == (True, None)
+
+
+def test_the_rare_one_of_two_classes_is_named_and_a_common_one_by_what_lacks_it():
+    logits = np.eye(3, dtype=np.float32)
+    for rare_ones, expected in (([1, 1, 1], "found at most 3 with 'bee'"), ([1, 1, 2, 2], "at most 4 without 'ant'")):
+        labels = np.array([0] * 30 + rare_ones, np.int32)
+        test = judge_test(logits[labels], labels, np.ones(len(labels), bool), labels, "val_auc")
+        assert expected in flaw_of(test, CLASSES)
+
+
+def test_what_a_search_gained_is_not_measured_by_the_auc_of_rare_classes():
+    labels = rare(100, 3, 9, 97)
+    found = search_gain(labels.astype(np.float32), np.zeros((100, 3), np.float32), labels, "val_auc")
+    assert (found["gain"], found["ci95"], found["is_gain"]) == (0.5, None, False)
+    assert gain_text(found) == (
+        "not measured: expected a class that at least 10 images have and 10 have not, found at most 9"
+    )
+
+
+def test_a_perfect_auc_is_uncertain_too():
+    labels = rare(100, 10)
+    found = compare_with_majority(labels.astype(np.float32), labels, -np.ones(1, np.float32), "val_auc")
+    assert (found["gain"], found["is_beaten"]) == (0.5, True)
+    assert found["standard_error"] == pytest.approx(0.5 * np.sqrt(1 / 99))  # of all orders of 10 ones in 100
+    assert found["ci95"][0] < 0.45
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("counts", [(10,), (30,), (50, 50), (1, 3, 3, 3, 10), (10, 10, 15, 15, 20, 30)])
+def test_random_scores_seldom_beat_the_blind_answer(counts):
+    rng, labels = np.random.default_rng(5), rare(100, *counts)
+    blind = np.full(len(counts), -1, np.float32)
+    logits = rng.normal(size=(1500, 100, len(counts))).astype(np.float32)
+    beaten = [compare_with_majority(each, labels, blind, "val_auc")["is_beaten"] for each in logits]
+    assert 0.01 <= np.mean(beaten) <= 0.033
 
 
 def test_a_winner_of_several_labels_is_judged_label_by_label(tmp_path):

@@ -5,14 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.training.certainty import (
-    auc_error,
-    class_mean_intervals,
-    group_sums,
-    measure_by_class,
-    measure_with_intervals,
-)
-from pipeline.training.metrics import mean_auc, measure_logits
+from pipeline.training.certainty import class_mean_intervals, group_sums, measure_by_class, measure_with_intervals
+from pipeline.training.metrics import measure_logits
 
 NUM_CLASSES = 4
 SHARES = np.array([0.55, 0.25, 0.15, 0.05])
@@ -66,14 +60,6 @@ def test_a_bootstrap_by_kinds_is_one_by_images(draw):
         assert found == pytest.approx(expected, abs=0.012)
 
 
-@pytest.mark.parametrize("draw", [sample, several])
-def test_the_error_of_an_auc_is_that_of_repeated_samples(draw):
-    rng = np.random.default_rng(4)
-    areas = [mean_auc(logits.astype(float), labels) for logits, labels in (draw(rng, 400) for _ in range(300))]
-    errors = [auc_error(logits.astype(float), labels) for logits, labels in (draw(rng, 400) for _ in range(20))]
-    assert np.mean(errors) == pytest.approx(np.std(areas), rel=0.15)
-
-
 def test_sums_by_group_leave_out_what_belongs_to_none():
     drawn = np.array([[1, 2, 4, 8], [1, 1, 1, 1]])
     assert group_sums(drawn, np.array([2, -1, 0, 2]), 4).tolist() == [[4, 0, 9, 0], [1, 0, 2, 0]]
@@ -90,9 +76,26 @@ def test_one_class_alone_has_no_auc_and_a_perfect_model_no_negative_room():
 
 
 def test_the_figures_of_a_label_are_its_auc_precision_and_recall():
-    labels = np.array([[1, 0], [1, 0], [0, 0], [0, 0]], np.uint8)
-    logits = np.array([[2, -1], [-1, -1], [1, -1], [-2, -1]], np.float32)
+    labels = np.repeat(np.array([[1, 0], [1, 0], [0, 0], [0, 0]], np.uint8), 5, axis=0)
+    logits = np.repeat(np.array([[2, -1], [-1, -1], [1, -1], [-2, -1]], np.float32), 5, axis=0)
     first, second = measure_by_class(logits, labels)
-    assert (first["num_images"], first["auc"], first["precision"], first["recall"]) == (2, 0.75, 0.5, 0.5)
+    assert (first["num_images"], first["auc"], first["precision"], first["recall"]) == (10, 0.75, 0.5, 0.5)
     assert first["ci95"][0] < 0.75 < first["ci95"][1] <= 1
-    assert second == {"num_images": 0, "auc": None, "ci95": None, "precision": None, "recall": None}
+    assert "reason" not in first
+    reason = "expected at least 10 images with the label and 10 without it, found 0 with it"
+    assert second == {"num_images": 0, "auc": None, "ci95": None, "reason": reason, "precision": None, "recall": None}
+
+
+def test_a_label_of_fewer_than_ten_images_has_an_auc_without_an_interval():
+    labels, logits = np.zeros((40, 2), np.uint8), np.zeros((40, 2), np.float32)
+    labels[:9, 0] = labels[:31, 1] = 1
+    rare, common = measure_by_class(logits + labels, labels)
+    assert (rare["auc"], rare["ci95"]) == (1.0, None)
+    assert rare["reason"].endswith("found 9 with it")
+    assert common["reason"].endswith("found 9 without it")
+    figures = measure_with_intervals(logits + labels, labels)
+    reason = "expected a class that at least 10 images have and 10 have not, found at most 9"
+    assert figures["auc"] == {"value": 1.0, "ci95": None, "reason": reason}
+    labels[9, 0] = 1
+    figures, (enough, _) = measure_with_intervals(logits + labels, labels), measure_by_class(logits + labels, labels)
+    assert enough["ci95"][0] < figures["auc"]["ci95"][0] < figures["auc"]["ci95"][1] == 1.0
