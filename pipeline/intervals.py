@@ -82,6 +82,11 @@ def normal_interval(value: float, standard_error: float) -> Interval:
 
 
 def percentiles(figures: NDArray[np.float64]) -> tuple[Interval, float]:
-    """Return the 2.5 % and 97.5 % quantiles of resampled figures and their standard deviation, NaNs left out."""
+    """Return the 2.5 % and 97.5 % quantiles of resampled figures and their standard deviation, NaNs left out.
+
+    They are NaN if all figures are.
+    """
+    if np.isnan(figures).all():
+        return (math.nan, math.nan), math.nan
     low, high = np.nanquantile(figures, (0.025, 0.975))
     return (float(low), float(high)), float(np.nanstd(figures))

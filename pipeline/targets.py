@@ -67,7 +67,7 @@ def losses(logits: Logits, labels: Labels, temperature: float = 1.0) -> NDArray[
     if is_multi_label(labels):
         signed = np.where(labels > 0, -1.0, 1.0) * logits / temperature
         return np.asarray(np.logaddexp(0.0, signed).mean(axis=1))
-    return np.asarray(-log_softmax(logits / temperature)[np.arange(len(labels)), labels])
+    return np.asarray(-log_softmax(logits.astype(np.float64) / temperature)[np.arange(len(labels)), labels])
 
 
 def decisions(logits: Logits, labels: Labels) -> tuple[Logits, NDArray[np.integer[Any]]]:

@@ -15,6 +15,7 @@ from pipeline.targets import (
     sigmoid,
     softmax,
 )
+from pipeline.training.calibration import calibration_error
 
 SEVERAL = np.array([[1, 0, 1], [0, 0, 0], [1, 1, 1]], np.uint8)
 LOGITS = np.array([[2.0, -1.0, 0.0], [-3.0, -1.0, 0.5], [1.0, 1.0, 1.0]], np.float32)
@@ -64,3 +65,10 @@ def test_probabilities_survive_large_logits():
     assert sigmoid(np.array([1000.0, -1000.0, 0.0, -0.0], np.float32)).tolist() == [1.0, 0.0, 0.5, 0.5]
     assert probabilities(LOGITS, True, 2.0) == pytest.approx(1 / (1 + np.exp(-LOGITS / 2)))
     assert probabilities(LOGITS, False, 2.0) == pytest.approx(softmax(LOGITS / 2))
+
+
+def test_losses_of_the_largest_logits_are_finite_at_any_temperature():
+    logits = np.array([[3.4e38, -3.4e38], [1.0, 3.4e38]], np.float32)
+    assert np.isfinite(losses(logits, np.array([1, 0]), 0.1)).all()
+    assert np.isfinite(losses(logits, np.array([[0, 1], [1, 1]], np.uint8), 0.1)).all()
+    assert np.isfinite(calibration_error(logits, np.array([1, 0]), 0.1))

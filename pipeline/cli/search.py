@@ -203,8 +203,15 @@ def answering(facts: dict[str, Any]) -> str:
 def other_figures(test: dict[str, Any]) -> dict[str, str]:
     """Return the other figures of the test with their 95 % intervals, in one line."""
     figures = {name.replace("_", " "): each for name, each in test.get("metrics", {}).items()}
-    texts = (f"{name} {each['value']:.4f} ({interval_text(each)})" for name, each in figures.items())
+    texts = (f"{name} {figure_text(each)}" for name, each in figures.items())
     return {"also": ", ".join(texts)} if figures else {}
+
+
+def figure_text(figure: dict[str, Any]) -> str:
+    """Return a figure with its 95 % interval for reading, or why it has none."""
+    if figure["value"] is None:
+        return str(figure["reason"])
+    return f"{figure['value']:.4f} ({interval_text(figure)})"
 
 
 def interval_text(figure: dict[str, Any]) -> str:

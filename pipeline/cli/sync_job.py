@@ -169,11 +169,12 @@ def test_metrics(test: dict[str, Any]) -> dict[str, float]:
     low, high = test["ci95"]
     metrics = {"test/accuracy": test["accuracy"], "test/ci95_low": low, "test/ci95_high": high}
     for name, figure in test.get("metrics", {}).items():
-        metrics[f"test/{name}"] = figure["value"]
+        if figure["value"] is not None:
+            metrics[f"test/{name}"] = figure["value"]
         if figure["ci95"] is not None:
             low, high = figure["ci95"]
             metrics |= {f"test/{name}_ci95_low": low, f"test/{name}_ci95_high": high}
-    if majority := test.get("majority"):
+    if (majority := test.get("majority")) and majority["value"] is not None:
         metrics[f"test/majority_{majority['metric']}"] = majority["value"]
     if found := test.get("not_finite"):
         metrics["test/num_not_finite"] = found["num_images"]

@@ -5,6 +5,7 @@ left what one says of the validation images; its network is trained once more as
 both is compared with one. What answers trains anew in the last training: see `networks`.
 """
 
+import math
 from typing import Any
 
 from pipeline.crashpoints import crashpoint
@@ -135,10 +136,15 @@ def close(
         return {}, f"nobody knows what a twin says: {reason}"
     if not has_logits(folder, TWIN_TRIAL):
         return {}, "the twin has no validation logits"
-    first, second, both = (
-        value_of(folder, numbers, study.objective.name)
-        for numbers in ([best.number], [TWIN_TRIAL], [best.number, TWIN_TRIAL])
-    )
+    try:
+        first, second, both = (
+            value_of(folder, numbers, study.objective.name)
+            for numbers in ([best.number], [TWIN_TRIAL], [best.number, TWIN_TRIAL])
+        )
+    except validation.DAMAGES as error:
+        return {}, f"what the networks said of the validation images cannot be compared: {error}"
+    if not all(map(math.isfinite, (first, second, both))):
+        return {}, f"{study.objective.name} is not defined on the validation images"
     return {"alone": (first + second) / 2, "averaged": both}, ""
 
 

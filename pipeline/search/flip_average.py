@@ -1,5 +1,6 @@
 """Is the mean for an image and its mirror image a better answer? Validation images say so; limits may forbid it."""
 
+import math
 from typing import Any
 
 from pipeline.models.measure import measure
@@ -36,6 +37,8 @@ def compare(folder: StudyFolder, numbers: list[int], objective: str) -> dict[str
     alone, averaged = (
         float(getattr(measure_logits(logits, said.labels), name)) for logits in (said.logits, said.averaged)
     )
+    if not (math.isfinite(alone) and math.isfinite(averaged)):
+        return {"reason": f"{objective} is not defined on the validation images"}
     is_better = Objective(objective).sign * (averaged - alone) > 0
     return {"alone": alone, "averaged": averaged, "reason": "" if is_better else "no better on the validation images"}
 

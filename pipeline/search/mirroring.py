@@ -14,7 +14,8 @@ LAST_SECONDS = 12.0  # that the end of a search waits for the mirror
 class BackgroundMirror:
     """A thread that pushes a study to its mirror and finally ends it there; an outage is warned of once.
 
-    `tidy` is called once, after the first push that worked, and `release` when nothing more is sent. Nothing in the thread holds a lock that the search needs.
+    `tidy` is called once, after the first push that worked, and `release` when nothing more is sent. Nothing in the
+    thread holds a lock that the search needs.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 """What a winner is worth on the test images: figures with intervals, and whether it beats answering blindly."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.validation import DAMAGES, describe_temperature, judge_validation, judged_trials
 from pipeline.targets import Labels, Logits, answers, blind_logits, class_scores, is_multi_label, is_right
 from pipeline.training.auc import MIN_SIDE, class_counts, gain_interval, measure_auc, shortage, smaller_sides
-from pipeline.training.certainty import measure_by_class, measure_with_intervals
+from pipeline.training.certainty import UNDEFINED, measure_by_class, measure_with_intervals
 from pipeline.training.metrics import mean_where, measure_logits
 from pipeline.workspace import StudyFolder
 
@@ -171,7 +172,8 @@ def compare_with_majority(
     named = {"classes": np.flatnonzero(answer).tolist()} if is_multi_label(labels) else {"class": int(answer)}
     found = compare(logits, np.tile(blind, (len(labels), 1)), labels, objective)
     if "reason" in found:
-        return {**named, **found, "closest": closest_class(labels, logits.shape[1]), "is_beaten": False}
+        closest = {"closest": closest_class(labels, logits.shape[1])} if found["metric"] == "auc" else {}
+        return {**named, **found, **closest, "is_beaten": False}
     if found["metric"] == "auc":
         found["standard_error"] = measure_auc(class_scores(logits, is_multi_label(labels)), labels).chance_error
     gain, error = found["gain"], found["standard_error"]
@@ -184,13 +186,15 @@ def compare(logits: NDArray[np.float32], other: NDArray[np.float32], labels: Lab
     `metric` is what is compared: the accuracy, or the balanced accuracy where the objective is a mean over classes, or
     the AUC where it is that. `value` is that of the other model, `gain` the difference with its interval `ci95` and its
     `standard_error`: of a paired bootstrap, for the AUC of `auc.gain_interval`. Where each class has too few images for
-    an AUC, both are None, and `reason` says so.
+    an AUC, the last two are None, where the figure is not defined all four, and `reason` says so.
     """
     metric = COMPARED.get(objective, "accuracy")
-    value = float(getattr(measure_logits(other, labels), metric))
+    own, value = (float(getattr(measure_logits(each, labels), metric)) for each in (logits, other))
+    unknown = {"ci95": None, "standard_error": None}
+    if math.isnan(value):
+        return {"metric": metric, "value": None, "gain": None, **unknown, "reason": UNDEFINED[metric]}
     if metric == "auc" and (reason := shortage(labels, logits.shape[1])):
-        unknown = {"ci95": None, "standard_error": None, "reason": reason}
-        return {"metric": metric, "value": value, "gain": measure_logits(logits, labels).auc - value, **unknown}
+        return {"metric": metric, "value": value, "gain": own - value, **unknown, "reason": reason}
     gain, interval, error = GAINS[metric](logits, other, labels)
     return {"metric": metric, "value": value, "gain": gain, "ci95": list(interval), "standard_error": error}
 
@@ -294,6 +298,11 @@ def flaw_of(test: dict[str, Any], classes: list[str]) -> str:
             f"its AUC cannot be judged: expected a class that at least {MIN_SIDE} test images have and {MIN_SIDE} have "
             f"not, found at most {closest_text(closest, classes)}; it is registered without the alias champion: add "
             "images of the rare classes, or search with another --objective"
+        )
+    if reason := majority.get("reason"):
+        return (
+            f"its {metric_name(majority['metric'])} cannot be compared with that of the blind answer ({reason}); it is "
+            "registered without the alias champion: add test images, or search with another --objective"
         )
     return (
         f"it does not beat the blind answer: {blind_text(majority, classes)} has {majority['value']:.2%} "

@@ -98,7 +98,7 @@ def calibration_error(logits: NDArray[np.float32], labels: Labels, temperature: 
     equal width would hold almost all in the last.
     """
     logits, labels = decisions(logits, labels)
-    log_probabilities = log_softmax(logits / temperature)
+    log_probabilities = log_softmax(logits.astype(np.float64) / temperature)
     confidence = np.exp(log_probabilities.max(axis=1))
     order = np.argsort(confidence, kind="stable")
     is_hit = is_right(logits, labels)[order]

@@ -16,12 +16,17 @@ Recount = Callable[[NDArray[np.int64]], Counts]
 """Resampled numbers of each kind of images (num_resamples, num_kinds) to counts (num_resamples, num_classes)."""
 
 
+_NO_SIDES = "not defined: there is no class that some of the images have and others have not"
+UNDEFINED = {"balanced_accuracy": _NO_SIDES, "auc": _NO_SIDES, "macro_f1": "not defined: no image has a label"}
+"""Why a figure of finite logits may have no value."""
+
+
 def measure_with_intervals(logits: NDArray[np.float32], labels: Labels) -> dict[str, dict[str, Any]]:
     """Return value and 95 % interval (`ci95`) of each figure of logits (num_images, num_classes) of at least one image.
 
     Accuracy: Wilson; loss, balanced accuracy and macro F1: bootstrap over the images; AUC: `auc.MeanAuc`, or None and
-    the `reason` where each class has too few images. What is not defined is left out, such as the AUC where there is
-    one class only.
+    the `reason` where each class has too few images. A figure that is not defined, such as the AUC where there is one
+    class only, is None too, with its `reason`.
     """
     values = measure_logits(logits, labels)
     num_correct = round(values.accuracy * len(labels))
@@ -35,10 +40,12 @@ def measure_with_intervals(logits: NDArray[np.float32], labels: Labels) -> dict[
     figures: dict[str, dict[str, Any]] = {
         name: {"value": getattr(values, name), "ci95": list(ends)} for name, ends in intervals.items()
     }
-    if math.isfinite(values.auc):
-        scores = class_scores(logits, is_multi_label(labels))
-        figures["auc"] = {"value": values.auc, **_auc_interval(scores, labels, shortage(labels, scores.shape[1]))}
-    return {name: figure for name, figure in figures.items() if name == "loss" or math.isfinite(figure["value"])}
+    scores = class_scores(logits, is_multi_label(labels))
+    figures["auc"] = {"value": values.auc, **_auc_interval(scores, labels, shortage(labels, scores.shape[1]))}
+    return {
+        name: figure if math.isfinite(figure["value"]) else {"value": None, "ci95": None, "reason": UNDEFINED[name]}
+        for name, figure in figures.items()
+    }
 
 
 def measure_by_class(logits: Logits, labels: Labels) -> list[dict[str, Any]]:

@@ -1,9 +1,19 @@
 """What a winner is worth: the score without leaks, and whether it beats the answer that looks at no image."""
 
+import json
+import math
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
+from pipeline.cli.search import other_figures
+from pipeline.cli.sync_job import gain_metrics
+from pipeline.cli.sync_job import test_metrics as metrics_of_test
 from pipeline.intervals import wilson_interval
+from pipeline.records import OBJECTIVES
 from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.predictions import save
 from pipeline.search.validation import logits_path
@@ -216,6 +226,40 @@ def test_a_winner_of_several_labels_is_judged_label_by_label(tmp_path):
     assert found["temperature"]["value"] > 1.5
     assert found["temperature"]["test"]["loss_after"] < found["temperature"]["test"]["loss_before"]
     assert found["validation"]["value"] == found["test"]["metrics"]["auc"]["value"]
+
+
+def logits_of(num_images, num_classes):
+    """Return a strategy for finite logits, among them the largest that there are and many equal ones."""
+    values = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.sampled_from([0.0, 1.0, -3.4e38, 3.4e38])
+    return arrays(np.float32, (num_images, num_classes), elements=values)
+
+
+@pytest.mark.heavy
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_figures_of_any_labels_and_logits_are_numbers_or_null_with_a_reason(tmp_path, data):
+    """Of few images, of classes that nobody has, of logits that overflow: they are written, printed and sent."""
+    num_classes, num_images = data.draw(st.integers(2, 3)), data.draw(st.integers(1, 30))
+    objective, has_several = data.draw(st.sampled_from(sorted(OBJECTIVES))), data.draw(st.booleans())
+    shape, most = ((num_images, num_classes), 1) if has_several else ((num_images,), num_classes - 1)
+    labels = data.draw(arrays(np.uint8 if has_several else np.int32, shape, elements=st.integers(0, most)))
+    said, default, stored = (data.draw(logits_of(num_images, num_classes)) for _ in range(3))
+    is_clean = data.draw(arrays(np.bool_, num_images))
+    folder, digests = StudyFolder(tmp_path), digests_of(num_images)
+    holes = data.draw(arrays(np.float32, (num_images, 1), elements=st.sampled_from([0.0, math.nan, math.inf])))
+    save(baseline_logits(folder), digests, logits=default + holes)
+    save(logits_path(folder, 3), digests, logits=stored + holes[::-1], labels=labels)
+    facts = {"winner": 3, "objective": objective, "classes": CLASSES[:num_classes]}
+    facts["baseline"] = {"reason": "", "num_params": 9, "epochs": 1}
+    found = judge_winner(folder, facts, answers_of(said, labels, is_clean), labels)
+    json.dumps(found, allow_nan=False)
+    without = [each for each in found["test"]["metrics"].values() if each["ci95"] is None]
+    assert all(each["reason"] for each in without)
+    assert isinstance(flaw_of(found["test"], CLASSES), str)
+    assert isinstance(gain_text(found["search_gain"]), str)
+    assert isinstance(other_figures(found["test"]), dict)
+    values = [*metrics_of_test(found["test"]).values(), *gain_metrics(found["search_gain"]).values()]
+    assert all(math.isfinite(value) for value in values)
 
 
 @pytest.mark.parametrize("content", [b"", b"no numbers", None])
