@@ -31,4 +31,4 @@ def test_the_examples_run_in_their_order(tmp_path):
     limited = printed["pipeline search digits --space tiny --trials 3 --epochs 3 --name limited --max-params 9000"]
     (params,) = re.findall(r"val_accuracy .*, ([\d,]+) params", limited.stdout)
     assert int(params.replace(",", "")) <= 9000
-    assert "opened 2 times" in printed["pipeline promote small --pick 0"].stdout
+    assert "opened 3 times" in printed["pipeline promote small --pick 0"].stdout
