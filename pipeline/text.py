@@ -2,8 +2,14 @@
 
 import hashlib
 import os
+import re
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # OWASP, "CSV Injection"
+# OWASP, "CSV Injection": what a formula begins with, also in the full and the small width of East Asian text.
+SIGN = re.compile("[=+@\uff1d\uff0b\uff0d\uff20\ufe62\ufe63\ufe66\ufe6b-]")
+NEW_CELL = re.compile("[;\t\r\n]")  # where a spreadsheet may begin a cell though the comma separates them
+UNSEEN = "".join(map(chr, (*range(33), *range(127, 161), 0xAD, *range(0x2000, 0x2010), *range(0x2028, 0x2030),
+                           0x205F, *range(0x2060, 0x2070), 0x3000, 0xFEFF))) + '"'  # fmt: skip
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def printable(text: str, kept: str = "\n\t") -> str:
@@ -18,14 +24,17 @@ def printable(text: str, kept: str = "\n\t") -> str:
 
 
 def is_formula(text: str) -> bool:
-    """Tell whether a spreadsheet would compute a cell that holds this text; a number such as -1 computes nothing."""
-    if not text.startswith(FORMULA_STARTS):
-        return False
-    try:
-        float(text)
-    except ValueError:
+    """Tell whether a spreadsheet would compute a cell that holds this text; a number such as -1 computes nothing.
+
+    So it would if a part of the text does that a spreadsheet takes for a cell of its own: one that separates cells by
+    semicolons or tabs pays no heed to the quotes around it.
+    """
+    if text.startswith(("\t", "\r", "\n")):
         return True
-    return False
+    if not SIGN.search(text):
+        return False
+    parts = [part.strip(UNSEEN) for part in NEW_CELL.split(text)]
+    return any(SIGN.match(part) and not NUMBER.fullmatch(part) for part in parts)
 
 
 def counted(number: int, noun: str) -> str:

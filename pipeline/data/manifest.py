@@ -5,10 +5,10 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,10 @@ from pipeline.data.tables import TABLES
 from pipeline.data.urls import public_name
 from pipeline.errors import DataError
 from pipeline.files import replacing
-from pipeline.text import is_formula
+from pipeline.text import is_formula, one_line
 
 BATCH = 50_000
+OTHER_TABLES = "expected another text in a .csv; write .jsonl or .parquet instead"
 
 
 def write_manifest(
@@ -37,7 +38,7 @@ def write_manifest(
     to the folder of the table where the images lie below it, else absolute.
 
     Raises:
-        DataError: an ending that is no table, images that are no files of their own, or a class that a CSV cannot hold.
+        DataError: an ending that is no table, images that are no files of their own, or what a CSV should not hold.
     """
     if path.suffix.lower() not in TABLES:
         raise DataError(f"{path}: expected a name that ends with {', '.join(TABLES)}; rename it")
@@ -52,14 +53,10 @@ def write_manifest(
 
 
 def refuse_for_csv(path: Path, classes: Sequence[str]) -> None:
-    """Raise DataError for a class that would be read again as a list, or that a spreadsheet would run as a formula."""
+    """Raise DataError for a class that would be read again as a list."""
     for name in classes:
-        if is_formula(name) or isinstance(listed(name), list):
-            what = "a formula to a spreadsheet" if is_formula(name) else "a list of labels"
-            raise DataError(
-                f"{path}: the class {name} would be {what}; expected another name in a .csv; write .jsonl or .parquet "
-                "instead, or rename the class"
-            )
+        if isinstance(listed(name), list):
+            raise DataError(f"{path}: the class {name} would be a list of labels; {OTHER_TABLES}, or rename the class")
 
 
 def write_record(path: Path, source: Source, splits: NDArray[np.uint8], digests: NDArray[np.uint8]) -> None:
@@ -121,13 +118,35 @@ def write_rows(path: Path, rows: Iterator[dict[str, Any]]) -> None:
         with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             if path.suffix.lower() == ".jsonl":
                 file.writelines(json.dumps(cells, ensure_ascii=False) + "\n" for cells in rows)
-                return
-            writer = None
-            for cells in rows:
-                if writer is None:
-                    writer = csv.DictWriter(file, list(cells))
-                    writer.writeheader()
-                writer.writerow({name: json.dumps(v) if isinstance(v, list) else v for name, v in cells.items()})
+            else:
+                write_csv(file, path, rows)
+
+
+def write_csv(file: TextIO, path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    """Write dictionaries as CSV.
+
+    Raises:
+        DataError: a name or cell that a spreadsheet would compute; to change it would change the data, which is read
+            again, and could make two groups one.
+    """
+    writer = None
+    for number, cells in enumerate(rows, start=1):
+        if writer is None:
+            writer = csv.writer(file)
+            refuse_formulas(path, "the header", {name: name for name in cells})
+            writer.writerow(cells)
+        texts = {name: json.dumps(value) if isinstance(value, list) else str(value) for name, value in cells.items()}
+        refuse_formulas(path, f"row {number}", texts)
+        writer.writerow(texts.values())
+
+
+def refuse_formulas(path: Path, where: str, cells: Mapping[str, str]) -> None:
+    """Raise DataError for a cell that a spreadsheet would compute."""
+    for name, text in cells.items():
+        if is_formula(text):
+            raise DataError(
+                f"{path}, {where}: the {name} {one_line(text)} would be a formula to a spreadsheet; {OTHER_TABLES}"
+            )
 
 
 def write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ from pipeline.data import manifest
 from pipeline.data.source import NOT_GIVEN, Files, Rows, Source
 from pipeline.data.sources import open_source
 from pipeline.errors import DataError
+from pipeline.text import is_formula
 
 PARQUET = pytest.param("parquet", marks=pytest.mark.heavy)  # a child process unpacks it
 KINDS = ("csv", "jsonl", PARQUET)
@@ -67,6 +68,10 @@ def test_any_name_survives(tmp_path_factory, kind, names):
     folder = tmp_path_factory.mktemp("any")
     paths = [f"x{name}/y{name}" for name in names]
     source = source_of(folder, paths)
+    if kind == "csv" and any(map(is_formula, paths)):
+        with pytest.raises(DataError, match="would be a formula"):
+            manifest.write_manifest(folder / "t.csv", source, np.arange(len(paths)))
+        return
     manifest.write_manifest(folder / f"t.{kind}", source, np.arange(len(paths)))
     again = open_source(str(folder / f"t.{kind}"), folder)
     assert [os.path.normpath(place) for place in places(again)] == [os.path.normpath(place) for place in places(source)]
@@ -78,16 +83,60 @@ def test_rows_can_be_left_out_and_a_split_that_is_not_whole_is_not_written(tmp_p
     assert (tmp_path / "t.csv").read_text().splitlines() == ["path,label", "2,dog", "3,cat"]
 
 
-@pytest.mark.parametrize("name", ["[1]", '["a", "b"]', "[]", "=1+1", "@SUM(A1)", "-x", "+x"])
-def test_a_class_that_a_csv_would_change_is_refused_and_the_other_tables_take_it(tmp_path, name):
+@pytest.mark.parametrize("name", ["[1]", '["a", "b"]', "[]"])
+def test_a_class_that_a_csv_would_change_is_refused(tmp_path, name):
     source = replace(source_of(tmp_path, ["1", "2"]), classes=(name, "dog"))
-    with pytest.raises(DataError, match=r"t\.csv: the class .* would be a .*; write \.jsonl or \.parquet instead"):
+    with pytest.raises(
+        DataError, match=r"t\.csv: the class .* would be a list of labels; .*write \.jsonl or \.parquet"
+    ):
         manifest.write_manifest(tmp_path / "t.csv", source, np.arange(2))
     assert not (tmp_path / "t.csv").exists()
-    for kind in ("jsonl", "parquet"):
-        manifest.write_manifest(tmp_path / f"t.{kind}", source, np.arange(2))
-        again = open_source(str(tmp_path / f"t.{kind}"), tmp_path)
-        assert [again.label_text(row) for row in (0, 1)] == [name, "dog"]
+    manifest.write_manifest(tmp_path / "t.jsonl", source, np.arange(2))
+    again = open_source(str(tmp_path / "t.jsonl"), tmp_path)
+    assert [again.label_text(row) for row in (0, 1)] == [name, "dog"]
+
+
+def formulas(tmp_path, text):
+    """Return sources that hold a text as class, group, name of a column, cell, and label among several."""
+    rest = ["1", "2"]
+    several = np.array([[1, 1], [0, 1]], np.uint8)
+    return {
+        "label": replace(source_of(tmp_path, rest), classes=("a", text), labels=np.array([0, 1], np.int32)),
+        "group": source_of(tmp_path, rest, groups=["a", text]),
+        "header": source_of(tmp_path, rest, slices={text: ["a", "b"]}),
+        "site": source_of(tmp_path, rest, slices={"site": ["a", text]}),
+        "labels": replace(source_of(tmp_path, rest, several), classes=("a", text)),
+    }
+
+
+@pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "-x", " =x", "\uff1dx", "a;=x", "a\n=x", "\tx"], ids=ascii)
+@pytest.mark.parametrize("place", ["label", "group", "header", "site"])
+def test_a_formula_is_refused_in_a_csv_wherever_it_stands(tmp_path, place, text):
+    where = "the header" if place == "header" else "row 2"
+    with pytest.raises(DataError) as caught:
+        manifest.write_manifest(tmp_path / "t.csv", formulas(tmp_path, text)[place], np.arange(2))
+    assert str(caught.value).startswith(f"{tmp_path}/t.csv, {where}: the ")
+    assert "would be a formula to a spreadsheet; expected another text in a .csv; write .jsonl" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["jsonl", PARQUET])
+@pytest.mark.parametrize("place", ["label", "group", "header", "site", "labels"])
+def test_the_other_tables_keep_formulas_as_they_are(tmp_path, place, kind):
+    source = formulas(tmp_path, "=1+1")[place]
+    manifest.write_manifest(tmp_path / f"t.{kind}", source, np.arange(2))
+    again = open_source(str(tmp_path / f"t.{kind}"), tmp_path)
+    labels = [[set(read.label_text(row).split("|")) for row in (0, 1)] for read in (again, source)]
+    assert labels[0] == labels[1]
+    assert (again.groups, again.slices) == (source.groups, source.slices)
+
+
+def test_labels_in_a_list_are_no_formulas_unless_a_cell_begins_within(tmp_path):
+    for name, text in (("t.csv", "=1+1"), ("u.csv", "-x")):
+        manifest.write_manifest(tmp_path / name, formulas(tmp_path, text)["labels"], np.arange(2))
+        assert open_source(str(tmp_path / name), tmp_path).classes == (text, "a")
+    with pytest.raises(DataError, match=r"row 1: the label .* would be a formula"):
+        manifest.write_manifest(tmp_path / "v.csv", formulas(tmp_path, "x;=1")["labels"], np.arange(2))
 
 
 def test_a_name_that_a_spreadsheet_would_run_is_written_as_a_path(tmp_path):
@@ -98,6 +147,7 @@ def test_a_name_that_a_spreadsheet_would_run_is_written_as_a_path(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.heavy
 def test_labels_that_begin_with_many_empty_lists_are_still_lists_of_texts(tmp_path, monkeypatch):
     monkeypatch.setattr(manifest, "BATCH", 2)
     labels = np.array([[0, 0], [0, 0], [1, 0], [1, 1]], np.uint8)
