@@ -24,7 +24,7 @@ def printable(text: str, kept: str = "\n\t") -> str:
 
 
 def is_formula(text: str) -> bool:
-    """Tell whether a spreadsheet would compute a cell that holds this text; a number such as -1 computes nothing.
+    """Tell whether a spreadsheet would compute a cell that holds this text; neither -1 nor a dash computes anything.
 
     So it would if a part of the text does that a spreadsheet takes for a cell of its own: one that separates cells by
     semicolons or tabs pays no heed to the quotes around it.
@@ -34,7 +34,7 @@ def is_formula(text: str) -> bool:
     if not SIGN.search(text):
         return False
     parts = [part.strip(UNSEEN) for part in NEW_CELL.split(text)]
-    return any(SIGN.match(part) and not NUMBER.fullmatch(part) for part in parts)
+    return any(SIGN.match(part) and re.search(r"\w", part) and not NUMBER.fullmatch(part) for part in parts)
 
 
 def counted(number: int, noun: str) -> str:

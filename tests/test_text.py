@@ -21,7 +21,7 @@ def test_a_name_stays_on_its_line_and_a_long_one_loses_its_middle():
 @pytest.mark.parametrize(
     "text",
     [
-        "=1", "+x", "-x", "@x", "\tx", "\rx", "\nx", "-1+cmd", "-inf", "+1_000", "-", "--1", "-1-1", "+",
+        "=1", "+x", "-x", "@x", "\tx", "\rx", "\nx", "-1+cmd", "-inf", "+1_000", "--1", "-1-1",
         " =1", "\u00a0=1", "\u200b=1", "\ufeff=1", "\x00=1", "\u202e=1", '"=1', '" =1', "\u3000@x",
         "\uff1d1", "\uff0bx", "\uff0dx", "\uff20x", "\ufe66x", "\ufe63x",
         "x;=1", "x\t=1", "x\r=1", "x\n=1", "x; =1", 'x;"=1"', 'x";=1', "1;-1;-x", "a.png;@SUM(1)", "\ud800;=1",
@@ -36,7 +36,7 @@ def test_what_a_spreadsheet_computes_is_a_formula(text):
     "text",
     [
         "", "x", "a=b", "a-b.png", "a, -b", "-1", "+1.5e3", "-.5", "-5.", " -1 ", "1;-2;+3.5", "a;b", "a\nb", "'=1",
-        "./=1", "x@y", "s3://a-b/=c", '["=1"]', "\u2212x", ";", "\u200b",
+        "-", "--", "+", "@", " - ", "./=1", "x@y", "s3://a-b/=c", '["=1"]', "\u2212x", ";", "\u200b",
     ],
     ids=ascii,
 )  # fmt: skip
