@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import os
 import re
 import sys
@@ -11,9 +10,11 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+from pipeline.data.arrays import READ_ERRORS
 from pipeline.data.decode import DECODER_VERSION
+from pipeline.data.source import encodable
 from pipeline.errors import ModelRefused
 from pipeline.files import sha256_file, write_json
 from pipeline.machine import check_backend
@@ -26,7 +27,9 @@ FACTS_FILE = "model.json"
 # Written before TF_CPP_MIN_LOG_LEVEL is obeyed (tensorflow 2.21, port.cc).
 NATIVE_CHATTER = re.compile(rb"WARNING: All log messages before absl|[IW]\d{4} \d\d:\d\d|[IW]0000 00:00:")
 COLOUR = re.compile("#[0-9a-fA-F]{6}")
-MAX_CONFIG_BYTES = 16 * 2**20  # an honest config takes ~1 KB a layer
+MAX_JSON_BYTES = 16 << 20  # an honest config takes ~1 KB a layer, a model.json ~1 KB a class
+MAX_IMAGE_BYTES = 1 << 30  # as the model takes it: 8192 x 8192 RGB pixels of float32 take 768 MiB
+JSON_ERRORS = (OSError, ValueError, RecursionError)  # RecursionError: deep brackets
 
 
 @dataclass(frozen=True)
@@ -76,27 +79,40 @@ def read_bundle(folder: Path) -> Bundle:
     Raises:
         ModelRefused: a file is missing, damaged, changed or of another version.
     """
-    home = next((place for place in (folder, folder / "data") if (place / FACTS_FILE).is_file()), None)
+    home = next((place for place in (folder, folder / "data") if os.path.isfile(place / FACTS_FILE)), None)  # noqa: PTH113
     if home is None:
         raise ModelRefused(
             f"{folder}: no {FACTS_FILE} in it or in its data/ folder; expected a model that"
             " `pipeline search` made; `pipeline runs` lists them"
         )
-    facts_path = home / FACTS_FILE
+    bundle = parse_facts(home, read_facts(home / FACTS_FILE))
     try:
-        facts = json.loads(facts_path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelRefused(f"{facts_path}: {error}; expected a JSON object; restore the file from a copy") from error
-    bundle = parse_facts(home, facts)
-    if not bundle.keras_path.is_file():
-        raise ModelRefused(f"{bundle.keras_path}: no such file; expected the model; restore it from a copy")
-    found = sha256_file(bundle.keras_path)
+        found = sha256_file(bundle.keras_path)
+    except OSError as error:
+        reason = str(error.strerror).lower()
+        raise ModelRefused(f"{bundle.keras_path}: {reason}; expected the model; restore it from a copy") from error
     if found != bundle.sha256:
         raise ModelRefused(
             f"{bundle.keras_path}: its SHA-256 is {found}; expected {bundle.sha256} as {FACTS_FILE} says;"
             " the model was damaged or changed after it was saved; restore it from a copy"
         )
     return bundle
+
+
+def read_facts(path: Path) -> Any:
+    """Return what model.json holds.
+
+    Raises:
+        ModelRefused: it cannot be read, or is no JSON.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_JSON_BYTES + 1)
+        if len(content) > MAX_JSON_BYTES:
+            raise ValueError(f"more than {MAX_JSON_BYTES >> 20} MiB")
+        return json.loads(content)
+    except JSON_ERRORS as error:
+        raise ModelRefused(f"{path}: {error}; expected a JSON object; restore the file from a copy") from error
 
 
 def parse_facts(folder: Path, facts: Any) -> Bundle:
@@ -110,11 +126,11 @@ def parse_facts(folder: Path, facts: Any) -> Bundle:
         raise ModelRefused(f"{path}: {type(facts).__name__}; expected a JSON object; restore the file from a copy")
     if facts.get("schema") != SCHEMA:
         raise ModelRefused(
-            f"{path}: schema is {facts.get('schema')!r}; expected {SCHEMA};"
+            f"{path}: schema is {facts.get('schema')!r:.80}; expected {SCHEMA};"
             " use the version of this program that wrote it"
         )
     classes = facts.get("classes")
-    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+    if not isinstance(classes, list) or not classes or not all(map(is_name, classes)):
         raise ModelRefused(
             f"{path}: classes is {classes!r:.80}; expected a list of names; restore the file from a copy"
         )
@@ -132,13 +148,23 @@ def parse_facts(folder: Path, facts: Any) -> Bundle:
     return Bundle(folder, tuple(classes), parse_image(path, facts.get("image")), sha256, facts)
 
 
+def is_name(value: Any) -> bool:
+    """Tell whether a value is a text that can be written anywhere: JSON can hold half of a surrogate pair."""
+    return isinstance(value, str) and encodable(value) == value
+
+
 def refuse_temperature(path: Path, temperature: Any) -> None:
     """Raise ModelRefused unless a temperature is absent, or an object whose value is a number above 0."""
     value = temperature.get("value", 1.0) if isinstance(temperature, dict) else None
-    if not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+    if not is_number(value) or not 0 < value <= sys.float_info.max:
         raise ModelRefused(
             f"{path}: temperature is {temperature!r:.80}; expected a value above 0; restore the file from a copy"
         )
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Tell whether a value of JSON is a number; to Python true and false are numbers too."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def parse_image(path: Path, image: Any) -> ImageSpec:
@@ -151,7 +177,7 @@ def parse_image(path: Path, image: Any) -> ImageSpec:
     values: dict[str, Any] = {name: image.get(name) if isinstance(image, dict) else None for name in names}
     numbers = [value for name, value in values.items() if name not in ("dtype", "background")]
     is_right = (
-        all(isinstance(value, int) and value > 0 for value in numbers)
+        all(is_number(value) and isinstance(value, int) and value > 0 for value in numbers)
         and values["dtype"] in ("uint8", "uint16", "float32")
         and COLOUR.fullmatch(str(values["background"]))
     )
@@ -161,10 +187,15 @@ def parse_image(path: Path, image: Any) -> ImageSpec:
         )
     if values["decoder_version"] != DECODER_VERSION:
         raise ModelRefused(
-            f"{path}: image.decoder_version is {values['decoder_version']}; expected {DECODER_VERSION}, the rules of "
-            "this program; use the version of this program that trained the model, or train it again"
+            f"{path}: image.decoder_version is {values['decoder_version']!r:.80}; expected {DECODER_VERSION}, the "
+            "rules of this program; use the version of this program that trained the model, or train it again"
         )
-    return ImageSpec(**values)
+    if (spec := ImageSpec(**values)).num_bytes > MAX_IMAGE_BYTES:
+        raise ModelRefused(
+            f"{path}: an image {spec.shape} of {spec.dtype} takes {spec.num_bytes:,} bytes; expected at most "
+            f"{MAX_IMAGE_BYTES:,}; restore the file from a copy"
+        )
+    return spec
 
 
 def load_model(bundle: Bundle) -> Any:
@@ -224,10 +255,12 @@ def check_layers(keras_path: Path) -> None:
     try:
         with zipfile.ZipFile(keras_path) as archive:
             entry = archive.getinfo("config.json")
-            if entry.file_size > MAX_CONFIG_BYTES:
+            if entry.file_size > MAX_JSON_BYTES:
                 raise ValueError(f"config.json takes {entry.file_size} bytes")
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without an end
+                raise ValueError(f"config.json is packed by method {entry.compress_type}")
             config = json.loads(archive.read(entry))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (*READ_ERRORS, KeyError, RecursionError) as error:
         raise ModelRefused(
             f"{keras_path}: {error}; expected a .keras archive with a config.json; restore the file from a copy"
         ) from error

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.bundle import check_layers, load_model, read_bundle, write_bundle
 from pipeline.errors import InvalidUsage, ModelRefused
+from pipeline.models.allowed import foreign_classes
 from pipeline.records import ImageSpec
 
 FACTS = {
@@ -102,6 +103,16 @@ def test_missing_keras_file_is_refused(folder):
         ({"temperature": 1.5}, "temperature is 1.5; expected a value above 0"),
         ({"is_multi_label": "yes"}, "is_multi_label is 'yes'; expected true or false"),
         ({"sha256": "abc"}, "sha256 is 'abc'; expected 64 digits"),
+        ({"temperature": {"value": 10**400}}, "expected a value above 0"),
+        ({"temperature": {"value": float("inf")}}, "expected a value above 0"),
+        ({"temperature": {"value": float("nan")}}, "expected a value above 0"),
+        ({"temperature": {"value": True}}, "expected a value above 0"),
+        ({"classes": ["a", "\ud800"]}, r"classes is \['a', '\\ud800'\]; expected a list of names"),
+        ({"image": FACTS["image"] | {"height": True}}, "expected height, width, channels"),
+        (
+            {"image": FACTS["image"] | {"height": 10**6, "width": 10**6}},
+            r"an image \(1000000, 1000000, 3\) of uint8 takes 3,000,000,000,000 bytes; expected at most 1,073,741,824",
+        ),
     ],
 )
 def test_malformed_facts_are_refused(folder, change, message):
@@ -112,7 +123,11 @@ def test_malformed_facts_are_refused(folder, change, message):
         read_bundle(folder)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '"text"'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", '"text"', "[" * 100_000, '{"a":' * 100_000, "9" * 5000, "\0"],
+    ids=lambda text: text[:8],
+)
 def test_facts_that_are_no_object_are_refused(folder, text):
     write_bundle(folder, FACTS)
     (folder / "model.json").write_text(text)
@@ -166,6 +181,70 @@ def test_file_that_is_no_archive_is_refused(tmp_path, content):
     (tmp_path / "model.keras").write_bytes(content)
     with pytest.raises(ModelRefused, match=r"expected a .keras archive"):
         check_layers(tmp_path / "model.keras")
+
+
+def write_config(path, config, method=zipfile.ZIP_STORED, flags=0):
+    """Write an archive with a config.json, whose headers may have more flags."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("config.json", config)
+    content = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        content[content.index(mark) + place] |= flags
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "message"),
+    [
+        (b"{}", {"flags": 1}, "encrypted, password required"),
+        (b"{}", {"flags": 0x20}, "compressed patched data"),
+        (b"{}", {"flags": 0x40}, "strong encryption"),
+        (b"{}", {"method": zipfile.ZIP_BZIP2}, "config.json is packed by method 12"),
+        (b"{}", {"method": zipfile.ZIP_LZMA}, "config.json is packed by method 14"),
+        (bytes(17 << 20), {"method": zipfile.ZIP_DEFLATED}, "config.json takes 17825792 bytes"),
+        (b"[" * 100_000, {}, "maximum recursion depth exceeded"),
+        (b"9" * 5000, {}, "Exceeds the limit"),
+        (b"\xff", {}, "codec can't decode"),
+    ],
+    ids=["encrypted", "patched", "strongly encrypted", "bzip2", "lzma", "bomb", "deep", "long number", "no text"],
+)
+def test_config_that_cannot_be_read_is_refused(tmp_path, config, options, message):
+    path = write_config(tmp_path / "model.keras", config, **options)
+    with pytest.raises(ModelRefused, match=f"{message}.*; expected a .keras archive with a config.json"):
+        check_layers(path)
+
+
+def test_packed_config_that_is_damaged_is_refused(tmp_path):
+    path = write_config(tmp_path / "model.keras", b'{"a": 1}' * 50, zipfile.ZIP_DEFLATED)
+    content = bytearray(path.read_bytes())
+    content[41:45] = b"\xff" * 4
+    path.write_bytes(content)
+    with pytest.raises(ModelRefused, match=r"Error -3 while decompressing data.*; expected a .keras archive"):
+        check_layers(path)
+
+
+def test_foreign_class_is_found_however_deep_it_lies():
+    config = {"class_name": "Lambda", "module": "keras.layers"}
+    for _ in range(5000):
+        config = {"inner": [config]}
+    assert list(foreign_classes(config)) == ["keras.layers.Lambda"]
+
+
+def test_facts_without_an_end_are_not_read(folder):
+    write_bundle(folder, FACTS)
+    with (folder / "model.json").open("wb") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(ModelRefused, match="more than 16 MiB; expected a JSON object"):
+        read_bundle(folder)
+
+
+def test_folder_in_the_place_of_a_file_is_refused(folder):
+    write_bundle(folder, FACTS)
+    (folder / "model.keras").unlink()
+    (folder / "model.keras").mkdir()
+    with pytest.raises(ModelRefused, match=r"model.keras: is a directory; expected the model"):
+        read_bundle(folder)
 
 
 def test_archive_without_config_is_refused(tmp_path):

@@ -30,10 +30,10 @@ BLOCK_BYTES = 1 << 22
 MAX_ARRAY_BYTES = 1 << 38  # 256 GiB; the largest MedMNIST+ file holds 17 GB
 MAX_LABEL_BYTES = 1 << 30
 IMAGES = "images.npy"  # what the array is called in its cache folder
-# What zipfile (RuntimeError: encrypted, or packed in an unknown way), gzip and numpy's headers raise on damaged files.
+# What zipfile (RuntimeError: encrypted, or packed in an unknown way), gzip and NumPy's headers raise on damaged files.
 READ_ERRORS = (
-    OSError, EOFError, ValueError, RuntimeError, SyntaxError, tokenize.TokenError, zlib.error, lzma.LZMAError,
-    zipfile.BadZipFile,
+    OSError, EOFError, ValueError, TypeError, RuntimeError, SyntaxError, OverflowError, tokenize.TokenError, zlib.error,
+    lzma.LZMAError, zipfile.BadZipFile,
 )  # fmt: skip
 
 

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.arrays import READ_ERRORS
 from pipeline.data.rows import listed
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Source, encodable, is_url
 from pipeline.data.tables import TABLES
@@ -228,10 +228,16 @@ def load_known(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return what `write_known` wrote."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            digests, splits = stored["digests"], stored["splits"]
-        if digests.shape != (len(splits), 32) or digests.dtype != np.uint8 or splits.dtype != np.uint8:
-            raise ValueError(f"found {digests.dtype} {digests.shape}")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            digests, splits = np.asarray(stored["digests"]), np.asarray(stored["splits"])
+        if (
+            digests.shape != (splits.size, 32)
+            or splits.ndim != 1
+            or {digests.dtype, splits.dtype} != {np.dtype(np.uint8)}
+        ):
+            raise ValueError(f"found {digests.dtype} {digests.shape} and {splits.dtype} {splits.shape}")
+        if (splits >= len(SPLITS)).any():
+            raise ValueError(f"found the split {splits.max()}")
+    except (*READ_ERRORS, KeyError, MemoryError) as error:
         raise DataError(
             f"{encodable(str(path))}: cannot be read ({error}); expected the splits of earlier searches; restore it, "
             "or remove it, and images may stand in another split than before"

@@ -98,6 +98,11 @@ def npz_labels(archive: zipfile.ZipFile, path: Path, name: str) -> NDArray[Any]:
 def npz_header(archive: zipfile.ZipFile, path: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Return shape and dtype of an array in an .npz file, after its size was found to be what they say."""
     info = archive.getinfo(f"{name}.npy")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(  # of the others zipfile unpacks all at once, whatever is asked for
+            f"{path}, {name}: found an array packed by method {info.compress_type}; expected none or deflate; save it "
+            "by np.savez_compressed"
+        )
     with readable(path, "an .npz file"), archive.open(info) as file:
         shape, is_fortran, dtype = npy_header(file)
         header = file.tell()

@@ -68,16 +68,17 @@ def foreign_classes(config: Any) -> Iterator[str]:
             yield f"{found.get('module')}.{found.get('class_name')}"
 
 
-def named_classes(value: Any) -> Iterator[dict[str, Any]]:
+def named_classes(config: Any) -> Iterator[dict[str, Any]]:
     """Yield every object of a Keras config that names a class, however deep."""
-    if isinstance(value, dict):
-        if "class_name" in value:
-            yield value
-        children = list(value.values())
-    else:
-        children = value if isinstance(value, list) else []
-    for child in children:
-        yield from named_classes(child)
+    waiting = [config]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if "class_name" in value:
+                yield value
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
 
 
 def is_allowed(found: dict[str, Any]) -> bool:

@@ -10,7 +10,6 @@ from pipeline.errors import SpaceError
 MAX_BYTES = 2**20
 MAX_EVENTS = 10_000  # a space of all hyperparameters takes ~300
 MAX_LEVELS = 20
-PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -65,7 +64,7 @@ def parse(content: bytes, source: str) -> Any:
 
 
 def check_events(text: str, source: str) -> None:
-    """Refuse aliases, and text that is too long or too deep for the recursive steps that follow."""
+    """Refuse aliases, tags, and text that is too long or too deep for the recursive steps that follow."""
     level = 0
     for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
         line = event.start_mark.line + 1 if event.start_mark else 0
@@ -74,6 +73,8 @@ def check_events(text: str, source: str) -> None:
                 f"{source}: line {line} uses the alias *{event.anchor}; expected plain values; "
                 "write the value out there"
             )
+        if tag := getattr(event, "tag", None):
+            raise SpaceError(f"{source}: line {line} has the tag {tag}; expected plain values; remove the tag")
         level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if level > MAX_LEVELS or count > MAX_EVENTS:
             raise SpaceError(
@@ -86,10 +87,6 @@ def plain(loader: yaml.SafeLoader, node: yaml.Node, source: str) -> Any:
     """Return the value of a node; a mapping must have text keys, each once."""
     if isinstance(node, yaml.ScalarNode):
         return loader.construct_object(node)
-    if node.tag not in PLAIN_TAGS:
-        raise SpaceError(
-            f"{source}: line {node.start_mark.line + 1} has the tag {node.tag}; expected plain values; remove the tag"
-        )
     if isinstance(node, yaml.SequenceNode):
         return [plain(loader, child, source) for child in node.value]
     mapping: dict[str, Any] = {}

@@ -139,6 +139,16 @@ def test_an_npz_that_cannot_be_used_is_refused_with_the_array_and_the_reason(tmp
     assert list(tmp_path.rglob("*.npy")) == []
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_npz_that_could_unpack_to_any_size_at_once_is_refused(tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "set.npz", "w", method) as archive:
+        for name, array in {"images": images(4, 5, 4), "labels": np.arange(4)}.items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.save(file, array)
+    with pytest.raises(DataError, match=f"images: found an array packed by method {method}; expected none or deflate"):
+        from_npz(tmp_path / "set.npz", tmp_path)
+
+
 def test_nothing_in_an_npz_is_unpickled(tmp_path):
     class Trap:
         def __reduce__(self):

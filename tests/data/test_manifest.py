@@ -1,6 +1,7 @@
 """Tables that are written are read again as the same images, and the memory of splits is whole or refused."""
 
 import os
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -185,6 +186,38 @@ def test_a_damaged_memory_is_named(tmp_path, content):
     (tmp_path / "known.npz").write_bytes(content)
     with pytest.raises(DataError, match=r"known\.npz: cannot be read.*remove it"):
         manifest.read_known(tmp_path / "known.npz", np.zeros((1, 32), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("digests", "splits"),
+    [
+        (np.zeros((3, 32), np.uint8), np.zeros(2, np.uint8)),
+        (np.zeros((3, 31), np.uint8), np.zeros(3, np.uint8)),
+        (np.zeros((3, 32), np.int8), np.zeros(3, np.uint8)),
+        (np.zeros((3, 32), np.uint8), np.zeros(3)),
+        (np.zeros((1, 32), np.uint8), np.uint8(0)),
+        (np.zeros((1, 32), np.uint8), np.full(1, 3, np.uint8)),
+        (np.zeros((1, 32), np.uint8), np.full(1, 255, np.uint8)),
+    ],
+)
+def test_a_memory_of_odd_arrays_is_named(tmp_path, digests, splits):
+    np.savez(tmp_path / "known.npz", digests=digests, splits=splits)
+    with pytest.raises(DataError, match=r"known\.npz: cannot be read \(found .*remove it"):
+        manifest.load_known(tmp_path / "known.npz")
+
+
+def test_a_memory_that_is_one_array_or_claims_terabytes_is_named(tmp_path):
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    claims = (
+        b"\x93NUMPY\1\0v\0"
+        + b"{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999999,), }".ljust(117)
+        + b"\n"
+    )
+    with zipfile.ZipFile(tmp_path / "claims.npz", "w") as archive:
+        archive.writestr("digests.npy", claims)
+    for name in ("one.npy", "claims.npz"):
+        with pytest.raises(DataError, match=r"cannot be read.*remove it"):
+            manifest.load_known(tmp_path / name)
 
 
 def test_a_cut_memory_is_named(tmp_path):
