@@ -21,7 +21,7 @@ def load(path: Path) -> dict[str, NDArray[Any]]:
     """Return what `save` wrote, in the order in which it was written.
 
     Raises:
-        OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile: missing, damaged, or without digests.
+        OSError, ValueError, ...: one of `arrays.READ_ERRORS` or KeyError: missing, damaged, or without digests.
     """
     with np.load(path, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
@@ -34,7 +34,7 @@ def load_for(path: Path, digests: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     """Return what `save` wrote of some images, in their order.
 
     Raises:
-        OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile: see `load`; ValueError: it lacks one of the images.
+        OSError, ValueError, ...: see `load`; ValueError also where it lacks one of the images.
     """
     return aligned(load(path), digests)
 

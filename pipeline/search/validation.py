@@ -1,6 +1,5 @@
 """What trials of the highest rung said of their validation images, and the temperature that follows for the winner."""
 
-import zipfile
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.arrays import READ_ERRORS
 from pipeline.data.dataset import StoredDataset
 from pipeline.pulse import going_on
 from pipeline.records import TrialTask, num_networks
@@ -23,7 +23,7 @@ from pipeline.training.certainty import measure_with_intervals
 from pipeline.workspace import StudyFolder
 
 # What is raised of a file that is not whole, or lacks an image.
-DAMAGES = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+DAMAGES = (*READ_ERRORS, KeyError, MemoryError)
 
 
 def logits_path(folder: StudyFolder, number: int) -> Path:
