@@ -29,6 +29,9 @@ from pipeline.workspace import Workspace
 BLOCK_BYTES = 1 << 22
 MAX_ARRAY_BYTES = 1 << 38  # 256 GiB; the largest MedMNIST+ file holds 17 GB
 MAX_LABEL_BYTES = 1 << 30
+MAX_IMAGES = (
+    1 << 26
+)  # labels and names take some 40 bytes an image, and a packed array of 1 x 1 pixels none to speak of
 IMAGES = "images.npy"  # what the array is called in its cache folder
 # What zipfile (RuntimeError: encrypted, or packed in an unknown way), gzip and NumPy's headers raise on damaged files.
 READ_ERRORS = (
@@ -73,6 +76,15 @@ def readable(path: Path, kind: str) -> Iterator[None]:
     except READ_ERRORS as error:
         reason = str(error) or type(error).__name__
         raise DataError(f"{path}: cannot be read ({reason}); expected {kind}; fetch the file again") from error
+
+
+def refuse_number(where: Path | str, num_images: int, num_labels: int) -> None:
+    """Raise DataError for too many images, or not as many labels, before either is read."""
+    if num_images != num_labels or num_images > MAX_IMAGES:
+        raise DataError(
+            f"{where}: found {num_images} images and {num_labels} labels; expected as many of both, and at most "
+            f"{MAX_IMAGES:,}; save or fetch the files again"
+        )
 
 
 def assemble(

@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.arrays import MAX_LABEL_BYTES, Part, assemble, byte_blocks, readable
+from pipeline.data.arrays import Part, assemble, byte_blocks, readable, refuse_number
 from pipeline.data.cache_folder import LIMIT_BYTES
 from pipeline.data.source import Source
 from pipeline.errors import DataError
@@ -57,11 +57,7 @@ def from_idx_folder(
         for split, images, labels in (("train", files[0], files[1]), ("test", files[2], files[3])):
             shape, blocks = open_idx(stack, images, 3)
             label_shape, label_blocks = open_idx(stack, labels, 1)
-            if shape[0] != label_shape[0] or shape[0] > MAX_LABEL_BYTES:
-                raise DataError(
-                    f"{images}: found {shape[0]} images and {label_shape[0]} labels; expected as many of both; fetch "
-                    "the files again"
-                )
+            refuse_number(images, shape[0], label_shape[0])
             numbers = np.concatenate(list(label_blocks)).astype(np.int64)
             parts.append(Part(split, shape, np.uint8, numbers, blocks))
         return assemble(folder, parts, [files[0], files[2]], workspace, limit_bytes, names)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from pipeline.data.arrays import MAX_LABEL_BYTES, Part, assemble, byte_blocks, readable
+from pipeline.data.arrays import MAX_LABEL_BYTES, Part, assemble, byte_blocks, readable, refuse_number
 from pipeline.data.cache_folder import LIMIT_BYTES
 from pipeline.data.source import SPLITS, Source, encodable
 from pipeline.errors import DataError
@@ -67,15 +67,11 @@ def npz_part(archive: zipfile.ZipFile, path: Path, split: str) -> Part:
             f"{where}: found the shape {shape}, which looks like bands first; expected (num_images, height, width, "
             "bands); save images.transpose(0, 2, 3, 1)"
         )
-    labels = npz_labels(archive, path, f"{prefix}labels")
-    if len(labels) != shape[0]:
-        raise DataError(
-            f"{where}: found {shape[0]} images and {len(labels)} labels; expected as many of both; save it again"
-        )
+    labels = npz_labels(archive, path, f"{prefix}labels", shape[0])
     return Part(split, shape, DTYPES[stored.name], labels, npz_blocks(archive, path, f"{prefix}images"))
 
 
-def npz_labels(archive: zipfile.ZipFile, path: Path, name: str) -> NDArray[Any]:
+def npz_labels(archive: zipfile.ZipFile, path: Path, name: str, num_images: int) -> NDArray[Any]:
     """Return int64 (num_images,), or uint8 (num_images, num_classes) of 0 and 1."""
     shape, stored = npz_header(archive, path, name)
     where = f"{path}, {name}"
@@ -84,6 +80,7 @@ def npz_labels(archive: zipfile.ZipFile, path: Path, name: str) -> NDArray[Any]:
             f"{where}: found {stored} of the shape {shape}; expected integers (num_images,), or 0 and 1 (num_images, "
             "num_classes) where an image has several labels; save the number of each label's class"
         )
+    refuse_number(f"{path}, {name.replace('labels', 'images')}", num_images, shape[0])
     if math.prod(shape) * stored.itemsize > MAX_LABEL_BYTES:
         raise DataError(f"{where}: found {shape} labels; expected at most {MAX_LABEL_BYTES >> 20} MiB of them")
     labels = np.concatenate(list(npz_blocks(archive, path, name))).reshape(shape)

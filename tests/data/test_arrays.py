@@ -149,6 +149,17 @@ def test_an_npz_that_could_unpack_to_any_size_at_once_is_refused(tmp_path, metho
         from_npz(tmp_path / "set.npz", tmp_path)
 
 
+def test_more_images_than_memory_holds_the_names_of_are_refused_before_their_labels_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "MAX_IMAGES", 5)
+    path = write_npz(tmp_path / "set.npz", {"images": images(6, 1, 1), "labels": np.full(6, -1)})
+    with pytest.raises(DataError, match=r"found 6 images and 6 labels; expected as many of both, and at most 5;"):
+        from_npz(path, tmp_path)
+    (tmp_path / "idx").mkdir()
+    folder = write_idx_folder(tmp_path / "idx", counts=(6, 6))
+    with pytest.raises(DataError, match=r"found 6 images and 6 labels; expected as many of both, and at most 5;"):
+        from_idx_folder(folder, tmp_path)
+
+
 def test_nothing_in_an_npz_is_unpickled(tmp_path):
     class Trap:
         def __reduce__(self):
