@@ -29,9 +29,7 @@ from pipeline.workspace import Workspace
 BLOCK_BYTES = 1 << 22
 MAX_ARRAY_BYTES = 1 << 38  # 256 GiB; the largest MedMNIST+ file holds 17 GB
 MAX_LABEL_BYTES = 1 << 30
-MAX_IMAGES = (
-    1 << 26
-)  # labels and names take some 40 bytes an image, and a packed array of 1 x 1 pixels none to speak of
+MAX_IMAGES = 1 << 26  # labels and names take some 40 bytes an image; packed, images of one pixel take next to nothing
 IMAGES = "images.npy"  # what the array is called in its cache folder
 # What zipfile (RuntimeError: encrypted, or packed in an unknown way), gzip and NumPy's headers raise on damaged files.
 READ_ERRORS = (
