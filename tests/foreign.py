@@ -35,6 +35,7 @@ from pipeline.files import sha256_file
 from pipeline.records import ImageSpec
 from pipeline.scoring.inputs import find_inputs
 from pipeline.space import load_space
+from pipeline.space.augmentation import read_augmentation
 from tests.data.encoded import encoded, saved, tiff
 
 RNG = np.random.default_rng(0)
@@ -421,6 +422,7 @@ params:
   filters: {type: choice, values: [8, 16]}
   learning_rate: {type: float, min_value: 1.0e-4, max_value: 1.0e-2, sampling: log}
 """
+AUGMENTATION = b"shift: 0.1\nflip: true\ncutout: 0.25\n"
 TIFFS = (
     encoded(Image.fromarray(PIXELS), "TIFF"),
     encoded(Image.fromarray(PIXELS), "TIFF", compression="tiff_lzw"),
@@ -480,6 +482,8 @@ FORMATS = {
     "tiff": Format(TIFFS, read_picture, (DecodeError,), made=odd_tiff()),
     "pictures": Format(PICTURES, read_picture, (DecodeError,)),
     "yaml": Format((SPACE,), read_space, (SpaceError,), ".yaml", changed(yaml.safe_load(SPACE)).map(yaml_text)),
+    "augmentation": Format((AUGMENTATION,), read_augmentation, (SpaceError,), ".yaml",
+                           changed(yaml.safe_load(AUGMENTATION)).map(yaml_text)),
     "table.csv": Format(tables(".csv"), read_table, (DataError,), ".csv"),
     "table.jsonl": Format(tables(".jsonl"), read_table, (DataError,), ".jsonl", odd_rows()),
     "table.parquet": Format(tables(".parquet"), read_table, (DataError,), ".parquet", odd_parquet()),

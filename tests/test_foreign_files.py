@@ -70,8 +70,16 @@ def test_damaged_files_that_a_child_unpacks_are_read_or_refused(name, data):
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("name", FORMATS)
-@settings(ANY, max_examples=2000)
+@pytest.mark.parametrize("name", IN_PROCESS)
+@settings(ANY, max_examples=3000)
 @given(st.data())
 def test_many_damaged_files_are_read_or_refused(name, data):
+    check_outcome(name, data.draw(FORMATS[name].contents()))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", IN_CHILDREN)
+@settings(ANY, max_examples=300)
+@given(st.data())
+def test_many_damaged_files_that_a_child_unpacks_are_read_or_refused(name, data):
     check_outcome(name, data.draw(FORMATS[name].contents()))
