@@ -9,7 +9,7 @@ SIGN = re.compile("[=+@\uff1d\uff0b\uff0d\uff20\ufe62\ufe63\ufe66\ufe6b-]")
 NEW_CELL = re.compile("[;\t\r\n]")  # where a spreadsheet may begin a cell though the comma separates them
 UNSEEN = "".join(map(chr, (*range(33), *range(127, 161), 0xAD, *range(0x2000, 0x2010), *range(0x2028, 0x2030),
                            0x205F, *range(0x2060, 0x2070), 0x3000, 0xFEFF))) + '"'  # fmt: skip
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+NUMBER = re.compile(r"[+-][0-9 .,'%:()\u00a0\u202f]*([eE][+-]?[0-9]+)?")  # also -0,5, -5 %, +49 30 1234
 
 
 def printable(text: str, kept: str = "\n\t") -> str:

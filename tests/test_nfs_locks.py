@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline.data import cache_folder
 from pipeline.files import is_locked, locked
 from pipeline.tracking.store import first_use_lock
+from pipeline.workspace import Workspace
 
 workspace = Path(sys.argv[1])
 for kind, mode in ((fcntl.LOCK_SH, "ab"), (fcntl.LOCK_EX, "rb")):

@@ -37,6 +37,7 @@ def test_what_a_spreadsheet_computes_is_a_formula(text):
     [
         "", "x", "a=b", "a-b.png", "a, -b", "-1", "+1.5e3", "-.5", "-5.", " -1 ", "1;-2;+3.5", "a;b", "a\nb", "'=1",
         "-", "--", "+", "@", " - ", "./=1", "x@y", "s3://a-b/=c", '["=1"]', "\u2212x", ";", "\u200b",
+        "-0,5", "-5 %", "+49 30 1234", "-12\u202f000,5",
     ],
     ids=ascii,
 )  # fmt: skip
@@ -52,6 +53,7 @@ def test_a_long_text_is_looked_through_in_no_time():
         " ;" * 250_000 + "=1",
         "-" * 500_000,
         '"' * 500_000 + "x-",
+        "-" + "1" * 500_000 + "x",
     ):
         is_formula(text)
     assert time.perf_counter() - start < 5

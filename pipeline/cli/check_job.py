@@ -81,7 +81,7 @@ class CheckJob:
                 raise InvalidUsage(f"{flag} {path}: this is DATA itself; expected another file; choose a new name")
         if self.fix and names_no_files(self.data):
             raise DataError(
-                f"--fix {self.fix}: the images of {redacted(self.data)} are no files of their own, so that no table "
+                f"--fix {self.fix}: the images of {redacted(self.data)} are not separate files, so that no table "
                 "can name them; expected a folder or a table as DATA; leave --fix out"
             )
 

@@ -1,5 +1,6 @@
 """The options that say how images are read and where they are kept, for every command that decodes a data set."""
 
+import ipaddress
 import re
 from collections.abc import Callable
 from typing import Any
@@ -43,9 +44,16 @@ class Host(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the name in the form in which names are compared."""
-        if not re.fullmatch(r"\[?[0-9A-Fa-f:.]+\]?|[\w.-]+", value):
-            self.fail(f"{value!r} is no machine; expected a name such as images.example.org, without port", param, ctx)
-        return str(value)
+        plain = value.removeprefix("[").removesuffix("]")
+        try:
+            is_address = bool(ipaddress.ip_address(plain))
+        except ValueError:
+            is_address = False
+        if not (is_address or re.fullmatch(r"[\w.-]+", value)):
+            self.fail(
+                f"{value!r} is not a host; expected a name such as images.example.org, without a port", param, ctx
+            )
+        return str(plain)
 
 
 allow_host_option = click.option(

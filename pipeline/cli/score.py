@@ -209,7 +209,7 @@ def show(job: "ScoreJob", facts: "ScoreFacts", as_json: bool) -> None:
         codes = ", ".join(f"{code} {number:,}" for code, number in facts.errors_by_code.items())
         output.say(f"Errors: {codes}")
         for path, reason in first_errors(facts.out, SHOWN_ERRORS):
-            output.say(f"  {redacted(path)}: {reason}")
+            output.say(f"  {redacted(path):.200}: {reason}")
 
 
 def as_document(job: "ScoreJob", facts: "ScoreFacts") -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pipeline.files import replacing
 from pipeline.text import is_formula, one_line
 
 BATCH = 50_000
-OTHER_TABLES = "expected another text in a .csv; write .jsonl or .parquet instead"
+OTHER_TABLES = "a .csv must not hold it; write .jsonl or .parquet instead"
 
 
 def write_manifest(

@@ -87,7 +87,7 @@ def batches(file: BinaryIO, columns: tuple[str, ...], with_others: bool) -> Iter
 def next_message(connection: "Connection[bytes, bytes]", child: BaseProcess) -> bytes:
     """Return what the child says next; ValueError if it is dead or says nothing."""
     if not connection.poll(PATIENCE_SECONDS):
-        raise ValueError(f"the process that unpacks it has not come on for {PATIENCE_SECONDS} s")
+        raise ValueError(f"the process that unpacks it has sent nothing for {PATIENCE_SECONDS} s")
     try:
         return connection.recv_bytes()
     except (EOFError, ConnectionError) as error:

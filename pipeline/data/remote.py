@@ -38,7 +38,7 @@ def refuse_unserved(source: Source) -> None:
         if not is_url(path):
             continue
         if reason := refusal(path):
-            raise DataError(f"{source.origin}, row {row}: {redacted(path)}: {reason}")
+            raise DataError(f"{source.origin}, row {row}: {redacted(path):.200}: {reason}")
         first_of.setdefault(path.partition("://")[0], path)
     for url in first_of.values():
         try:
@@ -73,7 +73,8 @@ def from_url(url: str, name: str, hosts: Sequence[str] = ()) -> Source:
         raise
     except Exception as error:  # border: see urls.read_url
         raise DataError(
-            f"{redacted(url)}: cannot be read ({told(error, url)}); see to address, connection and credentials"
+            f"{redacted(url)}: cannot be read ({told(error, url)}); "
+            "check the address, the connection and your credentials"
         ) from error
 
 

@@ -15,6 +15,7 @@ from pipeline.data.cache_folder import Hold
 SPLITS = ("train", "val", "test")
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 FILE_URL = re.compile(r"file://(localhost)?(?=/)", re.IGNORECASE)
+BLOCK = 1000  # rows of labels that are looked at together
 NOT_GIVEN = 255
 """The number that stands in a column of splits (indices into SPLITS) where no split was given."""
 
@@ -162,8 +163,12 @@ class Source:
         """Return int32 (num_images,): the class that an image is stratified by, of several labels the rarest."""
         if not self.is_multi_label:
             return np.asarray(self.labels, np.int32)
-        rarity = np.where(self.labels > 0, self.labels.sum(axis=0), np.iinfo(np.int64).max)
-        return np.where(self.labels.any(axis=1), rarity.argmin(axis=1), len(self.classes)).astype(np.int32)
+        counts, strata = self.labels.sum(axis=0), np.full(len(self), len(self.classes), np.int32)
+        for first in range(0, len(self), BLOCK):  # of all rows at once it is eight times the labels
+            labels = self.labels[first : first + BLOCK]
+            rarity = np.where(labels > 0, counts, np.iinfo(np.int64).max)
+            strata[first : first + BLOCK][labels.any(axis=1)] = rarity.argmin(axis=1)[labels.any(axis=1)]
+        return strata
 
 
 def encodable(text: str) -> str:

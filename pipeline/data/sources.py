@@ -41,7 +41,7 @@ def open_source(
     """
     if source_folder and data not in builtin.NAMES:
         raise InvalidUsage(
-            f"--source {source_folder}: {encodable(data)} is no built-in set; expected one of "
+            f"--source {source_folder}: {encodable(redacted(data))} is no built-in set; expected one of "
             f"{', '.join(builtin.NAMES)}; leave --source out"
         )
     if data in builtin.NAMES:

@@ -117,10 +117,14 @@ class Columns:
         """Take the other cells of a row; a list or an object is no slice."""
         for key, value in row.items():
             if key not in COLUMNS and not isinstance(value, list | dict):
+                self.refuse_more_columns(key)
                 column = self.slices.setdefault(key, [])
                 column.extend([""] * (len(self.paths) - len(column)))  # rows that had no such column
                 column.append(self.share(value))
-        if len(self.slices) > MAX_COLUMNS:
+
+    def refuse_more_columns(self, key: str) -> None:
+        """Raise DataError for a column that is one too many, before the rows that lack it take memory for it."""
+        if key not in self.slices and len(self.slices) == MAX_COLUMNS:
             raise self.error(f"found more than {MAX_COLUMNS} columns", "a table of images")
 
     def share(self, value: Any) -> str:
@@ -195,7 +199,7 @@ class Columns:
         for row, path in enumerate(self.paths, start=1):
             if (first := rows.setdefault(path, row)) != row:
                 raise DataError(
-                    f"{self.origin}, rows {first} and {row}: both have the path {encodable(public_name(path))}; "
+                    f"{self.origin}, rows {first} and {row}: both have the path {encodable(public_name(path)):.200}; "
                     "expected one row per image; take one out, or give the image a list of labels"
                 )
 

@@ -95,7 +95,7 @@ def check_tags(content: bytes) -> None:
     tags = next(directories(content), [])
     sizes = [tag for tag, *_ in tags if tag in SIZES]
     if len(set(sizes)) < len(sizes):
-        raise DecodeError("corrupt", f"the tag {max(sizes, key=sizes.count)} stands more than once in it")
+        raise DecodeError("corrupt", f"the tag {max(sizes, key=sizes.count)} occurs more than once")
     num_bytes = num_values = 0
     for _, kind, count, offset in tags:
         value_bytes = VALUE_BYTES.get(kind, 1)
@@ -205,7 +205,7 @@ def unpacked_pieces(packed: bytes, compression: int) -> Iterator[int]:
         while not decompressor.eof and not decompressor.needs_input:
             yield len(decompressor.decompress(b"", PIECE_BYTES))
         if decompressor.unused_data:  # further streams, each of which lzma.decompress copies the rest for
-            raise DecodeError("corrupt", "data behind the end of a strip or tile")
+            raise DecodeError("corrupt", "data after the end of a strip or tile")
     elif compression == PACKBITS:
         place = 0
         while place < len(packed):

@@ -28,19 +28,25 @@ ANSWER_SECONDS = 60
 VERSIONS = ("ETag", "LastModified", "Last-Modified", "Content-MD5", "Digest", "md5Hash", "updated", "created")
 """What drivers report of a file that changes with its content."""
 STAMP_BYTES = 64 << 20  # of a file of which a server reports none of VERSIONS
-IPV6_HOST = re.compile(r"(?<=://)\[[0-9A-Fa-f:.]*\]")
-USER_INFO = re.compile(r"(?<=://)[^/\s]*@")
-QUERY = re.compile(r"(://[^\s?'\"]*)\?[^\s'\"]*")
-PARTS = re.compile(r"[^:]*://(?:([^/]*)@)?[^?]*(?:\?(.*))?", re.DOTALL)
+IPV6_HOST = re.compile(r"(?<=[/@])\[[0-9A-Fa-f:.]*\]")
+IN_TEXT = re.compile(r"(\burl=)?['\"(<]*\b[A-Za-z][A-Za-z0-9+.-]{,20}://")  # where a URL begins in a message
+SHOWN = 200  # characters of a message
+TRANSLATED = [ipaddress.ip_network(each) for each in ("::/96", "64:ff9b::/96", "::ffff:0:0:0/96")]
+"""IPv6 addresses that end in an IPv4 address: compatible (RFC 4291), NAT64 (RFC 6052) and translated (RFC 7915)."""
+LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")  # RFC 8215
 
 
 class AddressRefused(OSError):
     """A connection that was not made, since a row of a table must not reach that address."""
 
 
-def redacted(text: str) -> str:
-    """Return a text whose URLs hold no password and no query, which may be a signature."""
-    return QUERY.sub(r"\1", USER_INFO.sub("", text))
+def redacted(place: str) -> str:
+    """Return a URL without its password and its query, which may be a signature; a path as it is."""
+    if not is_url(place):
+        return place
+    scheme, mark, rest = place.partition("?")[0].partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def public_name(path: str) -> str:
@@ -50,8 +56,9 @@ def public_name(path: str) -> str:
     """
     if not is_url(path):
         return path
-    name, mark, query = USER_INFO.sub("", path, count=1).partition("?")
-    return f"{name}?sha256={hashlib.sha256(os.fsencode(query)).hexdigest()[:12]}" if mark else name
+    query = path.partition("?")[2]
+    mark = f"?sha256={hashlib.sha256(os.fsencode(query)).hexdigest()[:12]}" if query else ""
+    return redacted(path) + mark
 
 
 def refusal(url: str) -> str | None:
@@ -146,7 +153,9 @@ def _guard(hosts: tuple[str, ...]) -> tuple[Callable[[str, Any], Any], Callable[
         family, kind, protocol, _, (address, *_) = info
         if plain_host(address) not in allowed and not is_public(address):
             name = names.get(address, address)
-            raise AddressRefused(f"on this machine or a private network; if you trust it, add --allow-host {name}")
+            raise AddressRefused(
+                f"the address is on this machine or a private network; if you trust it, add --allow-host {name}"
+            )
         return socket.socket(family, kind, protocol)
 
     return resolve, make_socket
@@ -170,7 +179,12 @@ def is_public(address: str) -> bool:
     """Tell whether an IP address is one of the public internet, also if it is an IPv4 address within an IPv6 one."""
     found = ipaddress.ip_address(address)
     if isinstance(found, ipaddress.IPv6Address):
-        found = found.ipv4_mapped or found.sixtofour or found
+        if found.is_site_local or found in LOCAL_NAT64:
+            return False
+        if any(found in network for network in TRANSLATED):
+            found = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        else:
+            found = found.ipv4_mapped or found.sixtofour or found
     return found.is_global and not found.is_multicast
 
 
@@ -240,10 +254,13 @@ def url_stamp(url: str, hosts: Sequence[str] = ()) -> str:
 
 
 def told(error: Exception, url: str) -> str:
-    """Return what the cause of an exception says, in one short line without the secrets of the URL."""
+    """Return what the cause of an exception says, in one short line without URLs and secrets."""
     cause = error.__cause__ or error
-    text = "nothing is there" if isinstance(cause, FileNotFoundError) else redacted(" ".join(str(cause).split()))
-    parts = PARTS.match(url)
-    for secret in filter(None, parts.groups() if parts else ()):
+    if isinstance(cause, FileNotFoundError):
+        return "nothing is there"
+    text = IN_TEXT.split(" ".join(str(cause)[: 10 * SHOWN].split()), maxsplit=1)[0].rstrip(" ,:;")
+    place, _, query = url.partition("?")
+    user_info = place.partition("://")[2].partition("/")[0].rpartition("@")[0]
+    for secret in filter(None, (user_info, user_info.partition(":")[2], query)):
         text = text.replace(secret, "***")
-    return text[:200] or type(cause).__name__
+    return text[:SHOWN] or type(cause).__name__

@@ -46,8 +46,10 @@ def find_inputs(inputs: Sequence[str], out: Path | None = None, csv_path: Path |
     for text in inputs:
         path = os.fsencode(text)
         if not os.path.exists(path):
+            from pipeline.data.urls import redacted  # heavy: NumPy
+
             raise DataError(
-                f"{text}: no such file or folder; expected an image, a folder or a manifest; check the path"
+                f"{redacted(text)}: no such file or folder; expected an image, a folder or a manifest; check the path"
             )
         if os.path.isdir(path):
             inside, skipped = walk(path, out, own)

@@ -26,7 +26,7 @@ def load(path: Path) -> dict[str, NDArray[Any]]:
     with np.load(path, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
     if "digests" not in arrays:
-        raise ValueError(f"{path} does not say of which images it is")
+        raise ValueError(f"{path} does not say which images it belongs to")
     return arrays
 
 

@@ -152,7 +152,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
         for name in changed
     }
     if "fingerprint" in changed:
-        texts["fingerprint"] = "images: their content, labels, weights, splits or folds are others than when it began"
+        texts["fingerprint"] = "images: their content, labels, weights, splits or folds have changed since it began"
     if "space" in changed and (names := changed_modules(old["space"], new["space"])):
         texts["space"] = f"space: {', '.join(names)} changed, which {new['space']['builder']['path']} imports"
     return texts

@@ -295,9 +295,10 @@ def flaw_of(test: dict[str, Any], classes: list[str]) -> str:
         return ""
     if closest := majority.get("closest"):
         return (
-            f"its AUC cannot be judged: expected a class that at least {MIN_SIDE} test images have and {MIN_SIDE} have "
-            f"not, found at most {closest_text(closest, classes)}; it is registered without the alias champion: add "
-            "images of the rare classes, or search with another --objective"
+            "its AUC cannot be judged: that takes a class that at least "
+            f"{MIN_SIDE} test images have and {MIN_SIDE} lack; the closest is "
+            f"{closest_text(closest, classes)}; it is registered without the alias champion: "
+            "add images of the rare classes, or search with another --objective"
         )
     if reason := majority.get("reason"):
         return (
@@ -315,8 +316,8 @@ def flaw_of(test: dict[str, Any], classes: list[str]) -> str:
 
 def closest_text(closest: dict[str, int], classes: list[str]) -> str:
     """Return in words how many images are on the smaller side of a class."""
-    number, side = min((closest["num_with"], "with"), (closest["num_without"], "without"), key=lambda pair: pair[0])
-    return f"{number} {side} {classes[closest['class']]!r}"
+    number, side = min((closest["num_with"], "have"), (closest["num_without"], "lack"), key=lambda pair: pair[0])
+    return f"{classes[closest['class']]!r}, which {number} {side}"
 
 
 def blind_text(majority: dict[str, Any], classes: list[str]) -> str:

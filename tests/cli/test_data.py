@@ -86,7 +86,7 @@ def test_a_table_of_images_that_are_no_files_is_refused_before_they_are_opened(r
     """An archive would be unpacked, a built-in set downloaded."""
     done = run("check", data, "--fix", "clean.csv")
     assert done.exit_code == 3
-    assert f"--fix clean.csv: the images of {data} are no files of their own" in done.stderr
+    assert f"--fix clean.csv: the images of {data} are not separate files" in done.stderr
     assert not Path("data").exists()
 
 
@@ -193,7 +193,7 @@ def test_a_fix_of_an_array_is_refused_before_anything_is_decoded(run: Run) -> No
     np.savez("set.npz", images=images, labels=labels)
     done = run("check", "set.npz", "--fix", "array.csv")
     assert done.exit_code == 3
-    assert "the images of set.npz are no files of their own" in done.stderr
+    assert "the images of set.npz are not separate files" in done.stderr
     assert not Path("array.csv").exists()
 
 

@@ -4,7 +4,7 @@ import click
 import pytest
 from PIL import Image
 
-from pipeline.cli.data_options import Colour, Size, data_options
+from pipeline.cli.data_options import Colour, Host, Size, data_options
 from pipeline.data.cache_folder import LIMIT_BYTES
 from pipeline.data.decode import PILLOW_MEGAPIXELS
 
@@ -37,3 +37,16 @@ def test_no_more_megapixels_can_be_allowed_than_pillow_reads():
 def test_the_cache_has_one_limit_unless_another_is_given():
     command = click.command()(data_options(lambda **options: None))
     assert command.make_context("search", []).params["cache_limit"] == LIMIT_BYTES
+
+
+@pytest.mark.parametrize(
+    ("text", "host"), [("images.example.org", "images.example.org"), ("[::1]", "::1"), ("fe80::1", "fe80::1")]
+)
+def test_hosts(text, host):
+    assert Host().convert(text, None, None) == host
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:8773", "http://host", "host/path", "", "[::1]:80", "a b"])
+def test_what_is_no_host_is_refused(text):
+    with pytest.raises(click.BadParameter, match="is not a host; expected a name such as"):
+        Host().convert(text, None, None)

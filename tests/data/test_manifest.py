@@ -117,7 +117,7 @@ def test_a_formula_is_refused_in_a_csv_wherever_it_stands(tmp_path, place, text)
     with pytest.raises(DataError) as caught:
         manifest.write_manifest(tmp_path / "t.csv", formulas(tmp_path, text)[place], np.arange(2))
     assert str(caught.value).startswith(f"{tmp_path}/t.csv, {where}: the ")
-    assert "would be a formula to a spreadsheet; expected another text in a .csv; write .jsonl" in str(caught.value)
+    assert "would be a formula to a spreadsheet; a .csv must not hold it; write .jsonl" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -141,7 +141,7 @@ def test_a_child_that_says_nothing_is_given_up(monkeypatch):
     monkeypatch.setattr(parquet, "PATIENCE_SECONDS", 1)
     file = Stopped()
     pq.write_table(pa.table({"path": ["a"], "label": ["x"]}), file)
-    with pytest.raises(ValueError, match="the process that unpacks it has not come on for 1 s"):
+    with pytest.raises(ValueError, match="the process that unpacks it has sent nothing for 1 s"):
         list(parquet_rows(file, COLUMNS))
     assert multiprocessing.active_children() == []
 

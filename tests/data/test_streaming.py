@@ -51,7 +51,7 @@ def test_urls_stream_from_machines_that_the_user_named(tmp_path, streamed):
         write_locations(tmp_path / "kept.parquet", source, is_streamed=False)
         assert StreamedImages(tmp_path / "urls.parquet", SPEC)[3:5][:, 0, 0, 0].tolist() == [3, 4]
         write_locations(tmp_path / "unnamed.parquet", replace(source, storage=Files("", urls)))
-        with pytest.raises(DataError, match=r"/3\.png\?sha256=[0-9a-f]{12}: refused, on this machine"):
+        with pytest.raises(DataError, match=r"/3\.png\?sha256=[0-9a-f]{12}: refused, the address is on this machine"):
             StreamedImages(tmp_path / "unnamed.parquet", SPEC)[3:5]
     assert (tmp_path / "urls.parquet").stat().st_mode & 0o777 == 0o600
     assert b"SECRET" not in (tmp_path / "kept.parquet").read_bytes()

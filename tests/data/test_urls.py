@@ -11,7 +11,7 @@ import pytest
 import pipeline
 from pipeline.data.decode import DecodeError
 from pipeline.data.source import Files, is_url, local_path
-from pipeline.data.urls import is_public, open_store, public_name, read_url, redacted, url_stamp
+from pipeline.data.urls import is_public, open_store, public_name, read_url, redacted, told, url_stamp
 from pipeline.errors import DataError
 
 HERE = ("127.0.0.1",)
@@ -135,6 +135,12 @@ def test_a_url_of_another_kind_reaches_no_driver(url, reason):
         ("::ffff:127.0.0.1", False),
         ("::ffff:169.254.169.254", False),
         ("2002:7f00:1::", False),
+        ("::7f00:1", False),
+        ("::ffff:0:7f00:1", False),
+        ("64:ff9b::7f00:1", False),
+        ("64:ff9b::5db8:d822", True),
+        ("64:ff9b:1::1", False),
+        ("fec0::1", False),
     ],
 )
 def test_public_addresses_are_told_from_all_others(address, expected):
@@ -195,14 +201,29 @@ def test_a_stamp_changes_with_the_content():
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("url", "shown"),
     [
-        ("https://me:pw@host/a?sig=1 and s3://b/c@d.jpg", "https://host/a and s3://b/c@d.jpg"),
-        ("what? a@b", "what? a@b"),
+        ("https://me:pw@host/a?sig=1", "https://host/a"),
+        ("https://me:p@w'd e@host:81/it's a.jpg?a=1&sig='x y'", "https://host:81/it's a.jpg"),
+        ("s3://b/c@d.jpg", "s3://b/c@d.jpg"),
+        ("https://host?sig=1", "https://host"),
+        ("photos/what? a@b.png", "photos/what? a@b.png"),
     ],
 )
-def test_secrets_of_urls_are_taken_out_of_texts(text, expected):
-    assert redacted(text) == expected
+def test_a_url_is_shown_without_its_secrets(url, shown):
+    assert redacted(url) == shown
+
+
+def test_what_an_exception_says_is_told_without_secrets_and_urls():
+    url = "https://me:pa'ss@host/it's a.jpg?token=a'b c"
+    texts = (f"Cannot connect to {url}", f"404, message='Not Found', url='{url}'", "denied to me:pa'ss by token=a'b c")
+    for text in texts:
+        try:
+            raise OSError("asked") from ValueError(text)
+        except OSError as error:
+            shown = told(error, url)
+        assert not any(secret in shown for secret in ("pa'ss", "token", "a'b")), shown
+        assert shown.startswith(("Cannot connect to", "404, message='Not Found'", "denied to ***"))
 
 
 def test_images_that_differ_by_their_query_keep_different_names():
@@ -216,10 +237,15 @@ def test_no_other_module_opens_urls():
     """fsspec opens chains and any protocol, and so do the readers of pandas and pyarrow when they are given a URL."""
     home = Path(pipeline.__file__).parent
     texts = {str(path.relative_to(home)): path.read_text(encoding="utf-8") for path in home.rglob("*.py")}
-    speak_fsspec = {name for name, text in texts.items() if re.search(r"\bfsspec\.|import fsspec", text)}
+    speak_fsspec = {name for name, text in texts.items() if re.search(r"\bfsspec\.|import fsspec|from fsspec", text)}
     assert speak_fsspec == {"data/urls.py"}
     foreign = re.compile(
         r"\b(open_files|url_to_fs|get_mapper|fsspec\.open|read_csv|pandas\.read_|pd\.read_|FileSystem\.from_uri)\b"
     )
     assert {name for name, text in texts.items() if foreign.search(text)} <= {"cli/score.py"}  # which prints a command
+    clients = re.compile(r"\b(import|from) (requests|aiohttp|httpx|boto3|botocore|s3fs|gcsfs|urllib3)\b")
+    assert {name for name, text in texts.items() if clients.search(text)} == {
+        "data/urls.py",
+        "tracking/store.py",
+    }  # MLflow
     assert {name for name, text in texts.items() if "urlopen" in text} == {"data/download.py"}

@@ -52,7 +52,7 @@ def test_an_image_without_a_prediction_is_an_error(tmp_path):
 
 def test_predictions_of_nobody_knows_whom_are_not_used(tmp_path):
     np.savez(tmp_path / "earlier.npz", logits=LOGITS, labels=LABELS)
-    with pytest.raises(ValueError, match="does not say of which images it is"):
+    with pytest.raises(ValueError, match="does not say which images it belongs to"):
         predictions.load(tmp_path / "earlier.npz")
 
 

@@ -169,8 +169,8 @@ def test_no_model_beats_the_blind_answer_by_the_auc_of_rare_classes_alone():
     assert (majority["is_beaten"], majority["closest"]) == (False, {"class": 1, "num_with": 9, "num_without": 91})
     text = flaw_of(test, CLASSES)
     assert text.startswith(
-        "its AUC cannot be judged: expected a class that at least 10 test images have and 10 have not, found at most 9 "
-        "with 'bee'; it is registered without the alias champion: add images"
+        "its AUC cannot be judged: that takes a class that at least 10 test images have and 10 lack; the closest is "
+        "'bee', which 9 have; it is registered without the alias champion: add images"
     )
     enough = rare(100, 3, 10, 97)
     test = judge_test(2 * enough.astype(np.float32) - 1, enough, clean, enough, "val_auc")
@@ -181,7 +181,7 @@ def test_no_model_beats_the_blind_answer_by_the_auc_of_rare_classes_alone():
 
 def test_the_rare_one_of_two_classes_is_named_and_a_common_one_by_what_lacks_it():
     logits = np.eye(3, dtype=np.float32)
-    for rare_ones, expected in (([1, 1, 1], "found at most 3 with 'bee'"), ([1, 1, 2, 2], "at most 4 without 'ant'")):
+    for rare_ones, expected in (([1, 1, 1], "is 'bee', which 3 have;"), ([1, 1, 2, 2], "is 'ant', which 4 lack;")):
         labels = np.array([0] * 30 + rare_ones, np.int32)
         test = judge_test(logits[labels], labels, np.ones(len(labels), bool), labels, "val_auc")
         assert expected in flaw_of(test, CLASSES)
