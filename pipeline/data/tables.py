@@ -23,6 +23,7 @@ COLUMNS = ("path", "label", "split", "group", "weight")
 EXPECTED = "the columns path,label[,split,group,weight]"
 ROW_CELLS = 4  # what a row takes beside its path and slices, in cells
 CELL_BYTES = 8
+CHECKED_ROWS = 16  # after which their size is added up; each has at most MAX_ROW characters
 TEXT_BYTES = 150  # what a text takes in a dict beside its characters
 MAX_WEIGHT = float(np.finfo(np.float32).max)
 
@@ -68,6 +69,11 @@ class Columns:
         self.weights.append(weight)
         self.groups.append(self.share(row.get("group")))
         self.paths.append(path)
+        if len(self.splits) % CHECKED_ROWS == 0:
+            self.refuse_size()
+
+    def refuse_size(self) -> None:
+        """Raise DataError if the rows take too much memory."""
         if self.num_bytes() > MAX_TABLE_BYTES:
             raise self.error(f"the rows take more than {MAX_TABLE_BYTES / 2**30:g} GiB of memory", "a table of images")
 
@@ -143,8 +149,9 @@ class Columns:
         """Return the labelled images of all rows.
 
         Raises:
-            DataError: no rows, the same path twice, or a split or weight in some rows only.
+            DataError: no rows, too many of them, the same path twice, or a split or weight in some rows only.
         """
+        self.refuse_size()
         self.refuse_gaps()
         self.refuse_doubles()
         for column in self.slices.values():

@@ -249,9 +249,17 @@ def test_a_table_that_would_take_too_much_memory_is_refused(tmp_path, monkeypatc
     table = write_table(tmp_path / "set.jsonl", rows)
     monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 1 << 23)
     assert len(from_table(table, "photos")) == len(rows)
+    with table.open("a") as file:
+        file.write("{no row")  # it is not read to its end
     monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 1 << (20 if len(rows) == 2000 else 17))
     with pytest.raises(DataError, match=r"set\.jsonl, row \d+: the rows take more than \S+ GiB of memory; expected"):
         from_table(table, "photos")
+
+
+def test_a_few_rows_that_would_take_too_much_memory_are_refused_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 1000)
+    with pytest.raises(DataError, match=r"the rows take more than \S+ GiB of memory"):
+        read_csv(tmp_path, f"path,label\na,{'x' * 1000}\n")
 
 
 def test_a_header_without_an_end_is_not_repeated(tmp_path):
