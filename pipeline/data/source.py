@@ -22,7 +22,7 @@ NOT_GIVEN = 255
 
 def is_url(text: str) -> bool:
     """Tell whether a text is a URL rather than a path."""
-    return URL.match(text) is not None
+    return "://" in text and URL.match(text) is not None
 
 
 def local_path(text: str) -> str:
@@ -64,9 +64,11 @@ class Files:
 
     def location(self, index: int) -> Location:
         """Return the file or URL of image `index`."""
-        path = self.paths[index]
-        path = local_path(path) if is_url(path) else os.path.join(self.root, path)  # noqa: PTH118
-        return Location(path, hosts=self.hosts)
+        return Location(self.place(self.paths[index]), hosts=self.hosts)
+
+    def place(self, path: str) -> str:
+        """Return the file or URL that one of `paths` stands for."""
+        return local_path(path) if is_url(path) else os.path.join(self.root, path)  # noqa: PTH118
 
 
 @dataclass(frozen=True)

@@ -162,8 +162,10 @@ def stamps(source: Source) -> Iterator[bytes]:
     elif isinstance(storage, Rows):
         yield json.dumps(file_stamp(storage.array_path)).encode()
     elif isinstance(storage, Files):
-        asked = url_stamps(storage.location, [row for row in range(len(source)) if is_url(storage.location(row).path)])
+        rows = [row for row, path in enumerate(storage.paths) if is_url(path) and is_url(storage.place(path))]
+        asked = url_stamps(storage.location, rows)
         for first in range(0, len(source), BLOCK):
-            places = [(row, storage.location(row).path) for row in range(first, min(first + BLOCK, len(source)))]
-            found = [(storage.paths[row], next(asked) if is_url(path) else file_stamp(path)) for row, path in places]
-            yield json.dumps(found).encode()
+            paths = storage.paths[first : first + BLOCK]
+            places = map(storage.place, paths)
+            found = [next(asked) if is_url(place) else file_stamp(place) for place in places]
+            yield json.dumps(list(zip(paths, found, strict=True))).encode()

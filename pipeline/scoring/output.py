@@ -24,7 +24,7 @@ from typing import Any
 
 from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.files import locked, replacing, sha256_file, sha256_json, write_json, write_text
-from pipeline.text import is_formula
+from pipeline.text import NEW_CELL, is_formula
 
 SCHEMA = 1
 PLAN_FILE = "_PLAN.json"
@@ -391,4 +391,4 @@ def csv_cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.7g}"
     text = str(value)
-    return f"'{text}" if is_formula(text) else text
+    return "'" + NEW_CELL.sub(r"\g<0>'", text) if is_formula(text) else text

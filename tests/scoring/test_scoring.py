@@ -415,18 +415,18 @@ def test_csv_export_disarms_formulas_and_keeps_numbers(tmp_path, make_job, monke
     import pandas
 
     monkeypatch.chdir(tmp_path)
-    for name in ("=cmd|'x'!A0", "@sum", "-1", "-1+cmd", "a,b", 'q"q'):
+    for name in ("=cmd|'x'!A0", "@sum", "-1", "-1+cmd", "a,b", 'q"q', "x;=1"):
         Image.new("RGB", (4, 4), COLOURS["blue"]).save(name, "PNG")
     Path("zero").touch()
-    paths = [b"=cmd|'x'!A0", b"@sum", b"-1", b"-1+cmd", b"a,b", b'q"q', b"zero"]
+    paths = [b"=cmd|'x'!A0", b"@sum", b"-1", b"-1+cmd", b"a,b", b'q"q', b"x;=1", b"zero"]
     score(make_job(paths, shard_size=4), mean_colour, silent)
-    assert export_csv(tmp_path / "out", tmp_path / "rows.csv") == 7
+    assert export_csv(tmp_path / "out", tmp_path / "rows.csv") == 8
     table = pandas.read_csv(tmp_path / "rows.csv")
-    assert table.path.tolist() == ["'=cmd|'x'!A0", "'@sum", "-1", "'-1+cmd", "a,b", 'q"q', "zero"]
-    assert table.label.tolist()[:6] == ["blue"] * 6
-    np.testing.assert_allclose(table.probability[:6], PEAK, rtol=1e-6)
-    assert table.error_code.tolist()[6] == "empty"
-    assert (tmp_path / "rows.csv").read_text().splitlines()[7] == "zero,,,error,empty,zero bytes,,,,,,"
+    assert table.path.tolist() == ["'=cmd|'x'!A0", "'@sum", "-1", "'-1+cmd", "a,b", 'q"q', "'x;'=1", "zero"]
+    assert table.label.tolist()[:7] == ["blue"] * 7
+    np.testing.assert_allclose(table.probability[:7], PEAK, rtol=1e-6)
+    assert table.error_code.tolist()[7] == "empty"
+    assert (tmp_path / "rows.csv").read_text().splitlines()[8] == "zero,,,error,empty,zero bytes,,,,,,"
 
 
 CHILD = """
