@@ -156,7 +156,7 @@ def check_folder(out: Path, plan: Plan) -> None:
         return
     try:
         found = dict(json.loads(plan_path.read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InvalidUsage(f"{plan_path}: {error}; expected the plan of an earlier run; {remedy}") from error
     if found.get("plan_id") != plan.plan_id:
         expected = asdict(plan)
@@ -280,7 +280,7 @@ def read_part(out: Path, plan: Plan, index: int) -> PartFacts | None:
             return None
         facts = PartFacts(**found)
         return facts if sha256_file(part_path(out, index)) == facts.sha256 else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None  # half-written or damaged: the shard is scored again
 
 

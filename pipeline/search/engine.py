@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import InvalidUsage, StoppedEarly
-from pipeline.machine import Resources, hide_gpus
+from pipeline.machine import Resources, describe_exit, hide_gpus
 from pipeline.records import CRASHED, FAILED, INFEASIBLE, STOPPED, TIMEOUT, TrialOutcome, TrialTask
 from pipeline.search.child import PATIENCE, Child, Patience, Result
 from pipeline.search.worker import run_task, warm_up
@@ -185,10 +185,3 @@ def checked(task: TrialTask, outcome: object) -> TrialOutcome:
         reason = f"the score became {score!r:.80}; expected a finite number"
         return TrialOutcome(task.attempt, task.number, task.rung, FAILED, reason=reason, seconds=outcome.seconds)
     return outcome
-
-
-def describe_exit(exitcode: int | None) -> str:
-    """Return what an exit code means: a signal, often the one of the kernel's out-of-memory killer, or a number."""
-    if exitcode == -9:
-        return "signal 9, as the kernel sends when memory runs out"
-    return f"signal {-exitcode}" if exitcode is not None and exitcode < 0 else f"exit code {exitcode}"

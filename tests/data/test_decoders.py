@@ -58,7 +58,7 @@ def test_a_file_that_kills_its_child_is_found_among_its_neighbours(kind, signal_
     results = {chunk.first: result for chunk, result in found}
     assert results[0] == ["a"]
     assert isinstance(results[1], Killed)
-    assert results[1] == f"the decoder died (signal {signal_number})"
+    assert results[1].startswith(f"the decoder died (signal {signal_number}")
     assert [results[2], results[3], results[4]] == [["c"], ["d"], ["e", "f"]]
 
 

@@ -124,7 +124,7 @@ class Deadly(io.BytesIO):
 def test_a_child_that_dies_is_told():
     file = Deadly()
     pq.write_table(pa.table({"path": ["a"], "label": ["x"]}), file)
-    with pytest.raises(ValueError, match=r"the process that unpacks it died \(signal 9\)"):
+    with pytest.raises(ValueError, match=r"the process that unpacks it died \(signal 9, as the kernel sends"):
         list(parquet_rows(file, COLUMNS))
 
 

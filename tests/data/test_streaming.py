@@ -71,7 +71,7 @@ def test_rows_come_in_the_order_they_are_asked_for(streamed):
 
 def test_a_file_that_kills_the_decoder_is_named_and_the_rest_goes_on(streamed, monkeypatch):
     monkeypatch.setattr(streaming, "decode_chunk", die_on_three)
-    with pytest.raises(DataError, match=r"3\.png: killed, the decoder died \(signal 9\); expected the picture"):
+    with pytest.raises(DataError, match=r"3\.png: killed, the decoder died \(signal 9, .*\); expected the picture"):
         streamed[np.arange(10)]
     assert streamed[np.array([2, 4])][:, 0, 0, 0].tolist() == [2, 4]
 

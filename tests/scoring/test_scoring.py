@@ -205,6 +205,19 @@ def test_damaged_part_is_scored_again(tmp_path, make_job, damage):
     assert contents(job.out) == whole
 
 
+@pytest.mark.parametrize("name", ["part-00000.json", "_PLAN.json"])
+def test_facts_nested_beyond_measure_are_damaged_ones(tmp_path, make_job, name):
+    job = make_job(write_colours(tmp_path / "in", 4))
+    score(job, mean_colour, silent)
+    (path,) = job.out.rglob(name)
+    path.write_bytes(b"[" * 200_000)
+    if name == "_PLAN.json":
+        with pytest.raises(InvalidUsage, match="expected the plan of an earlier run"):
+            score(job, mean_colour, silent)
+    else:
+        assert score(job, mean_colour, silent).rows == 4
+
+
 def test_failure_keeps_the_parts_before_it(tmp_path, make_job):
     job = make_job(write_colours(tmp_path / "in", 10), shard_size=4, batch_size=2)
     calls = []
