@@ -1,4 +1,5 @@
-"""Foreign text made harmless: names of files and classes as they may stand in a terminal or a page. No markup here."""
+"""Foreign text made harmless: names of files and classes as they may stand in a terminal or a page, URLs without their
+secrets. No markup here."""
 
 import hashlib
 import os
@@ -10,6 +11,7 @@ NEW_CELL = re.compile("[;\t\r\n]")  # where a spreadsheet may begin a cell thoug
 UNSEEN = "".join(map(chr, (*range(33), *range(127, 161), 0xAD, *range(0x2000, 0x2010), *range(0x2028, 0x2030),
                            0x205F, *range(0x2060, 0x2070), 0x3000, 0xFEFF))) + '"'  # fmt: skip
 NUMBER = re.compile(r"[+-][0-9 .,'%:()\u00a0\u202f]*([eE][+-]?[0-9]+)?")  # also -0,5, -5 %, +49 30 1234
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def printable(text: str, kept: str = "\n\t") -> str:
@@ -53,3 +55,17 @@ def safe_name(name: str) -> str:
     """Return a data set's name as it may stand in the name of a study: other characters become dashes."""
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name).strip("-._")[:48]
     return safe or f"data-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
+
+
+def is_url(text: str) -> bool:
+    """Tell whether a text is a URL rather than a path."""
+    return "://" in text and URL.match(text) is not None
+
+
+def redacted(place: str) -> str:
+    """Return a URL without its password and its query, which may be a signature; a path as it is."""
+    if not is_url(place):
+        return place
+    scheme, mark, rest = place.partition("?")[0].partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{authority.rpartition('@')[2]}{slash}{path}"

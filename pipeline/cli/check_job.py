@@ -15,11 +15,10 @@ from pipeline.data.manifest import write_manifest
 from pipeline.data.source import Finding, Source, encodable
 from pipeline.data.sources import TABLES, names_no_files, open_source
 from pipeline.data.survey import Group
-from pipeline.data.urls import redacted
 from pipeline.errors import DataError, InvalidUsage
 from pipeline.files import write_text
 from pipeline.records import ImageSpec
-from pipeline.text import counted, one_line
+from pipeline.text import counted, one_line, redacted
 
 REPORT_SECONDS = 5.0
 SHOWN_CLASSES = 12

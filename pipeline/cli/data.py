@@ -9,6 +9,7 @@ from pipeline.cli.data_options import data_options
 from pipeline.cli.interruptions import interruptions
 from pipeline.cli.output import SCHEMA, json_option, next_steps, quoted, result, result_json, table, verbosity_options
 from pipeline.cli.suspects import command as suspects_command
+from pipeline.text import redacted
 
 
 @click.group(name="data")
@@ -89,7 +90,6 @@ def check_command(
       pipeline data check photos/ --fix clean.csv
     """
     from pipeline.cli.check_job import CheckJob
-    from pipeline.data.urls import redacted
 
     job = CheckJob(Path.cwd(), data, html, fix, options)
     again = f"pipeline data check {quoted(redacted(data))}"

@@ -16,6 +16,7 @@ from pipeline.cli import output
 from pipeline.cli.data_options import allow_host_option
 from pipeline.cli.interruptions import interruptions
 from pipeline.errors import DataError, InvalidUsage
+from pipeline.text import redacted
 
 if TYPE_CHECKING:
     from pipeline.scoring.inputs import Inventory
@@ -190,7 +191,6 @@ def show(job: "ScoreJob", facts: "ScoreFacts", as_json: bool) -> None:
     if as_json:
         output.result_json(as_document(job, facts))
         return
-    from pipeline.data.urls import redacted
     from pipeline.scoring.output import first_errors
 
     lines = sorted(facts.labels.items(), key=lambda item: (-item[1], item[0]))

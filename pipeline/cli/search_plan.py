@@ -8,7 +8,6 @@ from pipeline.cli.output import quoted
 from pipeline.data.cache import SpecOptions, choose_spec
 from pipeline.data.source import Source
 from pipeline.data.sources import open_source, source_name
-from pipeline.data.urls import redacted
 from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.files import is_locked, lock_owner
 from pipeline.machine import Resources, has_bfloat16, hide_gpus, share_resources
@@ -20,7 +19,7 @@ from pipeline.search.spaces import default_space, open_space
 from pipeline.search.store import StudyStore, list_studies
 from pipeline.space import SearchSpace, load_space
 from pipeline.space.builder import is_code, read_builder
-from pipeline.text import safe_name
+from pipeline.text import redacted, safe_name
 from pipeline.workspace import StudyFolder, Workspace
 
 CALL_ONLY = ("name", "resume", "fork")  # options of one call, which a study does not remember

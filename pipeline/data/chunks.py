@@ -22,9 +22,10 @@ from pipeline.data.decode import (
     read_file,
 )
 from pipeline.data.duplicates import THUMB_SIDE, thumbnails
-from pipeline.data.source import Location, is_url
+from pipeline.data.source import Location
 from pipeline.data.urls import read_url, url_stamp
 from pipeline.records import ImageSpec
+from pipeline.text import is_url
 
 CODES = tuple(ERROR_CODES)
 CACHED_VALUES = 1 << 16  # floats: 256 KB

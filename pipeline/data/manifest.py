@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from pipeline.data.arrays import READ_ERRORS
 from pipeline.data.rows import listed
-from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Source, encodable, is_url
+from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Source, encodable
 from pipeline.data.tables import TABLES
 from pipeline.data.urls import public_name
 from pipeline.errors import DataError
 from pipeline.files import replacing
-from pipeline.text import is_formula, one_line
+from pipeline.text import is_formula, is_url, one_line
 
 BATCH = 50_000
 OTHER_TABLES = "a .csv must not hold it; write .jsonl or .parquet instead"

@@ -7,10 +7,11 @@ from typing import Any
 
 from pipeline.data.folders import HIDDEN, Listing, is_hidden_name, labelled
 from pipeline.data.paths import Paths
-from pipeline.data.source import Files, Finding, Source, is_url, local_path
+from pipeline.data.source import Files, Finding, Source, local_path
 from pipeline.data.tables import TABLES, read_table
-from pipeline.data.urls import check_url, host_of, open_store, public_name, redacted, refusal, told
+from pipeline.data.urls import check_url, host_of, open_store, public_name, refusal, told
 from pipeline.errors import DataError
+from pipeline.text import is_url, redacted
 
 FILES = (".npz", ".npy", ".tar", ".tar.gz", ".tgz", ".zip")
 """What is read from the disk only."""

@@ -11,18 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.cache_folder import Hold
+from pipeline.text import is_url
 
 SPLITS = ("train", "val", "test")
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 FILE_URL = re.compile(r"file://(localhost)?(?=/)", re.IGNORECASE)
 BLOCK = 1000  # rows of labels that are looked at together
 NOT_GIVEN = 255
 """The number that stands in a column of splits (indices into SPLITS) where no split was given."""
-
-
-def is_url(text: str) -> bool:
-    """Tell whether a text is a URL rather than a path."""
-    return "://" in text and URL.match(text) is not None
 
 
 def local_path(text: str) -> str:

@@ -11,11 +11,11 @@ import numpy as np
 from pipeline.data import builtin, folders, idx, npz, remote, shards, tables
 from pipeline.data.cache_folder import LIMIT_BYTES
 from pipeline.data.folders import class_name
-from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Members, Rows, Source, encodable, is_url, local_path
+from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Members, Rows, Source, encodable, local_path
 from pipeline.data.stamps import file_stamp, url_stamps
 from pipeline.data.tables import TABLES
-from pipeline.data.urls import redacted
 from pipeline.errors import DataError, InvalidUsage
+from pipeline.text import is_url, redacted
 
 __all__ = ["TABLES", "checked", "class_name", "open_source", "source_key", "source_name"]
 

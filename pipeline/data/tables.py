@@ -16,8 +16,9 @@ from pipeline.data.parquet import parquet_rows
 from pipeline.data.paths import Paths
 from pipeline.data.rows import MAX_COLUMNS, MAX_TABLE_BYTES, READ_ERRORS, csv_rows, jsonl_rows
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Source, encodable
-from pipeline.data.urls import public_name, redacted
+from pipeline.data.urls import public_name
 from pipeline.errors import DataError
+from pipeline.text import redacted
 
 COLUMNS = ("path", "label", "split", "group", "weight")
 EXPECTED = "the columns path,label[,split,group,weight]"

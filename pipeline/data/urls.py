@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.data.decode import DecodeError
-from pipeline.data.source import is_url
 from pipeline.errors import DataError
+from pipeline.text import is_url, redacted
 
 PROTOCOLS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
 """The schemes that are followed, each with the fsspec driver that serves it; `source.local_path` makes a path of file://."""
@@ -38,15 +38,6 @@ LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")  # RFC 8215
 
 class AddressRefused(OSError):
     """A connection that was not made, since a row of a table must not reach that address."""
-
-
-def redacted(place: str) -> str:
-    """Return a URL without its password and its query, which may be a signature; a path as it is."""
-    if not is_url(place):
-        return place
-    scheme, mark, rest = place.partition("?")[0].partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}{mark}{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def public_name(path: str) -> str:

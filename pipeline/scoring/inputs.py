@@ -14,6 +14,7 @@ from pipeline.data.parquet import parquet_rows
 from pipeline.data.rows import MAX_TABLE_BYTES, READ_ERRORS, csv_rows, jsonl_rows
 from pipeline.errors import DataError, InvalidUsage
 from pipeline.scoring.output import PLAN_FILE
+from pipeline.text import is_url, redacted
 
 PATH_COLUMN = "path"
 PATH_BYTES = 50  # what a path takes in a list beside its own bytes
@@ -46,8 +47,6 @@ def find_inputs(inputs: Sequence[str], out: Path | None = None, csv_path: Path |
     for text in inputs:
         path = os.fsencode(text)
         if not os.path.exists(path):
-            from pipeline.data.urls import redacted  # heavy: NumPy
-
             raise DataError(
                 f"{redacted(text)}: no such file or folder; expected an image, a folder or a manifest; check the path"
             )
@@ -159,7 +158,7 @@ def read_manifest(text: str) -> list[bytes]:
     Raises:
         DataError: the file cannot be parsed, has no such column, or a cell of it is empty.
     """
-    from pipeline.data.source import is_url, local_path  # imports NumPy, which a mistyped command need not wait for
+    from pipeline.data.source import local_path  # imports NumPy, which a mistyped command need not wait for
 
     folder = os.path.dirname(os.fsencode(text))
     paths = []

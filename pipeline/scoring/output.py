@@ -24,7 +24,7 @@ from typing import Any
 
 from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.files import locked, replacing, sha256_file, sha256_json, write_json, write_text
-from pipeline.text import NEW_CELL, is_formula
+from pipeline.text import NEW_CELL, is_formula, is_url
 
 SCHEMA = 1
 PLAN_FILE = "_PLAN.json"
@@ -126,7 +126,6 @@ def hash_paths(paths: Sequence[bytes], hosts: tuple[str, ...] = ()) -> str:
 
 def is_remote(path: bytes) -> bool:
     """Tell whether a path of the inventory is a URL."""
-    from pipeline.data.source import is_url
 
     return b"://" in path and is_url(os.fsdecode(path))
 

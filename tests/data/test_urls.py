@@ -10,9 +10,10 @@ import pytest
 
 import pipeline
 from pipeline.data.decode import DecodeError
-from pipeline.data.source import Files, is_url, local_path
-from pipeline.data.urls import is_public, open_store, public_name, read_url, redacted, told, url_stamp
+from pipeline.data.source import Files, local_path
+from pipeline.data.urls import is_public, open_store, public_name, read_url, told, url_stamp
 from pipeline.errors import DataError
+from pipeline.text import is_url, redacted
 
 HERE = ("127.0.0.1",)
 
