@@ -69,7 +69,7 @@ lock: setup  ## renew both locks from setup.cfg
 	$(BIN)/uv pip compile setup.cfg --extra cpu --extra dev --universal --python-version 3.11 --generate-hashes --no-header --upgrade --output-file requirements.lock
 	$(BIN)/uv pip compile setup.cfg --extra gpu --extra dev --universal --python-version 3.11 --generate-hashes --no-header --upgrade --output-file requirements-gpu.lock
 
-audit: setup  ## ask the advisory database about every pinned version (needs a network; without one, advisories.txt holds)
+audit: setup  ## check every pinned version against the advisory database (needs a network)
 	$(BIN)/uvx pip-audit --strict --no-deps --disable-pip -r requirements.lock
 	$(BIN)/uvx pip-audit --strict --no-deps --disable-pip -r requirements-gpu.lock
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from pipeline.data.arrays import READ_ERRORS
+from pipeline.data.arrays import ARCHIVE_ERRORS
 from pipeline.data.decode import DECODER_VERSION
 from pipeline.data.source import encodable
 from pipeline.errors import ModelRefused
@@ -103,7 +103,7 @@ def read_facts(path: Path) -> Any:
     """Return what model.json holds.
 
     Raises:
-        ModelRefused: it cannot be read, or is no JSON.
+        ModelRefused: it cannot be read, or is not JSON.
     """
     try:
         with path.open("rb") as file:
@@ -149,7 +149,7 @@ def parse_facts(folder: Path, facts: Any) -> Bundle:
 
 
 def is_name(value: Any) -> bool:
-    """Tell whether a value is a text that can be written anywhere: JSON can hold half of a surrogate pair."""
+    """Tell whether a value is valid Unicode text: JSON can hold half of a surrogate pair."""
     return isinstance(value, str) and encodable(value) == value
 
 
@@ -192,7 +192,7 @@ def parse_image(path: Path, image: Any) -> ImageSpec:
         )
     if (spec := ImageSpec(**values)).num_bytes > MAX_IMAGE_BYTES:
         raise ModelRefused(
-            f"{path}: an image {spec.shape} of {spec.dtype} takes {spec.num_bytes:,} bytes; expected at most "
+            f"{path}: an image of {spec.shape} {spec.dtype} values takes {spec.num_bytes:,} bytes; expected at most "
             f"{MAX_IMAGE_BYTES:,}; restore the file from a copy"
         )
     return spec
@@ -257,10 +257,10 @@ def check_layers(keras_path: Path) -> None:
             entry = archive.getinfo("config.json")
             if entry.file_size > MAX_JSON_BYTES:
                 raise ValueError(f"config.json takes {entry.file_size} bytes")
-            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without an end
-                raise ValueError(f"config.json is packed by method {entry.compress_type}")
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without limit
+                raise ValueError(f"config.json uses zip compression method {entry.compress_type}")
             config = json.loads(archive.read(entry))
-    except (*READ_ERRORS, KeyError, RecursionError) as error:
+    except (*ARCHIVE_ERRORS, KeyError, RecursionError) as error:
         raise ModelRefused(
             f"{keras_path}: {error}; expected a .keras archive with a config.json; restore the file from a copy"
         ) from error

@@ -23,7 +23,7 @@ PROBE_SECONDS = 0.2  # a lock is asked for that long: `is_locked` of another pro
 def replacing(path: Path) -> Iterator[Path]:
     """Yield an empty file beside `path` that becomes `path`, by rename, when the block ends without an exception.
 
-    Its name is drawn by chance: processes in containers that share a folder may have the same process id.
+    Its name is random: processes in containers that share a folder may have the same process id.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{secrets.token_hex(8)}")
@@ -50,7 +50,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def move_folder(folder: Path, target: Path) -> bool:
-    """Rename a folder; tell whether that was done, False if another one that is not empty has the name already."""
+    """Rename a folder; return False if another one that is not empty has the name already."""
     try:
         folder.rename(target)
     except OSError as error:
@@ -88,8 +88,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
     """Hold an exclusive lock on `path` for the length of the block; the kernel frees it when the process dies.
 
     Raises:
-        StoppedEarly: another live process holds it; the message names that process and its host. Or it held it and has
-            moved it away, as `pipeline score --overwrite` does.
+        StoppedEarly: another live process holds it; the message names that process and its host. Or it has moved
+            the lock file away, as `pipeline score --overwrite` does.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
@@ -101,7 +101,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
                 "try again"
             ) from error
         if not is_at(file, path):
-            raise StoppedEarly(f"{what} was moved away by another process just now; expected it to stay; try again")
+            raise StoppedEarly(f"{what} has just been moved away by another process; expected it to stay; try again")
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

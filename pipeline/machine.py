@@ -90,7 +90,7 @@ def address_space() -> int:
 def describe_exit(exitcode: int | None) -> str:
     """Return what an exit code means: a signal, often the one of the kernel's out-of-memory killer, or a number."""
     if exitcode == -9:
-        return "signal 9, as the kernel sends when memory runs out"
+        return "signal 9, which the kernel sends when memory runs out"
     return f"signal {-exitcode}" if exitcode is not None and exitcode < 0 else f"exit code {exitcode}"
 
 

@@ -1,13 +1,15 @@
-"""Foreign text made harmless: names of files and classes as they may stand in a terminal or a page, URLs without their
-secrets. No markup here."""
+"""Untrusted text made harmless: names of files and classes for a terminal or a page, URLs without their secrets.
+
+No markup here.
+"""
 
 import hashlib
 import os
 import re
 
-# OWASP, "CSV Injection": what a formula begins with, also in the full and the small width of East Asian text.
+# OWASP, "CSV Injection": what a formula begins with, also full-width and small East Asian forms.
 SIGN = re.compile("[=+@\uff1d\uff0b\uff0d\uff20\ufe62\ufe63\ufe66\ufe6b-]")
-NEW_CELL = re.compile("[;\t\r\n]")  # where a spreadsheet may begin a cell though the comma separates them
+NEW_CELL = re.compile("[;\t\r\n]")  # where a spreadsheet may begin a cell although commas separate them
 UNSEEN = "".join(map(chr, (*range(33), *range(127, 161), 0xAD, *range(0x2000, 0x2010), *range(0x2028, 0x2030),
                            0x205F, *range(0x2060, 0x2070), 0x3000, 0xFEFF))) + '"'  # fmt: skip
 NUMBER = re.compile(r"[+-][0-9 .,'%:()\u00a0\u202f]*([eE][+-]?[0-9]+)?")  # also -0,5, -5 %, +49 30 1234
@@ -26,10 +28,10 @@ def printable(text: str, kept: str = "\n\t") -> str:
 
 
 def is_formula(text: str) -> bool:
-    """Tell whether a spreadsheet would compute a cell that holds this text; neither -1 nor a dash computes anything.
+    """Tell whether a spreadsheet would compute a cell that holds this text; -1 or a dash is no formula.
 
-    So it would if a part of the text does that a spreadsheet takes for a cell of its own: one that separates cells by
-    semicolons or tabs pays no heed to the quotes around it.
+    The parts of a text count too: a spreadsheet that separates cells by semicolons or tabs may ignore the quotes
+    around them.
     """
     if text.startswith(("\t", "\r", "\n")):
         return True

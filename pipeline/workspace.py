@@ -1,4 +1,4 @@
-"""Where everything lies that this program keeps: the one place that knows the names of its files and folders."""
+"""Where this program keeps its files and folders in the workspace."""
 
 import os
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Workspace:
         return StudyFolder(self.studies / name)
 
     def cache(self, kind: str) -> Path:
-        """Return where the cache folders of a kind lie, "images" or "arrays", as an absolute path."""
+        """Return where the cache folders of a kind lie, such as "images" or "arrays", as an absolute path."""
         return Path(os.path.abspath(self.mlruns / "cache" / kind))  # noqa: PTH100
 
     @property
@@ -63,12 +63,12 @@ class StudyFolder:
 
     @property
     def openings(self) -> Path:
-        """When which study looked at which test images, a file for each set of images; all studies share it."""
+        """Which study opened which test images and when, a file for each set of images; all studies share it."""
         return self.path.parent.parent / "openings"
 
     @property
     def database(self) -> Path:
-        """The SQLite file that is the only truth about the study."""
+        """The SQLite file that holds the state of the study."""
         return self.path / "study.db"
 
     @property
@@ -98,7 +98,7 @@ class StudyFolder:
 
     @property
     def bad_files(self) -> Path:
-        """The files that were no pictures."""
+        """The files that could not be used as pictures."""
         return self.path / "bad_files.json"
 
     @property

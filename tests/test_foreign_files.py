@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from tests.foreign import FORMATS
 
@@ -54,32 +53,18 @@ def test_whole_files_are_read(name):
             FORMATS[name].read(path)
 
 
-@pytest.mark.parametrize("name", IN_PROCESS)
-@settings(ANY, max_examples=60, derandomize=True)
-@given(st.data())
-def test_damaged_files_are_read_or_refused(name, data):
-    check_outcome(name, data.draw(FORMATS[name].contents()))
+def check_many(name: str, num_examples: int, is_repeatable: bool) -> None:
+    """Read damaged files of a format, the same ones at each call if that is wanted."""
+    amount = settings(ANY, max_examples=num_examples, derandomize=is_repeatable)
+    amount(given(FORMATS[name].contents())(lambda content: check_outcome(name, content)))()
 
 
-@pytest.mark.heavy
-@pytest.mark.parametrize("name", IN_CHILDREN)
-@settings(ANY, max_examples=12, derandomize=True)
-@given(st.data())
-def test_damaged_files_that_a_child_unpacks_are_read_or_refused(name, data):
-    check_outcome(name, data.draw(FORMATS[name].contents()))
+@pytest.mark.parametrize("name", [*IN_PROCESS, *HEAVY])
+def test_damaged_files_are_read_or_refused(name):
+    check_many(name, 12 if name in IN_CHILDREN else 60, is_repeatable=True)
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("name", IN_PROCESS)
-@settings(ANY, max_examples=3000)
-@given(st.data())
-def test_many_damaged_files_are_read_or_refused(name, data):
-    check_outcome(name, data.draw(FORMATS[name].contents()))
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize("name", IN_CHILDREN)
-@settings(ANY, max_examples=300)
-@given(st.data())
-def test_many_damaged_files_that_a_child_unpacks_are_read_or_refused(name, data):
-    check_outcome(name, data.draw(FORMATS[name].contents()))
+@pytest.mark.parametrize("name", FORMATS)
+def test_many_damaged_files_are_read_or_refused(name):
+    check_many(name, 300 if name in IN_CHILDREN else 3000, is_repeatable=False)

@@ -67,7 +67,7 @@ class CheckJob:
             write_text(self.html, check_page(self.check, source, cache))
 
     def refuse_outputs(self) -> None:
-        """Refuse outputs that cannot be, before anything is opened, downloaded or decoded.
+        """Refuse impossible outputs before anything is opened, downloaded or decoded.
 
         Raises:
             InvalidUsage: one would replace the data, or its name does not say what it will be.
@@ -80,7 +80,7 @@ class CheckJob:
                 raise InvalidUsage(f"{flag} {path}: this is DATA itself; expected another file; choose a new name")
         if self.fix and names_no_files(self.data):
             raise DataError(
-                f"--fix {self.fix}: the images of {redacted(self.data)} are not separate files, so that no table "
+                f"--fix {self.fix}: the images of {redacted(self.data)} are not separate files, so no table "
                 "can name them; expected a folder or a table as DATA; leave --fix out"
             )
 

@@ -43,17 +43,24 @@ class Host(click.ParamType[str]):
     name = "host"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name in the form in which names are compared."""
+        """Return a name as it is, an IPv6 address without brackets."""
         plain = value.removeprefix("[").removesuffix("]")
-        try:
-            is_address = bool(ipaddress.ip_address(plain))
-        except ValueError:
-            is_address = False
-        if not (is_address or re.fullmatch(r"[\w.-]+", value)):
+        if not (re.fullmatch(r"[\w.-]+", value) or is_address(plain)):
             self.fail(
-                f"{value!r} is not a host; expected a name such as images.example.org, without a port", param, ctx
+                f"{value!r} is not a host; expected a name such as images.example.org, without scheme and port",
+                param,
+                ctx,
             )
         return str(plain)
+
+
+def is_address(text: str) -> bool:
+    """Tell whether a text is an IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 allow_host_option = click.option(
@@ -61,7 +68,7 @@ allow_host_option = click.option(
     type=Host(),
     multiple=True,
     metavar="NAME",
-    help="A machine on a private network, or this one, that http(s) URLs in a table may reach. Repeatable.",
+    help="Let http(s) URLs in a table reach NAME, a host on a private network or this machine. Repeatable.",
 )
 OPTIONS = (
     click.option(

@@ -59,11 +59,11 @@ STORE_SCRIPT = """
 import json, os
 from pathlib import Path
 from pipeline.errors import TrackingError
-from pipeline.tracking.store import open_client, redacted
+from pipeline.tracking.store import open_client, public_uri
 try:
     client = open_client(Path.cwd())
     client.search_experiments(max_results=1)
-    print(json.dumps({"uri": redacted(client.tracking_uri)}))
+    print(json.dumps({"uri": public_uri(client.tracking_uri)}))
 except TrackingError as error:
     print(json.dumps({"error": str(error)}))
 """

@@ -104,9 +104,9 @@ def main() -> None:
     """Run the console script."""
     os.environ[MODELS] = str(weights_folder())  # pretrained weights stay where the user's Keras has them
     # Keras obeys a settings file and Matplotlib writes a list of fonts: in the workspace, not in the home folder.
-    cache = Workspace(Path.cwd()).mlruns / "cache"
-    os.environ["KERAS_HOME"] = str(cache / "keras")
-    os.environ["MPLCONFIGDIR"] = str(cache / "matplotlib")
+    workspace = Workspace(Path.cwd())
+    os.environ["KERAS_HOME"] = str(workspace.cache("keras"))
+    os.environ["MPLCONFIGDIR"] = str(workspace.cache("matplotlib"))
     try:
         cli(prog_name="pipeline")
     finally:

@@ -125,7 +125,7 @@ def make_job(model: str, found: "Inventory", out: Path, top_k: int, batch_size: 
 
 
 def set_aside(job: "ScoreJob") -> None:
-    """Move an existing output away, unless the model that is to replace it is refused, and say where it is now."""
+    """Move an existing output aside, unless the new model is refused, and say where it is now."""
     from pipeline.bundle import check_layers
     from pipeline.scoring.output import is_output, move_aside
 

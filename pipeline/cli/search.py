@@ -179,7 +179,7 @@ def print_result(facts: dict[str, Any]) -> None:
 
 
 def not_finite_line(test: dict[str, Any]) -> dict[str, str]:
-    """Return which test images do not count, since the network answers them with NaN or infinity, in one line."""
+    """Return which test images do not count, since the network gives NaN or infinity for them, in one line."""
     found = test.get("not_finite")
     if found is None:
         return {}
@@ -187,8 +187,8 @@ def not_finite_line(test: dict[str, Any]) -> dict[str, str]:
     names = [one_line(name.removeprefix(here), LONGEST) for name in found["images"][:SHOWN_NAMES]]
     more = ", ..." if found["num_images"] > len(names) else ""
     return {
-        "NOT COUNTED": f"{found['num_images']:,} test image(s) that the network answers with NaN or infinity; look at "
-        f"the values of their pixels: {', '.join(names)}{more}"
+        "NOT COUNTED": f"{found['num_images']:,} test image(s) for which the network gives NaN or infinity; "
+        f"check the values of their pixels: {', '.join(names)}{more}"
     }
 
 

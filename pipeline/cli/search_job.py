@@ -1,5 +1,6 @@
 """The steps of `pipeline search` in order, while it holds the study; imported only when the command runs."""
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -245,18 +246,20 @@ class Search:
         """Create the study, or open it and check that nothing its scores depend on has changed."""
         plan = self.plan
         facts = setup.study_facts(self.request, dataset, plan.space)
-        store = StudyStore(plan.folder.database)
-        if store.is_created():
-            setup.check_unchanged(store, facts, dataset)
-            store.put("options", plan.options)
-            if version := setup.note_version(store):
-                say(f"  warning: this study was last worked on by version {version} of pipeline; its trials are kept")
-        else:
-            if plan.parent:
-                facts["forked_from"] = plan.parent["study"]
-            setup.create_study(store, facts, plan.options, dataset, budget)
-        if store.get("forked_from") is not None and store.get("takeover") is None:
-            say(f"  {fork_study(store, plan.space, plan.call.workspace)}")
+        with contextlib.ExitStack() as on_failure:
+            store = on_failure.enter_context(StudyStore(plan.folder.database))
+            if store.is_created():
+                setup.check_unchanged(store, facts, dataset)
+                store.put("options", plan.options)
+                if version := setup.note_version(store):
+                    say(f"  warning: version {version} of pipeline worked on this study last; its trials are kept")
+            else:
+                if plan.parent:
+                    facts["forked_from"] = plan.parent["study"]
+                setup.create_study(store, facts, plan.options, dataset, budget)
+            if store.get("forked_from") is not None and store.get("takeover") is None:
+                say(f"  {fork_study(store, plan.space, plan.call.workspace)}")
+            on_failure.pop_all()
         return store
 
     def search(self, store: StudyStore, engine: LocalEngine, pace: Pace, stop: Interruptions) -> Finished:
@@ -393,6 +396,6 @@ class Search:
 
 
 def times_opened(store: StudyStore) -> int:
-    """Return how often the test images were looked at; an earlier version noted only the trainings that ended well."""
+    """Return how often the test images were looked at; earlier versions recorded only trainings that succeeded."""
     num_done = sum(attempt.state == DONE for attempt in store.attempts(FINAL_TRIAL))
     return max(count_openings(store.folder), num_done)

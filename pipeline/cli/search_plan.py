@@ -15,10 +15,9 @@ from pipeline.models.backbones import fetch_weights, refusal
 from pipeline.records import ImageSpec, Objective
 from pipeline.search import setup
 from pipeline.search.pace import Limits, Terms
-from pipeline.search.spaces import default_space, open_space
+from pipeline.search.spaces import default_space, open_space, read_space
 from pipeline.search.store import StudyStore, list_studies
-from pipeline.space import SearchSpace, load_space
-from pipeline.space.builder import is_code, read_builder
+from pipeline.space import SearchSpace
 from pipeline.text import redacted, safe_name
 from pipeline.workspace import StudyFolder, Workspace
 
@@ -70,8 +69,10 @@ class Plan:
         return replace(terms, num_test_images=num_views * terms.num_test_images)
 
     def resume_command(self) -> str:
-        """Return what to type to continue this search; its options are remembered, and DATA that holds a secret."""
-        data = f"{quoted(self.data)} " if redacted(self.data) == self.data else ""
+        """Return what to type to continue this search; a study that was created remembers its options and DATA."""
+        shown = redacted(self.data)
+        is_left_out = shown != self.data and stored_facts(self.call.workspace, self.request.study)
+        data = "" if is_left_out else f"{quoted(shown)} "
         return f"pipeline search {data}--name {self.request.study} --resume"
 
     def start_command(self) -> str:
@@ -98,7 +99,7 @@ class Plan:
 def make_plan(call: Call) -> Plan:
     """Check the options, then read space and source, and decide study, objective and processes.
 
-    What the options alone can tell is refused before anything is opened, unpacked or downloaded.
+    Mistakes in the options alone are refused before anything is opened, unpacked or downloaded.
 
     Raises:
         PipelineError: anything that the user has to change, before any time is spent.
@@ -192,18 +193,16 @@ def stored_facts(workspace: Path, study: str | None) -> dict[str, Any]:
 
 
 def check_options(options: dict[str, Any], stored: dict[str, Any]) -> None:
-    """Refuse what cannot be done with any images, and changes of what the scores of a study that exists depend on.
+    """Refuse what no images could make possible, and changes of what the scores of an existing study depend on.
 
     Raises:
-        InvalidUsage: options contradict each other, this machine, or the study.
-        SpaceError: the space is no space, or cannot be read.
+        InvalidUsage: options contradict each other or the study, or this machine cannot do them.
+        SpaceError: the space is invalid, or cannot be read.
     """
     for check in (check_precision, check_averaging, check_distillation, check_ensemble, check_goal):
         check(options)
-    if is_code(options["space"] or ""):
-        read_builder(options["space"])
-    elif options["space"]:
-        load_space(options["space"])
+    if options["space"]:
+        read_space(options["space"])
     if stored:
         wanted = {name: options[name] for name in ("oracle", "seed", "minimise", "objective")}
         limits = asdict(Limits(**{name: options[name] for name in LIMITS}))
@@ -276,7 +275,7 @@ def check_goal(options: dict[str, Any]) -> None:
     goal = (options["until"] or "").partition("=")[0]
     if goal and options["objective"] not in (None, goal):
         raise InvalidUsage(
-            f"--until {options['until']}: the objective is {options['objective']}; expected a value of the objective; "
+            f"--until {options['until']}: the objective is {options['objective']}; expected a goal for that metric; "
             "name the same metric in --until and --objective"
         )
 

@@ -41,12 +41,12 @@ def command(port: int, host: str, is_dry: bool) -> None:
       pipeline ui --port 5001
       pipeline ui --print
     """
-    from pipeline.tracking.store import is_loopback, is_remote, redacted, refuse_file_store, tracking_uri
+    from pipeline.tracking.store import is_loopback, is_remote, public_uri, refuse_file_store, tracking_uri
 
     workspace = Path.cwd()
     uri = tracking_uri(workspace)
     if is_remote(uri):
-        result(redacted(uri))
+        result(public_uri(uri))
         next_steps(("pipeline runs", "the same runs in this terminal"))
         return
     if not is_loopback(host):
@@ -58,7 +58,7 @@ def command(port: int, host: str, is_dry: bool) -> None:
     arguments = server_arguments(workspace, host, port)
     result(server_address(host, port))
     if is_dry:
-        settings = (f"{name}={shlex.quote(redacted(value))}" for name, value in server_settings(uri).items())
+        settings = (f"{name}={shlex.quote(public_uri(value))}" for name, value in server_settings(uri).items())
         result(" ".join([*settings, shlex.join(arguments)]))
     else:
         refuse_used_port(host, port)

@@ -32,10 +32,11 @@ MAX_LABEL_BYTES = 1 << 30
 MAX_IMAGES = 1 << 26  # labels and names take some 40 bytes an image; packed, images of one pixel take next to nothing
 IMAGES = "images.npy"  # what the array is called in its cache folder
 # What zipfile (RuntimeError: encrypted, or packed in an unknown way), gzip and NumPy's headers raise on damaged files.
-READ_ERRORS = (
+ARCHIVE_ERRORS = (
     OSError, EOFError, ValueError, TypeError, RuntimeError, SyntaxError, OverflowError, tokenize.TokenError, zlib.error,
     lzma.LZMAError, zipfile.BadZipFile,
 )  # fmt: skip
+NPZ_ERRORS = (*ARCHIVE_ERRORS, KeyError, MemoryError)  # of np.load, and of an .npz without an array that is asked for
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def readable(path: Path, kind: str) -> Iterator[None]:
     """Turn what a damaged file makes the block raise into a DataError that names the file."""
     try:
         yield
-    except READ_ERRORS as error:
+    except ARCHIVE_ERRORS as error:
         reason = str(error) or type(error).__name__
         raise DataError(f"{path}: cannot be read ({reason}); expected {kind}; fetch the file again") from error
 
@@ -80,7 +81,7 @@ def refuse_number(where: Path | str, num_images: int, num_labels: int) -> None:
     """Raise DataError for too many images, or not as many labels, before either is read."""
     if num_images != num_labels or num_images > MAX_IMAGES:
         raise DataError(
-            f"{where}: found {num_images} images and {num_labels} labels; expected as many of both, and at most "
+            f"{where}: found {num_images} images and {num_labels} labels; expected the same number of both, at most "
             f"{MAX_IMAGES:,}; save or fetch the files again"
         )
 

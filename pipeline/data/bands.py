@@ -1,4 +1,4 @@
-"""The rules for arrays of pixels of any bands and depth, how large they may be, and .npy files, which hold such arrays.
+"""Rules and size limits for arrays of pixels of any bands and depth, and .npy files, which hold such arrays.
 
 TIFF files are read in `tiff`, what Pillow holds whole in `decode`; both share `fit`, `turn`, `Header`, `DecodeError`.
 """
@@ -21,7 +21,7 @@ Read = Callable[[], Pixels]
 
 NPY_MAGIC = b"\x93NUMPY"
 MAX_BANDS = 65535  # as in TIFF
-MOST_VALUES = 4  # a pixel of a picture of the most pixels that are allowed: what Pillow holds
+MOST_VALUES = 4  # a pixel, in the largest picture allowed: as many as Pillow holds
 MOST_VALUE_BYTES = 4
 LUMA = (19595, 38470, 7471)  # ITU-R 601 in parts of 65536, as in Pillow (src/libImaging/Convert.c, L24)
 
@@ -81,7 +81,7 @@ def open_npy(content: bytes, max_megapixels: int) -> tuple[Header, Read]:
 
 
 def check_size(width: int, height: int, bands: int, value_bytes: int, max_megapixels: int) -> None:
-    """Refuse a picture without pixels, or of more of them, of more values or bytes than MOST_VALUES says."""
+    """Refuse a picture without pixels, or with more bands, pixels, values or bytes than are allowed."""
     if min(width, height, bands) < 1:
         raise DecodeError("corrupt", f"{width} x {height} pixels of {bands} bands")
     if bands > MAX_BANDS:

@@ -203,8 +203,8 @@ def download_files(name: str, folder: Path) -> None:
 def write_digits(folder: Path) -> Path:
     """Write scikit-learn's 1,797 digits (8 x 8, 17 grey levels) as PNG files below folder/digits and return that.
 
-    Every third image is test, the others train. The folder appears whole or not at all; that of a process which was
-    quicker stays.
+    Every third image is test, the others train. The folder appears whole or not at all; if another process
+    was faster, its folder stays.
     """
     target = folder / "digits"
     if target.is_dir():

@@ -82,7 +82,7 @@ def _lock(folder: Path, kind: int) -> Hold:
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
         if not is_at(file, folder / LOCK):
-            raise FileNotFoundError(f"{folder}: another process cleared it away")
+            raise FileNotFoundError(f"{folder}: removed by another process")
     except OSError:
         file.close()
         raise
@@ -123,7 +123,7 @@ def block_digest(path: Path, offset: int) -> str:
 
 
 def _build_held(home: Path, key: str, build: Callable[[Path], None]) -> Hold:
-    """Let `build` fill a folder that becomes `home/key`; one lock holds it from before that until the hold is closed.
+    """Let `build` fill a folder that becomes `home/key`; one lock is held from before that until the hold is closed.
 
     What builders that were killed left behind, here and in the homes beside this one, is removed first.
     """
@@ -140,9 +140,9 @@ def _build_held(home: Path, key: str, build: Callable[[Path], None]) -> Hold:
 
 
 def _commit(hold: Hold, folder: Path) -> Hold:
-    """Rename a folder that was built to `folder` and return it, or the one of a process that was quicker.
+    """Rename a folder that was built to `folder` and return it, or the one that another process built first.
 
-    Where a damaged one is in use, it stays; then the new one is used, and swept away later, under its temporary name.
+    A damaged one that is in use stays; the new one is then used under its temporary name, and swept away later.
     """
     if move_folder(hold.folder, folder):
         return Hold(folder, hold.file)
@@ -154,14 +154,14 @@ def _commit(hold: Hold, folder: Path) -> Hold:
 
 
 def _create_held(home: Path, key: str) -> Hold:
-    """Create a temporary folder that is in use. The sweep of another process may remove it before it is."""
+    """Create and lock a temporary folder; try again if another process sweeps it away before it is locked."""
     for _ in range(ATTEMPTS):
         folder = home / f".{key}.tmp-{secrets.token_hex(8)}"
         folder.mkdir()
         with contextlib.suppress(FileNotFoundError, BlockingIOError):
             (folder / LOCK).touch()
             return _lock(folder, fcntl.LOCK_SH)
-    raise OSError(f"{home}: a file there cannot be locked; expected a disk with locks; work in another folder")
+    raise OSError(f"{home}: a file there cannot be locked; expected a file system with locks; work in another folder")
 
 
 def _discard(hold: Hold) -> None:

@@ -69,17 +69,17 @@ class Dataset:
         """Return whether the training images keep their classes when left and right change places."""
         return check_flips(self.cache.thumbs, self.source.labels, np.flatnonzero(self.splits == TRAIN), 0)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, with_folds: bool = True) -> str:
         """Return one SHA-256 of the content, label, weight, split and fold of every usable image.
 
-        Neither what an image is called nor the order of the images is part of it.
+        Neither what an image is called nor the order of the images is part of it. Earlier versions left the folds out.
         """
         source, usable = self.source, np.flatnonzero(self.cache.is_usable)
         weights = np.ones(len(source), np.float32) if source.weights is None else source.weights
         labels = source.labels[:, None] if source.labels.ndim == 1 else source.labels
         columns = [self.cache.facts["sha256"], np.ascontiguousarray(labels).view(np.uint8), self.splits[:, None]]
         columns.append(weights[:, None].view(np.uint8))
-        if self.folds is not None:
+        if with_folds and self.folds is not None:
             columns.append(self.folds[:, None])
         rows = np.concatenate([column.reshape(len(source), -1)[usable] for column in columns], axis=1)
         ordered = rows.view(f"V{rows.shape[1]}").ravel()
@@ -155,11 +155,11 @@ def refuse_leaks(source: Source, splits: NDArray[np.uint8], clusters: NDArray[np
 
 
 def write_dataset(folder: Path, dataset: Dataset) -> None:
-    """Write what children read (labels.npy, splits.npy, leaked.npy, sha256.npy, and if there are any weights.npy and
+    """Write what children read (labels.npy, splits.npy, leaked.npy, sha256.npy and, if there are any, weights.npy and
     folds.npy) and the manifest split.parquet."""
     folder.mkdir(parents=True, exist_ok=True)
     source = dataset.source
-    # First, so that it tells whether a killed process left the arrays in another order than the decoded images.
+    # Written first: it shows whether a killed process left the arrays in another order than the decoded images.
     manifest.write_record(folder / "split.parquet", source, dataset.splits, dataset.cache.facts["sha256"])
     arrays: dict[str, Any] = {"labels": source.labels, "splits": dataset.splits, "leaked": dataset.leaked}
     arrays["sha256"] = dataset.cache.facts["sha256"]
@@ -175,6 +175,14 @@ def write_dataset(folder: Path, dataset: Dataset) -> None:
         np.save(folder / f"{name}.npy", array)
     text = json.dumps({name: values for name, (values, _) in slices.items()})
     (folder / "slices.json").write_text(text, encoding="utf-8")
+
+
+def has_folds_of(dataset: Dataset, folder: Path) -> bool:
+    """Tell whether each usable image is in the fold in which `write_dataset` found it."""
+    stored = np.load(folder / "folds.npy")[np.load(folder / "splits.npy") != NOT_GIVEN]
+    usable = np.flatnonzero(dataset.cache.is_usable)
+    places = manifest.places_of(manifest.read_digests(folder / "split.parquet"), dataset.cache.facts["sha256"][usable])
+    return bool((places >= 0).all()) and np.array_equal(stored[places], np.asarray(dataset.folds)[usable])
 
 
 def slice_codes(column: Sequence[str]) -> tuple[list[str], NDArray[np.int32]]:
@@ -235,11 +243,11 @@ class StoredDataset:
         return Subset(View(self.images, rows), self.column("labels")[rows], weights)
 
     def digests(self, view: View) -> NDArray[np.uint8]:
-        """Return the SHA-256 of some images, uint8 (num_images, 32): who they are, in whatever order they come."""
+        """Return the SHA-256 of some images, uint8 (num_images, 32): which identify them in any order."""
         return self.column("sha256")[view.rows]
 
     def names(self, view: View) -> list[str]:
-        """Return what some images are called; they are usable ones."""
+        """Return the names of some images, all of them usable."""
         paths = manifest.read_paths(self.folder / "split.parquet")
         usable = np.flatnonzero(self.column("splits") != NOT_GIVEN)
         return [paths[place] for place in np.searchsorted(usable, view.rows)]

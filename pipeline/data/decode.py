@@ -75,7 +75,7 @@ ERROR_CODES = {
     "unsupported": f"not one of {', '.join(FORMATS)} or .npy, or a kind of them that the images cannot be made from",
     "corrupt": "the picture is damaged or cut off",
     "killed": "decoding it took too much memory or time, or killed the decoder",
-    "refused": "a URL that is not followed, or an address that no table may reach",
+    "refused": "a URL that is not followed, or a private address, which needs --allow-host",
 }
 
 SIGNATURES = {

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.arrays import READ_ERRORS
+from pipeline.data.arrays import NPZ_ERRORS
 from pipeline.data.rows import listed
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Source, encodable
 from pipeline.data.tables import TABLES
@@ -22,7 +22,7 @@ from pipeline.files import replacing
 from pipeline.text import is_formula, is_url, one_line
 
 BATCH = 50_000
-OTHER_TABLES = "a .csv must not hold it; write .jsonl or .parquet instead"
+OTHER_TABLES = "a .csv cannot hold that safely; write .jsonl or .parquet instead"
 
 
 def write_manifest(
@@ -38,7 +38,7 @@ def write_manifest(
     to the folder of the table where the images lie below it, else absolute.
 
     Raises:
-        DataError: an ending that is no table, images that are no files of their own, or what a CSV should not hold.
+        DataError: an ending that is not a table's, images that are not separate files, or what is unsafe in a CSV.
     """
     if path.suffix.lower() not in TABLES:
         raise DataError(f"{path}: expected a name that ends with {', '.join(TABLES)}; rename it")
@@ -56,7 +56,9 @@ def refuse_for_csv(path: Path, classes: Sequence[str]) -> None:
     """Raise DataError for a class that would be read again as a list."""
     for name in classes:
         if isinstance(listed(name), list):
-            raise DataError(f"{path}: the class {name} would be a list of labels; {OTHER_TABLES}, or rename the class")
+            raise DataError(
+                f"{path}: the class {name} would be read as a list of labels; {OTHER_TABLES}, or rename the class"
+            )
 
 
 def write_record(path: Path, source: Source, splits: NDArray[np.uint8], digests: NDArray[np.uint8]) -> None:
@@ -145,7 +147,8 @@ def refuse_formulas(path: Path, where: str, cells: Mapping[str, str]) -> None:
     for name, text in cells.items():
         if is_formula(text):
             raise DataError(
-                f"{path}, {where}: the {name} {one_line(text)} would be a formula to a spreadsheet; {OTHER_TABLES}"
+                f"{path}, {where}, column {one_line(name)}: a spreadsheet would run {one_line(text)} as a formula; "
+                f"{OTHER_TABLES}"
             )
 
 
@@ -237,7 +240,7 @@ def load_known(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
             raise ValueError(f"found {digests.dtype} {digests.shape} and {splits.dtype} {splits.shape}")
         if (splits >= len(SPLITS)).any():
             raise ValueError(f"found the split {splits.max()}")
-    except (*READ_ERRORS, KeyError, MemoryError) as error:
+    except NPZ_ERRORS as error:
         raise DataError(
             f"{encodable(str(path))}: cannot be read ({error}); expected the splits of earlier searches; restore it, "
             "or remove it, and images may stand in another split than before"
@@ -246,7 +249,7 @@ def load_known(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def places_of(known: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return where each digest stands among those that are known, int64 (num_wanted,), -1 for one that does not.
+    """Return the place of each digest among the known ones, int64 (num_wanted,), -1 for one that is not there.
 
     Both are uint8 (num_images, 32).
     """

@@ -97,8 +97,8 @@ def npz_header(archive: zipfile.ZipFile, path: Path, name: str) -> tuple[tuple[i
     info = archive.getinfo(f"{name}.npy")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise DataError(  # of the others zipfile unpacks all at once, whatever is asked for
-            f"{path}, {name}: found an array packed by method {info.compress_type}; expected none or deflate; save it "
-            "by np.savez_compressed"
+            f"{path}, {name}: found zip compression method {info.compress_type}; expected stored or deflate; save it "
+            "with np.savez_compressed"
         )
     with readable(path, "an .npz file"), archive.open(info) as file:
         shape, is_fortran, dtype = npy_header(file)

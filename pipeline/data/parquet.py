@@ -1,4 +1,4 @@
-"""The rows of a Parquet file, unpacked in a child process: some KB of it can unpack to any size, or crash the reader.
+"""The rows of a Parquet file, unpacked in a child process: a few KB can unpack to any size, or crash the reader.
 
 The child may take MEMORY_BYTES, opens nothing itself (the parent reads the file for it, which may be a URL), and sends
 Arrow batches of at most MAX_ROW bytes.
@@ -27,10 +27,10 @@ from pipeline.machine import (
 MEMORY_BYTES = 1 << 30  # beside what pyarrow takes; columns of a row group of 1,000,000 images take 0.1 GB
 BATCH_ROWS = 256  # unpacked before their size is seen; a million rows in batches of 1024 are read 0.1 s faster
 BUFFER_BYTES = 1 << 20  # of a column, read at once
-PATIENCE_SECONDS = 120
+TIMEOUT_SECONDS = 120
 
 # What the child says, in the first byte of a message.
-READ = b"r"  # how many bytes from where it wants of the file
+READ = b"r"  # which bytes of the file it wants: where they begin, and how many
 BATCH = b"b"
 FAILED = b"f"  # why it stopped
 END = b"e"
@@ -38,44 +38,46 @@ SPAN = struct.Struct("<qq")
 
 
 def parquet_rows(file: BinaryIO, columns: tuple[str, ...], with_others: bool = True) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Parquet file with `columns`, and `with_others` those that hold one short value a row.
+    """Yield the rows of a Parquet file with `columns`, and, `with_others`, all further ones of single short values.
 
     Raises:
-        ValueError: it cannot be read, or not in the memory that its child may take.
+        ValueError: it cannot be read, at least not within the memory limit of the child.
     """
-    for batch in batches(file, columns, with_others):
+    for batch in _batches(file, columns, with_others):
         names = batch.schema.names
-        for cells in zip(*map(cells_of, names, batch.columns), strict=True):
+        for cells in zip(*map(_cells_of, names, batch.columns), strict=True):
             yield dict(zip(names, cells, strict=True))
 
 
-def cells_of(name: str, column: Any) -> list[Any]:
+def _cells_of(name: str, column: Any) -> list[Any]:
     """Return the values of an Arrow column; ValueError names one with dates or zones that Python does not know."""
     try:
         values: list[Any] = column.to_pylist()
     except (ValueError, OverflowError, KeyError) as error:
-        raise ValueError(f"the column {name!r} holds what Python cannot express ({error}); leave it out") from error
+        raise ValueError(
+            f"the column {name!r} holds values that Python cannot represent ({error}); leave it out"
+        ) from error
     return values
 
 
-def batches(file: BinaryIO, columns: tuple[str, ...], with_others: bool) -> Iterator[Any]:
+def _batches(file: BinaryIO, columns: tuple[str, ...], with_others: bool) -> Iterator[Any]:
     """Yield what a child makes of a file, as small Arrow batches."""
     import pyarrow
 
     context = multiprocessing.get_context("spawn")
     connection, end_of_child = context.Pipe()
     num_bytes = file.seek(0, os.SEEK_END)
-    child = context.Process(target=unpack, args=(end_of_child, num_bytes, columns, with_others), daemon=True)
+    child = context.Process(target=_unpack, args=(end_of_child, num_bytes, columns, with_others), daemon=True)
     with ctrl_c_held_back():
         child.start()
     end_of_child.close()
     try:
-        while (message := next_message(connection, child)) != END:
+        while (message := _next_message(connection, child)) != END:
             kind, content = message[:1], message[1:]
             if kind == FAILED:
                 raise ValueError(content.decode("utf-8", "replace"))
             if kind == READ:
-                hand_over(connection, file, content)
+                _hand_over(connection, file, content)
             else:
                 yield from pyarrow.ipc.open_stream(content)
     finally:
@@ -84,10 +86,10 @@ def batches(file: BinaryIO, columns: tuple[str, ...], with_others: bool) -> Iter
         child.join()
 
 
-def next_message(connection: "Connection[bytes, bytes]", child: BaseProcess) -> bytes:
+def _next_message(connection: "Connection[bytes, bytes]", child: BaseProcess) -> bytes:
     """Return what the child says next; ValueError if it is dead or says nothing."""
-    if not connection.poll(PATIENCE_SECONDS):
-        raise ValueError(f"the process that unpacks it has sent nothing for {PATIENCE_SECONDS} s")
+    if not connection.poll(TIMEOUT_SECONDS):
+        raise ValueError(f"the process that unpacks it has sent nothing for {TIMEOUT_SECONDS} s")
     try:
         return connection.recv_bytes()
     except (EOFError, ConnectionError) as error:
@@ -95,7 +97,7 @@ def next_message(connection: "Connection[bytes, bytes]", child: BaseProcess) -> 
         raise ValueError(f"the process that unpacks it died ({describe_exit(child.exitcode)})") from error
 
 
-def hand_over(connection: "Connection[bytes, bytes]", file: BinaryIO, span: bytes) -> None:
+def _hand_over(connection: "Connection[bytes, bytes]", file: BinaryIO, span: bytes) -> None:
     """Send the bytes of the file that the child asked for; if it died since, that is seen at its next message."""
     start, num_bytes = SPAN.unpack(span)
     file.seek(start)
@@ -134,8 +136,10 @@ class _FileOfParent(io.RawIOBase):
         return content
 
 
-def unpack(connection: "Connection[bytes, bytes]", num_bytes: int, columns: tuple[str, ...], with_others: bool) -> None:
-    """Be the child: send the batches of the parent's file, then END, or why that cannot be done."""
+def _unpack(
+    connection: "Connection[bytes, bytes]", num_bytes: int, columns: tuple[str, ...], with_others: bool
+) -> None:
+    """Run as the child: send the batches of the parent's file, then END, or why that cannot be done."""
     end_with_parent()
     leave_ctrl_c_to_parent()
     with Path(os.devnull).open("w") as nowhere:
@@ -147,30 +151,30 @@ def unpack(connection: "Connection[bytes, bytes]", num_bytes: int, columns: tupl
     try:
         file = _FileOfParent(connection, num_bytes)
         table = pyarrow.parquet.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER_BYTES)
-        send_batches(connection, table, chosen_columns(table.schema_arrow, columns, with_others))
+        _send_batches(connection, table, _chosen_columns(table.schema_arrow, columns, with_others))
         connection.send_bytes(END)
     except MemoryError:
         limit = f"{MEMORY_BYTES >> 20} MiB"
-        reason = f"it takes more than {limit} of memory to unpack; write it with smaller row groups, pages or cells"
+        reason = f"unpacking it takes more than {limit} of memory (write smaller row groups, pages or cells)"
         connection.send_bytes(FAILED + reason.encode())
     except Exception as error:  # noqa: BLE001  border: what a foreign file makes pyarrow raise is told to the parent
         connection.send_bytes(FAILED + str(error)[:1000].encode("utf-8", "replace"))
 
 
-def send_batches(connection: "Connection[bytes, bytes]", table: Any, names: list[str]) -> None:
+def _send_batches(connection: "Connection[bytes, bytes]", table: Any, names: list[str]) -> None:
     """Send the columns `names` of a Parquet file."""
     import pyarrow
 
     for batch in table.iter_batches(BATCH_ROWS, columns=names, use_threads=False):
-        for part in parts_of(plain(batch)):
+        for part in _parts_of(_plain(batch)):
             sink = pyarrow.BufferOutputStream()
             with pyarrow.ipc.new_stream(sink, part.schema) as stream:
                 stream.write_batch(part)
             connection.send_bytes(BATCH + sink.getvalue())
 
 
-def chosen_columns(schema: Any, columns: tuple[str, ...], with_others: bool) -> list[str]:
-    """Return the names of the columns to read: without any of `columns`, all that would show what is in the table.
+def _chosen_columns(schema: Any, columns: tuple[str, ...], with_others: bool) -> list[str]:
+    """Return the names of the columns to read: if none of `columns` is there, all, so that an error can list them.
 
     Raises:
         ValueError: two of one name, or too many.
@@ -190,7 +194,7 @@ def chosen_columns(schema: Any, columns: tuple[str, ...], with_others: bool) -> 
     return names
 
 
-def plain(batch: Any) -> Any:
+def _plain(batch: Any) -> Any:
     """Return a batch whose columns each hold their own values, where Parquet may share them with all rows."""
     import pyarrow
 
@@ -201,7 +205,7 @@ def plain(batch: Any) -> Any:
     return pyarrow.RecordBatch.from_arrays(columns, batch.schema.names)
 
 
-def parts_of(batch: Any) -> Iterator[Any]:
+def _parts_of(batch: Any) -> Iterator[Any]:
     """Yield a batch in parts of at most MAX_ROW bytes.
 
     Raises:
@@ -210,8 +214,8 @@ def parts_of(batch: Any) -> Iterator[Any]:
     if batch.nbytes <= MAX_ROW:
         yield batch
     elif len(batch) == 1:
-        raise ValueError(f"a row of more than {MAX_ROW} bytes")
+        raise ValueError(f"a row has more than {MAX_ROW:,} bytes")
     else:
         half = len(batch) // 2
-        yield from parts_of(batch.slice(0, half))
-        yield from parts_of(batch.slice(half))
+        yield from _parts_of(batch.slice(0, half))
+        yield from _parts_of(batch.slice(half))

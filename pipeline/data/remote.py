@@ -18,7 +18,7 @@ FILES = (".npz", ".npy", ".tar", ".tar.gz", ".tgz", ".zip")
 
 
 def guarded(source: Source, hosts: Sequence[str]) -> Source:
-    """Return a source whose rows may be followed, to `hosts` also if their addresses are private; connects to nothing.
+    """Return a source whose URLs may be opened, `hosts` even at private addresses; connects to nothing.
 
     The names of its images hold no password and no signature; `storage` keeps the URLs as they are.
 
@@ -51,7 +51,7 @@ def refuse_unserved(source: Source) -> None:
 def from_url(url: str, name: str, hosts: Sequence[str] = ()) -> Source:
     """Read the table behind a URL, whose relative paths start where it lies, or a folder of class or split folders.
 
-    The user gave this URL, so it may name any machine; the rows of the table are foreign, and may name `hosts`.
+    The user gave this URL, so it may name any host; the rows are untrusted, and reach only public hosts and `hosts`.
 
     Raises:
         DataError: it cannot be reached, or does not hold labelled images.

@@ -14,7 +14,7 @@ MAX_ROW = 1 << 20  # characters or bytes: a row of a table of images is a path a
 MAX_COLUMNS = 1000  # each costs eight bytes a row
 MAX_TABLE_BYTES = 4 << 30  # of memory: some KB of a file can hold any number of rows
 # What csv, json and pyarrow raise on files that are not what their ending says; RecursionError: JSON of deep brackets.
-READ_ERRORS = (ValueError, TypeError, OSError, csv.Error, NotImplementedError, RecursionError)
+TABLE_ERRORS = (ValueError, TypeError, OSError, csv.Error, NotImplementedError, RecursionError)
 
 
 def csv_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
@@ -25,7 +25,8 @@ def csv_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
     for cells in records:
         if len(cells) > len(header):
             raise ValueError(f"{len(cells)} cells under {len(header)} columns (a comma inside a cell needs quotes)")
-        row: dict[str, Any] = dict(zip(header, cells, strict=False))
+        cells += [""] * (len(header) - len(cells))
+        row: dict[str, Any] = dict(zip(header, cells, strict=True))
         if "label" in row:
             row["label"] = listed(row["label"])
         yield row
@@ -40,7 +41,7 @@ def csv_records(file: BinaryIO) -> Iterator[list[str]]:
         for line in lines(file):
             length += len(line)
             if length > MAX_ROW:  # quoted cells go on over any number of lines
-                raise ValueError(f"a row of more than {MAX_ROW} characters")
+                raise ValueError(f"a row has more than {MAX_ROW:,} characters")
             yield line
 
     for cells in csv.reader(counted(), strict=True):
@@ -53,7 +54,7 @@ def refuse_odd_header(header: Sequence[str]) -> None:
     """Raise ValueError for what a spreadsheet writes that is not comma-separated UTF-8, and for double columns."""
     refuse_double_columns(header)
     if any("\0" in name for name in header):
-        raise ValueError("it is no UTF-8 text (UTF-16, or no text at all); save it as CSV UTF-8")
+        raise ValueError("it is not UTF-8 text (perhaps UTF-16, or not text at all); save it as CSV UTF-8")
     for separator in ";\t|":
         if len(header) == 1 and separator in header[0] and "path" in header[0].split(separator):
             raise ValueError(f"its columns are separated by {separator!r}; save it with commas")
@@ -84,7 +85,7 @@ def lines(file: BinaryIO) -> Iterator[str]:
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
     while line := text.readline(MAX_ROW + 1):
         if len(line) > MAX_ROW:
-            raise ValueError(f"a line of more than {MAX_ROW} characters")
+            raise ValueError(f"a line has more than {MAX_ROW:,} characters")
         yield line
 
 
@@ -92,4 +93,4 @@ def refuse_double_columns(names: Sequence[str]) -> None:
     """Raise ValueError if two columns have the same name."""
     name, count = max(Counter(names).items(), key=lambda item: item[1], default=("", 0))
     if count > 1:
-        raise ValueError(f"the column {name!r} stands in it {count} times")
+        raise ValueError(f"the column {name!r} occurs {count} times")

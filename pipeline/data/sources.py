@@ -41,7 +41,7 @@ def open_source(
     """
     if source_folder and data not in builtin.NAMES:
         raise InvalidUsage(
-            f"--source {source_folder}: {encodable(redacted(data))} is no built-in set; expected one of "
+            f"--source {source_folder}: {encodable(redacted(data))} is not a built-in set; expected one of "
             f"{', '.join(builtin.NAMES)}; leave --source out"
         )
     if data in builtin.NAMES:
@@ -57,11 +57,11 @@ def open_source(
 
 
 def names_no_files(data: str) -> bool:
-    """Tell whether the images of DATA are known to be no files of their own, without opening it."""
+    """Tell whether the images of DATA are known not to be separate files, without opening it."""
     path = Path(local_path(data))
     if data in builtin.NAMES:
         return data != "digits"
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  (see open_source)
         return idx.has_idx(path) or shards.is_shard_folder(path)
     return path.suffix.lower() == ".npz" or shards.is_shard(path)
 
@@ -162,7 +162,12 @@ def stamps(source: Source) -> Iterator[bytes]:
     elif isinstance(storage, Rows):
         yield json.dumps(file_stamp(storage.array_path)).encode()
     elif isinstance(storage, Files):
-        rows = [row for row, path in enumerate(storage.paths) if is_url(path) and is_url(storage.place(path))]
+        may_be_urls = is_url(storage.root)  # so are relative paths then
+        rows = [
+            row
+            for row, path in enumerate(storage.paths)
+            if (may_be_urls or is_url(path)) and is_url(storage.place(path))
+        ]
         asked = url_stamps(storage.location, rows)
         for first in range(0, len(source), BLOCK):
             paths = storage.paths[first : first + BLOCK]

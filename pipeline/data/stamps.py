@@ -1,4 +1,4 @@
-"""What changes when a file does, or what lies behind a URL; children ask for the latter."""
+"""Stamps that change when a file or the content behind a URL does; child processes ask for those of URLs."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence

@@ -19,6 +19,7 @@ from pipeline.data.source import Location, Source, encodable
 from pipeline.data.urls import public_name
 from pipeline.errors import DataError
 from pipeline.records import ImageSpec
+from pipeline.text import redacted
 
 HOSTS = b"hosts"  # where the metadata of an index says which machines may be reached
 BLOCK = 2_000  # rows of the index that are built at once; five times as many take 15 MB more
@@ -27,12 +28,14 @@ BLOCK = 2_000  # rows of the index that are built at once; five times as many ta
 def write_locations(path: Path, source: Source, is_streamed: bool = True) -> None:
     """Write the index of a cache: id, location, label and weight of each image, one row an image.
 
-    Secrets in URLs are kept only where the images are read again, and then for the owner of the file alone.
+    Secrets in URLs are kept only where the images are read again, and then only the owner of the file can read it.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path.touch(0o600 if is_streamed else 0o666)
+    places = (source.storage.location(row).path for row in range(len(source)))
+    has_secrets = is_streamed and any(redacted(place) != place for place in places)
+    path.touch(0o600 if has_secrets else 0o666)
     hosts = source.storage.location(0).hosts
     schema = pa.schema(
         [("id", pa.binary()), ("path", pa.binary()), ("offset", pa.int64()), ("size", pa.int64()), ("row", pa.int64()),
@@ -104,7 +107,7 @@ class StreamedImages:
 
 
 def changed(location: Location, reason: DecodeError | Killed) -> str:
-    """Return the message on an image that has pixels no more."""
+    """Return the message on an image that can no longer be decoded."""
     detail = f"killed, {reason}" if isinstance(reason, Killed) else f"{reason.code}, {reason.detail}"
     return (
         f"{encodable(public_name(location.path))}: {detail}; expected the picture that was there when the search "

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.data.folders import SPLIT_NAMES, class_name
 from pipeline.data.parquet import parquet_rows
 from pipeline.data.paths import Paths
-from pipeline.data.rows import MAX_COLUMNS, MAX_TABLE_BYTES, READ_ERRORS, csv_rows, jsonl_rows
+from pipeline.data.rows import MAX_COLUMNS, MAX_TABLE_BYTES, TABLE_ERRORS, csv_rows, jsonl_rows
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Source, encodable
 from pipeline.data.urls import public_name
 from pipeline.errors import DataError
@@ -54,7 +54,7 @@ class Columns:
         """
         missing = [key for key in ("path", "label") if is_empty(row.get(key))]
         if missing:
-            found = str(sorted(map(str, row)))
+            found = str(sorted(str(key) for key, value in row.items() if not is_empty(value)))
             raise self.error(f"found {found[:200]} with no {' and no '.join(missing)}", EXPECTED)
         values = row["label"] if isinstance(row["label"], list) else [row["label"]]
         if any(is_empty(value) or isinstance(value, list | dict | tuple) for value in values):
@@ -76,7 +76,9 @@ class Columns:
     def refuse_size(self) -> None:
         """Raise DataError if the rows take too much memory."""
         if self.num_bytes() > MAX_TABLE_BYTES:
-            raise self.error(f"the rows take more than {MAX_TABLE_BYTES / 2**30:g} GiB of memory", "a table of images")
+            raise self.error(
+                f"the rows take more than {MAX_TABLE_BYTES / 2**30:g} GiB of memory", "less; split the table"
+            )
 
     def num_bytes(self) -> int:
         """Return about how much memory the table takes."""
@@ -132,7 +134,7 @@ class Columns:
     def refuse_more_columns(self, key: str) -> None:
         """Raise DataError for a column that is one too many, before the rows that lack it take memory for it."""
         if key not in self.slices and len(self.slices) == MAX_COLUMNS:
-            raise self.error(f"found more than {MAX_COLUMNS} columns", "a table of images")
+            raise self.error(f"found more than {MAX_COLUMNS} columns", "fewer; leave some out")
 
     def share(self, value: Any) -> str:
         """Return a cell as text, the same object for equal texts: there are many rows and few groups."""
@@ -247,7 +249,7 @@ def next_row(rows: Iterator[dict[str, Any]], columns: Columns, kind: str) -> dic
     """
     try:
         return next(rows, None)
-    except READ_ERRORS as error:
+    except TABLE_ERRORS as error:
         raise columns.error(f"cannot be read as {kind[1:]}: {str(error)[:200]}", EXPECTED) from error
 
 

@@ -1,4 +1,4 @@
-"""TIFF files: the memory that any of them takes is checked first; tifffile reads those that Pillow does not hold whole.
+"""TIFF files: the memory that they take is checked first; tifffile reads those that Pillow does not hold whole.
 
 Both libraries believe what a page says: tags of any number and length, tiles of any size around a small picture, strips
 that unpack to gigabytes.
@@ -58,10 +58,10 @@ def open_tiff(content: bytes, max_megapixels: int) -> tuple[Header, Read] | None
     Raises:
         DecodeError: unsupported, corrupt or too_large, also where Pillow would read it.
     """
-    check_tags(content)
-    page = first_page(content)
-    check_page(page, max_megapixels)
-    if is_whole_in_pillow(page):
+    _check_tags(content)
+    page = _first_page(content)
+    _check_page(page, max_megapixels)
+    if _is_whole_in_pillow(page):
         return None
     bands = page.samplesperpixel
     if page.dtype.kind not in "uif":
@@ -76,7 +76,7 @@ def open_tiff(content: bytes, max_megapixels: int) -> tuple[Header, Read] | None
     orientation = exif_orientation(page.tags.valueof(274, 1))
 
     def read() -> Pixels:
-        check_segments(page, content, max_megapixels)
+        _check_segments(page, content, max_megapixels)
         pixels = page.asarray(maxworkers=1)
         if pixels.ndim == 3 and page.planarconfig == PLANAR:
             pixels = pixels.transpose(1, 2, 0)
@@ -90,9 +90,9 @@ def open_tiff(content: bytes, max_megapixels: int) -> tuple[Header, Read] | None
     return Header("TIFF", width, height, bands, depth, is_float, False, orientation != 1, count_pages(content)), read
 
 
-def check_tags(content: bytes) -> None:
-    """Refuse a TIFF whose first page has tags that take much more memory than the file, or that say a size twice."""
-    tags = next(directories(content), [])
+def _check_tags(content: bytes) -> None:
+    """Refuse a TIFF whose first page has tags that take much more memory than the file, or that repeat a size."""
+    tags = next(_directories(content), [])
     sizes = [tag for tag, *_ in tags if tag in SIZES]
     if len(set(sizes)) < len(sizes):
         raise DecodeError("corrupt", f"the tag {max(sizes, key=sizes.count)} occurs more than once")
@@ -103,21 +103,23 @@ def check_tags(content: bytes) -> None:
         num_bytes += size
         num_values += size // value_bytes if kind in VALUE_BYTES else 0
     if num_bytes > TAGS_PER_FILE * len(content) + SLACK_BYTES or num_values > MAX_TAG_VALUES:
-        raise DecodeError("corrupt", f"its tags hold {num_bytes:,} bytes in {num_values:,} values")
+        raise DecodeError(
+            "corrupt", f"its tags hold {num_bytes:,} bytes in {num_values:,} values, more than such a file needs"
+        )
 
 
 def count_pages(content: bytes) -> int:
-    """Return the number of pages of a TIFF, of which MAX_PAGES are counted; 1 if those behind the first are damaged."""
+    """Return the number of pages of a TIFF, at most MAX_PAGES; 1 if those after the first are damaged."""
     number = 0
-    for tags in islice(directories(content), MAX_PAGES):
+    for tags in islice(_directories(content), MAX_PAGES):
         if not {WIDTH, LENGTH} <= {tag for tag, *_ in tags}:
             return 1
         number += 1
     return max(1, number)
 
 
-def directories(content: bytes) -> Iterator[list[tuple[int, int, int, int]]]:
-    """Yield (tag, type, number of values, offset of the values) of each page; nothing of one that cannot be read."""
+def _directories(content: bytes) -> Iterator[list[tuple[int, int, int, int]]]:
+    """Yield (tag, type, number of values, offset of the values) of each page; nothing for one that is unreadable."""
     order = "<" if content.startswith(b"II") else ">"
     is_big = b"+" in content[2:4]
     head, number, entry, following = (struct.Struct(order + kind) for kind in (BIG_LAYOUT if is_big else LAYOUT))
@@ -135,7 +137,7 @@ def directories(content: bytes) -> Iterator[list[tuple[int, int, int, int]]]:
         offset = following.unpack_from(content, end)[0]
 
 
-def first_page(content: bytes) -> Any:
+def _first_page(content: bytes) -> Any:
     """Return the first page of a TIFF as tifffile describes it; its pixels are not read yet."""
     import tifffile
 
@@ -148,7 +150,7 @@ def first_page(content: bytes) -> Any:
     return page
 
 
-def is_whole_in_pillow(page: Any) -> bool:
+def _is_whole_in_pillow(page: Any) -> bool:
     """Tell whether Pillow reads a page of a TIFF with all its bands and depth, or alone knows what they mean."""
     bands, dtype, extra = page.samplesperpixel, page.dtype.name, page.extrasamples
     if page.photometric not in (0, 1, 2):  # a palette, CMYK, YCbCr, LAB
@@ -160,17 +162,17 @@ def is_whole_in_pillow(page: Any) -> bool:
     return dtype == "uint8" and page.photometric == 2 and (bands == 3 or (bands == 4 and not extra))
 
 
-def check_page(page: Any, max_megapixels: int) -> None:
+def _check_page(page: Any, max_megapixels: int) -> None:
     """Refuse a volume, and a page that takes too much memory, also in the strips or tiles that it is cut into."""
     for tag, name in DEPTHS.items():
         if (depth := page.tags.valueof(tag, 1)) != 1:
-            raise DecodeError("unsupported", f"{name} {depth}; expected a picture of one layer")
+            raise DecodeError("unsupported", f"{name} is {depth}; expected a picture of one layer")
     value_bytes = page.dtype.itemsize
     check_size(page.imagewidth, page.imagelength, page.samplesperpixel, value_bytes, max_megapixels)
     check_bytes_of_pixels(math.prod(page.chunked) * math.prod(page.chunks) * value_bytes, max_megapixels)
 
 
-def check_segments(page: Any, content: bytes, max_megapixels: int) -> None:
+def _check_segments(page: Any, content: bytes, max_megapixels: int) -> None:
     """Refuse a page whose strips or tiles unpack to more than its pixels may take; none of them is decoded yet."""
     num_segments = math.prod(page.chunked)
     spans = list(zip(page.dataoffsets, page.databytecounts, strict=False))[:num_segments]
@@ -183,12 +185,12 @@ def check_segments(page: Any, content: bytes, max_megapixels: int) -> None:
         return
     num_bytes = num_packed
     for start, size in spans:
-        for piece in unpacked_pieces(content[start : start + size], page.compression):
+        for piece in _unpacked_pieces(content[start : start + size], page.compression):
             num_bytes += cell * piece
             check_bytes_of_pixels(num_bytes, max_megapixels)
 
 
-def unpacked_pieces(packed: bytes, compression: int) -> Iterator[int]:
+def _unpacked_pieces(packed: bytes, compression: int) -> Iterator[int]:
     """Yield the lengths of the pieces that a strip or tile unpacks to; little of it is held at once."""
     if compression in DEFLATE:
         unpacker = zlib.decompressobj()
@@ -211,5 +213,5 @@ def unpacked_pieces(packed: bytes, compression: int) -> Iterator[int]:
         while place < len(packed):
             head = packed[place]
             is_literal = head < PACKBITS_LITERAL
-            yield head + 1 if is_literal else 257 - head  # 128 says nothing; 129 is more than enough for it
+            yield head + 1 if is_literal else 257 - head  # 128 is a no-op; counting 129 for it is more than enough
             place += head + 2 if is_literal else 2 - (head == PACKBITS_LITERAL)

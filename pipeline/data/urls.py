@@ -1,7 +1,7 @@
-"""The one door to what lies behind URLs: which of them are followed, and how far. Nothing is decoded here.
+"""The only place where URLs of data are opened: which are followed, and what they may reach. Nothing is decoded here.
 
-A row of a table is foreign text. Its URL needs a scheme of PROTOCOLS and is never a chain (`a::b`); over http it
-reaches only public addresses, and machines that `--allow-host` names. Only child processes follow rows.
+A row of a table is untrusted text. Its URL needs a scheme of PROTOCOLS and is never a chain (`a::b`); over http it
+reaches only public addresses, and machines that `--allow-host` names. Only child processes open URLs of rows.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from pipeline.errors import DataError
 from pipeline.text import is_url, redacted
 
 PROTOCOLS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
-"""The schemes that are followed, each with the fsspec driver that serves it; `source.local_path` makes a path of file://."""
+"""The schemes that are followed, each with its fsspec driver; `source.local_path` turns file:// into a path."""
 EXTRAS = ("s3", "gs")
-"""Drivers that an extra of this package of the same name brings."""
+"""Drivers that come with the extra of the same name."""
 CONNECT_SECONDS = 5  # twice, as there is one retry
 ANSWER_SECONDS = 60
 VERSIONS = ("ETag", "LastModified", "Last-Modified", "Content-MD5", "Digest", "md5Hash", "updated", "created")
-"""What drivers report of a file that changes with its content."""
-STAMP_BYTES = 64 << 20  # of a file of which a server reports none of VERSIONS
+"""What drivers report about a file that changes with its content."""
+STAMP_BYTES = 64 << 20  # read of a file if its server reports none of VERSIONS
 IPV6_HOST = re.compile(r"(?<=[/@])\[[0-9A-Fa-f:.]*\]")
 IN_TEXT = re.compile(r"(\burl=)?['\"(<]*\b[A-Za-z][A-Za-z0-9+.-]{,20}://")  # where a URL begins in a message
 SHOWN = 200  # characters of a message
@@ -37,7 +37,7 @@ LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")  # RFC 8215
 
 
 class AddressRefused(OSError):
-    """A connection that was not made, since a row of a table must not reach that address."""
+    """A connection that was not made, because a row of a table must not reach that address."""
 
 
 def public_name(path: str) -> str:
@@ -60,7 +60,7 @@ def refusal(url: str) -> str | None:
     if scheme == "file":
         return "a file:// URL needs an absolute path; write file:///folder/image.png, or a plain path"
     if scheme not in PROTOCOLS:
-        return f"{scheme}:// is not followed; use {', '.join(f'{name}://' for name in PROTOCOLS)} or a path"
+        return f"{scheme}:// URLs are not followed; use {', '.join(f'{name}://' for name in PROTOCOLS)} or a path"
     return None
 
 
@@ -97,10 +97,10 @@ def _object_store(driver: str) -> Any:
     """Return the store of a provider; its address and credentials come from the environment, never from a table."""
     import fsspec
 
-    patience: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if driver == "s3":
-        patience = {"config_kwargs": {"connect_timeout": CONNECT_SECONDS, "retries": {"max_attempts": 1}}}
-    return fsspec.filesystem(driver, **patience)
+        options = {"config_kwargs": {"connect_timeout": CONNECT_SECONDS, "retries": {"max_attempts": 1}}}
+    return fsspec.filesystem(driver, **options)
 
 
 @lru_cache(maxsize=8)
@@ -127,9 +127,9 @@ def _http_store(hosts: tuple[str, ...]) -> Any:
 
 
 def _guard(hosts: tuple[str, ...]) -> tuple[Callable[[str, Any], Any], Callable[[Any], socket.socket]]:
-    """Return what notes the addresses of a name, and what makes a socket for an address that may be reached.
+    """Return a function that records the addresses of a name, and one that makes sockets for allowed addresses.
 
-    An address is checked when it is connected to: a name cannot be resolved to another one in between.
+    Addresses are checked when a socket is made, so a name cannot resolve to another one in between.
     """
     allowed = {plain_host(host) for host in hosts}
     names: dict[str, str] = {}
@@ -167,7 +167,7 @@ def plain_host(host: str) -> str:
 
 
 def is_public(address: str) -> bool:
-    """Tell whether an IP address is one of the public internet, also if it is an IPv4 address within an IPv6 one."""
+    """Tell whether an IP address is on the public internet, even as an IPv4 address inside an IPv6 one."""
     found = ipaddress.ip_address(address)
     if isinstance(found, ipaddress.IPv6Address):
         if found.is_site_local or found in LOCAL_NAT64:
@@ -180,7 +180,7 @@ def is_public(address: str) -> bool:
 
 
 def read_url(url: str, max_bytes: int, hosts: Sequence[str] = ()) -> bytes:
-    """Return the bytes behind a URL, at most `max_bytes`; not much more than that is ever held.
+    """Return the bytes behind a URL, at most `max_bytes`; little more is ever held in memory.
 
     Raises:
         DecodeError: refused, missing, unreadable, empty or too_large.
@@ -203,10 +203,10 @@ def read_url(url: str, max_bytes: int, hosts: Sequence[str] = ()) -> bytes:
 
 
 def _fetch(store: Any, path: str, num_bytes: int) -> bytes:
-    """Return the first bytes of a file: from an object store by a range, from a web server, which need know none, as
-    they come."""
+    """Return the first bytes of a file: by a range request from an object store, as a stream from a web server, which
+    may not support ranges."""
     if "http" in store.protocol:
-        # A size that is given saves a request that asks for it; the stream does not use it.
+        # Passing a size saves a request for it; the stream does not use it.
         with store.open(path, block_size=0, size=num_bytes) as file:
             parts = []
             while num_bytes > 0 and (part := file.read(min(num_bytes, 1 << 20))):
@@ -225,9 +225,9 @@ def _fetch(store: Any, path: str, num_bytes: int) -> bytes:
 
 
 def url_stamp(url: str, hosts: Sequence[str] = ()) -> str:
-    """Return what changes when the file behind a URL does; in words if it cannot be told.
+    """Return a stamp that changes when the file behind a URL does, or a word such as "missing" if there is none.
 
-    Where a server tells no version of the file, it is read.
+    If the server reports no version of the file, its first STAMP_BYTES are read.
     """
     if refusal(url):
         return "refused"

@@ -1,4 +1,4 @@
-"""What a network costs, and that there is none; who finds that out is in `measure` and `keras_cost`."""
+"""The cost of a network, and the error for an impossible one; `measure` and `keras_cost` find out both."""
 
 from dataclasses import dataclass
 

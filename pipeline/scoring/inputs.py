@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline.data.parquet import parquet_rows
-from pipeline.data.rows import MAX_TABLE_BYTES, READ_ERRORS, csv_rows, jsonl_rows
+from pipeline.data.rows import MAX_TABLE_BYTES, TABLE_ERRORS, csv_rows, jsonl_rows
 from pipeline.errors import DataError, InvalidUsage
 from pipeline.scoring.output import PLAN_FILE
 from pipeline.text import is_url, redacted
@@ -156,7 +156,7 @@ def read_manifest(text: str) -> list[bytes]:
     """Return the column `path` of a .csv, .parquet or .jsonl file; relative paths start at its folder.
 
     Raises:
-        DataError: the file cannot be parsed, has no such column, or a cell of it is empty.
+        DataError: the file cannot be parsed, has no rows or no such column, or a cell of it is empty.
     """
     from pipeline.data.source import local_path  # imports NumPy, which a mistyped command need not wait for
 
@@ -171,15 +171,16 @@ def read_manifest(text: str) -> list[bytes]:
                 path = path if is_url(os.fsdecode(path)) else os.path.join(folder, path)
                 num_bytes += PATH_BYTES + len(path)
                 if num_bytes > MAX_TABLE_BYTES:
-                    raise ValueError(
-                        f"row {number}: the paths take more than {MAX_TABLE_BYTES / 2**30:g} GiB of memory"
-                    )
+                    limit = f"{MAX_TABLE_BYTES / 2**30:g} GiB"
+                    raise DataError(f"{text}: row {number}: the paths take more than {limit}; split the table")
                 paths.append(path)
-    except READ_ERRORS as error:
+    except TABLE_ERRORS as error:
         raise DataError(
             f"{text}: {str(error)[:200]}; expected a .csv, .parquet or .jsonl table with a"
             f" column {PATH_COLUMN!r}; correct the file"
         ) from error
+    if not paths:
+        raise DataError(f"{text}: found no rows; expected one for each image, with a column {PATH_COLUMN!r}")
     return paths
 
 

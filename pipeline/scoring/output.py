@@ -106,7 +106,7 @@ class ScoreFacts:
 
 
 def hash_paths(paths: Sequence[bytes], hosts: tuple[str, ...] = ()) -> str:
-    """Return the SHA-256 of the ordered paths with what changes when the content of a file or URL does.
+    """Return the SHA-256 of the ordered paths and their stamps, which change with the content.
 
     Relative paths count with the folder that they start at. `hosts` are as in `Location`.
     """
@@ -126,7 +126,6 @@ def hash_paths(paths: Sequence[bytes], hosts: tuple[str, ...] = ()) -> str:
 
 def is_remote(path: bytes) -> bool:
     """Tell whether a path of the inventory is a URL."""
-
     return b"://" in path and is_url(os.fsdecode(path))
 
 

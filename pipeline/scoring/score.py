@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,9 @@ class ScoreJob:
     num_skipped: int = 0
     hosts: tuple[str, ...] = ()
 
+    @cached_property
     def plan(self) -> Plan:
-        """Return what the output depends on; the batch size is not part of it."""
+        """What the output depends on; the batch size is not part of it. Files and URLs are asked once for each job."""
         return Plan(
             paths_sha256=output.hash_paths(self.paths, self.hosts),
             num_paths=len(self.paths),
@@ -69,7 +70,7 @@ def already_scored(job: ScoreJob) -> ScoreFacts | None:
     Raises:
         InvalidUsage: the output holds something else.
     """
-    plan = job.plan()
+    plan = job.plan
     output.check_folder(job.out, plan)
     return output.read_facts(job.out, plan)
 
@@ -83,7 +84,7 @@ def score(job: ScoreJob, predict: Predict, report: Report) -> ScoreFacts:
         InvalidUsage: the output holds something else.
         StoppedEarly: another process is scoring into the same folder.
     """
-    plan = job.plan()
+    plan = job.plan
     output.check_folder(job.out, plan)
     with locked(job.out / ".lock", f"{job.out}"):
         output.check_folder(job.out, plan)

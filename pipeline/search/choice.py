@@ -25,7 +25,7 @@ class Oracle(Protocol):
     """What is needed of an oracle here: see `oracles.Proposer`."""
 
     def propose(self, next_number: int | None, is_acceptable: Callable[[Any], bool]) -> Any:
-        """Return the next acceptable proposal, or None; without `next_number` only of a trial that goes on."""
+        """Return the next acceptable proposal, or None; without `next_number`, only one that continues a trial."""
 
     def begin(self, number: int, rung: int, params: Mapping[str, Any]) -> None:
         """Count a training that the oracle did not propose in this process."""
@@ -44,10 +44,10 @@ class SearchState(Protocol):
 
     @property
     def oracle(self) -> Oracle | None:
-        """The oracle, if it was made."""
+        """The oracle, if there is one yet."""
 
     def consult(self) -> Oracle:
-        """Return the oracle; a new one first learns all that happened."""
+        """Return the oracle; a new one first learns what has happened so far."""
 
     def time_left(self) -> float:
         """Return the seconds that trials may still take."""

@@ -158,7 +158,7 @@ def assign_images(plan: CrossFit, facts: dict[str, Any], images_folder: Path) ->
     `images_folder` is where the study's images lie decoded.
 
     Raises:
-        DataError: a class is too small for so many folds, or the study was left between two orders of its images.
+        DataError: a class is too small for so many folds, or a killed search left its images in two orders.
     """
     data, table = plan.study.data, plan.study.split_table
     labels, splits = np.load(data / "labels.npy"), np.load(data / "splits.npy")
@@ -166,8 +166,8 @@ def assign_images(plan: CrossFit, facts: dict[str, Any], images_folder: Path) ->
     digests = np.load(images_folder / "facts.npy", mmap_mode="r")["sha256"][rows]
     if not np.array_equal(digests, manifest.read_digests(table)):
         raise DataError(
-            f"study {facts['study']}: its labels and its decoded images are in different orders, since a search was "
-            f"killed while it wrote them; put that right with: {restore_command(facts)}"
+            f"study {facts['study']}: its labels and decoded images are in different orders, because a search was "
+            f"killed while writing them; repair that with: {restore_command(facts)}"
         )
     if plan.facts_path.exists():
         return

@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 from pipeline.crashpoints import crashpoint
+from pipeline.data.arrays import NPZ_ERRORS
 from pipeline.models.cost import Cost
 from pipeline.records import FAILED, INFEASIBLE, STOPPED, TIMEOUT, TrialOutcome, TrialRow, TrialTask
 from pipeline.search import validation
@@ -141,8 +142,8 @@ def close(
             value_of(folder, numbers, study.objective.name)
             for numbers in ([best.number], [TWIN_TRIAL], [best.number, TWIN_TRIAL])
         )
-    except validation.DAMAGES as error:
-        return {}, f"what the networks said of the validation images cannot be compared: {error}"
+    except NPZ_ERRORS as error:
+        return {}, f"the networks' predictions for the validation images cannot be compared: {error}"
     if not all(map(math.isfinite, (first, second, both))):
         return {}, f"{study.objective.name} is not defined on the validation images"
     return {"alone": (first + second) / 2, "averaged": both}, ""
@@ -152,7 +153,7 @@ def has_logits(folder: StudyFolder, number: int) -> bool:
     """Tell whether what a trial says of the validation images was kept and can be read."""
     try:
         return validation.read(folder, number) is not None
-    except validation.DAMAGES:  # no cause to lose a winner
+    except NPZ_ERRORS:  # no cause to lose a winner
         return False
 
 

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from pipeline.data.arrays import NPZ_ERRORS
 from pipeline.models.measure import measure
 from pipeline.records import ImageSpec, Objective, TrialTask, num_networks
 from pipeline.search import validation
@@ -29,7 +30,7 @@ def compare(folder: StudyFolder, numbers: list[int], objective: str) -> dict[str
     """Return the objective of trials' mean `alone` and `averaged`, and the `reason` why averaging is no gain, if so."""
     try:
         said = validation.read_mean(folder, numbers)
-    except validation.DAMAGES:  # no cause to lose a winner
+    except NPZ_ERRORS:  # no cause to lose a winner
         said = None
     if said is None or said.averaged is None:
         return {"reason": "the winner has no validation logits of mirror images"}

@@ -53,7 +53,7 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
             predict = partial(predict_logits, saved, on_batch=pulse.touch)
             logits = predict(test.images)
             predictions.save(target.parent / "test_logits.npz", digests, logits=logits)
-            counted = answered(dataset, test, logits)
+            counted = answered(dataset, test, digests, logits)
             robustness = examined(task, facts, predict, test, counted)
         found = judge_winner(task.folder, facts, counted, training.labels)
         if len(counted.labels) < len(logits):
@@ -71,24 +71,25 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
     return found["test"]["accuracy"], {**found, "versions": versions()}
 
 
-def answered(dataset: StoredDataset, test: Subset, logits: NDArray[np.float32]) -> Answers:
-    """Return what the winner says of the test images, without those for which it says NaN or infinity.
+def answered(
+    dataset: StoredDataset, test: Subset, digests: NDArray[np.uint8], logits: NDArray[np.float32]
+) -> Answers:  # fmt: skip
+    """Return the winner's answers to the test images, except those that are NaN or infinite.
 
     Raises:
-        TrialFailed: it says that of all.
+        TrialFailed: all of them are.
     """
     places = np.flatnonzero(np.isfinite(logits).all(axis=1))
     if not len(places):
-        raise TrialFailed(FAILED, "the saved network answers every test image with NaN or infinity")
+        raise TrialFailed(FAILED, "the saved network gives NaN or infinity for every test image")
     rows = test.images.rows[places]
     slices = {name: (values, codes[rows]) for name, (values, codes) in dataset.slices().items()}
     is_clean = ~dataset.column("leaked")[rows]
-    digests = dataset.column("sha256")[rows]
-    return Answers(logits[places], test.labels[places], digests, is_clean, slices, places)
+    return Answers(logits[places], test.labels[places], digests[places], is_clean, slices, places)
 
 
 def not_finite(dataset: StoredDataset, test: Subset, logits: NDArray[np.float32]) -> dict[str, Any]:
-    """Return how many test images the winner answers with NaN or infinity, and the first of them by name."""
+    """Return for how many test images the winner gives NaN or infinity, and the names of the first of them."""
     names = [encodable(name) for name in dataset.names(test.images)]
     left_out = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     return {"num_images": len(left_out), "images": [names[place] for place in left_out[:NUM_NAMED]]}
@@ -117,7 +118,7 @@ def saved_model(model: Any, is_flip_averaged: bool, target: Path) -> Any:
 def examined(
     task: TrialTask, facts: dict[str, Any], predict: Callable[..., Any], test: Subset, answers: Answers
 ) -> dict[str, Any]:  # fmt: skip
-    """Return how the accuracy of the saved model falls as the test images change a little by which it is judged."""
+    """Return how the accuracy of the saved model falls as the test images it is judged by change a little."""
     from pipeline.training.robustness import examine, num_examined, pixel_range
 
     image = facts["image"]

@@ -1,4 +1,4 @@
-"""How often test images were looked at: by content and workspace, whichever study did it; each opening is one line."""
+"""How often test images were opened in a workspace, by content, in any study; one line for each opening."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def openings_path(folder: StudyFolder, digests: NDArray[np.uint8]) -> Path:
 
 
 def note_opening(folder: StudyFolder, attempt: int, digests: NDArray[np.uint8]) -> None:
-    """Note that a training is about to see the test images; it counts whatever becomes of it."""
+    """Record that a training is about to open the test images; that counts even if the training fails."""
     path = openings_path(folder, digests)
     path.parent.mkdir(exist_ok=True)
     line = {"study": folder.name, "attempt": attempt, "time": datetime.now(UTC).isoformat(timespec="seconds")}

@@ -1,4 +1,4 @@
-"""What networks said of images, kept with the SHA-256 of each image: rows may come in another order later."""
+"""Predictions of networks, kept with the SHA-256 of each image: rows may come in another order later."""
 
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ def load(path: Path) -> dict[str, NDArray[Any]]:
     """Return what `save` wrote, in the order in which it was written.
 
     Raises:
-        OSError, ValueError, ...: one of `arrays.READ_ERRORS` or KeyError: missing, damaged, or without digests.
+        OSError, ValueError, ...: one of `arrays.NPZ_ERRORS`: missing, damaged, or without digests.
     """
     with np.load(path, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
     if "digests" not in arrays:
-        raise ValueError(f"{path} does not say which images it belongs to")
+        raise ValueError("it does not say which images it belongs to")
     return arrays
 
 
@@ -47,5 +47,5 @@ def aligned(arrays: dict[str, NDArray[Any]], digests: NDArray[np.uint8]) -> dict
     """
     places = places_of(arrays["digests"], digests)
     if (places < 0).any():
-        raise ValueError(f"{int((places < 0).sum())} of {len(places)} images are missing")
+        raise ValueError(f"{int((places < 0).sum())} of {len(places)} images are missing in it")
     return {name: array[places] for name, array in arrays.items()}

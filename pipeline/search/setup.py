@@ -10,7 +10,7 @@ import numpy as np
 
 import pipeline
 from pipeline.bundle import native_chatter_hidden
-from pipeline.data.dataset import Dataset, write_dataset
+from pipeline.data.dataset import Dataset, has_folds_of, write_dataset
 from pipeline.data.source import SPLITS, Source, encodable
 from pipeline.data.split import MAX_VAL_IMAGES, TEST_FRACTION, VAL_FRACTION
 from pipeline.errors import InvalidUsage, SpaceError
@@ -130,13 +130,23 @@ def check_unchanged(store: StudyStore, facts: dict[str, Any], dataset: Dataset) 
     Raises:
         InvalidUsage: data, space, objective, limits, seed or oracle differ; the message shows how.
     """
-    refuse_changes(store.facts(), facts)
+    refuse_changes({**store.facts(), "fingerprint": known_fingerprint(store, dataset)}, facts)
+    store.put("fingerprint", facts["fingerprint"])
     write_dataset(store.folder.data, dataset)
     store.put("cache", str(dataset.cache.folder))
 
 
+def known_fingerprint(store: StudyStore, dataset: Dataset) -> str:
+    """Return the fingerprint of a study; that of earlier versions, which wrote no sha256.npy, gets the folds."""
+    found, data = str(store.get("fingerprint")), store.folder.data
+    is_early = dataset.folds is not None and not (data / "sha256.npy").exists()
+    if is_early and found == dataset.fingerprint(with_folds=False) and has_folds_of(dataset, data):
+        return dataset.fingerprint()
+    return found
+
+
 def refuse_changes(old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Raise InvalidUsage if facts that make scores comparable differ; what `new` does not say is not compared."""
+    """Raise InvalidUsage if facts that make scores comparable differ; facts that `new` lacks are not compared."""
     if changes := differences(old, new):
         raise InvalidUsage(
             f"study {new['study']} cannot be resumed: {'; '.join(changes.values())}; expected what it began with; "
@@ -152,7 +162,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
         for name in changed
     }
     if "fingerprint" in changed:
-        texts["fingerprint"] = "images: their content, labels, weights, splits or folds have changed since it began"
+        texts["fingerprint"] = "the images have changed (content, labels, weights, splits or folds)"
     if "space" in changed and (names := changed_modules(old["space"], new["space"])):
         texts["space"] = f"space: {', '.join(names)} changed, which {new['space']['builder']['path']} imports"
     return texts

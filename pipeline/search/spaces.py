@@ -1,7 +1,7 @@
 """A search space by the name that the user gave: installed, a YAML file, or the user's own code."""
 
 from pipeline.machine import check_backend
-from pipeline.space import SearchSpace, load_space
+from pipeline.space import Builder, SearchSpace, load_space
 from pipeline.space.builder import is_code, read_builder
 
 EXAMPLE_SHAPE = (64, 64, 3)
@@ -28,16 +28,24 @@ def open_space(
         InvalidUsage: code needs a Keras backend that is not installed.
         SpaceError: there is no such space, or it cannot be used.
     """
-    if is_code(name):
-        builder = read_builder(name)
+    found = read_space(name)
+    if isinstance(found, Builder):
         import_keras()
         from pipeline.search.hypermodels import load_hypermodel
 
-        return load_hypermodel(builder, image_shape, num_classes)
-    space = load_space(name)
-    if space.backbones():
+        return load_hypermodel(found, image_shape, num_classes)
+    if found.backbones():
         import_keras()
-    return space
+    return found
+
+
+def read_space(name: str) -> SearchSpace | Builder:
+    """Return the space, or where the user's own code lies, which is not run yet.
+
+    Raises:
+        SpaceError: there is no such space, or its file is no space.
+    """
+    return read_builder(name) if is_code(name) else load_space(name)
 
 
 def import_keras() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.data.arrays import NPZ_ERRORS
 from pipeline.files import replacing
 from pipeline.records import Objective, TrialTask
-from pipeline.search.validation import DAMAGES, is_top_rung
+from pipeline.search.validation import is_top_rung
 from pipeline.workspace import StudyFolder
 
 
@@ -55,5 +56,5 @@ def read_teacher(folder: StudyFolder) -> Teacher | None:
     try:
         with np.load(weights_path(folder), allow_pickle=False) as stored:
             return Teacher(**json.loads(str(stored["about"])))
-    except DAMAGES:
+    except NPZ_ERRORS:
         return None

@@ -52,7 +52,8 @@ def teacher_logits(
 ) -> NDArray[np.float32]:  # fmt: skip
     """Return what the teacher says of images of train or val, float32 (num_images, num_classes).
 
-    It is asked once, of all. If it learnt from mirror images too, it is the mean for an image and its mirror image.
+    It is asked once, for all images. If it learnt from mirror images too, that is the mean for an
+    image and its mirror image.
 
     Raises:
         TrialFailed: its weights cannot be read.

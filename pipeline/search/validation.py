@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.arrays import READ_ERRORS
+from pipeline.data.arrays import NPZ_ERRORS
 from pipeline.data.dataset import StoredDataset
 from pipeline.pulse import going_on
 from pipeline.records import TrialTask, num_networks
@@ -21,9 +21,6 @@ from pipeline.targets import Labels, losses
 from pipeline.training.calibration import NUM_BINS, Temperature, calibration_error, choose_temperature
 from pipeline.training.certainty import measure_with_intervals
 from pipeline.workspace import StudyFolder
-
-# What is raised of a file that is not whole, or lacks an image.
-DAMAGES = (*READ_ERRORS, KeyError, MemoryError)
 
 
 def logits_path(folder: StudyFolder, number: int) -> Path:
@@ -86,7 +83,7 @@ def read(folder: StudyFolder, number: int) -> Predictions | None:
     """Return what a trial said of the validation images; None if it has not finished the highest rung.
 
     Raises:
-        ValueError, OSError, ...: one of DAMAGES, the file is damaged.
+        ValueError, OSError, ...: one of NPZ_ERRORS, the file is damaged.
     """
     path = logits_path(folder, number)
     if not path.is_file():
@@ -110,7 +107,7 @@ def read_mean(folder: StudyFolder, numbers: Sequence[int]) -> Predictions | None
     Images of which a mean is NaN or infinite are left out.
 
     Raises:
-        ValueError, OSError, ...: one of DAMAGES, a file is damaged, or nothing in it is finite.
+        ValueError, OSError, ...: one of NPZ_ERRORS, a file is damaged, or nothing in it is finite.
     """
     paths = [logits_path(folder, number) for number in numbers]
     if not all(path.is_file() for path in paths):
@@ -146,9 +143,9 @@ def judge_validation(
     reason = "the winner has not finished the highest rung, whose logits are kept"
     try:
         stored = read_mean(folder, numbers)
-    except DAMAGES:  # no cause to lose a winner
+    except NPZ_ERRORS as error:  # no cause to lose a winner
         paths = " or ".join(str(logits_path(folder, number)) for number in numbers)
-        stored, reason = None, f"{paths} is damaged"
+        stored, reason = None, f"{paths} cannot be used: {error}"
     if stored is None:
         return {}, Temperature(1.0, 0, 0.0, 0.0, reason)
     logits = stored.averaged if is_flip_averaged and stored.averaged is not None else stored.logits

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.arrays import NPZ_ERRORS
 from pipeline.intervals import Interval, counts_interval, paired_interval, wilson_interval
 from pipeline.search import predictions
 from pipeline.search.checkpoints import baseline_logits
-from pipeline.search.validation import DAMAGES, describe_temperature, judge_validation, judged_trials
+from pipeline.search.validation import describe_temperature, judge_validation, judged_trials
 from pipeline.targets import Labels, Logits, answers, blind_logits, class_scores, is_multi_label, is_right
 from pipeline.training.auc import MIN_SIDE, class_counts, gain_interval, measure_auc, shortage, smaller_sides
 from pipeline.training.certainty import UNDEFINED, measure_by_class, measure_with_intervals
@@ -80,7 +81,7 @@ def judge_winner(
         try:
             others = predictions.load_for(kept, counted.digests)["logits"]
             baseline |= gain_where_both_answer(counted, others, facts["objective"])
-        except DAMAGES as error:  # no cause to lose a winner
+        except NPZ_ERRORS as error:  # no cause to lose a winner
             baseline |= {"reason": f"{kept} cannot be used: {type(error).__name__}: {error}"}
     return {
         "validation": validation,
@@ -185,8 +186,8 @@ def compare(logits: NDArray[np.float32], other: NDArray[np.float32], labels: Lab
 
     `metric` is what is compared: the accuracy, or the balanced accuracy where the objective is a mean over classes, or
     the AUC where it is that. `value` is that of the other model, `gain` the difference with its interval `ci95` and its
-    `standard_error`: of a paired bootstrap, for the AUC of `auc.gain_interval`. Where each class has too few images for
-    an AUC, the last two are None, where the figure is not defined all four, and `reason` says so.
+    `standard_error`: of a paired bootstrap, for the AUC of `auc.gain_interval`. If every class has too few images
+    for an AUC, the last two are None; if the figure is undefined, the last four are; `reason` says why.
     """
     metric = COMPARED.get(objective, "accuracy")
     own, value = (float(getattr(measure_logits(each, labels), metric)) for each in (logits, other))
@@ -289,16 +290,15 @@ def gain_text(gain: dict[str, Any]) -> str:
 
 
 def flaw_of(test: dict[str, Any], classes: list[str]) -> str:
-    """Return why a model is not shown to beat the blind answer, and what to do; empty if it is."""
-    majority = test.get("majority")  # models of before have none
+    """Return why a model has not been shown to beat the blind answer, and what to do; empty if it has."""
+    majority = test.get("majority")  # older models have none
     if majority is None or majority["is_beaten"]:
         return ""
     if closest := majority.get("closest"):
         return (
-            "its AUC cannot be judged: that takes a class that at least "
-            f"{MIN_SIDE} test images have and {MIN_SIDE} lack; the closest is "
-            f"{closest_text(closest, classes)}; it is registered without the alias champion: "
-            "add images of the rare classes, or search with another --objective"
+            f"its AUC cannot be judged: no class has at least {MIN_SIDE} test images in it and {MIN_SIDE} outside it; "
+            f"the closest is {closest_text(closest, classes)}; it is registered without the alias champion: add images "
+            "of the rare classes, or search with another --objective"
         )
     if reason := majority.get("reason"):
         return (
@@ -315,9 +315,9 @@ def flaw_of(test: dict[str, Any], classes: list[str]) -> str:
 
 
 def closest_text(closest: dict[str, int], classes: list[str]) -> str:
-    """Return in words how many images are on the smaller side of a class."""
-    number, side = min((closest["num_with"], "have"), (closest["num_without"], "lack"), key=lambda pair: pair[0])
-    return f"{classes[closest['class']]!r}, which {number} {side}"
+    """Return a class in words, and how many images are in it or outside it, whichever are fewer."""
+    number, side = min((closest["num_with"], "in it"), (closest["num_without"], "outside it"), key=lambda pair: pair[0])
+    return f"{classes[closest['class']]!r} ({number} {side})"
 
 
 def blind_text(majority: dict[str, Any], classes: list[str]) -> str:

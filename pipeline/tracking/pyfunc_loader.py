@@ -68,9 +68,9 @@ def images_in(model_input: Any) -> Any:
 
 
 class Images:
-    """The images of a request, as pixels (num_images, height, width, channels) of the slices that are asked for.
+    """The images of a request; a slice of it is pixels (num_images, height, width, channels).
 
-    What a request decodes to is never held whole: some KB of it may become gigabytes.
+    What a request decodes to is never held as a whole: a few KB may become gigabytes.
     """
 
     def __init__(self, images: Any, spec: ImageSpec) -> None:
@@ -81,7 +81,7 @@ class Images:
         return len(self.rows)
 
     def __getitem__(self, part: slice) -> NDArray[Any]:
-        """Return pixels of pixels, encoded files or base64 text.
+        """Return the pixels of rows that are pixels, encoded files or base64 text.
 
         Raises:
             DataError: a row is none of these, or has another size.
@@ -96,7 +96,7 @@ class Images:
 def checked_pixels(rows: Sequence[Any], spec: ImageSpec) -> NDArray[Any]:
     """Return pixels that came as numbers of any type; JSON knows one kind of number."""
     try:
-        # Left to choose a type, numpy makes all numbers as long as a text among them.
+        # If NumPy may choose the type, one text among the numbers turns all into texts as long as it.
         values = rows if isinstance(rows, np.ndarray) else np.asarray(list(rows), np.float64)
         numbers = values if values.dtype == spec.dtype else values.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
@@ -120,8 +120,8 @@ def decoded(row: Any, index: int, spec: ImageSpec) -> NDArray[Any]:
     Raises:
         DataError: it is neither, or holds no picture.
     """
-    if not isinstance(row, (bytes, str)):  # bytes(9**9) are as many zeros
-        raise DataError(f"row {index}: {type(row).__name__}; {EXPECTED}")
+    if not isinstance(row, (bytes, str)):  # bytes(9**9) would be 9**9 zeros
+        raise DataError(f"row {index}: found a value of type {type(row).__name__}; {EXPECTED}")
     most = spec.max_megabytes << 20
     if isinstance(row, str) and len(row) > 4 * (most // 3 + 1):
         raise DataError(f"row {index}: too_large: {len(row):,} characters of base64; at most {most:,} bytes are read")

@@ -32,7 +32,7 @@ STUDY_TAG = "pipeline.study"
 WORKSPACE_TAG = "pipeline.workspace"
 DATABASE_STORES = ("mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store")
 # Folders in ./mlruns/ that are not an experiment's.
-RESERVED_FOLDERS = ("studies", "cache")
+RESERVED_FOLDERS = ("studies", "cache", "splits", "openings")
 FORCED_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -63,7 +63,7 @@ def tracking_uri(workspace: Path) -> str:
         return sqlite_uri(workspace / unquote(uri.removeprefix(SQLITE)))
     if urlsplit(uri).scheme in ("", "file"):
         raise TrackingError(
-            f"MLFLOW_TRACKING_URI is {redacted(uri)!r}, a folder, which MLflow refuses since 3.13; expected"
+            f"MLFLOW_TRACKING_URI is {public_uri(uri)!r}, a folder, which MLflow refuses since 3.13; expected"
             f" http(s)://... or {SQLITE}/path/to/mlflow.db; unset it to use {Workspace(workspace).database}"
         )
     return uri
@@ -92,7 +92,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def redacted(text: str) -> str:
+def public_uri(text: str) -> str:
     """Return a text without the user names and passwords of the URLs in it."""
     return CREDENTIALS.sub("//***@", text)
 
@@ -111,7 +111,7 @@ def tracking_errors(action: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:  # OSError holds those of requests
-        lines = [line.strip() for line in redacted(str(error)).splitlines() if line.strip()]
+        lines = [line.strip() for line in public_uri(str(error)).splitlines() if line.strip()]
         detail = " ".join(lines)[:500] or type(error).__name__
         raise TrackingError(
             f"MLflow failed while {action}: {detail}; expected a store that answers; see `pipeline doctor`"
@@ -128,7 +128,7 @@ def check_settings(workspace: Path) -> str:
     scheme = urlsplit(uri).scheme.partition("+")[0]
     if scheme not in SCHEMES and not entry_points(group="mlflow.tracking_store", name=scheme):
         raise TrackingError(
-            f"MLFLOW_TRACKING_URI is {redacted(uri)!r}, of the unknown kind {scheme}://; expected http(s)://... or"
+            f"MLFLOW_TRACKING_URI is {public_uri(uri)!r}, of the unknown kind {scheme}://; expected http(s)://... or"
             f" {SQLITE}/path/to/mlflow.db; unset it to use {Workspace(workspace).database}"
         )
     if not os.environ.get("MLFLOW_TRACKING_URI", "").strip():
@@ -157,13 +157,13 @@ def open_client(workspace: Path) -> "MlflowClient":
     uri = check_store(workspace)
     prepare_environment()
     if is_remote(uri):
-        with tracking_errors(f"opening {redacted(uri)}"):
+        with tracking_errors(f"opening {public_uri(uri)}"):
             return make_client(uri)
     with first_use_lock(workspace):
         path = sqlite_path(uri)
         if path is not None:
             prepare_sqlite(path)
-        with tracking_errors(f"opening {redacted(uri)}"):
+        with tracking_errors(f"opening {public_uri(uri)}"):
             return make_client(uri)
 
 
@@ -227,7 +227,7 @@ def check_server(uri: str) -> None:
     """
     import requests
 
-    address = redacted(uri)
+    address = public_uri(uri)
     advice = "start the server, correct MLFLOW_TRACKING_URI, or unset it to use ./mlflow.db"
     try:
         answer = requests.get(f"{uri.rstrip('/')}/health", timeout=HEALTH_SECONDS)
@@ -287,8 +287,8 @@ def experiment_id(client: "MlflowClient", name: str, workspace: Path, objective:
         experiment = client.get_experiment_by_name(name) or create_experiment(client, name, workspace)
     if experiment.lifecycle_stage != "active":
         raise TrackingError(
-            f"experiment {name!r} in {redacted(uri)} was deleted; expected an active one; run"
-            f" `MLFLOW_TRACKING_URI={redacted(uri)} mlflow experiments restore -x {experiment.experiment_id}`"
+            f"experiment {name!r} in {public_uri(uri)} was deleted; expected an active one; run"
+            f" `MLFLOW_TRACKING_URI={public_uri(uri)} mlflow experiments restore -x {experiment.experiment_id}`"
         )
     check_artifact_location(experiment.artifact_location, uri, name)
     with tracking_errors(f"describing the experiment {name!r}"):
@@ -328,13 +328,13 @@ def check_artifact_location(location: str, uri: str, name: str) -> None:
     scheme = urlsplit(location).scheme
     if not is_remote(uri) and scheme in ("mlflow-artifacts", "http", "https"):
         raise TrackingError(
-            f"experiment {name!r} in {redacted(uri)} keeps its artifacts at {redacted(location)}, which only"
+            f"experiment {name!r} in {public_uri(uri)} keeps its artifacts at {public_uri(location)}, which only"
             " a server can write; expected a folder or a bucket; it was made in the user interface: rename it"
             " there, or set MLFLOW_TRACKING_URI to the server's address"
         )
     if is_remote(uri) and scheme in ("", "file") and not is_loopback(urlsplit(uri).hostname or ""):
         raise TrackingError(
-            f"experiment {name!r} on {redacted(uri)} keeps its artifacts at {redacted(location)}, a folder of"
+            f"experiment {name!r} on {public_uri(uri)} keeps its artifacts at {public_uri(location)}, a folder of"
             " the server's machine; expected mlflow-artifacts:/ or a bucket; rename the experiment, and start"
             " the server with --serve-artifacts"
         )

@@ -1,10 +1,10 @@
-"""How sure the mean AUC of classes is, each against the rest: intervals, errors, and differences of two models.
+"""How certain the mean AUC of classes is, each against the rest: intervals, errors, and differences of two models.
 
 An AUC is the share of pairs of images, one of the class and one not, that are ranked right. So it gets the interval of
 a proportion (Wilson 1927), of as many independent answers as would be just as uncertain: the effective sample size of
 surveys (Korn & Graubard 1998). The uncertainty is the unbiased variance of DeLong, DeLong & Clarke-Pearson 1988 over
 all classes at once, since they share the images. FLOOR bounds it from below, because a network that errs may still rank
-a few images all right. `benchmarks/auc_intervals.py` measures how often the intervals hold the true AUC.
+a few images all correctly. `benchmarks/auc_intervals.py` measures how often the intervals hold the true AUC.
 """
 
 import math
@@ -33,7 +33,7 @@ class MeanAuc(NamedTuple):
     least_variance: float
 
     def interval(self) -> Interval:
-        """Return the 95 % interval, which has a width also where all images are ranked right."""
+        """Return the 95 % interval, which is not empty even if all images are ranked correctly."""
         unit = self.unit_variance()
         return wilson_interval(self.value / unit, 1 / unit) if unit else (self.value, self.value)
 
@@ -72,7 +72,7 @@ def class_counts(labels: Labels, num_classes: int) -> NDArray[np.int64]:
 
 
 def smaller_sides(labels: Labels, num_classes: int) -> NDArray[np.int64]:
-    """Return for each class how many images have it, or have it not, whichever are fewer, (num_classes,)."""
+    """Return for each class how many images are in it or outside it, whichever are fewer, (num_classes,)."""
     num_own = class_counts(labels, num_classes)
     return np.minimum(num_own, len(labels) - num_own)
 
@@ -82,23 +82,23 @@ def shortage(labels: Labels, num_classes: int) -> str:
     most = int(smaller_sides(labels, num_classes).max(initial=0))
     if most >= MIN_SIDE:
         return ""
-    return f"expected a class that at least {MIN_SIDE} images have and {MIN_SIDE} have not, found at most {most}"
+    return f"expected a class with at least {MIN_SIDE} images in it and {MIN_SIDE} outside it, found at most {most}"
 
 
 def class_shortage(num_own: int, num_rest: int) -> str:
     """Return why the AUC of a class has no interval: too few images with it or without it; empty if it has one."""
     if min(num_own, num_rest) >= MIN_SIDE:
         return ""
-    found = f"{num_own} with it" if num_own <= num_rest else f"{num_rest} without it"
-    return f"expected at least {MIN_SIDE} images with the label and {MIN_SIDE} without it, found {found}"
+    found = f"{num_own} in it" if num_own <= num_rest else f"{num_rest} outside it"
+    return f"expected at least {MIN_SIDE} images in the class and {MIN_SIDE} outside it, found {found}"
 
 
 def gain_interval(first: MeanAuc, second: MeanAuc, smaller_side: int) -> tuple[Interval, float]:
     """Return the 95 % interval, and the standard error, of the difference of two models on the same images.
 
-    `smaller_side` is the number of images with the class or without it, whichever are fewer, of the class that has
-    most there. Student's quantile has one degree of freedom less, as in Brunner & Munzel 2000 if there are far more
-    images on the other side.
+    `smaller_side` is the number of images in a class or outside it, whichever are fewer, for the class where it is
+    largest. Student's quantile has one degree of freedom less than that, as in Brunner & Munzel 2000 when the other
+    side has far more images.
     """
     from scipy.special import stdtrit
 

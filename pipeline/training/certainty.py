@@ -16,7 +16,7 @@ Recount = Callable[[NDArray[np.int64]], Counts]
 """Resampled numbers of each kind of images (num_resamples, num_kinds) to counts (num_resamples, num_classes)."""
 
 
-_NO_SIDES = "not defined: there is no class that some of the images have and others have not"
+_NO_SIDES = "not defined: every class has all of the images or none of them"
 UNDEFINED = {"balanced_accuracy": _NO_SIDES, "auc": _NO_SIDES, "macro_f1": "not defined: no image has a label"}
 """Why a figure of finite logits may have no value."""
 

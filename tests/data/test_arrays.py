@@ -145,18 +145,18 @@ def test_an_npz_that_could_unpack_to_any_size_at_once_is_refused(tmp_path, metho
         for name, array in {"images": images(4, 5, 4), "labels": np.arange(4)}.items():
             with archive.open(f"{name}.npy", "w") as file:
                 np.save(file, array)
-    with pytest.raises(DataError, match=f"images: found an array packed by method {method}; expected none or deflate"):
+    with pytest.raises(DataError, match=f"images: found zip compression method {method}; expected stored or deflate"):
         from_npz(tmp_path / "set.npz", tmp_path)
 
 
 def test_more_images_than_memory_holds_the_names_of_are_refused_before_their_labels_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(arrays, "MAX_IMAGES", 5)
     path = write_npz(tmp_path / "set.npz", {"images": images(6, 1, 1), "labels": np.full(6, -1)})
-    with pytest.raises(DataError, match=r"found 6 images and 6 labels; expected as many of both, and at most 5;"):
+    with pytest.raises(DataError, match=r"found 6 images and 6 labels; expected the same number of both, at most 5;"):
         from_npz(path, tmp_path)
     (tmp_path / "idx").mkdir()
     folder = write_idx_folder(tmp_path / "idx", counts=(6, 6))
-    with pytest.raises(DataError, match=r"found 6 images and 6 labels; expected as many of both, and at most 5;"):
+    with pytest.raises(DataError, match=r"found 6 images and 6 labels; expected the same number of both, at most 5;"):
         from_idx_folder(folder, tmp_path)
 
 

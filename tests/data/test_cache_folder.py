@@ -190,7 +190,7 @@ def test_a_folder_without_its_lock_file_is_built_again(home):
 
 def test_where_no_lock_can_be_relied_on_nothing_is_built(home, monkeypatch):
     monkeypatch.setattr(os.path, "samestat", lambda one, other: False)  # a disk that numbers a file anew at each look
-    with pytest.raises(OSError, match="images: a file there cannot be locked; expected a disk with locks"):
+    with pytest.raises(OSError, match="images: a file there cannot be locked; expected a file system with locks"):
         cache_folder.open_or_build(home, "one", never)
 
 

@@ -70,7 +70,7 @@ def test_any_name_survives(tmp_path_factory, kind, names):
     paths = [f"x{name}/y{name}" for name in names]
     source = source_of(folder, paths)
     if kind == "csv" and any(map(is_formula, paths)):
-        with pytest.raises(DataError, match="would be a formula"):
+        with pytest.raises(DataError, match="a spreadsheet would run"):
             manifest.write_manifest(folder / "t.csv", source, np.arange(len(paths)))
         return
     manifest.write_manifest(folder / f"t.{kind}", source, np.arange(len(paths)))
@@ -88,7 +88,7 @@ def test_rows_can_be_left_out_and_a_split_that_is_not_whole_is_not_written(tmp_p
 def test_a_class_that_a_csv_would_change_is_refused(tmp_path, name):
     source = replace(source_of(tmp_path, ["1", "2"]), classes=(name, "dog"))
     with pytest.raises(
-        DataError, match=r"t\.csv: the class .* would be a list of labels; .*write \.jsonl or \.parquet"
+        DataError, match=r"t\.csv: the class .* would be read as a list of labels; .*write \.jsonl or \.parquet"
     ):
         manifest.write_manifest(tmp_path / "t.csv", source, np.arange(2))
     assert not (tmp_path / "t.csv").exists()
@@ -116,8 +116,8 @@ def test_a_formula_is_refused_in_a_csv_wherever_it_stands(tmp_path, place, text)
     where = "the header" if place == "header" else "row 2"
     with pytest.raises(DataError) as caught:
         manifest.write_manifest(tmp_path / "t.csv", formulas(tmp_path, text)[place], np.arange(2))
-    assert str(caught.value).startswith(f"{tmp_path}/t.csv, {where}: the ")
-    assert "would be a formula to a spreadsheet; a .csv must not hold it; write .jsonl" in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path}/t.csv, {where}, column ")
+    assert " as a formula; a .csv cannot hold that safely; write .jsonl" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -136,8 +136,19 @@ def test_labels_in_a_list_are_no_formulas_unless_a_cell_begins_within(tmp_path):
     for name, text in (("t.csv", "=1+1"), ("u.csv", "-x")):
         manifest.write_manifest(tmp_path / name, formulas(tmp_path, text)["labels"], np.arange(2))
         assert open_source(str(tmp_path / name), tmp_path).classes == (text, "a")
-    with pytest.raises(DataError, match=r"row 1: the label .* would be a formula"):
+    with pytest.raises(DataError, match=r"row 1, column label: a spreadsheet would run"):
         manifest.write_manifest(tmp_path / "v.csv", formulas(tmp_path, "x;=1")["labels"], np.arange(2))
+
+
+def test_the_record_of_a_study_holds_no_secret_of_a_url(tmp_path):
+    urls = [f"https://me:PASSWORD@host/{number}.png?sig=SECRET" for number in range(2)]
+    source = replace(source_of(tmp_path, ["1", "2"]), storage=Files("", urls))
+    manifest.write_record(tmp_path / "split.parquet", source, np.zeros(2, np.uint8), np.zeros((2, 32), np.uint8))
+    paths = manifest.read_paths(tmp_path / "split.parquet")
+    assert [path.partition("?")[0] for path in paths] == ["https://host/0.png", "https://host/1.png"]
+    content = (tmp_path / "split.parquet").read_bytes()
+    assert b"PASSWORD" not in content
+    assert b"SECRET" not in content
 
 
 def test_a_name_that_a_spreadsheet_would_run_is_written_as_a_path(tmp_path):

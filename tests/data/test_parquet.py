@@ -53,8 +53,8 @@ def rows_of(table, **options):
 @pytest.mark.parametrize(
     ("num_columns", "num_characters", "message"),
     [
-        (6, 250_000, "row 1: cannot be read as parquet: a row of more than 1048576 bytes"),
-        (1, 8 << 20, "row 1: cannot be read as parquet: it takes more than 1024 MiB of memory to unpack"),
+        (6, 250_000, "row 1: cannot be read as parquet: a row has more than 1,048,576 bytes"),
+        (1, 8 << 20, "row 1: cannot be read as parquet: unpacking it takes more than 1024 MiB of memory"),
     ],
 )
 def test_a_small_file_of_gigabytes_is_refused_in_little_memory(tmp_path, num_columns, num_characters, message):
@@ -124,7 +124,7 @@ class Deadly(io.BytesIO):
 def test_a_child_that_dies_is_told():
     file = Deadly()
     pq.write_table(pa.table({"path": ["a"], "label": ["x"]}), file)
-    with pytest.raises(ValueError, match=r"the process that unpacks it died \(signal 9, as the kernel sends"):
+    with pytest.raises(ValueError, match=r"the process that unpacks it died \(signal 9, which the kernel sends"):
         list(parquet_rows(file, COLUMNS))
 
 
@@ -138,7 +138,7 @@ class Stopped(io.BytesIO):
 
 
 def test_a_child_that_says_nothing_is_given_up(monkeypatch):
-    monkeypatch.setattr(parquet, "PATIENCE_SECONDS", 1)
+    monkeypatch.setattr(parquet, "TIMEOUT_SECONDS", 1)
     file = Stopped()
     pq.write_table(pa.table({"path": ["a"], "label": ["x"]}), file)
     with pytest.raises(ValueError, match="the process that unpacks it has sent nothing for 1 s"):

@@ -127,7 +127,7 @@ def test_names_hold_no_secret_of_a_url_and_the_storage_keeps_it(tmp_path):
     [
         ("WEBSITE/none.csv", "cannot be read (404, message='File not found'"),
         ("WEBSITE/none", "cannot be read (nothing is there)"),
-        ("zork://a/b.csv", "zork:// is not followed; use s3://, "),
+        ("zork://a/b.csv", "zork:// URLs are not followed; use s3://, "),
         ("reference://x::http://127.0.0.1:9/set.csv", "chained URLs (with ::) are not followed"),
         (
             "http://user:pass@127.0.0.1:9/set.csv?sig=SECRET",

@@ -126,7 +126,7 @@ def test_a_table_of_pandas(tmp_path):
 
 def test_a_table_with_urls_that_nothing_serves_is_refused_at_once(tmp_path):
     (tmp_path / "set.csv").write_text("path,label\n1.png,a\nzork://b/2.png,b\n")
-    with pytest.raises(DataError, match=r"set\.csv, row 2: zork://b/2\.png: zork:// is not followed"):
+    with pytest.raises(DataError, match=r"set\.csv, row 2: zork://b/2\.png: zork:// URLs are not followed"):
         open_source(str(tmp_path / "set.csv"), tmp_path)
 
 
@@ -298,6 +298,25 @@ def test_the_key_of_urls_asks_their_server(tmp_path):
         assert len({missing, there, source_key(source)}) == 3
 
 
+@pytest.mark.heavy
+@pytest.mark.parametrize("others", [[], ["/none.png", "https://host.invalid/b.png"]], ids=["relative", "mixed"])
+def test_the_key_of_a_table_on_a_server_asks_for_the_images_beside_it(tmp_path, others):
+    """Each image has its own stamp: the key changes with the content of any of them, and not otherwise."""
+    contents = {"/0.png": b"0", "/1.png": b"1"}
+    rows = ["0.png", *others, "1.png"]
+    contents["/t.csv"] = (
+        "path,label\n" + "".join(f"{row},{'ab'[number % 2]}\n" for number, row in enumerate(rows))
+    ).encode()
+    with serve(contents) as address:
+        source = open_source(f"{address}/t.csv", tmp_path, hosts=["127.0.0.1"])
+        keys = [source_key(source), source_key(source)]
+        for name in ("/0.png", "/1.png"):
+            contents[name] += b"changed"
+            keys.append(source_key(source))
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
 def test_the_key_of_files_starts_no_child(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.data.stamps.Decoders", None)
     assert source_key(replace(source_of([0, 1], [0, 0]), storage=Files(str(tmp_path), ["file:///0.png", "1.png"])))
@@ -305,5 +324,5 @@ def test_the_key_of_files_starts_no_child(tmp_path, monkeypatch):
 
 def test_a_source_folder_for_what_is_no_built_in_set_is_refused(tmp_path):
     write_classes(tmp_path / "set", {"cat": 1, "dog": 1})
-    with pytest.raises(InvalidUsage, match=r"is no built-in set; expected one of digits, .*; leave --source out"):
+    with pytest.raises(InvalidUsage, match=r"is not a built-in set; expected one of digits, .*; leave --source out"):
         open_source(str(tmp_path / "set"), tmp_path, source_folder=str(tmp_path))

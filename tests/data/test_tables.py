@@ -156,17 +156,17 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path, kind):
             "row 1: cannot be read as csv: its columns are separated by ';'; save it with commas",
         ),
         ("path\tlabel\na.png\tx\n", "its columns are separated by '\\t'"),
-        ("p\0a\0t\0h\0,\0", "row 1: cannot be read as csv: it is no UTF-8 text (UTF-16, or no text at all)"),
+        ("p\0a\0t\0h\0,\0", "row 1: cannot be read as csv: it is not UTF-8 text (perhaps UTF-16, or not text at all)"),
         ("file,label\na.png,x\n", "row 1: found ['file', 'label'] with no path; expected the columns path,label"),
         ("path,kind\na.png,x\n", "row 1: found ['kind', 'path'] with no label"),
         ("path,label\na.png,x\nb.png\n", "row 2: found ['path'] with no label"),
-        ("path,label\na.png,x\n,x\n", "row 2: found ['label', 'path'] with no path"),
-        ("path,label\na.png,\n", "row 1: found ['label', 'path'] with no label"),
+        ("path,label\na.png,x\n,x\n", "row 2: found ['label'] with no path"),
+        ("path,label\na.png,\n", "row 1: found ['path'] with no label"),
         ('path,label\na.png,"["""", ""x""]"\n', "row 1: label is ['', 'x']; expected a text, or a list of texts"),
         ("path,label\na.png,[[1]]\n", "row 1: label is [[1]]; expected a text"),
         ("path,label\na,b.png,x\n", "row 1: cannot be read as csv: 3 cells under 2 columns"),
         ('path,label\na.png,x\n"b.png,x\n', "row 2: cannot be read as csv: unexpected end of data"),
-        ("path,label,label\na.png,x,y\n", "row 1: cannot be read as csv: the column 'label' stands in it 2 times"),
+        ("path,label,label\na.png,x,y\n", "row 1: cannot be read as csv: the column 'label' occurs 2 times"),
         ("path,label\na\0b.png,x\n", "row 1: path is 'a\\x00b.png', with a NUL in it"),
         ("path,label,split\na.png,x,tset\n", "row 1: split is 'tset'; expected one of train, val, test or nothing"),
         ("path,label,split\na.png,x,train\nb.png,y,\n", "1 of 2 rows have no split; expected a split in every row or"),
@@ -183,7 +183,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path, kind):
         ("path,label,a\nx,y," + "z" * 200_000, "row 1: cannot be read as csv: field larger than field limit"),
         (
             "path,label,a\nx,y," + "z" * 2_000_000,
-            "row 1: cannot be read as csv: a line of more than 1048576 characters",
+            "row 1: cannot be read as csv: a line has more than 1,048,576 characters",
         ),
         ("path,label," + ",".join(f"c{n}" for n in range(1001)) + "\na,x" + "," * 1001, "found more than 1000 columns"),
     ],
@@ -202,7 +202,7 @@ def test_a_bad_table_is_refused_with_its_row(tmp_path, text, message):
         ('{"path": "a", "label": "x"}\n\n[1, 2]\n', "row 2: cannot be read as jsonl: '[1, 2]' is not an object"),
         ('{"path": 5, "label": "x"}', "row 1: path is 5; expected the name of a file"),
         ('{"path": "\\ud800", "label": "x"}', "row 1: path is '\\ud800'; expected the name of a file"),
-        ('{"path": "a", "label": null}', "row 1: found ['label', 'path'] with no label"),
+        ('{"path": "a", "label": null}', "row 1: found ['path'] with no label"),
         ('{"path": "a", "label": NaN}', "with no label"),
         ('{"path": "a", "label": {"x": 1}}', "row 1: label is {'x': 1}"),
         ('{"path": "a", "label": "x", "weight": [1]}', "row 1: weight is [1]"),
@@ -224,7 +224,7 @@ def test_a_damaged_parquet_is_refused(tmp_path):
 
 
 def test_a_row_of_quoted_lines_without_an_end_is_refused(tmp_path):
-    with pytest.raises(DataError, match="row 2: cannot be read as csv: a row of more than 1048576 characters"):
+    with pytest.raises(DataError, match="row 2: cannot be read as csv: a row has more than 1,048,576 characters"):
         read_csv(tmp_path, "path,label\na,x\nb,y," + '"\n",' * 300_000)
 
 

@@ -1,9 +1,6 @@
 """The door to URLs: which are followed, what arrives of them, and that nothing else in the package opens one."""
 
-import contextlib
-import http.server
 import re
-import threading
 from pathlib import Path
 
 import pytest
@@ -14,44 +11,9 @@ from pipeline.data.source import Files, local_path
 from pipeline.data.urls import is_public, open_store, public_name, read_url, told, url_stamp
 from pipeline.errors import DataError
 from pipeline.text import is_url, redacted
+from tests.data.loopback import website
 
 HERE = ("127.0.0.1",)
-
-
-@contextlib.contextmanager
-def website(answers):
-    """Serve `answers` (status, headers, body) by path on loopback; yield the address and what was asked.
-
-    A body that announces more than it holds is sent again and again until the client has enough.
-    """
-    asked = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(f"{self.command} {self.path}")
-            status, headers, body = answers.get(self.path, (404, {}, b""))
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command == "GET":
-                with contextlib.suppress(OSError):
-                    self.wfile.write(body)
-                    while "Content-Length" in headers:
-                        self.wfile.write(body)
-                        asked.append("more")
-
-        do_HEAD = do_GET
-
-        def log_message(self, *_):
-            """Say nothing."""
-
-    with http.server.ThreadingHTTPServer(("0.0.0.0", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
-        server.shutdown()
-        thread.join()
 
 
 def error_of(url, max_bytes=100, hosts=()):
@@ -99,11 +61,11 @@ def test_images_by_file_url_are_files(tmp_path):
         ("reference://x::http://127.0.0.1/ref.json", "chained URLs"),
         ("simplecache::s3://bucket/a.png", "chained URLs"),
         ("http://h/a.png::http://h/b.png", "chained URLs"),
-        ("memory://a.png", "memory:// is not followed"),
-        ("ftp://host/a.png", "ftp:// is not followed"),
-        ("local:///etc/passwd", "local:// is not followed"),
-        ("zip://a.png", "zip:// is not followed"),
-        ("github://o:r@main/a.png", "github:// is not followed"),
+        ("memory://a.png", "memory:// URLs are not followed"),
+        ("ftp://host/a.png", "ftp:// URLs are not followed"),
+        ("local:///etc/passwd", "local:// URLs are not followed"),
+        ("zip://a.png", "zip:// URLs are not followed"),
+        ("github://o:r@main/a.png", "github:// URLs are not followed"),
         ("file://photos/a.png", "needs an absolute path"),
     ],
 )

@@ -181,7 +181,7 @@ def test_damaged_manifest_is_an_error(tmp_path, name, content):
 @pytest.mark.parametrize("name", ["m.csv", "m.jsonl"])
 def test_a_line_without_an_end_is_an_error(tmp_path, name):
     (tmp_path / name).write_bytes(b"x" * (1 << 21))
-    with pytest.raises(DataError, match="a line of more than 1048576 characters"):
+    with pytest.raises(DataError, match="a line has more than 1,048,576 characters"):
         find_inputs([str(tmp_path / name)])
 
 
@@ -189,7 +189,21 @@ def test_paths_that_would_take_too_much_memory_are_refused(tmp_path, monkeypatch
     (tmp_path / "m.csv").write_text("path\n" + "a.png\n" * 1000)
     assert len(find_inputs([str(tmp_path / "m.csv")]).paths) == 1000
     monkeypatch.setattr(inputs, "MAX_TABLE_BYTES", 1000)
-    with pytest.raises(DataError, match=r"row \d+: the paths take more than \S+ GiB of memory"):
+    with pytest.raises(DataError, match=r"row \d+: the paths take more than \S+ GiB; split the table"):
+        find_inputs([str(tmp_path / "m.csv")])
+
+
+@pytest.mark.parametrize("content", ["", "path\n", "label\n"])
+def test_manifest_without_rows_is_an_error_and_not_ignored_beside_other_inputs(tmp_path, content):
+    (tmp_path / "m.csv").write_text(content)
+    touch(tmp_path / "photos" / "a.png")
+    with pytest.raises(DataError, match=r"m\.csv: found no rows; expected one for each image, with a column 'path'"):
+        find_inputs([str(tmp_path / "photos"), str(tmp_path / "m.csv")])
+
+
+def test_row_that_ends_before_its_path_names_its_row(tmp_path):
+    (tmp_path / "m.csv").write_text("label,path\ncat,a.png\ncat\n")
+    with pytest.raises(DataError, match="row 2: path is ''; expected a path"):
         find_inputs([str(tmp_path / "m.csv")])
 
 

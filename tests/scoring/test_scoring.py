@@ -104,7 +104,7 @@ def test_urls_are_scored_anew_when_their_content_changed(tmp_path, make_job):
         assert already_scored(job).labels == {"red": 2}
         contents["/a.png"] = green
         with pytest.raises(InvalidUsage, match="holds rows of another run"):
-            already_scored(job)
+            already_scored(replace(job))
         fresh = replace(job, out=tmp_path / "fresh")
         assert score(fresh, mean_colour, silent).labels == {"red": 1, "green": 1}
         unnamed = score(replace(job, hosts=(), out=tmp_path / "unnamed"), mean_colour, silent)

@@ -13,6 +13,7 @@ from tests.search.stubs import digests_of
 
 def make_noise_study(folder: Path, **facts: Any) -> Path:
     """Write the study: 24 images of train, 8 of val and 8 of test, one of which has a copy in train."""
+    (folder / "data").mkdir(parents=True)
     np.save(folder / "images.npy", np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8))
     columns = {
         "labels": np.arange(40, dtype=np.int32) % 2,
@@ -20,7 +21,6 @@ def make_noise_study(folder: Path, **facts: Any) -> Path:
         "leaked": np.arange(40) == 39,
         "sha256": digests_of(40),
     }
-    (folder / "data").mkdir()
     for name, column in columns.items():
         np.save(folder / "data" / f"{name}.npy", column)
     store = StudyStore(folder / "study.db")

@@ -162,7 +162,7 @@ def test_a_child_that_is_killed_from_outside_says_by_what(start, tmp_path):
     wait_for_pulses(engine, tmp_path, 1)
     os.kill(engine.children[0].pid, signal.SIGKILL)
     died = next_outcome(engine)
-    killed = "its process died (signal 9, as the kernel sends when memory runs out)"
+    killed = "its process died (signal 9, which the kernel sends when memory runs out)"
     assert (died.state, died.reason) == ("CRASHED", killed)
 
 
@@ -247,7 +247,7 @@ def test_a_child_that_cannot_start_gives_back_its_task_or_says_what_to_install(s
 
 @pytest.fixture
 def study_folder(tmp_path):
-    return make_noise_study(tmp_path)
+    return make_noise_study(tmp_path / "mlruns" / "studies" / "noise-1")
 
 
 @pytest.mark.heavy

@@ -91,14 +91,10 @@ def test_a_default_network_is_compared_where_both_answer(tmp_path):
     right = np.eye(2, dtype=np.float32)[LABELS]
     default = np.where(np.arange(NUM_IMAGES)[:, None] < 30, np.float32(np.nan), right)
     predictions.save(baseline_logits(folder), DIGESTS, logits=default)
-    found = judge_winner(
-        StudyFolder(tmp_path), {**facts, "baseline": {"reason": ""}}, answers_of(right, LABELS), LABELS
-    )
+    found = judge_winner(folder, facts, answers_of(right, LABELS), LABELS)
     assert (found["search_gain"]["value"], found["search_gain"]["gain"]) == (1.0, 0.0)
     predictions.save(baseline_logits(folder), DIGESTS, logits=np.full_like(default, np.nan))
-    found = judge_winner(
-        StudyFolder(tmp_path), {**facts, "baseline": {"reason": ""}}, answers_of(right, LABELS), LABELS
-    )
+    found = judge_winner(folder, facts, answers_of(right, LABELS), LABELS)
     assert found["search_gain"]["reason"].endswith("cannot be used: ValueError: no prediction is finite")
 
 

@@ -169,8 +169,8 @@ def test_no_model_beats_the_blind_answer_by_the_auc_of_rare_classes_alone():
     assert (majority["is_beaten"], majority["closest"]) == (False, {"class": 1, "num_with": 9, "num_without": 91})
     text = flaw_of(test, CLASSES)
     assert text.startswith(
-        "its AUC cannot be judged: that takes a class that at least 10 test images have and 10 lack; the closest is "
-        "'bee', which 9 have; it is registered without the alias champion: add images"
+        "its AUC cannot be judged: no class has at least 10 test images in it and 10 outside it; the closest is 'bee' "
+        "(9 in it); it is registered without the alias champion: add images"
     )
     enough = rare(100, 3, 10, 97)
     test = judge_test(2 * enough.astype(np.float32) - 1, enough, clean, enough, "val_auc")
@@ -181,7 +181,7 @@ def test_no_model_beats_the_blind_answer_by_the_auc_of_rare_classes_alone():
 
 def test_the_rare_one_of_two_classes_is_named_and_a_common_one_by_what_lacks_it():
     logits = np.eye(3, dtype=np.float32)
-    for rare_ones, expected in (([1, 1, 1], "is 'bee', which 3 have;"), ([1, 1, 2, 2], "is 'ant', which 4 lack;")):
+    for rare_ones, expected in (([1, 1, 1], "is 'bee' (3 in it);"), ([1, 1, 2, 2], "is 'ant' (4 outside it);")):
         labels = np.array([0] * 30 + rare_ones, np.int32)
         test = judge_test(logits[labels], labels, np.ones(len(labels), bool), labels, "val_auc")
         assert expected in flaw_of(test, CLASSES)
@@ -192,7 +192,7 @@ def test_what_a_search_gained_is_not_measured_by_the_auc_of_rare_classes():
     found = search_gain(labels.astype(np.float32), np.zeros((100, 3), np.float32), labels, "val_auc")
     assert (found["gain"], found["ci95"], found["is_gain"]) == (0.5, None, False)
     assert gain_text(found) == (
-        "not measured: expected a class that at least 10 images have and 10 have not, found at most 9"
+        "not measured: expected a class with at least 10 images in it and 10 outside it, found at most 9"
     )
 
 
@@ -278,6 +278,6 @@ def test_a_winner_is_judged_although_a_file_beside_it_is_damaged(tmp_path, conte
     facts = {"winner": 3, "objective": "val_accuracy", "baseline": {"reason": ""}}
     found = judge_winner(StudyFolder(tmp_path), facts, answers_of(logits, labels), labels)
     assert found["test"]["accuracy"] == 1.0
-    assert found["temperature"]["reason"] == f"{path} is damaged"
+    assert found["temperature"]["reason"].startswith(f"{path} cannot be used: ")
     assert found["validation"] == {}
     assert found["search_gain"]["reason"].startswith(f"{kept} cannot be used: ")

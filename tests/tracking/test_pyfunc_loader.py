@@ -51,7 +51,7 @@ def test_only_the_rows_that_are_asked_for_are_decoded(rows):
 @pytest.mark.parametrize("first", [FILES[0], texts(FILES)[0]], ids=["file", "base64"])
 @pytest.mark.parametrize("other", [9**9, 1.5, None, [1, 2], bytearray(4)])
 def test_what_is_no_file_among_files_is_refused_by_its_kind(first, other):
-    with pytest.raises(DataError, match=f"^row 1: {type(other).__name__}; expected pixels"):
+    with pytest.raises(DataError, match=f"^row 1: found a value of type {type(other).__name__}; expected pixels"):
         Images([first, other], SPEC)[0:2]
 
 

@@ -77,7 +77,8 @@ def test_server_that_does_not_answer_is_named_without_its_password(
 
 def test_credentials_are_redacted() -> None:
     assert (
-        store.redacted("at http://ada:p@ss@host:5000/x and s3://bucket") == "at http://***@host:5000/x and s3://bucket"
+        store.public_uri("at http://ada:p@ss@host:5000/x and s3://bucket")
+        == "at http://***@host:5000/x and s3://bucket"
     )
 
 

@@ -95,12 +95,12 @@ def test_an_image_alone_on_its_side_is_no_cause_of_certainty():
 
 def test_ten_images_on_either_side_of_one_class_are_enough():
     assert shortage(first_rows(30, 3, 10, 29), 3) == ""
-    expected = "expected a class that at least 10 images have and 10 have not, found at most 9"
+    expected = "expected a class with at least 10 images in it and 10 outside it, found at most 9"
     assert shortage(first_rows(30, 3, 21, 30), 3) == expected
     assert shortage(np.array([0] * 40 + [1] * 9, np.int32), 2) == expected
     assert class_shortage(10, 10) == ""
-    assert class_shortage(50, 9).endswith("found 9 without it")
-    assert class_shortage(0, 5).endswith("found 0 with it")
+    assert class_shortage(50, 9).endswith("found 9 outside it")
+    assert class_shortage(0, 5).endswith("found 0 in it")
 
 
 def test_the_same_answers_twice_are_no_difference_and_two_perfect_models_may_differ():

@@ -70,7 +70,7 @@ def test_one_class_alone_has_no_auc_and_a_perfect_model_no_negative_room():
     logits = np.array([[5, 0], [5, 0], [5, 0]], np.float32)
     figures = measure_with_intervals(logits, np.zeros(3, np.int32))
     assert (figures["auc"]["value"], figures["auc"]["ci95"]) == (None, None)
-    assert figures["auc"]["reason"].startswith("not defined: there is no class that some of the images have")
+    assert figures["auc"]["reason"].startswith("not defined: every class has all of the images or none")
     assert figures["balanced_accuracy"] == {"value": 1.0, "ci95": [1.0, 1.0]}
     assert figures["accuracy"]["ci95"][0] < 0.5  # three images say little
     assert all(math.isfinite(end) for figure in figures.values() for end in figure["ci95"] or [])
@@ -83,7 +83,7 @@ def test_the_figures_of_a_label_are_its_auc_precision_and_recall():
     assert (first["num_images"], first["auc"], first["precision"], first["recall"]) == (10, 0.75, 0.5, 0.5)
     assert first["ci95"][0] < 0.75 < first["ci95"][1] <= 1
     assert "reason" not in first
-    reason = "expected at least 10 images with the label and 10 without it, found 0 with it"
+    reason = "expected at least 10 images in the class and 10 outside it, found 0 in it"
     assert second == {"num_images": 0, "auc": None, "ci95": None, "reason": reason, "precision": None, "recall": None}
 
 
@@ -92,10 +92,10 @@ def test_a_label_of_fewer_than_ten_images_has_an_auc_without_an_interval():
     labels[:9, 0] = labels[:31, 1] = 1
     rare, common = measure_by_class(logits + labels, labels)
     assert (rare["auc"], rare["ci95"]) == (1.0, None)
-    assert rare["reason"].endswith("found 9 with it")
-    assert common["reason"].endswith("found 9 without it")
+    assert rare["reason"].endswith("found 9 in it")
+    assert common["reason"].endswith("found 9 outside it")
     figures = measure_with_intervals(logits + labels, labels)
-    reason = "expected a class that at least 10 images have and 10 have not, found at most 9"
+    reason = "expected a class with at least 10 images in it and 10 outside it, found at most 9"
     assert figures["auc"] == {"value": 1.0, "ci95": None, "reason": reason}
     labels[9, 0] = 1
     figures, (enough, _) = measure_with_intervals(logits + labels, labels), measure_by_class(logits + labels, labels)
