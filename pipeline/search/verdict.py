@@ -81,6 +81,9 @@ def judge_winner(
         try:
             others = predictions.load_for(kept, counted.digests)["logits"]
             baseline |= gain_where_both_answer(counted, others, facts["objective"])
+        except FileNotFoundError:
+            missing = "its predictions are missing, or from an earlier version, which did not note their images"
+            baseline |= {"reason": f"the default network cannot be compared: {missing}"}
         except NPZ_ERRORS as error:  # no cause to lose a winner
             baseline |= {"reason": f"{kept} cannot be used: {type(error).__name__}: {error}"}
     return {

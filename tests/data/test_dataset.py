@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data.cache import SpecOptions, choose_spec, open_cache
-from pipeline.data.dataset import StoredDataset, split_dataset, write_dataset
+from pipeline.data.dataset import StoredDataset, has_folds_of, split_dataset, write_dataset
 from pipeline.data.source import NOT_GIVEN
 from pipeline.data.sources import open_source
 from pipeline.errors import DataError
@@ -192,6 +192,22 @@ def test_the_fingerprint_knows_the_folds_and_not_the_order_of_the_rows(tmp_path)
     assert fingerprint_of("set.csv", pairs[::-1], num_folds=2) == folded
     assert fingerprint_of("set.csv", threes, num_folds=2) != folded
     assert fingerprint_of("set.csv", pairs) != folded
+
+
+def test_images_keep_their_folds_whatever_their_order_and_lose_them_with_other_groups(tmp_path):
+    write_set(tmp_path / "set", count=18)
+    rows = [f"{path},{path.parent.name}" for path in sorted((tmp_path / "set").glob("*/*.png"))]
+
+    def grouped(size):
+        return [f"{row},{number // size}" for number, row in enumerate(rows)]
+
+    def dataset_of(lines):
+        (tmp_path / "set.csv").write_text("path,label,group\n" + "".join(f"{line}\n" for line in lines))
+        return prepared(tmp_path / "set.csv", tmp_path, num_folds=2)
+
+    write_dataset(tmp_path / "data", dataset_of(grouped(2)))
+    assert has_folds_of(dataset_of(grouped(2)[::-1]), tmp_path / "data")
+    assert not has_folds_of(dataset_of(grouped(3)), tmp_path / "data")
 
 
 def test_the_manifest_of_the_split_is_a_table_that_is_read_again(tmp_path):
