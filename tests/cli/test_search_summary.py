@@ -102,3 +102,13 @@ def test_figures_of_rare_labels_are_shown_with_the_reason_why_they_have_no_inter
     assert lines["against default"] == "not measured: found at most 3"
     assert lines["winner"].startswith("trial 3: val_accuracy 0.9000 (no interval: found at most 3, chosen by it)")
     assert lines["NOT A CHAMPION"] == "too rare"
+
+
+def test_test_images_that_do_not_count_are_shown_by_name(capsys):
+    names = [f"photos/{number}.tif" for number in range(4)]
+    out = printed(capsys, test={**FACTS["test"], "not_finite": {"num_images": 1234, "images": names}})
+    (line,) = (line for line in out.splitlines() if line.startswith("NOT COUNTED"))
+    assert line.split(maxsplit=2)[2] == (
+        "1,234 test image(s) for which the network gives NaN or infinity; check the values of their pixels: "
+        "photos/0.tif, photos/1.tif, photos/2.tif, ..."
+    )

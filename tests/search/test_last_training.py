@@ -1,0 +1,73 @@
+"""The last training of a winner: which test images judge it, and whose answers of a teacher it learns."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.cli.sync_job import test_metrics as metrics_of_test
+from pipeline.data import manifest
+from pipeline.data.dataset import StoredDataset
+from pipeline.data.source import Files, Source
+from pipeline.errors import TrialFailed
+from pipeline.records import ImageSpec
+from pipeline.search import predictions
+from pipeline.search.last_training import answered, not_finite
+from pipeline.search.teacher import answers_path, keep_if_best
+from pipeline.search.teaching import teacher_logits
+from pipeline.search.verdict import judge_test
+from pipeline.workspace import StudyFolder
+from tests.search.noise_study import make_noise_study, real_task
+from tests.search.stubs import Network, digests_of
+
+NAMES = [f"photos/{number}.tif" for number in range(40)]
+FIRST_OF_TEST = 32
+RIGHT = np.eye(2, dtype=np.float32)[np.arange(8) % 2]
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """24 images of train, 8 of val and 8 of test, the last of which has a copy in train."""
+    folder = make_noise_study(tmp_path / "mlruns" / "studies" / "noise-1")
+    stored = StoredDataset(folder / "data", folder, ImageSpec(8, 8, 1))
+    labels, splits = stored.column("labels"), stored.column("splits")
+    source = Source("photos", "photos", ("a", "b"), NAMES, labels, splits, Files("/", NAMES))
+    manifest.write_record(folder / "data" / "split.parquet", source, splits, digests_of(40))
+    return stored
+
+
+def test_test_images_without_a_finite_answer_are_named_and_do_not_count(dataset):
+    test, logits = dataset.split("test"), RIGHT.copy()
+    logits[1] = np.nan
+    logits[4, 0] = -np.inf
+    counted = answered(dataset, test, dataset.digests(test.images), logits)
+    assert counted.places.tolist() == [0, 2, 3, 5, 6, 7]
+    np.testing.assert_array_equal(counted.digests, digests_of(40)[FIRST_OF_TEST + counted.places])
+    np.testing.assert_array_equal(counted.labels, counted.places % 2)
+    assert counted.is_clean.tolist() == [True] * 5 + [False]
+    found = not_finite(dataset, test, logits)
+    names = [os.path.join("/", NAMES[FIRST_OF_TEST + place]) for place in (1, 4)]  # noqa: PTH118
+    assert found == {"num_images": 2, "images": names}
+    verdict = judge_test(counted.logits, counted.labels, counted.is_clean, np.arange(24) % 2, "val_accuracy")
+    assert (verdict["num_images"], verdict["accuracy"]) == (5, 1.0)
+    assert metrics_of_test({**verdict, "not_finite": found})["test/num_not_finite"] == 2
+
+
+def test_a_network_without_a_finite_answer_to_any_test_image_has_failed(dataset):
+    test = dataset.split("test")
+    with pytest.raises(TrialFailed, match="gives NaN or infinity for every test image"):
+        answered(dataset, test, dataset.digests(test.images), np.full_like(RIGHT, np.nan))
+
+
+@pytest.mark.heavy
+def test_answers_of_a_teacher_belong_to_images_whatever_their_order(dataset):
+    """The rows of the table changed their order after the teacher was asked."""
+    study = Path(dataset.folder).parent
+    task, facts = real_task(study, 3), {"objective": "val_loss", "options": {"distill": True}, "rungs": [48]}
+    keep_if_best(task, facts, Network(1.0), 0.5)
+    order = np.random.default_rng(0).permutation(32)
+    answers = np.stack([np.arange(32), np.zeros(32)], axis=1).astype(np.float32)
+    predictions.save(answers_path(StudyFolder(study), 3), digests_of(40)[:32][order], logits=answers[order])
+    said = teacher_logits(task, facts, dataset, dataset.split("val"))
+    np.testing.assert_array_equal(said, answers[24:32])
