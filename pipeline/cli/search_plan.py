@@ -275,8 +275,8 @@ def check_goal(options: dict[str, Any]) -> None:
     goal = (options["until"] or "").partition("=")[0]
     if goal and options["objective"] not in (None, goal):
         raise InvalidUsage(
-            f"--until {options['until']}: the objective is {options['objective']}; expected a goal for that metric; "
-            "name the same metric in --until and --objective"
+            f"--until {options['until']}: the objective is {options['objective']}; "
+            "expected the same metric in --until and --objective"
         )
 
 

@@ -248,7 +248,7 @@ def test_resuming_with_another_seed_or_other_data_is_refused_with_the_difference
         (
             ("photos", "--until", "val_auc=0.9", "--objective", "val_loss"),
             2,
-            "--until val_auc=0.9: the objective is val_loss; expected a value of the objective",
+            "--until val_auc=0.9: the objective is val_loss; expected the same metric in --until and --objective",
         ),
     ],
 )

@@ -285,7 +285,9 @@ def test_empty_lines_of_a_csv_are_no_rows(tmp_path):
 def test_dates_that_python_cannot_express_are_refused_with_their_column(tmp_path, column):
     table = pyarrow.table({"path": ["a"], "label": ["x"], "when": column})
     pyarrow.parquet.write_table(table, tmp_path / "set.parquet")
-    with pytest.raises(DataError, match=r"row 1: cannot be read as parquet: the column 'when' holds what .* leave it"):
+    with pytest.raises(
+        DataError, match=r"row 1: cannot be read as parquet: the column 'when' holds values .* leave it"
+    ):
         from_table(tmp_path / "set.parquet", "photos")
 
 

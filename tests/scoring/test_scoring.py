@@ -268,7 +268,7 @@ def test_changed_file_is_another_run(tmp_path, make_job, change):
     else:
         path.unlink()
     with pytest.raises(InvalidUsage, match=r"paths_sha256 .*choose another folder with -o, or .*--overwrite"):
-        already_scored(job)
+        already_scored(replace(job))
 
 
 def test_other_class_names_are_another_run(tmp_path, make_job):

@@ -5,7 +5,6 @@ import json
 import random
 import sys
 from textwrap import indent
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from pipeline.errors import InvalidUsage, SpaceError
 from pipeline.models.cost import ImpossibleNetwork
 from pipeline.models.measure import measure
-from pipeline.search.setup import FIXED_FACTS, check_unchanged, differences
+from pipeline.search.setup import FIXED_FACTS, differences, refuse_changes
 from pipeline.search.spaces import open_space
 from pipeline.space import Builder
 
@@ -285,7 +284,7 @@ def test_modules_beside_the_code_are_part_of_the_study(helped, tmp_path):
     with pytest.raises(
         InvalidUsage, match=r"s cannot be resumed: space: package_of_mine/sub.py changed, which mine.py"
     ):
-        check_unchanged(SimpleNamespace(facts=lambda: before), facts_of(helped), None)
+        refuse_changes(before, facts_of(helped))
     (tmp_path / "package_of_mine" / "sub.py").write_text("UNITS = 5\n")
     assert differences(before, facts_of(helped)) == {}
 
