@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.foreign import FORMATS
+from tests.foreign.formats import FORMATS
 
 IN_CHILDREN = [name for name in FORMATS if name.endswith("parquet")]
 IN_PROCESS = [name for name in FORMATS if name not in IN_CHILDREN]
