@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.cli.output import quoted, say
 from pipeline.cli.values import PAGES, refuse_ending
-from pipeline.data.cache import MAX_SIDE, ImageCache, SpecOptions, choose_spec, open_cache
+from pipeline.data.cache import ImageCache, SpecOptions, choose_spec, open_cache
 from pipeline.data.check import MEANING, REFUSE, Check, check_data
 from pipeline.data.fix import Kept, clean
 from pipeline.data.manifest import write_manifest
@@ -17,7 +17,6 @@ from pipeline.data.sources import TABLES, names_no_files, open_source
 from pipeline.data.survey import Group
 from pipeline.errors import DataError, InvalidUsage
 from pipeline.files import write_text
-from pipeline.records import ImageSpec
 from pipeline.text import counted, one_line, redacted
 
 REPORT_SECONDS = 5.0
@@ -52,11 +51,12 @@ class CheckJob:
             self.data, self.workspace, options["source"], options["cache_limit"], options["allow_host"]
         )
         names = ("image_size", "background", "max_megapixels", "max_megabytes")
+        wanted = SpecOptions(**{name: options[name] for name in names})
         try:
-            spec = choose_spec(source, SpecOptions(**{name: options[name] for name in names}))
+            spec = choose_spec(source, wanted)
         except DataError as error:  # the check says what each file is nevertheless
             say(str(error))
-            spec = ImageSpec(MAX_SIDE, MAX_SIDE, 3)
+            spec = wanted.square()
         say(f"{one_line(source.origin)}: {len(source):,} labelled files, {len(source.classes)} classes")
         cache = open_cache(source, spec, self.workspace, options["cache_limit"], self.report_decoding)
         self.check = check_data(source, cache)

@@ -58,6 +58,11 @@ class SpecOptions:
     max_megapixels: int = 50
     max_megabytes: int = 64
 
+    def square(self) -> ImageSpec:
+        """Return the format for images of which nothing is known: square, RGB, uint8."""
+        side = self.image_size or MAX_SIDE
+        return ImageSpec(side, side, 3, "uint8", self.background, self.max_megapixels, self.max_megabytes)
+
 
 @dataclass(frozen=True)
 class ImageCache:
@@ -98,7 +103,7 @@ def choose_spec(source: Source, options: SpecOptions) -> ImageSpec:
     Raises:
         DataError: none of the probed files is an image.
     """
-    limits = ImageSpec(1, 1, 1, "uint8", options.background, options.max_megapixels, options.max_megabytes)
+    limits = options.square()
     rows = range(0, len(source), max(1, len(source) // NUM_PROBED))
     with Decoders(num_workers=1) as decoders:
         work = partial(probe_chunk, spec=limits)

@@ -173,6 +173,17 @@ def test_options_of_the_decoder_reach_it(run: Run, tmp_path: Path) -> None:
     assert found["files"]["too_large"] == 1
 
 
+@pytest.mark.heavy
+def test_limits_hold_where_no_image_can_be_read(run: Run, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "large" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((1200, 1200), np.uint8)).save(tmp_path / "large" / name / "0.png")
+    done = run("check", str(tmp_path / "large"), "--json", "--image-size", "16", "--max-megapixels", "1")
+    found = json.loads(done.stdout)
+    assert [item["code"] for item in found["bad"]] == ["too_large", "too_large"]
+    assert (found["image"]["height"], found["image"]["max_megapixels"]) == (16, 1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
