@@ -308,12 +308,13 @@ def flaw_of(test: dict[str, Any], classes: list[str]) -> str:
             f"its {metric_name(majority['metric'])} cannot be compared with that of the blind answer ({reason}); it is "
             "registered without the alias champion: add test images, or search with another --objective"
         )
+    points, error = 100 * majority["gain"], 100 * majority["standard_error"]
     return (
         f"it does not beat the blind answer: {blind_text(majority, classes)} has {majority['value']:.2%} "
-        f"{metric_name(majority['metric'])} on the test images, this model {majority['gain']:+.2%} beside "
-        f"that, with a standard error of {majority['standard_error']:.2%}; expected more than "
-        f"{NUM_ERRORS:g} standard errors; it is registered without the alias champion: look at the images and labels "
-        "with `pipeline data check`, add images, or search longer with --budget"
+        f"{metric_name(majority['metric'])} on the test images; the gain of this model is {points:+.1f} points with a "
+        f"standard error of {error:.1f}; expected more than {NUM_ERRORS:g} standard errors; it is registered without "
+        "the alias champion: look at the images and labels with `pipeline data check`, add images, or search longer "
+        "with --budget"
     )
 
 

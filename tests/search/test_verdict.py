@@ -93,11 +93,11 @@ def test_with_an_objective_of_class_means_less_accuracy_than_the_largest_class_i
 def test_the_flaw_says_what_was_found_and_what_to_do():
     test = judge([0] * 30, [0] * 20 + [1] * 10)
     text = flaw_of(test, CLASSES)
-    assert "always 'ant' has 66.67% accuracy on the test images, this model +0.00%" in text
+    assert "always 'ant' has 66.67% accuracy on the test images; the gain of this model is +0.0 points with" in text
     assert "without the alias champion" in text
     assert "pipeline data check" in text
     assert flaw_of(judge([0, 1, 2] * 30, [0, 1, 2] * 30), CLASSES) == ""
-    assert flaw_of({"accuracy": 0.5}, CLASSES) == ""  # of a model of before
+    assert flaw_of({"accuracy": 0.5}, CLASSES) == ""  # of an earlier version
 
 
 def test_the_worst_slice_comes_first_and_small_ones_are_left_out():
