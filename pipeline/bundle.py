@@ -49,7 +49,7 @@ class Bundle:
 
     @property
     def is_multi_label(self) -> bool:
-        """Whether it may give an image several labels, by sigmoids; a model of before does not."""
+        """Whether it may give an image several labels, by sigmoids; a model of an earlier version does not."""
         return bool(self.facts.get("is_multi_label", False))
 
     @property

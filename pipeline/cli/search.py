@@ -274,7 +274,7 @@ def ensemble_line(facts: dict[str, Any]) -> dict[str, str]:
 
 
 def probabilities_line(temperature: dict[str, Any] | None) -> dict[str, str]:
-    """Return what is done to the probabilities and how far they are off, in one line; nothing for a model of before."""
+    """Return what is done to the probabilities and how far they are off; nothing for a model of an earlier version."""
     if temperature is None:
         return {}
     test, bins = temperature["test"], f"{temperature['num_bins']} bins of equal mass"
@@ -289,7 +289,7 @@ def probabilities_line(temperature: dict[str, Any] | None) -> dict[str, str]:
 
 
 def robustness_line(robustness: dict[str, Any] | None) -> dict[str, str]:
-    """Return the accuracy on changed test images, in one line; nothing for a model of before."""
+    """Return the accuracy on changed test images, in one line; nothing for a model of an earlier version."""
     if robustness is None:
         return {}
     shifts = ", ".join(f"{pixels} px {value:.1%}" for pixels, value in robustness["shifts"].items())
@@ -300,7 +300,7 @@ def robustness_line(robustness: dict[str, Any] | None) -> dict[str, str]:
 
 
 def latency_line(latency: dict[str, Any] | None) -> dict[str, str]:
-    """Return how long the model takes for one image, in one line; nothing for a model of before."""
+    """Return how long the model takes for one image, in one line; nothing for a model of an earlier version."""
     if latency is None:
         return {}
     one_core = "" if latency["one_core_ms"] is None else f"; on one core {latency['one_core_ms']:.2f} ms"

@@ -185,7 +185,7 @@ def test_metrics(test: dict[str, Any]) -> dict[str, float]:
 
 
 def temperature_metrics(temperature: dict[str, Any] | None) -> dict[str, float]:
-    """Return a temperature and what it does to the test images as metrics; none for a model of before."""
+    """Return a temperature and what it does to the test images as metrics; none for a model of an earlier version."""
     if temperature is None:
         return {}
     test = {f"test/{name}": value for name, value in temperature["test"].items()}
@@ -202,7 +202,7 @@ def gain_metrics(gain: dict[str, Any] | None) -> dict[str, float]:
 
 
 def robustness_metrics(robustness: dict[str, Any] | None) -> dict[str, float]:
-    """Return the accuracy on changed test images as metrics; none for a model of before."""
+    """Return the accuracy on changed test images as metrics; none for a model of an earlier version."""
     if robustness is None:
         return {}
     shifts = {f"shift_{pixels}": value for pixels, value in robustness["shifts"].items()}
@@ -211,7 +211,7 @@ def robustness_metrics(robustness: dict[str, Any] | None) -> dict[str, float]:
 
 
 def latency_metrics(latency: dict[str, Any] | None) -> dict[str, float]:
-    """Return the milliseconds for one image as metrics; none for a model of before, or where no core can be chosen."""
+    """Return the milliseconds for one image as metrics; none if a model has none, or no core could be chosen."""
     names = {
         "default_ms": "model/latency_ms_b1_default",
         "one_core_ms": "model/latency_ms_b1",
