@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pipeline.states import OutcomeState
+
 
 class PipelineError(Exception):
     """Something that the user can act on: the message says where, what was found, what was expected, what to do."""
@@ -58,12 +60,12 @@ class Interrupted(PipelineError):
 
 
 class TrialFailed(PipelineError):
-    """A trial that ended without a score; `state` is the state that the study records, `facts` what else is known.
+    """A training that ended without a score; `state` says how, `facts` hold what else is known.
 
     Raised inside the child process that trains; the search turns it into a row, never into an exit.
     """
 
-    def __init__(self, state: str, reason: str, facts: dict[str, Any] | None = None) -> None:
+    def __init__(self, state: OutcomeState, reason: str, facts: dict[str, Any] | None = None) -> None:
         super().__init__(state, reason)
         self.state = state
         self.reason = reason

@@ -6,23 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.states import OutcomeState, TrainingId, TrialState, trial_number
 from pipeline.workspace import StudyFolder
 
 Params = Mapping[str, Any]
 """One configuration: the values of the active hyperparameters, by name."""
-
-# The states of a trial. All but the first three are final.
-PLANNED = "PLANNED"
-RUNNING = "RUNNING"
-PAUSED = "PAUSED"  # finished a rung; may be promoted to the next
-COMPLETED = "COMPLETED"
-PRUNED = "PRUNED"  # stopped before its rung ended because the budget did
-FAILED = "FAILED"
-INFEASIBLE = "INFEASIBLE"  # does not fit into memory, or breaks a limit of the user
-CRASHED = "CRASHED"  # its process died twice
-TIMEOUT = "TIMEOUT"
-STOPPED = "STOPPED"  # of an attempt only: ended by the user; it goes on where it stopped
-FINAL_STATES = (COMPLETED, PRUNED, FAILED, INFEASIBLE, CRASHED, TIMEOUT)
 
 
 @dataclass(frozen=True)
@@ -83,7 +71,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class TrialTask:
-    """Unit of work: train trial `number` to the end of `rung`, in which it sees `samples` images.
+    """Unit of work: a training to the end of `rung`, in which the network sees `samples` images.
 
     `attempt` is the id of the row that was written before the work started. `seconds_limit` is the time after which
     the child stops at the next batch; one that would end after `wanted_end`, in seconds of `time.monotonic()`, is
@@ -93,7 +81,7 @@ class TrialTask:
 
     study_path: str
     attempt: int
-    number: int
+    training: TrainingId
     rung: int
     samples: int
     params: dict[str, Any]
@@ -103,6 +91,11 @@ class TrialTask:
     num_micro_batches: int = 1
     wanted_end: float = math.inf
     is_final: bool = False  # the winner's training on train + validation
+
+    @property
+    def number(self) -> int:
+        """The number of the trial, if it is one."""
+        return trial_number(self.training)
 
     @property
     def folder(self) -> StudyFolder:
@@ -118,13 +111,18 @@ class TrialOutcome:
     """
 
     attempt: int
-    number: int
+    training: TrainingId
     rung: int
-    state: str
+    state: OutcomeState
     score: float | None = None
     reason: str = ""
     seconds: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        """The number of the trial, if it is one."""
+        return trial_number(self.training)
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ class TrialRow:
     """
 
     number: int
-    state: str
+    state: TrialState
     score: float | None
     params: dict[str, Any]
     num_params: int
@@ -194,8 +192,8 @@ class MirrorMark:
     is_closed: bool = False
 
 
-PARENT = -1
-"""The number under which the mark of the study's parent run is kept."""
+PARENT = None
+"""The key of the mark of the study's parent run, where those of trials have their number."""
 
 
 class StudyView(Protocol):
@@ -221,14 +219,14 @@ class StudyView(Protocol):
         epochs. The cost is that of the trials returned, not of all.
         """
 
-    def epochs(self, number: int, after_step: int = 0) -> list[EpochRow]:
-        """Return the epochs of one trial whose step is greater than `after_step`, in order."""
+    def epochs(self, training: TrainingId, after_step: int = 0) -> list[EpochRow]:
+        """Return the epochs of one training whose step is greater than `after_step`, in order."""
 
-    def marks(self) -> dict[int, MirrorMark]:
-        """Return the marks by trial number; the parent run has the number PARENT."""
+    def marks(self) -> dict[int | None, MirrorMark]:
+        """Return the marks by trial number; that of the parent run has PARENT."""
 
-    def set_mark(self, number: int, mark: MirrorMark) -> None:
-        """Store the mark of one trial, durably."""
+    def set_mark(self, number: int | None, mark: MirrorMark) -> None:
+        """Store the mark of one trial, or of the PARENT, durably."""
 
 
 class Mirror(Protocol):

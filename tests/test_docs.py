@@ -8,8 +8,8 @@ import pytest
 
 from pipeline import errors
 from pipeline.cli.main import COMMANDS, cli
-from pipeline.records import FINAL_STATES
 from pipeline.space import KNOWN_PARAMS, builtin_spaces
+from pipeline.states import FINAL_STATES
 from tests.cli.workspace import pipeline
 
 ROOT = Path(__file__).parent.parent

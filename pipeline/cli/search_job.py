@@ -47,9 +47,10 @@ from pipeline.search.openings import count_openings
 from pipeline.search.pace import Pace, Terms
 from pipeline.search.probe import Speed, measure_speed
 from pipeline.search.spaces import FOR_CPU, FOR_GPU
-from pipeline.search.store import DONE, FINAL_TRIAL, StudyStore
+from pipeline.search.store import StudyStore
 from pipeline.search.study import Study
 from pipeline.search.verdict import flaw_of
+from pipeline.states import AttemptState, TrainingKind
 from pipeline.tracking.store import check_settings
 
 REPORT_SECONDS = 5.0
@@ -397,5 +398,5 @@ class Search:
 
 def times_opened(store: StudyStore) -> int:
     """Return how often the test images were looked at; earlier versions recorded only trainings that succeeded."""
-    num_done = sum(attempt.state == DONE for attempt in store.attempts(FINAL_TRIAL))
+    num_done = sum(attempt.state == AttemptState.DONE for attempt in store.attempts(TrainingKind.FINAL))
     return max(count_openings(store.folder), num_done)

@@ -12,11 +12,12 @@ from typing import Any
 from pipeline.crashpoints import crashpoint
 from pipeline.models.cost import ImpossibleNetwork
 from pipeline.models.measure import measure
-from pipeline.records import STOPPED, TrialRow, TrialTask
+from pipeline.records import TrialRow, TrialTask
 from pipeline.search.job import Audience, Engine, settle, train_to_end
 from pipeline.search.pace import Pace
-from pipeline.search.store import BASELINE_TRIAL, DONE, StudyStore
+from pipeline.search.store import StudyStore
 from pipeline.search.study import Study
+from pipeline.states import AttemptState, TrainingKind
 
 NETWORK = {"depth": 3, "convs_per_stage": 1, "filters": 16, "filters_growth": 2.0}
 """A small plain network; everything else, the recipe included, is the product's default (`space.DEFAULTS`)."""
@@ -40,7 +41,7 @@ def baseline_params(image_shape: tuple[int, int, int], num_classes: int, is_for_
 
 def is_trained(store: StudyStore) -> bool:
     """Tell whether the default network was trained in this study."""
-    return any(attempt.state == DONE for attempt in store.attempts(BASELINE_TRIAL))
+    return any(attempt.state == AttemptState.DONE for attempt in store.attempts(TrainingKind.BASELINE))
 
 
 def train_baseline(study: Study, engine: Engine, audience: Audience, best: TrialRow) -> str:
@@ -54,19 +55,19 @@ def train_baseline(study: Study, engine: Engine, audience: Audience, best: Trial
     if is_trained(study.store):
         study.pace.reserved = 0.0
         return ""
-    last = study.attempts.get(BASELINE_TRIAL, [None])[-1]
-    goes_on = last is not None and last.state == STOPPED  # as it began
+    last = next(reversed(study.attempts.get(TrainingKind.BASELINE, [])), None)
+    goes_on = last is not None and last.state == AttemptState.STOPPED  # as it began
     samples, reason = (last.samples, "") if last and goes_on else plan_baseline(study.pace, best)
     params = study.terms.baseline or {}
     cost = cost_of(study, params) if params else {}
-    note = {"params": params, **cost, "epochs": study.num_epochs(BASELINE_TRIAL, samples)}
+    note = {"params": params, **cost, "epochs": study.num_epochs(TrainingKind.BASELINE, samples)}
     if not reason:
         outcome, task = train_to_end(study, engine, lambda: begin(study, params, samples), audience)
         crashpoint("baseline-trained")
         reason = settle(study, outcome, task)
         note["epochs"] = outcome.facts.get("epochs", note["epochs"])  # fewer than planned if it was slow
         study.pace.reserved = 0.0
-        least = MIN_PART * study.num_epochs(BASELINE_TRIAL, study.pace.final_samples(best))
+        least = MIN_PART * study.num_epochs(TrainingKind.BASELINE, study.pace.final_samples(best))
         if not reason and note["epochs"] < least:
             reason = f"it was slower than planned and saw {note['epochs']} passes, less than half of the winner's"
     study.pace.reserved = 0.0
@@ -98,7 +99,7 @@ def plan_baseline(pace: Pace, best: TrialRow) -> tuple[int, str]:
 def begin(study: Study, params: dict[str, Any], samples: int) -> TrialTask:
     """Decide on the training of the default network, before it runs, and return its task."""
     share = study.pace.reserved if study.budget.is_timed else math.inf
-    return study.begin(BASELINE_TRIAL, len(study.budget.rungs) - 1, samples, params, 2 * share, share)
+    return study.begin(TrainingKind.BASELINE, len(study.budget.rungs) - 1, samples, params, 2 * share, share)
 
 
 def cost_of(study: Study, params: Mapping[str, Any]) -> dict[str, Any]:

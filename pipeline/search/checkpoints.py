@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.errors import StoppedEarly
 from pipeline.records import TrialTask
-from pipeline.search.store import BASELINE_TRIAL, FINAL_TRIAL, STUDENT_TRIAL, TWIN_TRIAL
+from pipeline.states import TrainingKind
 from pipeline.workspace import StudyFolder
 
 FREE_FLOOR_MB = 300  # below this a search stops while its own files still fit
@@ -14,8 +14,8 @@ FREE_FLOOR_MB = 300  # below this a search stops while its own files still fit
 
 def checkpoint_path(task: TrialTask, fold: int | None = None) -> Path:
     """Return where the training of a rung is saved each epoch; folds have files of their own."""
-    last = {FINAL_TRIAL: "final", BASELINE_TRIAL: "baseline", STUDENT_TRIAL: "student", TWIN_TRIAL: "twin"}
-    name = last.get(task.number, f"t{task.number:05d}-r{task.rung}")
+    training = task.training
+    name = training.value if isinstance(training, TrainingKind) else f"t{training:05d}-r{task.rung}"
     suffix = "" if fold is None else f"-f{fold}"
     return task.folder.checkpoints / f"{name}{suffix}.npz"
 

@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 from pipeline.machine import Resources, ctrl_c_held_back
 from pipeline.pulse import read_pulse
-from pipeline.records import CRASHED, INFEASIBLE, TIMEOUT, TrialOutcome, TrialTask
+from pipeline.records import TrialOutcome, TrialTask
 from pipeline.search.checkpoints import pulse_path
 from pipeline.search.worker import prepare
+from pipeline.states import OutcomeState
 
 Result = TypeVar("Result")
 
@@ -57,7 +58,7 @@ class Child:
         self.warming: Future[int] | None = None
         self.task: TrialTask | None = None
         self.future: Future[TrialOutcome] | None = None
-        self.verdict: tuple[str, str] | None = None
+        self.verdict: tuple[OutcomeState, str] | None = None
         self.num_tasks = 0
         self.first_mb = 0.0
         self.began = self.termed = 0.0
@@ -129,7 +130,7 @@ class Child:
         """Tell whether the task has ended."""
         return self.future is not None and self.future.done()
 
-    def release(self) -> tuple[TrialTask, "Future[TrialOutcome]", tuple[str, str] | None]:
+    def release(self) -> tuple[TrialTask, "Future[TrialOutcome]", tuple[OutcomeState, str] | None]:
         """Return the task, its future and why it was killed, and be free."""
         task, future, verdict = self.task, self.future, self.verdict
         if task is None or future is None:
@@ -176,19 +177,19 @@ class Child:
         if self.warming is None or self.future is None:
             return
         if self.warming.done():
-            self.verdict = CRASHED, f"its process could not start: {self.warming.exception()}"
+            self.verdict = OutcomeState.CRASHED, f"its process could not start: {self.warming.exception()}"
         elif time.monotonic() - self.began > self.patience.start:
-            self.verdict = TIMEOUT, f"its process did not start within {self.patience.start:.0f} s; killed"
+            self.verdict = OutcomeState.TIMEOUT, f"its process did not start within {self.patience.start:.0f} s; killed"
         if self.verdict is not None:
             self.stop()
             self.future.cancel()
 
-    def judge(self, task: TrialTask) -> tuple[str, str] | None:
+    def judge(self, task: TrialTask) -> tuple[OutcomeState, str] | None:
         """Return (state, reason) if the process has to be killed."""
         memory_mb = self.memory_mb()
         if self.resources.memory_mb and memory_mb > self.resources.memory_mb:
             share = f"its share is {self.resources.memory_mb:,.0f} MB"
-            return INFEASIBLE, f"its process took {memory_mb:,.0f} MB of memory; {share}"
+            return OutcomeState.INFEASIBLE, f"its process took {memory_mb:,.0f} MB of memory; {share}"
         now, patience = time.monotonic(), self.patience
         pulse = read_pulse(pulse_path(task.folder, task.attempt))
         if pulse is None or pulse.batch == 0:
@@ -196,11 +197,11 @@ class Child:
         else:
             silent, limit = now - pulse.beat, max(patience.silent, patience.silent_steps * pulse.step_seconds)
         if silent > limit:
-            return TIMEOUT, f"no step for {silent:.0f} s; killed"
+            return OutcomeState.TIMEOUT, f"no step for {silent:.0f} s; killed"
         late = now - self.began - task.seconds_limit - patience.start * (pulse is None)
         if late > patience.overtime and not task.is_final:
             overtime = f"{patience.overtime:.0f} s after its limit of {task.seconds_limit:.0f} s"
-            return TIMEOUT, f"still running {overtime}; killed"
+            return OutcomeState.TIMEOUT, f"still running {overtime}; killed"
         return None
 
     def signal(self, number: int) -> None:

@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from pipeline.records import PLANNED, RUNNING, Objective, TrialRow, TrialTask
+from pipeline.records import Objective, TrialRow, TrialTask
 from pipeline.search.budget import REDUCTION, Budget
 from pipeline.search.pace import SLOWEST, Pace, Terms
 from pipeline.search.ranking import climbers
+from pipeline.states import TrialState
 
 Choice = tuple[int, int, dict[str, Any]]
 """Number of a trial, the rung that it is to train, and its configuration."""
@@ -89,7 +90,7 @@ def next_of_oracle(study: SearchState, may_begin: bool = True) -> Choice | None:
 
 def num_ended(study: SearchState) -> int:
     """Return how many trials have finished a rung or failed."""
-    return sum(row.state not in (PLANNED, RUNNING) for row in study.rows.values())
+    return sum(row.state not in (TrialState.PLANNED, TrialState.RUNNING) for row in study.rows.values())
 
 
 def has_room(study: SearchState) -> bool:

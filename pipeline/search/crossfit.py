@@ -27,8 +27,9 @@ from pipeline.search.budget import SECONDS_PER_TRIAL, STARTUP_SECONDS, TRAIN_FOR
 from pipeline.search.engine import LocalEngine
 from pipeline.search.rungs import labelled, setting, stored_dataset
 from pipeline.search.seeds import trial_seed
-from pipeline.search.store import FINAL_TRIAL, StudyStore
+from pipeline.search.store import StudyStore
 from pipeline.search.worker import warm_up
+from pipeline.states import TrainingKind
 from pipeline.workspace import StudyFolder
 
 RUNG = 100  # above the rungs of any study: the seeds of the folds differ from those of all trials
@@ -198,7 +199,7 @@ def estimate_seconds(plan: CrossFit, store: StudyStore, numbers: Iterable[int]) 
     """Return the seconds that some folds will take, by what an epoch of the winner's last training took."""
     counts = store.get("num_images")
     num_trained = counts["train"] + counts["val"]
-    epoch_seconds = float(np.mean([row.seconds for row in store.epochs(FINAL_TRIAL)]))
+    epoch_seconds = float(np.mean([row.seconds for row in store.epochs(TrainingKind.FINAL)]))
     folds = plan.folds()
     num_images = int((folds != NOT_GIVEN).sum())
     total = STARTUP_SECONDS
@@ -220,7 +221,7 @@ def run_fold(plan: CrossFit, engine: LocalEngine, number: int) -> float:
     task = TrialTask(
         study_path=str(plan.study.path),
         attempt=0,
-        number=plan.trial,
+        training=plan.trial,
         rung=RUNG,
         samples=plan.epochs * len(rows_of_fold(plan.folds(), number)[0]),
         params=plan.params,

@@ -11,9 +11,10 @@ from pipeline.records import TrialOutcome, TrialRow, TrialTask
 from pipeline.search.budget import TRAIN_FORWARD_RATIO
 from pipeline.search.job import Audience, Engine, settle, train_to_end
 from pipeline.search.pace import Pace
-from pipeline.search.store import STUDENT_TRIAL, StudyStore
+from pipeline.search.store import StudyStore
 from pipeline.search.study import Study
 from pipeline.search.teacher import Teacher, read_teacher
+from pipeline.states import TrainingKind
 
 
 def distil(study: Study, engine: Engine, audience: Audience, best: TrialRow) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def begin(study: Study, best: TrialRow) -> TrialTask:
     """Decide on the training, before it runs, and return its task: the highest rung, whose logits are kept."""
     limit = study.pace.seconds_before_final(best)
     top = len(study.budget.rungs) - 1
-    return study.begin(STUDENT_TRIAL, top, best.samples, best.params, limit, trial=best.number)
+    return study.begin(TrainingKind.STUDENT, top, best.samples, best.params, limit, trial=best.number)
 
 
 def close(study: Study, best: TrialRow, outcome: TrialOutcome, task: TrialTask) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.machine import Resources, describe_exit, hide_gpus
-from pipeline.records import CRASHED, FAILED, INFEASIBLE, STOPPED, TIMEOUT, TrialOutcome, TrialTask
+from pipeline.records import TrialOutcome, TrialTask
 from pipeline.search.child import PATIENCE, Child, Patience, Result
 from pipeline.search.worker import run_task, warm_up
+from pipeline.states import OutcomeState
 
 TASKS_PER_CHILD = 100  # then a fresh child, should a library leak; it costs the imports, some 3 s of a core
 GROWTH_MB = 1024  # a child that grew by more since its first task is replaced as well
@@ -110,7 +111,7 @@ class LocalEngine:
         """Return the outcome of a child that is done, and free it; one that died is started anew."""
         task, future, verdict = child.release()
         outcome = outcome_of(task, future, verdict)
-        if outcome.state in (CRASHED, TIMEOUT) or verdict is not None:
+        if outcome.state in (OutcomeState.CRASHED, OutcomeState.TIMEOUT) or verdict is not None:
             child.restart()
         return outcome
 
@@ -131,7 +132,7 @@ class LocalEngine:
         for child in silent:
             task, _, _ = child.release()
             reason = "stopped before it could save; it goes on from its last checkpoint"
-            outcomes.append(TrialOutcome(task.attempt, task.number, task.rung, STOPPED, reason=reason))
+            outcomes.append(TrialOutcome(task.attempt, task.training, task.rung, OutcomeState.STOPPED, reason=reason))
             child.stop()
         return outcomes
 
@@ -157,31 +158,33 @@ def bound_log(path: Path) -> None:
             os.truncate(path, 0)
 
 
-def outcome_of(task: TrialTask, future: Future[TrialOutcome], verdict: tuple[str, str] | None) -> TrialOutcome:
+def outcome_of(task: TrialTask, future: Future[TrialOutcome], verdict: tuple[OutcomeState, str] | None) -> TrialOutcome:
     """Return the outcome of an ended task, also when its process died; `verdict` says why it was killed, if it was."""
     from pebble import ProcessExpired
 
     try:
         return checked(task, future.result())
     except ProcessExpired as error:
-        state, reason = verdict or (CRASHED, f"its process died ({describe_exit(error.exitcode)})")
+        state, reason = verdict or (OutcomeState.CRASHED, f"its process died ({describe_exit(error.exitcode)})")
     except BrokenExecutor as error:
-        state, reason = verdict or (CRASHED, f"its process died ({error})")
+        state, reason = verdict or (OutcomeState.CRASHED, f"its process died ({error})")
     except CancelledError:
-        state, reason = verdict or (CRASHED, "its process was stopped")
+        state, reason = verdict or (OutcomeState.CRASHED, "its process was stopped")
     except (Exception, SystemExit) as error:  # noqa: BLE001  border: what could not even be sent to the child or back
-        state, reason = FAILED, f"{type(error).__name__}: {error}"[:500]
-    facts = {"is_out_of_memory": True} if state == INFEASIBLE else {}
-    return TrialOutcome(task.attempt, task.number, task.rung, state, reason=reason, facts=facts)
+        state, reason = OutcomeState.FAILED, f"{type(error).__name__}: {error}"[:500]
+    facts = {"is_out_of_memory": True} if state == OutcomeState.INFEASIBLE else {}
+    return TrialOutcome(task.attempt, task.training, task.rung, state, reason=reason, facts=facts)
 
 
 def checked(task: TrialTask, outcome: object) -> TrialOutcome:
     """Return what a child sent, if it is an outcome with a finite score; else what is wrong with it, as an outcome."""
     if not isinstance(outcome, TrialOutcome):
         reason = f"the training returned {outcome!r:.80}; expected an outcome"
-        return TrialOutcome(task.attempt, task.number, task.rung, FAILED, reason=reason)
+        return TrialOutcome(task.attempt, task.training, task.rung, OutcomeState.FAILED, reason=reason)
     score = outcome.score
     if score is not None and not (isinstance(score, float) and math.isfinite(score)):
         reason = f"the score became {score!r:.80}; expected a finite number"
-        return TrialOutcome(task.attempt, task.number, task.rung, FAILED, reason=reason, seconds=outcome.seconds)
+        return TrialOutcome(
+            task.attempt, task.training, task.rung, OutcomeState.FAILED, reason=reason, seconds=outcome.seconds
+        )
     return outcome

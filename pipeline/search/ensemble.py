@@ -11,17 +11,19 @@ from typing import Any
 from pipeline.crashpoints import crashpoint
 from pipeline.data.arrays import NPZ_ERRORS
 from pipeline.models.cost import Cost
-from pipeline.records import FAILED, INFEASIBLE, STOPPED, TIMEOUT, TrialOutcome, TrialRow, TrialTask
+from pipeline.records import TrialOutcome, TrialRow, TrialTask
 from pipeline.search import validation
 from pipeline.search.budget import MAX_STRETCH, MIN_PASSES
 from pipeline.search.job import Audience, Engine, settle, train_to_end
 from pipeline.search.pace import Limits, Pace
-from pipeline.search.store import DIED, FINAL_TRIAL, TWIN_TRIAL
 from pipeline.search.study import Study
+from pipeline.states import AttemptState, TrainingId, TrainingKind
 from pipeline.training.metrics import measure_logits
 from pipeline.workspace import StudyFolder
 
+SECOND_SEED = TrainingKind.SECOND_SEED
 MAX_NETWORKS = 3
+FAILURES = (AttemptState.DIED, AttemptState.FAILED, AttemptState.INFEASIBLE, AttemptState.TIMEOUT)
 LEAST_GAIN = 1e-9  # less is the rounding of a mean
 
 
@@ -38,10 +40,10 @@ def choose_networks(study: Study, engine: Engine, audience: Audience, best: Tria
     found: dict[str, Any] = study.store.get("ensemble") or {}
     if found.get("winner") != best.number:
         found = {}
-    last = study.last_state(FINAL_TRIAL)
-    if found.get("is_kept") and last in (DIED, FAILED, INFEASIBLE, TIMEOUT):
+    last = study.last_state(TrainingKind.FINAL)
+    if found.get("is_kept") and last in FAILURES:
         found["reason"] = f"the last training of {found['num_networks']} networks ended as {last}"
-    elif not (found and last == STOPPED):
+    elif not (found and last == AttemptState.STOPPED):
         found = decide(study, engine, audience, best, found)
     found |= {"winner": best.number, "is_kept": not found["reason"]}
     study.store.put_later("ensemble", found)
@@ -125,7 +127,7 @@ def too_short(pace: Pace, best: TrialRow) -> str:
 def begin(study: Study, best: TrialRow) -> TrialTask:
     """Decide on the training of the twin, before it runs, and return its task: as the trial was, with another seed."""
     top, limit = len(study.budget.rungs) - 1, study.pace.seconds_before_final(best)
-    return study.begin(TWIN_TRIAL, top, best.samples, best.params, limit, trial=best.number)
+    return study.begin(SECOND_SEED, top, best.samples, best.params, limit, trial=best.number)
 
 
 def close(
@@ -135,12 +137,12 @@ def close(
     folder = study.store.folder
     if reason := settle(study, outcome, task):
         return {}, f"nobody knows what a twin says: {reason}"
-    if not has_logits(folder, TWIN_TRIAL):
+    if not has_logits(folder, SECOND_SEED):
         return {}, "the twin has no validation logits"
+    trainings: list[TrainingId] = [best.number, SECOND_SEED]
     try:
         first, second, both = (
-            value_of(folder, numbers, study.objective.name)
-            for numbers in ([best.number], [TWIN_TRIAL], [best.number, TWIN_TRIAL])
+            value_of(folder, each, study.objective.name) for each in (trainings[:1], trainings[1:], trainings)
         )
     except NPZ_ERRORS as error:
         return {}, f"the networks' predictions for the validation images cannot be compared: {error}"
@@ -149,17 +151,17 @@ def close(
     return {"alone": (first + second) / 2, "averaged": both}, ""
 
 
-def has_logits(folder: StudyFolder, number: int) -> bool:
-    """Tell whether what a trial says of the validation images was kept and can be read."""
+def has_logits(folder: StudyFolder, training: TrainingId) -> bool:
+    """Tell whether what a network says of the validation images was kept and can be read."""
     try:
-        return validation.read(folder, number) is not None
+        return validation.read(folder, training) is not None
     except NPZ_ERRORS:  # no cause to lose a winner
         return False
 
 
-def value_of(folder: StudyFolder, numbers: list[int], objective: str) -> float:
-    """Return the objective of the mean of what trials said of the validation images."""
-    said = validation.read_mean(folder, numbers)
+def value_of(folder: StudyFolder, trainings: list[TrainingId], objective: str) -> float:
+    """Return the objective of the mean of what several networks said of the validation images."""
+    said = validation.read_mean(folder, trainings)
     assert said is not None  # all have logits
     return float(getattr(measure_logits(said.logits, said.labels), objective.removeprefix("val_")))
 

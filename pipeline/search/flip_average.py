@@ -8,6 +8,7 @@ from pipeline.models.measure import measure
 from pipeline.records import ImageSpec, Objective, TrialTask, num_networks
 from pipeline.search import validation
 from pipeline.space import Builder
+from pipeline.states import TrainingId
 from pipeline.training.metrics import measure_logits
 from pipeline.workspace import StudyFolder
 
@@ -20,16 +21,16 @@ def choose(task: TrialTask, facts: dict[str, Any], model: Any) -> dict[str, Any]
     """
     if not validation.averages_flips(facts):
         return {"is_kept": False, "reason": "not asked for"}
-    found = compare(task.folder, validation.judged_trials(facts), facts["objective"])
+    found = compare(task.folder, validation.judged_trainings(facts), facts["objective"])
     if not found["reason"]:
         found["reason"] = broken_limit(task, facts, model)
     return {**found, "is_kept": not found["reason"]}
 
 
-def compare(folder: StudyFolder, numbers: list[int], objective: str) -> dict[str, Any]:
-    """Return the objective of trials' mean `alone` and `averaged`, and the `reason` why averaging is no gain, if so."""
+def compare(folder: StudyFolder, trainings: list[TrainingId], objective: str) -> dict[str, Any]:
+    """Return the objective of networks' mean `alone` and `averaged`, and the `reason` if averaging is no gain."""
     try:
-        said = validation.read_mean(folder, numbers)
+        said = validation.read_mean(folder, trainings)
     except NPZ_ERRORS:  # no cause to lose a winner
         said = None
     if said is None or said.averaged is None:

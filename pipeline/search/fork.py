@@ -10,8 +10,9 @@ from typing import Any
 from pipeline.records import Objective, TrialRow
 from pipeline.search.ranking import ranked
 from pipeline.search.setup import differences
-from pipeline.search.store import DONE, StudyStore, open_study
+from pipeline.search.store import StudyStore, open_study
 from pipeline.space import SearchSpace
+from pipeline.states import AttemptState
 
 HARMLESS = ("space", "seed", "oracle", "minimise", "limits", "is_deterministic", "objective")
 """Facts that may differ without touching the scores: another objective is read from the stored epochs."""
@@ -66,11 +67,11 @@ def copy_trial(old: StudyStore, store: StudyStore, row: TrialRow, number: int, e
     store.add_trial(replace(row, number=number))
     store.put_trial(replace(row, number=number))
     for attempt in old.attempts(row.number):
-        if attempt.state != DONE:
+        if attempt.state != AttemptState.DONE:
             continue
         steps = range(attempt.first_step, attempt.first_step + attempt.epochs)
         score = float(getattr(epochs[steps[-1]], objective))
-        copied = replace(attempt, id=next(events), number=number, score=score, ended=next(events))
+        copied = replace(attempt, id=next(events), training=number, score=score, ended=next(events))
         store.put_attempt(copied)
         for step in steps:
             store.add_epoch(copied.id, epochs[step])

@@ -10,16 +10,19 @@ from pathlib import Path
 
 from pipeline.errors import StoppedEarly
 from pipeline.files import is_disk_full
-from pipeline.records import COMPLETED, CRASHED, FAILED, INFEASIBLE, PRUNED, STOPPED, TIMEOUT, TrialOutcome
+from pipeline.records import TrialOutcome
 from pipeline.search.checkpoints import FREE_FLOOR_MB, check_free_space
+from pipeline.states import OutcomeState
 from pipeline.workspace import StudyFolder
 
 NUM_RECENT = 20  # attempts of which less than half may fail for one reason
-CURES = {
-    INFEASIBLE: "free memory, take fewer --workers, smaller images (--image-size), a smaller space, or looser limits",
-    FAILED: "read the reason; `nan` means too high a learning rate; otherwise try --space tiny",
-    CRASHED: "look into trials.log in the study's folder, and at `pipeline doctor`; take fewer --workers",
-    TIMEOUT: "look into trials.log in the study's folder: the machine may be overloaded, or a disk may hang",
+CURES: dict[str, str] = {
+    OutcomeState.INFEASIBLE: "free memory, take fewer --workers, smaller images (--image-size), a smaller space, or "
+    "looser limits",
+    OutcomeState.FAILED: "read the reason; `nan` means too high a learning rate; otherwise try --space tiny",
+    OutcomeState.CRASHED: "look into trials.log in the study's folder, and at `pipeline doctor`; take fewer --workers",
+    OutcomeState.TIMEOUT: "look into trials.log in the study's folder: the machine may be overloaded, or a disk may "
+    "hang",
 }
 
 
@@ -35,8 +38,8 @@ class Health:
     def note(self, outcome: TrialOutcome) -> None:
         """Take an outcome into account."""
         self.is_disk_full = self.is_disk_full or bool(outcome.facts.get("is_disk_full"))
-        if outcome.state != STOPPED:
-            is_success = outcome.state in (COMPLETED, PRUNED)
+        if outcome.state != OutcomeState.STOPPED:
+            is_success = outcome.state in (OutcomeState.COMPLETED, OutcomeState.PRUNED)
             self.recent.append((outcome.state, "" if is_success else kind(outcome.reason)))
 
     def check(self) -> None:

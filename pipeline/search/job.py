@@ -11,25 +11,13 @@ from typing import Any, Protocol
 from pipeline.bundle import read_bundle, write_bundle
 from pipeline.crashpoints import crashpoint
 from pipeline.errors import InvalidUsage, StoppedEarly
-from pipeline.records import (
-    COMPLETED,
-    CRASHED,
-    FAILED,
-    INFEASIBLE,
-    PRUNED,
-    STOPPED,
-    TIMEOUT,
-    Objective,
-    TrialOutcome,
-    TrialRow,
-    TrialTask,
-    num_networks,
-)
+from pipeline.records import Objective, TrialOutcome, TrialRow, TrialTask, num_networks
 from pipeline.search.checkpoints import FREE_FLOOR_MB, drop_files, pulse_path
 from pipeline.search.health import CURES, Health, check_stop_file
 from pipeline.search.ranking import at_knee, knee, pareto_front, ranked, winner
-from pipeline.search.store import DIED, DONE, FINAL_TRIAL, STUDENT_TRIAL, StudyStore
+from pipeline.search.store import StudyStore, stored_number
 from pipeline.search.study import Study
+from pipeline.states import FINAL_STATES, AttemptState, OutcomeState, TrainingKind
 from pipeline.workspace import StudyFolder
 
 POLL_SECONDS = 0.5
@@ -37,10 +25,6 @@ EXTRAS = (
     "validation", "flip_average", "distillation", "ensemble", "temperature", "search_gain", "robustness", "latency",
     "slices", "by_class", "planned_epochs",
 )  # fmt: skip
-COUNTED = {
-    "completed": COMPLETED, "pruned": PRUNED, "failed": FAILED, "infeasible": INFEASIBLE, "crashed": CRASHED,
-    "timeout": TIMEOUT,
-}  # fmt: skip
 
 
 class Engine(Protocol):
@@ -162,16 +146,16 @@ def finish(study: Study, engine: Engine, audience: Audience, picked: TrialRow | 
     if best is None:
         raise StoppedEarly(no_winner(study.store))
     outcome, task = train_to_end(study, engine, lambda: begin_final(study, best), audience)
-    if outcome.state != COMPLETED:
+    if outcome.state != OutcomeState.COMPLETED:
         raise StoppedEarly(
             f"study {study.store.get('study')}: the last training of trial {best.number} ended as {outcome.state}: "
             f"{outcome.reason}; all trials are kept; run the same command with --resume to train it again"
         )
     crashpoint("final-trained")
-    epochs = study.num_epochs(FINAL_TRIAL, task.samples)
+    epochs = study.num_epochs(TrainingKind.FINAL, task.samples)
     write_model_facts(study, best, epochs, outcome.facts)
     crashpoint("facts-written")
-    study.end_attempt(study.attempt_of(outcome), DONE, outcome)
+    study.end_attempt(study.attempt_of(outcome), AttemptState.DONE, outcome)
     study.store.save()
     adopt_model(study.store.folder)
     drop_files(task)
@@ -187,16 +171,17 @@ def begin_final(study: Study, best: TrialRow) -> TrialTask:
     store, pace = study.store, study.pace
     lesson, ensemble = (store.get(name) or {} for name in ("distillation", "ensemble"))
     is_taught = lesson.get("is_kept") and lesson["student"] == best.number
-    store.put_later("winner", STUDENT_TRIAL if is_taught else best.number)  # whose validation logits are wanted
+    wanted = stored_number(TrainingKind.STUDENT if is_taught else best.number)
+    store.put_later("winner", wanted)  # whose validation logits are wanted
     number = num_networks({"ensemble": ensemble}) if ensemble.get("winner") == best.number else 1
     if number > 1:
         samples = number * ensemble["samples"]
-    elif study.last_state(FINAL_TRIAL) == STOPPED and study.budget.is_timed:
-        samples = study.attempts[FINAL_TRIAL][-1].samples
+    elif study.last_state(TrainingKind.FINAL) == AttemptState.STOPPED and study.budget.is_timed:
+        samples = study.attempts[TrainingKind.FINAL][-1].samples
     else:
         samples = pace.hoped_samples(best)
     limits = pace.final_limits(best, number)
-    return study.begin(FINAL_TRIAL, best.rung, samples, best.params, *limits, trial=best.number)
+    return study.begin(TrainingKind.FINAL, best.rung, samples, best.params, *limits, trial=best.number)
 
 
 def adopt_model(folder: StudyFolder) -> None:
@@ -277,17 +262,17 @@ def train_to_end(
                 check_stop_file(study.store.folder)
         except BaseException:
             for stopped in engine.interrupt():
-                study.end_attempt(study.attempt_of(stopped), STOPPED, stopped)
+                study.end_attempt(study.attempt_of(stopped), AttemptState.STOPPED, stopped)
             study.store.save()
             raise
         outcome = outcomes[0]
         study.running.pop(outcome.attempt)
-        if outcome.state == COMPLETED:
+        if outcome.state == OutcomeState.COMPLETED:
             return outcome, task
-        is_dead = outcome.state == CRASHED
-        study.end_attempt(study.attempt_of(outcome), DIED if is_dead else outcome.state, outcome)
+        is_dead = outcome.state == OutcomeState.CRASHED
+        study.end_attempt(study.attempt_of(outcome), AttemptState.after(outcome.state), outcome)
         study.store.save()
-        if not is_dead or study.count(task.number, DIED) % 2 == 0:
+        if not is_dead or study.count(task.training, AttemptState.DIED) % 2 == 0:
             return outcome, task
 
 
@@ -295,9 +280,9 @@ def settle(study: Study, outcome: TrialOutcome, task: TrialTask) -> str:
     """Decide on the end of a training that is no trial's, and delete its files; return why it has no score, if so."""
     drop_files(task)
     pulse_path(task.folder, task.attempt).unlink(missing_ok=True)
-    if outcome.state != COMPLETED:
+    if outcome.state != OutcomeState.COMPLETED:
         return f"its training ended as {outcome.state}: {outcome.reason}"
-    study.end_attempt(study.attempt_of(outcome), DONE, outcome)
+    study.end_attempt(study.attempt_of(outcome), AttemptState.DONE, outcome)
     return ""
 
 
@@ -353,7 +338,7 @@ def finished_model(study: Study) -> Finished:
 def count_states(trials: list[TrialRow]) -> dict[str, int]:
     """Return how many trials ended in each way."""
     counted = Counter(row.state for row in trials)
-    return {name: counted[state] for name, state in COUNTED.items()}
+    return {state.lower(): counted[state] for state in FINAL_STATES}
 
 
 def no_winner(store: StudyStore) -> str:

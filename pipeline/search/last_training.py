@@ -14,16 +14,17 @@ from pipeline.data.source import encodable
 from pipeline.errors import TrialFailed
 from pipeline.models.predict import predict_logits
 from pipeline.pulse import going_on
-from pipeline.records import FAILED, TrialTask
+from pipeline.records import TrialTask
 from pipeline.search import flip_average, networks, predictions
 from pipeline.search.checkpoints import baseline_logits, pulse_path
 from pipeline.search.openings import note_opening
 from pipeline.search.rungs import labelled, reporter, stored_dataset, train_watched
-from pipeline.search.store import STUDENT_TRIAL, StudyStore
+from pipeline.search.store import StudyStore, training_of
 from pipeline.search.teacher import is_wanted
 from pipeline.search.teaching import taught
 from pipeline.search.validation import averages_flips
 from pipeline.search.verdict import Answers, judge_winner
+from pipeline.states import OutcomeState, TrainingKind
 from pipeline.targets import is_right
 
 NUM_NAMED = 10  # images that are named in model.json
@@ -40,7 +41,7 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
         facts = store.facts()
         dataset = stored_dataset(task, facts)
         images, test = dataset.split("train", "val"), dataset.split("test")
-        is_taught = facts["winner"] == STUDENT_TRIAL
+        is_taught = training_of(facts["winner"]) == TrainingKind.STUDENT
         training = taught(task, facts, dataset, images) if is_taught else labelled(images)
         trained, facts["ensemble"] = networks.train_networks(task, facts, training, reporter(store, task))
         network = answering([each.model for each in trained])
@@ -81,7 +82,7 @@ def answered(
     """
     places = np.flatnonzero(np.isfinite(logits).all(axis=1))
     if not len(places):
-        raise TrialFailed(FAILED, "the saved network gives NaN or infinity for every test image")
+        raise TrialFailed(OutcomeState.FAILED, "the saved network gives NaN or infinity for every test image")
     rows = test.images.rows[places]
     slices = {name: (values, codes[rows]) for name, (values, codes) in dataset.slices().items()}
     is_clean = ~dataset.column("leaked")[rows]

@@ -5,9 +5,11 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from pipeline.errors import TrialFailed
-from pipeline.records import STOPPED, TrialTask
+from pipeline.records import TrialTask
 from pipeline.search.rungs import Report, train_watched
 from pipeline.search.seeds import trial_seed
+from pipeline.search.store import stored_number
+from pipeline.states import OutcomeState
 
 LAST_RUNG = 200  # above the rungs of any study and of `crossfit`: the seeds of these networks differ from all others
 
@@ -45,7 +47,7 @@ def train_networks(
         try:
             networks.append(train_network(part, facts, training, report, index or None))
         except TrialFailed as error:
-            if error.state == STOPPED or not networks:
+            if error.state == OutcomeState.STOPPED or not networks:
                 raise
             return networks[:1], alone(
                 ensemble, f"the last training of another network ended as {error.state}: {error.reason}"
@@ -69,7 +71,7 @@ def part_of(task: TrialTask, facts: dict[str, Any], index: int, before: list[Net
     return replace(
         task,
         samples=ensemble["samples"],
-        seed=trial_seed(facts["seed"], task.number, LAST_RUNG + index) if index else task.seed,
+        seed=trial_seed(facts["seed"], stored_number(task.training), LAST_RUNG + index) if index else task.seed,
         first_step=task.first_step + sum(network.epochs for network in before),
         seconds_limit=ends - now,
         wanted_end=now + (task.wanted_end - now) / (ensemble["num_networks"] - index),

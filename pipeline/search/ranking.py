@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from pipeline.records import PAUSED, Objective, TrialRow
+from pipeline.records import Objective, TrialRow
+from pipeline.states import TrialState
 
 
 def ranked(rows: Iterable[TrialRow], objective: Objective) -> list[TrialRow]:
@@ -21,7 +22,7 @@ def winner(rows: list[TrialRow], objective: Objective) -> TrialRow | None:
 
 def climbers(rows: list[TrialRow], objective: Objective) -> list[TrialRow]:
     """Return the trials that wait at a rung: those at a higher one first, and of one rung the best first."""
-    paused = ranked([row for row in rows if row.state == PAUSED], objective)
+    paused = ranked([row for row in rows if row.state == TrialState.PAUSED], objective)
     return sorted(paused, key=lambda row: -row.rung)
 
 

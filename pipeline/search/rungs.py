@@ -12,13 +12,14 @@ import numpy as np
 from pipeline.data.dataset import StoredDataset, Subset
 from pipeline.errors import TrialFailed
 from pipeline.machine import has_bfloat16
-from pipeline.records import INFEASIBLE, EpochRow, ImageSpec, Params, TrialTask
+from pipeline.records import EpochRow, ImageSpec, Params, TrialTask
 from pipeline.search import validation
 from pipeline.search.checkpoints import checkpoint_path, pulse_path
 from pipeline.search.store import EPOCH_COLUMNS, StudyStore
 from pipeline.search.teacher import keep_if_best
 from pipeline.search.validation import Predictions
 from pipeline.space import Builder
+from pipeline.states import OutcomeState
 
 Report = Callable[[EpochRow], None]
 
@@ -63,7 +64,7 @@ def train_watched(
     try:
         return train(task.params, training, validation, setting(task, facts), report, files)
     except TrialFailed as error:
-        if error.state == INFEASIBLE:
+        if error.state == OutcomeState.INFEASIBLE:
             error.facts["is_out_of_memory"] = True
         raise
 
@@ -83,7 +84,9 @@ def latencies(task: TrialTask, facts: dict[str, Any]) -> dict[str, float]:
     one_core_ms = default_ms if one_core_ms is None else one_core_ms  # where threads cannot be pinned
     measured = {"latency_ms": default_ms, "latency_ms_1core": one_core_ms}
     if limit is not None and one_core_ms > limit:
-        raise TrialFailed(INFEASIBLE, f"{one_core_ms:.2f} ms for one image on one core, more than {limit:g}", measured)
+        raise TrialFailed(
+            OutcomeState.INFEASIBLE, f"{one_core_ms:.2f} ms for one image on one core, more than {limit:g}", measured
+        )
     return measured
 
 

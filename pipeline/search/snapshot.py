@@ -10,38 +10,16 @@ from typing import Any
 from pipeline.errors import DataError
 from pipeline.files import lock_owner
 from pipeline.pulse import read_pulse
-from pipeline.records import (
-    CRASHED,
-    FAILED,
-    FINAL_STATES,
-    INFEASIBLE,
-    PAUSED,
-    PLANNED,
-    RUNNING,
-    TIMEOUT,
-    Objective,
-    TrialRow,
-    num_networks,
-)
+from pipeline.records import Objective, TrialRow, num_networks
 from pipeline.search.budget import DEFAULT_BUDGET
 from pipeline.search.checkpoints import pulse_path
 from pipeline.search.health import kind
 from pipeline.search.ranking import winner
-from pipeline.search.store import (
-    BASELINE_TRIAL,
-    FINAL_TRIAL,
-    STARTED,
-    STUDENT_TRIAL,
-    TWIN_TRIAL,
-    Attempt,
-    StudyStore,
-    is_alive,
-    open_study,
-)
+from pipeline.search.store import Attempt, StudyStore, is_alive, open_study
+from pipeline.states import AttemptState, TrainingKind, TrialState
 from pipeline.workspace import Workspace
 
-STATES = (PLANNED, RUNNING, PAUSED, *FINAL_STATES)
-FAILURES = (FAILED, INFEASIBLE, CRASHED, TIMEOUT)
+FAILURES = (TrialState.FAILED, TrialState.INFEASIBLE, TrialState.CRASHED, TrialState.TIMEOUT)
 
 
 @dataclass(frozen=True)
@@ -108,8 +86,8 @@ class Watch:
         self.max_trials: int | None = options.get("trials")
         self.budget: float | None = DEFAULT_BUDGET if limits == [None] * 3 else options.get("budget")
         self.change = 0
-        self.states: dict[int, str] = {}
-        self.counts: Counter[str] = Counter()
+        self.states: dict[int, TrialState] = {}
+        self.counts: Counter[TrialState] = Counter()
         self.unfinished: dict[int, TrialRow] = {}  # those whose state is RUNNING
         self.reasons: Counter[str] = Counter()  # by kind
         self.examples: dict[str, str] = {}  # the latest reason of each kind
@@ -122,16 +100,18 @@ class Watch:
         running: list[RunningTrial] = []
         if state == "running":
             open_attempts = [self.store.attempts(number)[-1:] for number in self.unfinished]
-            started = [each for last in open_attempts for each in last if each.state == STARTED]
+            started = [each for last in open_attempts for each in last if each.state == AttemptState.STARTED]
             started += self.store.open_last_trainings()
             running = [self.place(attempt, is_here) for attempt in started]
         else:  # what a killed search left goes on from where it was
             for row in self.unfinished.values():
-                counts.update({RUNNING: -1, PLANNED if row.score is None else PAUSED: 1})
+                counts.update(
+                    {TrialState.RUNNING: -1, TrialState.PLANNED if row.score is None else TrialState.PAUSED: 1}
+                )
         return Snapshot(
             study=self.study,
             state=state,
-            trials={name.lower(): counts[name] for name in STATES},
+            trials={name.lower(): counts[name] for name in TrialState},
             running=tuple(running),
             objective=self.objective.name,
             best=self.best,
@@ -155,19 +135,20 @@ class Watch:
                     self.examples[kind(row.reason)] = row.reason
             self.states[row.number] = row.state
             self.unfinished.pop(row.number, None)
-            if row.state == RUNNING:
+            if row.state == TrialState.RUNNING:
                 self.unfinished[row.number] = row
             self.best = winner([each for each in (self.best, row) if each is not None], self.objective)
 
     def place(self, attempt: Attempt, is_here: bool) -> RunningTrial:
         """Return how far a training is, by its pulse."""
-        number = None if attempt.number < 0 else attempt.number
+        training = attempt.training
+        number = training if isinstance(training, int) else None
         roles: dict[str, Any] = {
-            "is_baseline": attempt.number == BASELINE_TRIAL,
-            "is_student": attempt.number == STUDENT_TRIAL,
-            "is_twin": attempt.number == TWIN_TRIAL,
+            "is_baseline": training == TrainingKind.BASELINE,
+            "is_student": training == TrainingKind.STUDENT,
+            "is_twin": training == TrainingKind.SECOND_SEED,
         }
-        if attempt.number == FINAL_TRIAL:
+        if training == TrainingKind.FINAL:
             roles["num_networks"] = num_networks({"ensemble": self.store.get("ensemble")})
         pulse = read_pulse(pulse_path(self.store.folder, attempt.id))
         if pulse is None or pulse.batch == 0:
@@ -187,7 +168,7 @@ class Watch:
     def eta(self, elapsed: float) -> float | None:
         """Return the seconds until the end: by the budget, and by the pace of the trials if their number is limited."""
         left = [] if self.budget is None else [self.budget - elapsed]
-        num_ended = len(self.states) - self.counts[PLANNED] - self.counts[RUNNING]
+        num_ended = len(self.states) - self.counts[TrialState.PLANNED] - self.counts[TrialState.RUNNING]
         if self.max_trials is not None and 0 < num_ended < self.max_trials:
             left.append(elapsed / num_ended * (self.max_trials - num_ended))
         return round(max(min(left), 0.0), 1) if left else None
@@ -205,7 +186,7 @@ def read_snapshot(workspace: Path, study: str) -> Snapshot:
     except DataError:
         if not is_running:
             raise
-        return Snapshot(study, "running", {name.lower(): 0 for name in STATES})  # its images are being decoded
+        return Snapshot(study, "running", {name.lower(): 0 for name in TrialState})  # its images are being decoded
     with store:
         watch = Watch(store)
         result: dict[str, Any] | None = store.get("result")

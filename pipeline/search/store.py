@@ -17,6 +17,7 @@ from pipeline.errors import DataError
 from pipeline.files import is_locked, is_network_folder
 from pipeline.records import EpochRow, MirrorMark, TrialRow
 from pipeline.search.marks import MARK_TABLES, changed_trials, read_marks, unsent_versions, write_mark
+from pipeline.states import AttemptState, TrainingId, TrainingKind, TrialState, trial_number
 from pipeline.workspace import StudyFolder, Workspace
 
 SCHEMA_VERSION = 2
@@ -39,47 +40,38 @@ CREATE TABLE IF NOT EXISTS epoch (
     PRIMARY KEY (attempt, step)) WITHOUT ROWID;
 """
 
-# States of an attempt besides those of a trial: STARTED runs (or its process was killed), DONE has a score, DIED lost
-# its process, RETRIED ran out of memory and is tried again in smaller pieces.
-STARTED, DONE, DIED, RETRIED = "STARTED", "DONE", "DIED", "RETRIED"
-
-FINAL_TRIAL = -2
-"""The trial number under which the winner's last training is kept: it is no trial and not in the leaderboard."""
-
-BASELINE_TRIAL = -3
-"""That of the default network, which is trained beside the winner."""
-
-STUDENT_TRIAL = -4
-"""That of the winner's network while it learns from a better trial: see `distillation`."""
-
-TWIN_TRIAL = -5
-"""That of the winner's network while it trains once more, with another seed: see `ensemble`."""
-
-LAST_TRAININGS = (FINAL_TRIAL, BASELINE_TRIAL)
-"""Those that train on train + validation."""
+STORED_NUMBERS = {
+    TrainingKind.FINAL: -2, TrainingKind.BASELINE: -3, TrainingKind.STUDENT: -4, TrainingKind.SECOND_SEED: -5,
+}  # fmt: skip
+"""Under which number a training that is no trial is kept in the files of a study."""
 
 EPOCH_COLUMNS = tuple(field.name for field in dataclasses.fields(EpochRow) if field.name != "step")
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One training of one trial to the end of a rung, or up to where it was stopped.
+    """One training to the end of a rung, or up to where it was stopped.
 
     `id` and `ended` number the beginnings and ends of all attempts in the order in which they happened.
     """
 
     id: int
-    number: int
+    training: TrainingId
     rung: int
     samples: int
     epochs: int
     first_step: int
     num_micro_batches: int
-    state: str
+    state: AttemptState
     score: float | None = None
     seconds: float = 0.0
     reason: str = ""
     ended: int | None = None
+
+    @property
+    def number(self) -> int:
+        """The number of the trial, if it is one."""
+        return trial_number(self.training)
 
 
 class StudyStore:
@@ -225,7 +217,7 @@ class StudyStore:
             "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET state = "
             "excluded.state, score = excluded.score, seconds = excluded.seconds, reason = excluded.reason, "
             "ended = excluded.ended",
-            *dataclasses.astuple(attempt), time.time(),
+            *dataclasses.astuple(dataclasses.replace(attempt, training=stored_number(attempt.training))), time.time(),
         )  # fmt: skip
 
     def put_trial(self, row: TrialRow) -> None:
@@ -250,18 +242,20 @@ class StudyStore:
     def has_final_model(self) -> bool:
         """Tell whether the winner's last training is done and its model was tested."""
         query = "SELECT 1 FROM attempt WHERE trial = ? AND state = ?"
-        return self.connection.execute(query, (FINAL_TRIAL, DONE)).fetchone() is not None
+        return (
+            self.connection.execute(query, (STORED_NUMBERS[TrainingKind.FINAL], AttemptState.DONE)).fetchone()
+            is not None
+        )
 
-    def attempts(self, number: int | None = None) -> list[Attempt]:
-        """Return all attempts, or those of one trial, in the order in which they started."""
-        where, values = ("", ()) if number is None else ("WHERE trial = ?", (number,))
-        rows = self.connection.execute(f"SELECT * FROM attempt {where} ORDER BY id", values)
-        return [Attempt(*tuple(row)[:-1]) for row in rows]
+    def attempts(self, training: TrainingId | None = None) -> list[Attempt]:
+        """Return all attempts, or those of one training, in the order in which they started."""
+        where, values = ("", ()) if training is None else ("WHERE trial = ?", (stored_number(training),))
+        return list(map(attempt_of, self.connection.execute(f"SELECT * FROM attempt {where} ORDER BY id", values)))
 
     def open_last_trainings(self) -> list[Attempt]:
         """Return the attempts that are no trial's and have not ended."""
-        rows = self.connection.execute("SELECT * FROM attempt WHERE trial < 0 AND state = ? ORDER BY id", (STARTED,))
-        return [Attempt(*tuple(row)[:-1]) for row in rows]
+        query = "SELECT * FROM attempt WHERE trial < 0 AND state = ? ORDER BY id"
+        return list(map(attempt_of, self.connection.execute(query, (AttemptState.STARTED,))))
 
     def trials(self, numbers: Iterable[int] | None = None) -> list[TrialRow]:
         """Return all trials, or those of the given numbers, by number."""
@@ -269,7 +263,7 @@ class StudyStore:
         among = " IN (SELECT value FROM json_each(?))" if chosen else " >= 0"
         attempts: dict[int, list[Attempt]] = {}
         for row in self.connection.execute(f"SELECT * FROM attempt WHERE trial{among} ORDER BY id", chosen):
-            attempts.setdefault(row["trial"], []).append(Attempt(*tuple(row)[:-1]))
+            attempts.setdefault(row["trial"], []).append(attempt_of(row))
         rows = self.connection.execute(f"SELECT * FROM trial WHERE number{among} ORDER BY number", chosen)
         return [trial_row(stored_row(row), attempts.get(row["number"], [])) for row in rows]
 
@@ -283,12 +277,12 @@ class StudyStore:
         versions = unsent_versions(self.connection)
         return [(versions[row.number], row) for row in self.trials(versions)] if versions else []
 
-    def epochs(self, number: int, after_step: int = 0) -> list[EpochRow]:
-        """Return the epochs of one trial after a step: each step once, that of the latest attempt."""
+    def epochs(self, training: TrainingId, after_step: int = 0) -> list[EpochRow]:
+        """Return the epochs of one training after a step: each step once, that of the latest attempt."""
         rows = self.connection.execute(
             "SELECT epoch.* FROM attempt JOIN epoch ON attempt.id = epoch.attempt WHERE attempt.trial = ? AND step > ? "
             "ORDER BY step, attempt.id",
-            (number, after_step),
+            (stored_number(training), after_step),
         )
         latest = {row["step"]: row for row in rows}
         return [
@@ -296,12 +290,12 @@ class StudyStore:
             for step, row in latest.items()
         ]
 
-    def marks(self) -> dict[int, MirrorMark]:
-        """Return how much of each trial the mirror holds."""
+    def marks(self) -> dict[int | None, MirrorMark]:
+        """Return how much of each trial the mirror holds, and of the study itself as None."""
         return read_marks(self.connection)
 
-    def set_mark(self, number: int, mark: MirrorMark) -> None:
-        """Store how much of one trial the mirror holds."""
+    def set_mark(self, number: int | None, mark: MirrorMark) -> None:
+        """Store how much of one trial, or of the study itself, the mirror holds."""
         write_mark(self.connection, number, mark)
 
 
@@ -322,19 +316,40 @@ def read_only_uri(path: Path) -> str:
     return f"{path.absolute().as_uri()}?{'immutable=1' if is_quiet else 'mode=ro'}"
 
 
+def stored_number(training: TrainingId) -> int:
+    """Return the number under which a training is kept."""
+    return STORED_NUMBERS[training] if isinstance(training, TrainingKind) else training
+
+
+def training_of(number: int) -> TrainingId:
+    """Return which training is kept under a number."""
+    return next((kind for kind, stored in STORED_NUMBERS.items() if stored == number), number)
+
+
+def attempt_of(row: sqlite3.Row) -> Attempt:
+    """Return an attempt as it is stored."""
+    values = {name: row[name] for name in row.keys() if name not in ("trial", "started")}  # noqa: SIM118
+    return Attempt(**values | {"training": training_of(row["trial"]), "state": AttemptState(row["state"])})
+
+
 def stored_row(row: sqlite3.Row) -> TrialRow:
     """Return a trial as it is stored, without what follows from its attempts."""
     params = json.loads(row["params"])
     costs = (row["num_params"], row["mflops"])
     return TrialRow(
-        row["number"], row["state"], None, params, *costs, 0.0, row["reason"], 0, 0, latency_ms=row["latency_ms"]
-    )
+        row["number"], TrialState(row["state"]), None, params, *costs, 0.0, row["reason"], 0, 0,
+        latency_ms=row["latency_ms"],
+    )  # fmt: skip
 
 
 def trial_row(row: TrialRow, attempts: list[Attempt]) -> TrialRow:
     """Return a line of the leaderboard: a trial with what follows from its attempts."""
     seconds = round(sum(attempt.seconds for attempt in attempts), 3)
-    best = max((attempt for attempt in attempts if attempt.state == DONE), key=lambda done: done.rung, default=None)
+    best = max(
+        (attempt for attempt in attempts if attempt.state == AttemptState.DONE),
+        key=lambda done: done.rung,
+        default=None,
+    )
     if best is None:
         return dataclasses.replace(row, seconds=seconds)
     return dataclasses.replace(

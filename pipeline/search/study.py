@@ -7,36 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from pipeline.records import (
-    COMPLETED,
-    CRASHED,
-    INFEASIBLE,
-    PAUSED,
-    PLANNED,
-    PRUNED,
-    RUNNING,
-    STOPPED,
-    Objective,
-    TrialOutcome,
-    TrialRow,
-    TrialTask,
-)
+from pipeline.records import Objective, TrialOutcome, TrialRow, TrialTask
 from pipeline.search.budget import LEADER_PART
 from pipeline.search.choice import next_training
 from pipeline.search.pace import Pace
 from pipeline.search.ranking import knee, pareto_front, winner
 from pipeline.search.seeds import trial_seed
-from pipeline.search.store import (
-    DIED,
-    DONE,
-    LAST_TRAININGS,
-    RETRIED,
-    STARTED,
-    Attempt,
-    StudyStore,
-    trial_row,
-)
+from pipeline.search.store import Attempt, StudyStore, stored_number, trial_row
+from pipeline.states import AttemptState, OutcomeState, TrainingId, TrainingKind, TrialState
 
+LAST_TRAININGS = (TrainingKind.FINAL, TrainingKind.BASELINE)  # on train + validation
+GOES_ON = (AttemptState.STOPPED, AttemptState.DIED, AttemptState.RETRIED)  # from the last checkpoint
 MAX_DEATHS = 2  # a trial whose process died this often is CRASHED and never run again
 MICRO_BATCHES = 4  # into which a batch is cut that did not fit into memory
 
@@ -74,7 +55,7 @@ class Study:
         self.rows: dict[int, TrialRow] = {row.number: row for row in store.trials()}
         self.leader = winner(list(self.rows.values()), objective)  # with one objective it would win now
         self.front = pareto_front(self.rows.values(), objective)  # with two, the trial at the knee of this
-        self.attempts: dict[int, list[Attempt]] = {}
+        self.attempts: dict[TrainingId, list[Attempt]] = {}
         self.waiting: deque[tuple[int, int]] = deque()
         self.running: dict[int, TrialTask] = {}  # by attempt
         self.seen: dict[int, int] = {}  # last epoch that the oracle knows, by attempt
@@ -85,31 +66,34 @@ class Study:
     def recover(self) -> int:
         """Continue a study of an earlier process: queue what it did not finish; return the number of its trials."""
         for attempt in self.store.attempts():
-            self.attempts.setdefault(attempt.number, []).append(attempt)
+            self.attempts.setdefault(attempt.training, []).append(attempt)
             self.last_event = max(self.last_event, attempt.id, attempt.ended or 0)
-        for number, attempts in self.attempts.items():
-            for attempt in attempts:
-                if attempt.state == DONE and number >= 0:
-                    params = self.rows[number].params
-                    self.pace.note(number, params, attempt.samples, attempt.seconds, attempt.rung)
+        for training, attempts in self.attempts.items():
             last = attempts[-1]
-            if last.state == STARTED:
-                last = self.end_attempt(last, STOPPED, reason="the search was killed")
-                if number >= 0:
-                    self.put_trial(replace(self.rows[number], state=self.resting_state(number)))
-            is_open = number >= 0 and self.rows[number].state in (PLANNED, PAUSED, RUNNING)
-            if is_open and last.state in (STOPPED, DIED, RETRIED):
-                self.waiting.append((number, last.rung))
+            if last.state == AttemptState.STARTED:
+                last = self.end_attempt(last, AttemptState.STOPPED, reason="the search was killed")
+            if not isinstance(training, TrainingKind):
+                self.recover_trial(training, attempts, last)
         self.store.save()
         return len(self.rows)
+
+    def recover_trial(self, number: int, attempts: list[Attempt], last: Attempt) -> None:
+        """Continue a trial of an earlier process, of which `last` is the last attempt."""
+        for attempt in attempts:
+            if attempt.state == AttemptState.DONE:
+                self.pace.note(number, self.rows[number].params, attempt.samples, attempt.seconds, attempt.rung)
+        if self.rows[number].state == TrialState.RUNNING:
+            self.put_trial(replace(self.rows[number], state=self.resting_state(number)))
+        if self.rows[number].state in (TrialState.PLANNED, TrialState.PAUSED) and last.state in GOES_ON:
+            self.waiting.append((number, last.rung))
 
     def consult(self) -> Proposes:
         """Return the oracle; a new one first learns all that happened, in the order in which it did."""
         if self.oracle is None:
             self.oracle = self.make_oracle()
             events: list[tuple[int, Attempt, bool]] = []
-            for number, attempts in self.attempts.items():
-                if number >= 0:
+            for training, attempts in self.attempts.items():
+                if not isinstance(training, TrainingKind):
                     events += [(attempt.id, attempt, False) for attempt in attempts]
                     events += [(attempt.ended, attempt, True) for attempt in attempts if attempt.ended is not None]
             begun: set[tuple[int, int]] = set()
@@ -124,10 +108,10 @@ class Study:
 
     def is_verdict(self, attempt: Attempt) -> bool:
         """Tell whether an oracle hears of the end of an attempt: its rung is not tried again, nor cut off by time."""
-        if attempt.state == DIED:
-            deaths = [each.id for each in self.attempts[attempt.number] if each.state == DIED]
+        if attempt.state == AttemptState.DIED:
+            deaths = [each.id for each in self.attempts[attempt.training] if each.state == AttemptState.DIED]
             return deaths.index(attempt.id) + 1 >= MAX_DEATHS
-        return attempt.state not in (STOPPED, PRUNED, RETRIED)
+        return attempt.state not in (AttemptState.STOPPED, AttemptState.PRUNED, AttemptState.RETRIED)
 
     def ask(self) -> TrialTask | None:
         """Return the next task; None if the end of a running one must be waited for, or if all is done.
@@ -145,7 +129,7 @@ class Study:
         number, rung, params = chosen
         if number not in self.rows:
             cost = self.terms.cost(params)
-            row = TrialRow(number, PLANNED, None, params, cost.num_params, cost.mflops, 0.0, "", 0, 0)
+            row = TrialRow(number, TrialState.PLANNED, None, params, cost.num_params, cost.mflops, 0.0, "", 0, 0)
             self.rows[number] = row
             self.store.add_trial(row)
         return self.start(number, rung)
@@ -162,7 +146,7 @@ class Study:
 
     def start(self, number: int, rung: int) -> TrialTask:
         """Decide on an attempt of a trial and return its task."""
-        self.rows[number] = replace(self.rows[number], state=RUNNING)
+        self.rows[number] = replace(self.rows[number], state=TrialState.RUNNING)
         self.store.put_trial(self.rows[number])
         params = self.rows[number].params
         samples = self.pace.rung_samples(params, rung)
@@ -172,39 +156,39 @@ class Study:
         return self.begin(number, rung, samples, params, limit)
 
     def begin(
-        self, number: int, rung: int, samples: int, params: dict[str, Any], limit: float, wanted: float = math.inf,
-        trial: int | None = None,
+        self, training: TrainingId, rung: int, samples: int, params: dict[str, Any], limit: float,
+        wanted: float = math.inf, trial: int | None = None,
     ) -> TrialTask:  # fmt: skip
-        """Decide on an attempt, before it runs, and return its task; `trial` is whose network it is if not `number`."""
-        earlier = self.attempts.setdefault(number, [])
-        first_step = 1 + sum(attempt.epochs for attempt in earlier if attempt.state == DONE)
+        """Decide on an attempt, before it runs, and return its task; `trial` is whose network that is no trial is."""
+        earlier = self.attempts.setdefault(training, [])
+        first_step = 1 + sum(attempt.epochs for attempt in earlier if attempt.state == AttemptState.DONE)
         attempt = Attempt(
-            self.next_event(), number, rung, samples, self.num_epochs(number, samples), first_step,
-            self.num_micro_batches(number if trial is None else trial), STARTED,
+            self.next_event(), training, rung, samples, self.num_epochs(training, samples), first_step,
+            self.num_micro_batches(training if trial is None else trial), AttemptState.STARTED,
         )  # fmt: skip
         earlier.append(attempt)
         self.store.put_attempt(attempt)
         task = TrialTask(
-            study_path=str(self.store.folder.path), attempt=attempt.id, number=number, rung=rung, samples=samples,
-            params=params, seed=trial_seed(self.terms.seed, number, rung), seconds_limit=limit, first_step=first_step,
-            num_micro_batches=attempt.num_micro_batches, wanted_end=time.monotonic() + wanted,
-            is_final=number in LAST_TRAININGS,
+            study_path=str(self.store.folder.path), attempt=attempt.id, training=training, rung=rung, samples=samples,
+            params=params, seed=trial_seed(self.terms.seed, stored_number(training), rung), seconds_limit=limit,
+            first_step=first_step, num_micro_batches=attempt.num_micro_batches, wanted_end=time.monotonic() + wanted,
+            is_final=training in LAST_TRAININGS,
         )  # fmt: skip
         self.running[attempt.id] = task
         return task
 
-    def num_epochs(self, number: int, samples: int) -> int:
+    def num_epochs(self, training: TrainingId, samples: int) -> int:
         """Return the epochs of a training: the passes over its images, at least one."""
-        images = self.terms.num_final_images if number in LAST_TRAININGS else self.terms.num_images
+        images = self.terms.num_final_images if training in LAST_TRAININGS else self.terms.num_images
         return max(1, round(samples / images))
 
-    def num_micro_batches(self, number: int) -> int:
-        """Return into how many parts the batches of a trial are cut: one that ran out of memory needs less of it."""
-        return MICRO_BATCHES if self.count(number, RETRIED) else 1
+    def num_micro_batches(self, training: TrainingId) -> int:
+        """Return into how many parts batches are cut: a training that ran out of memory needs less of it."""
+        return MICRO_BATCHES if self.count(training, AttemptState.RETRIED) else 1
 
-    def last_state(self, number: int) -> str | None:
+    def last_state(self, training: TrainingId) -> AttemptState | None:
         """Return the state of a training's last attempt; after STOPPED the next one goes on from its checkpoint."""
-        attempts = self.attempts.get(number)
+        attempts = self.attempts.get(training)
         return attempts[-1].state if attempts else None
 
     def tell(self, outcome: TrialOutcome) -> TrialTask:
@@ -216,16 +200,18 @@ class Study:
         row = self.rows[outcome.number]
         if "latency_ms" in outcome.facts:
             row = self.rows[outcome.number] = replace(row, latency_ms=outcome.facts["latency_ms_1core"])
-        if outcome.state == COMPLETED:
+        if outcome.state == OutcomeState.COMPLETED:
             self.tell_score(outcome, task)
-        elif outcome.state == STOPPED:
-            self.end_attempt(self.attempt_of(outcome), STOPPED, outcome)
+        elif outcome.state == OutcomeState.STOPPED:
+            self.end_attempt(self.attempt_of(outcome), AttemptState.STOPPED, outcome)
             self.put_trial(replace(row, state=self.resting_state(row.number)))
             self.waiting.appendleft((outcome.number, outcome.rung))
-        elif outcome.state == CRASHED and self.count(outcome.number, DIED) + 1 < MAX_DEATHS:
-            self.try_again(outcome, DIED, f"{outcome.reason}; tried again")
+        elif outcome.state == OutcomeState.CRASHED and self.count(outcome.number, AttemptState.DIED) + 1 < MAX_DEATHS:
+            self.try_again(outcome, AttemptState.DIED, f"{outcome.reason}; tried again")
         elif self.is_first_shortage(outcome, task):
-            self.try_again(outcome, RETRIED, f"{outcome.reason}; tried again with {MICRO_BATCHES} micro-batches")
+            self.try_again(
+                outcome, AttemptState.RETRIED, f"{outcome.reason}; tried again with {MICRO_BATCHES} micro-batches"
+            )
         else:
             self.tell_failure(outcome)
         self.seen.pop(outcome.attempt, None)
@@ -234,9 +220,9 @@ class Study:
 
     def tell_score(self, outcome: TrialOutcome, task: TrialTask) -> None:
         """Decide on the end of a rung."""
-        attempt = self.end_attempt(self.attempt_of(outcome), DONE, outcome)
+        attempt = self.end_attempt(self.attempt_of(outcome), AttemptState.DONE, outcome)
         is_top = outcome.rung == len(self.budget.rungs) - 1
-        self.put_trial(replace(self.rows[outcome.number], state=COMPLETED if is_top else PAUSED))
+        self.put_trial(replace(self.rows[outcome.number], state=TrialState.COMPLETED if is_top else TrialState.PAUSED))
         self.pace.note(outcome.number, task.params, task.samples, outcome.seconds, outcome.rung)
         row = self.rows[outcome.number]
         self.leader = winner([each for each in (self.leader, row) if each is not None], self.objective)
@@ -244,7 +230,7 @@ class Study:
         self.front = pareto_front([*others, row], self.objective)
         self.tell_oracle(outcome, self.values(attempt))
 
-    def try_again(self, outcome: TrialOutcome, attempt_state: str, reason: str) -> None:
+    def try_again(self, outcome: TrialOutcome, attempt_state: AttemptState, reason: str) -> None:
         """Decide that a trial trains its rung once more, from its last checkpoint."""
         self.end_attempt(self.attempt_of(outcome), attempt_state, outcome)
         number = outcome.number
@@ -253,17 +239,17 @@ class Study:
 
     def tell_failure(self, outcome: TrialOutcome) -> None:
         """Decide on an end without a score; a trial that finished a lower rung keeps the score of that."""
-        self.end_attempt(self.attempt_of(outcome), DIED if outcome.state == CRASHED else outcome.state, outcome)
-        row, state, reason = self.rows[outcome.number], outcome.state, outcome.reason
+        self.end_attempt(self.attempt_of(outcome), AttemptState.after(outcome.state), outcome)
+        row, state, reason = self.rows[outcome.number], TrialState(outcome.state), outcome.reason
         if row.score is not None:
-            state, reason = COMPLETED, f"rung {outcome.rung} ended as {outcome.state}: {outcome.reason}"
+            state, reason = TrialState.COMPLETED, f"rung {outcome.rung} ended as {outcome.state}: {outcome.reason}"
         self.put_trial(replace(row, state=state, reason=reason))
-        if outcome.state != PRUNED:
+        if outcome.state != OutcomeState.PRUNED:
             self.tell_oracle(outcome, None)
 
     def is_first_shortage(self, outcome: TrialOutcome, task: TrialTask) -> bool:
         """Tell whether a trial ran out of memory with whole batches."""
-        is_shortage = outcome.state == INFEASIBLE and bool(outcome.facts.get("is_out_of_memory"))
+        is_shortage = outcome.state == OutcomeState.INFEASIBLE and bool(outcome.facts.get("is_out_of_memory"))
         return is_shortage and task.num_micro_batches == 1
 
     def tell_oracle(self, outcome: TrialOutcome, values: tuple[float, ...] | None) -> None:
@@ -274,7 +260,7 @@ class Study:
     def observe(self) -> None:
         """Pass the epochs that running trials have finished to the oracle."""
         for task in self.running.values():
-            for row in self.store.epochs(task.number, self.seen.get(task.attempt, task.first_step - 1)):
+            for row in self.store.epochs(task.training, self.seen.get(task.attempt, task.first_step - 1)):
                 self.seen[task.attempt] = row.step
                 if self.oracle is not None:
                     self.oracle.report(task.number, task.rung, row.step, getattr(row, self.objective.name))
@@ -282,27 +268,27 @@ class Study:
     def complete(self) -> None:
         """Decide that no trial goes on: those that wait at a rung are completed."""
         for row in list(self.rows.values()):
-            if row.state == PAUSED:
-                self.put_trial(replace(row, state=COMPLETED))
+            if row.state == TrialState.PAUSED:
+                self.put_trial(replace(row, state=TrialState.COMPLETED))
 
     def values(self, attempt: Attempt) -> tuple[float, ...] | None:
         """Return what an oracle is told of an attempt: objective and, with two objectives, the cost."""
-        if attempt.state != DONE or attempt.score is None:
+        if attempt.state != AttemptState.DONE or attempt.score is None:
             return None
         cost = self.rows[attempt.number].cost(self.objective.minimise) if self.objective.minimise else None
         return (attempt.score,) if cost is None else (attempt.score, cost)
 
     def end_attempt(
-        self, attempt: Attempt, state: str, outcome: TrialOutcome | None = None, reason: str = ""
+        self, attempt: Attempt, state: AttemptState, outcome: TrialOutcome | None = None, reason: str = ""
     ) -> Attempt:
         """Decide on the end of an attempt and what follows for the trial's line of the leaderboard."""
         ended = replace(attempt, state=state, reason=reason, ended=self.next_event())
         if outcome is not None:
             ended = replace(ended, score=outcome.score, seconds=outcome.seconds, reason=outcome.reason)
-        attempts = self.attempts[attempt.number]
+        attempts = self.attempts[attempt.training]
         attempts[attempts.index(attempt)] = ended
         self.store.put_attempt(ended)
-        if attempt.number >= 0:
+        if attempt.training in self.rows:
             self.rows[attempt.number] = trial_row(self.rows[attempt.number], attempts)
         return ended
 
@@ -312,17 +298,17 @@ class Study:
         self.rows[row.number] = replace(current, state=row.state, reason=row.reason, latency_ms=row.latency_ms)
         self.store.put_trial(self.rows[row.number])
 
-    def resting_state(self, number: int) -> str:
+    def resting_state(self, number: int) -> TrialState:
         """Return the state of a trial that waits to go on."""
-        return PAUSED if self.rows[number].score is not None else PLANNED
+        return TrialState.PAUSED if self.rows[number].score is not None else TrialState.PLANNED
 
     def attempt_of(self, outcome: TrialOutcome) -> Attempt:
         """Return the attempt that an outcome ends."""
-        return next(attempt for attempt in self.attempts[outcome.number] if attempt.id == outcome.attempt)
+        return next(attempt for attempt in self.attempts[outcome.training] if attempt.id == outcome.attempt)
 
-    def count(self, number: int, state: str) -> int:
-        """Return how many attempts of a trial ended in a state."""
-        return sum(attempt.state == state for attempt in self.attempts.get(number, []))
+    def count(self, training: TrainingId, state: AttemptState) -> int:
+        """Return how many attempts of a training ended in a state."""
+        return sum(attempt.state == state for attempt in self.attempts.get(training, []))
 
     def next_event(self) -> int:
         """Return the next number of the beginnings and ends of attempts."""

@@ -45,7 +45,7 @@ def keep_if_best(task: TrialTask, facts: dict[str, Any], model: Any, score: floa
     best, sign = read_teacher(task.folder), Objective(facts["objective"]).sign
     if best is not None and sign * best.score >= sign * score:
         return
-    about = json.dumps({"number": task.number, "score": score, "params": task.params})
+    about = json.dumps({"number": task.training, "score": score, "params": task.params})
     arrays = {f"weight{number:04d}": array for number, array in enumerate(model.get_weights())}
     with replacing(weights_path(task.folder)) as temporary, temporary.open("wb") as file:
         np.savez(file, about=np.array(about), **arrays)

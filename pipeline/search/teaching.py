@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.data.dataset import StoredDataset, Subset
 from pipeline.errors import TrialFailed
 from pipeline.pulse import going_on
-from pipeline.records import FAILED, TrialTask
+from pipeline.records import TrialTask
 from pipeline.search import predictions, validation
 from pipeline.search.checkpoints import pulse_path
 from pipeline.search.rungs import labelled, network, reporter, stored_dataset, train_watched
@@ -20,6 +20,7 @@ from pipeline.search.store import StudyStore
 from pipeline.search.teacher import answers_path, read_teacher, weights_path
 from pipeline.space import recipe
 from pipeline.space.augmentation import augmentation_of
+from pipeline.states import OutcomeState
 
 
 def train_student(task: TrialTask) -> tuple[float, dict[str, Any]]:
@@ -63,7 +64,7 @@ def teacher_logits(
 
     teacher = read_teacher(task.folder)
     if teacher is None:
-        raise TrialFailed(FAILED, f"{weights_path(task.folder)} is missing or damaged")
+        raise TrialFailed(OutcomeState.FAILED, f"{weights_path(task.folder)} is missing or damaged")
     path, digests = answers_path(task.folder, teacher.number), dataset.digests(subset.images)
     if path.is_file():
         return predictions.load_for(path, digests)["logits"]

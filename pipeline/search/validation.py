@@ -16,16 +16,17 @@ from pipeline.pulse import going_on
 from pipeline.records import TrialTask, num_networks
 from pipeline.search import predictions
 from pipeline.search.checkpoints import pulse_path
-from pipeline.search.store import TWIN_TRIAL
+from pipeline.search.store import stored_number, training_of
+from pipeline.states import TrainingId, TrainingKind
 from pipeline.targets import Labels, losses
 from pipeline.training.calibration import NUM_BINS, Temperature, calibration_error, choose_temperature
 from pipeline.training.certainty import measure_with_intervals
 from pipeline.workspace import StudyFolder
 
 
-def logits_path(folder: StudyFolder, number: int) -> Path:
-    """Return where the validation logits and labels of a trial lie."""
-    return folder.logits / f"t{number:05d}.npz"
+def logits_path(folder: StudyFolder, training: TrainingId) -> Path:
+    """Return where the validation logits and labels of a training lie."""
+    return folder.logits / f"t{stored_number(training):05d}.npz"
 
 
 def is_top_rung(task: TrialTask, facts: dict[str, Any]) -> bool:
@@ -76,16 +77,16 @@ def keep(task: TrialTask, parts: list[Predictions | None]) -> None:
         return
     columns = zip(Predictions._fields, zip(*whole, strict=True), strict=True)
     arrays: dict[str, Any] = {name: np.concatenate(values) for name, values in columns if values[0] is not None}
-    predictions.save(logits_path(task.folder, task.number), **arrays)
+    predictions.save(logits_path(task.folder, task.training), **arrays)
 
 
-def read(folder: StudyFolder, number: int) -> Predictions | None:
-    """Return what a trial said of the validation images; None if it has not finished the highest rung.
+def read(folder: StudyFolder, training: TrainingId) -> Predictions | None:
+    """Return what a network said of the validation images; None if it has not finished the highest rung.
 
     Raises:
         ValueError, OSError, ...: one of NPZ_ERRORS, the file is damaged.
     """
-    path = logits_path(folder, number)
+    path = logits_path(folder, training)
     if not path.is_file():
         return None
     return predictions_of(predictions.load(path))
@@ -96,20 +97,22 @@ def predictions_of(arrays: dict[str, NDArray[Any]]) -> Predictions:
     return Predictions(arrays["logits"], arrays["labels"], arrays.get("averaged"), arrays["digests"])
 
 
-def judged_trials(facts: dict[str, Any]) -> list[int]:
-    """Return the trials by whose mean logits the winner is judged on the validation images: it, and its twin if any."""
-    return [facts["winner"], TWIN_TRIAL] if num_networks(facts) > 1 else [facts["winner"]]
+def judged_trainings(facts: dict[str, Any]) -> list[TrainingId]:
+    """Return the trainings by whose mean logits the winner is judged on the validation images: its own, and that with a
+    second seed if any."""
+    winner = training_of(facts["winner"])
+    return [winner, TrainingKind.SECOND_SEED] if num_networks(facts) > 1 else [winner]
 
 
-def read_mean(folder: StudyFolder, numbers: Sequence[int]) -> Predictions | None:
-    """Return the means of what trials said of the validation images; None if one has not finished the highest rung.
+def read_mean(folder: StudyFolder, trainings: Sequence[TrainingId]) -> Predictions | None:
+    """Return the means of what networks said of the validation images; None if one has not finished the highest rung.
 
     Images of which a mean is NaN or infinite are left out.
 
     Raises:
         ValueError, OSError, ...: one of NPZ_ERRORS, a file is damaged, or nothing in it is finite.
     """
-    paths = [logits_path(folder, number) for number in numbers]
+    paths = [logits_path(folder, training) for training in trainings]
     if not all(path.is_file() for path in paths):
         return None
     first = predictions.load(paths[0])
@@ -130,11 +133,11 @@ def mean(logits: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
 
 
 def judge_validation(
-    folder: StudyFolder, numbers: Sequence[int], objective: str, is_flip_averaged: bool = False
+    folder: StudyFolder, trainings: Sequence[TrainingId], objective: str, is_flip_averaged: bool = False
 ) -> tuple[dict[str, Any], Temperature]:
     """Return value and 95 % interval of the objective on the validation images, and the temperature for it.
 
-    Judged is the mean of the logits of some trials: of one, or of it and its twin.
+    Judged is the mean of the logits of some trainings: of one, or of it and that with a second seed.
 
     The interval says nothing of the luck by which the best of many trials was chosen on these very images, by its
     logits alone; the temperature is for the logits that the winner gives. Without logits there is no interval, and the
@@ -142,9 +145,9 @@ def judge_validation(
     """
     reason = "the winner has not finished the highest rung, whose logits are kept"
     try:
-        stored = read_mean(folder, numbers)
+        stored = read_mean(folder, trainings)
     except NPZ_ERRORS as error:  # no cause to lose a winner
-        paths = " or ".join(str(logits_path(folder, number)) for number in numbers)
+        paths = " or ".join(str(logits_path(folder, training)) for training in trainings)
         stored, reason = None, f"{paths} cannot be used: {error}"
     if stored is None:
         return {}, Temperature(1.0, 0, 0.0, 0.0, reason)

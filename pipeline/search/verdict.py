@@ -12,7 +12,7 @@ from pipeline.data.arrays import NPZ_ERRORS
 from pipeline.intervals import Interval, counts_interval, paired_interval, wilson_interval
 from pipeline.search import predictions
 from pipeline.search.checkpoints import baseline_logits
-from pipeline.search.validation import describe_temperature, judge_validation, judged_trials
+from pipeline.search.validation import describe_temperature, judge_validation, judged_trainings
 from pipeline.targets import Labels, Logits, answers, blind_logits, class_scores, is_multi_label, is_right
 from pipeline.training.auc import MIN_SIDE, class_counts, gain_interval, measure_auc, shortage, smaller_sides
 from pipeline.training.certainty import UNDEFINED, measure_by_class, measure_with_intervals
@@ -74,7 +74,7 @@ def judge_winner(
     """
     counted = answers.counted()
     is_flip_averaged = facts.get("flip_average", {}).get("is_kept", False)
-    validation, temperature = judge_validation(folder, judged_trials(facts), facts["objective"], is_flip_averaged)
+    validation, temperature = judge_validation(folder, judged_trainings(facts), facts["objective"], is_flip_averaged)
     baseline = dict(facts.get("baseline") or {"reason": "this study has no default network"})
     kept = baseline_logits(folder, is_flip_averaged)
     if not baseline["reason"]:

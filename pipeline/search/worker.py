@@ -12,11 +12,11 @@ from typing import Any
 from pipeline.errors import TrialFailed
 from pipeline.files import is_disk_full
 from pipeline.machine import GPU_SHARE, Resources, end_with_parent, gpu_mb, leave_ctrl_c_to_parent
-from pipeline.records import COMPLETED, FAILED, STOPPED, TrialOutcome, TrialTask
+from pipeline.records import TrialOutcome, TrialTask
 from pipeline.search.last_training import train_default, train_final
 from pipeline.search.rungs import train_rung
-from pipeline.search.store import BASELINE_TRIAL, FINAL_TRIAL, STUDENT_TRIAL
 from pipeline.search.teaching import train_student
+from pipeline.states import OutcomeState, TrainingId, TrainingKind
 
 Train = Callable[[TrialTask], tuple[float, dict[str, Any]]]  # to the score and what else is known
 
@@ -83,8 +83,10 @@ def absent(names: Iterable[str]) -> Iterator[None]:
 
 def run_task(task: TrialTask) -> TrialOutcome:
     """Train and return the outcome."""
-    last = {FINAL_TRIAL: train_final, BASELINE_TRIAL: train_default, STUDENT_TRIAL: train_student}
-    return outcome_of(last.get(task.number, train_rung), task)
+    others: dict[TrainingId, Train] = {
+        TrainingKind.FINAL: train_final, TrainingKind.BASELINE: train_default, TrainingKind.STUDENT: train_student,
+    }  # fmt: skip
+    return outcome_of(others.get(task.training, train_rung), task)
 
 
 def outcome_of(train: Train, task: TrialTask) -> TrialOutcome:
@@ -95,12 +97,13 @@ def outcome_of(train: Train, task: TrialTask) -> TrialOutcome:
     started = time.monotonic()
     try:
         score, facts = train(task)
-        state, reason = COMPLETED, ""
+        state, reason = OutcomeState.COMPLETED, ""
     except TrialFailed as error:
         score, facts, state, reason = None, error.facts, error.state, error.reason
     except (Exception, SystemExit) as error:  # noqa: BLE001  border: what a training raises is recorded with its reason
-        score, facts, state, reason = None, {}, FAILED, f"{type(error).__name__}: {error}"[:500]
+        score, facts, state, reason = None, {}, OutcomeState.FAILED, f"{type(error).__name__}: {error}"[:500]
         if is_disk_full(error):
-            facts, state, reason = {"is_disk_full": True}, STOPPED, f"the disk is full; free some space ({reason})"
+            facts, state = {"is_disk_full": True}, OutcomeState.STOPPED
+            reason = f"the disk is full; free some space ({reason})"
     seconds = time.monotonic() - started
-    return TrialOutcome(task.attempt, task.number, task.rung, state, score, reason, seconds, facts)
+    return TrialOutcome(task.attempt, task.training, task.rung, state, score, reason, seconds, facts)

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipeline.records import COMPLETED, OBJECTIVES, PAUSED, PLANNED, PRUNED, RUNNING, EpochRow, TrialRow
+from pipeline.records import OBJECTIVES, EpochRow, TrialRow
+from pipeline.states import TrialState
 
 INACTIVE = "-"  # the parallel-coordinates chart drops runs that lack a column
 DIGEST_LENGTH = 36  # MLflow's limit on the digest of a data set
@@ -71,8 +72,8 @@ def last_steps(run: Any) -> dict[str, int]:
 
 def trial_tags(trial: TrialRow) -> dict[str, str]:
     """Return a trial's state, reason and name; one that waits at a rung is shown as completed, which it may well be."""
-    state = COMPLETED if trial.state == PAUSED else trial.state
-    has_begun_only = trial.score is None and trial.state in (PLANNED, RUNNING)
+    state = TrialState.COMPLETED if trial.state == TrialState.PAUSED else trial.state
+    has_begun_only = trial.score is None and trial.state in (TrialState.PLANNED, TrialState.RUNNING)
     name = f"t{trial.number:03d}" if has_begun_only else final_name(trial)
     reason = {"trial.reason": trial.reason[:MAX_VALUE]} if trial.reason else {}
     return {STATE_TAG: state, RUN_NAME_TAG: name, **reason}
@@ -80,9 +81,9 @@ def trial_tags(trial: TrialRow) -> dict[str, str]:
 
 def run_status(trial: TrialRow) -> str:
     """Return MLflow's status of a trial's run."""
-    if trial.state in (PLANNED, RUNNING):
+    if trial.state in (TrialState.PLANNED, TrialState.RUNNING):
         return "RUNNING"
-    return "FINISHED" if trial.state in (COMPLETED, PAUSED, PRUNED) else "FAILED"
+    return "FINISHED" if trial.state in (TrialState.COMPLETED, TrialState.PAUSED, TrialState.PRUNED) else "FAILED"
 
 
 def trial_params(trial: TrialRow, names: Iterable[str]) -> dict[str, str]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.records import FINAL_STATES, PARENT, PAUSED, PLANNED, RUNNING, MirrorMark, StudyView, TrialRow
+from pipeline.records import PARENT, MirrorMark, StudyView, TrialRow
+from pipeline.states import FINAL_STATES, TrialState
 from pipeline.tracking import entries
 from pipeline.tracking.entries import Clock
 from pipeline.tracking.store import (
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 NUMBER_TAG = "trial.number"
 PARENT_TAG = "mlflow.parentRunId"
-RESTING_STATES = (*FINAL_STATES, PAUSED)  # nothing trains, so the run has ended; a promotion opens it again
+RESTING_STATES = (*FINAL_STATES, TrialState.PAUSED)  # nothing trains, so the run has ended; a promotion opens it again
 
 
 @dataclass
@@ -58,10 +59,10 @@ class MlflowMirror:
         self._workspace = workspace
         self._client: Any = None
         self._facts: dict[str, Any] = {}
-        self._marks: dict[int, MirrorMark] = {}
+        self._marks: dict[int | None, MirrorMark] = {}
         self._trials: dict[int, TrialRow] = {}
         self._children: dict[int, Child] = {}
-        self._doubtful: set[int] = set()  # trials whose run may have been made twice
+        self._doubtful: set[int | None] = set()  # trials whose run may have been made twice
         self._parent_start: Clock = 0
         self._parent_steps: dict[str, int] = {}
 
@@ -91,7 +92,7 @@ class MlflowMirror:
         self.push()
         with tracking_errors("ending the runs"):
             for number, mark in list(self._marks.items()):
-                if number != PARENT and mark.run_id and not mark.is_closed:
+                if number is not PARENT and mark.run_id and not mark.is_closed:
                     self._client.set_terminated(mark.run_id, "KILLED")
                     self._children.pop(number, None)
                     self._mark(number, MirrorMark(mark.run_id, mark.version, is_closed=True))
@@ -102,8 +103,9 @@ class MlflowMirror:
 
     def _delete_doubles(self) -> None:
         """Delete what a server that hung made later than it was asked for again."""
-        for number in self._doubtful - {PARENT}:
-            self._find_child(number)
+        for number in self._doubtful:
+            if number is not PARENT:
+                self._find_child(number)
         if PARENT in self._doubtful:
             for run in self._unmarked_parents(self._client):
                 self._client.delete_run(run.info.run_id)
@@ -138,7 +140,7 @@ class MlflowMirror:
             self._open_parent(client, run)
         return client
 
-    def _mark(self, number: int, mark: MirrorMark) -> None:
+    def _mark(self, number: int | None, mark: MirrorMark) -> None:
         self._view.set_mark(number, mark)
         self._marks[number] = mark
 
@@ -151,7 +153,9 @@ class MlflowMirror:
             run = active_run(client, mark.run_id)
             if run is None:  # deleted there, or another store than last time: replay all
                 self._children.clear()
-                for number in sorted(self._marks, reverse=True):  # the parent last: half done, it begins again
+                for number in sorted(
+                    self._marks, key=lambda number: number is PARENT
+                ):  # last: half done, it begins again
                     self._mark(number, MirrorMark(""))
             return run
         self._doubtful.add(PARENT)
@@ -200,7 +204,9 @@ class MlflowMirror:
         """Send what is new of one trial, then mark it; whatever fails in between is found out by the next push."""
         number = trial.number
         mark = self._marks.get(number)
-        if trial.state == PLANNED:  # it waits to start again after a kill; `close` ends its run if it never does
+        if (
+            trial.state == TrialState.PLANNED
+        ):  # it waits to start again after a kill; `close` ends its run if it never does
             run_id, is_closed = (mark.run_id, mark.is_closed) if mark else ("", True)
             self._mark(number, MirrorMark(run_id, version, is_closed))
             return
@@ -250,7 +256,7 @@ class MlflowMirror:
 
     def _send_news(self, trial: TrialRow, child: Child) -> None:
         """Send the epochs and facts of a trial that its run lacks, all in one call; nothing if there are none."""
-        if trial.state == RUNNING and child.status != "RUNNING":
+        if trial.state == TrialState.RUNNING and child.status != "RUNNING":
             self._client.update_run(child.run_id, status="RUNNING")
         params, metrics = [], []
         if not child.is_described:

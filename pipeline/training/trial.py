@@ -17,9 +17,10 @@ from pipeline.files import sha256_json
 from pipeline.models.build import Pixels, build
 from pipeline.models.predict import predict_logits
 from pipeline.pulse import Pulse
-from pipeline.records import FAILED, INFEASIBLE, PRUNED, STOPPED, EpochRow
+from pipeline.records import EpochRow
 from pipeline.space import Builder, recipe
 from pipeline.space.augmentation import Augmentation, augmentation_of
+from pipeline.states import OutcomeState
 from pipeline.targets import is_multi_label
 from pipeline.training import checkpoint, stopping
 from pipeline.training.checkpoint import Position
@@ -132,7 +133,7 @@ def train(
             try:
                 fit(model, training, augmentation(values, setting), progress)
             except TrialFailed as error:
-                if error.state != PRUNED or not setting.keeps_unfinished:
+                if error.state != OutcomeState.PRUNED or not setting.keeps_unfinished:
                     raise
     rows = progress.position.rows
     return Trained(model, rows[-1] if rows else UNTRAINED, watch.steps.num_epochs)
@@ -185,7 +186,7 @@ class Progress(keras.callbacks.Callback):
         part = self.part_of_epoch(logs or {})
         if part.step < steps.per_epoch:
             self.keep(part)
-            raise self.stopped(self.watch.cause() or STOPPED, part)
+            raise self.stopped(self.watch.cause() or OutcomeState.STOPPED, part)
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         if not math.isfinite(part.loss):
             raise self.not_finite("the loss", part.loss, epoch)
@@ -244,12 +245,14 @@ class Progress(keras.callbacks.Callback):
     def not_finite(self, name: str, value: float, epoch: int) -> TrialFailed:
         """Return what to raise where a figure is not a number."""
         rate = highest_rate(self.model.optimizer)
-        return TrialFailed(FAILED, f"{name} became {value} in epoch {epoch + 1} (learning rate up to {rate:.2g})")
+        return TrialFailed(
+            OutcomeState.FAILED, f"{name} became {value} in epoch {epoch + 1} (learning rate up to {rate:.2g})"
+        )
 
-    def stopped(self, state: str, position: Position) -> TrialFailed:
+    def stopped(self, state: OutcomeState, position: Position) -> TrialFailed:
         """Return what to raise where a training stops before its end."""
         steps = self.watch.steps
-        if state == STOPPED:
+        if state == OutcomeState.STOPPED:
             stopping.clear()
         done = f"after {len(position.rows)} of {steps.num_epochs} epochs"
         rest = f" and {position.step} of {steps.per_epoch} steps" if position.step else ""
@@ -307,7 +310,9 @@ def naming_lack_of_memory(steps: Steps) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         parts = f" in {steps.num_parts} parts" if steps.num_parts > 1 else ""
-        raise TrialFailed(INFEASIBLE, f"out of memory at batch {steps.num_parts * steps.part_size}{parts}") from error
+        raise TrialFailed(
+            OutcomeState.INFEASIBLE, f"out of memory at batch {steps.num_parts * steps.part_size}{parts}"
+        ) from error
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.pulse import Pulse
-from pipeline.records import PRUNED, STOPPED
+from pipeline.states import OutcomeState
 from pipeline.training import stopping
 from pipeline.training.images import Steps
 
-CAUSES = {STOPPED: "it was stopped", PRUNED: "the time was over"}
+CAUSES = {OutcomeState.STOPPED: "it was stopped", OutcomeState.PRUNED: "the time was over"}
 # Judgements.
 UNTIMED_PART, UNTIMED_STEPS = 0.1, 3  # of the first epoch that a process trains, and at least: it builds the step there
 TIMED_PART = 0.1  # of the time that is left: what was timed for less may have been a pause
@@ -45,11 +45,11 @@ class Watch:
         if self.cause() is not None:
             self.model.stop_training = True  # fit looks at it after each step, on TensorFlow and on JAX
 
-    def cause(self) -> str | None:
+    def cause(self) -> OutcomeState | None:
         """Return the state that a training ends in if it must stop now."""
         if stopping.is_requested():
-            return STOPPED
-        return PRUNED if time.monotonic() > self.ends else None
+            return OutcomeState.STOPPED
+        return OutcomeState.PRUNED if time.monotonic() > self.ends else None
 
     def shorten(self, num_epochs: int) -> bool:
         """Plan fewer steps after `num_epochs` if they would take longer than wanted; tell whether."""

@@ -17,15 +17,16 @@ from pipeline.cli.main import fail
 from pipeline.errors import PipelineError
 from pipeline.files import locked
 from pipeline.pulse import Pulse
-from pipeline.records import COMPLETED, INFEASIBLE, STOPPED, Objective, TrialOutcome, TrialTask
+from pipeline.records import Objective, TrialOutcome, TrialTask
 from pipeline.search.budget import Budget
 from pipeline.search.checkpoints import pulse_path
 from pipeline.search.health import forget_stop
 from pipeline.search.job import run_trials
 from pipeline.search.pace import Pace, Terms
-from pipeline.search.store import StudyStore
+from pipeline.search.store import StudyStore, stored_number
 from pipeline.search.study import Study
 from pipeline.space import load_space
+from pipeline.states import OutcomeState
 from pipeline.workspace import StudyFolder, Workspace
 
 STEP_SECONDS = 0.05
@@ -68,12 +69,13 @@ class PretendEngine:
     def step(self, task):
         epoch, batch = divmod(self.steps[task.attempt], NUM_BATCHES)
         self.steps[task.attempt] += 1
-        is_too_large = task.number % 5 == 4
+        number = stored_number(task.training)
+        is_too_large = number % 5 == 4
         if is_too_large and epoch == 1:
-            reason = f"\x1b[31mno memory\x1b[0m at [bold]batch[/bold] {task.number}"
-            return self.end(task, INFEASIBLE, reason=reason)
+            reason = f"\x1b[31mno memory\x1b[0m at [bold]batch[/bold] {number}"
+            return self.end(task, OutcomeState.INFEASIBLE, reason=reason)
         if epoch == NUM_EPOCHS:
-            return self.end(task, COMPLETED, score=0.5 + task.number % 50 / 100)
+            return self.end(task, OutcomeState.COMPLETED, score=0.5 + number % 50 / 100)
         self.pulses[task.attempt].batch(epoch + 1, NUM_EPOCHS, batch + 1, NUM_BATCHES)
         return None
 
@@ -81,10 +83,10 @@ class PretendEngine:
         self.running.remove(task)
         self.pulses.pop(task.attempt).close()
         self.num_done += 1
-        return TrialOutcome(task.attempt, task.number, task.rung, state, seconds=1.0, **facts)
+        return TrialOutcome(task.attempt, task.training, task.rung, state, seconds=1.0, **facts)
 
     def interrupt(self):
-        return [self.end(task, STOPPED, reason="stopped") for task in list(self.running)]
+        return [self.end(task, OutcomeState.STOPPED, reason="stopped") for task in list(self.running)]
 
 
 @dataclass

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.board import best_line, drawing, trials_line
-from pipeline.records import COMPLETED, TrialRow
-from pipeline.search.snapshot import STATES, Failure, RunningTrial, Snapshot
+from pipeline.records import TrialRow
+from pipeline.search.snapshot import Failure, RunningTrial, Snapshot
+from pipeline.states import TrialState
 
 ROOT = Path(__file__).parents[2]
-NO_TRIALS = dict.fromkeys(map(str.lower, STATES), 0)
+NO_TRIALS = dict.fromkeys(map(str.lower, TrialState), 0)
 SEQUENCE = re.compile(r"\x1b\[\??([\d;]*)([A-Za-z])|[\r\n]|[^\x1b\r\n]+")
 
 
@@ -32,7 +33,7 @@ def draw(snapshot: Snapshot, width: int = 70) -> list[str]:
 
 
 def test_a_board_shows_best_running_counts_and_time():
-    best = TrialRow(3, COMPLETED, 0.9312, {"depth": 3, "learning_rate": 0.00213}, 84120, 5.5, 9.0, "", 3, 3)
+    best = TrialRow(3, TrialState.COMPLETED, 0.9312, {"depth": 3, "learning_rate": 0.00213}, 84120, 5.5, 9.0, "", 3, 3)
     running = (
         RunningTrial(14, 1, 2, 4, 5, 10, 0.375, 0.2),
         RunningTrial(15, 0, 0, 3, 0, 0, 0.0, None),
@@ -52,7 +53,7 @@ def test_a_board_shows_best_running_counts_and_time():
 
 
 def test_foreign_text_is_neither_obeyed_nor_read_as_markup():
-    best = TrialRow(0, COMPLETED, 0.5, {"pooling": "\x1b[31m[bold]max"}, 1, 1.0, 1.0, "", 1, 1)
+    best = TrialRow(0, TrialState.COMPLETED, 0.5, {"pooling": "\x1b[31m[bold]max"}, 1, 1.0, 1.0, "", 1, 1)
     trials = NO_TRIALS | {"failed": 3}
     snapshot = Snapshot("photos-1", "running", trials, (), "val_loss", best, Failure("\x1b]0;x\x07[red]nan\nin 2", 2))
     assert best_line(snapshot).endswith("pooling \\x1b[31m[bold]max")

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.files import sha256_file
 from pipeline.search.budget import PROBE_FACTOR, SECONDS_PER_TRIAL
+from pipeline.states import TrainingKind
 from tests.cli.workspace import pipeline, write_photos
 from tests.data.pictures import write_picture
 
@@ -342,7 +343,7 @@ def test_the_mean_of_several_networks_answers_if_validation_says_so(tmp_path):
     from mlflow import MlflowClient
 
     from pipeline.bundle import load_model, read_bundle
-    from pipeline.search.store import TWIN_TRIAL, StudyStore
+    from pipeline.search.store import StudyStore
 
     write_photos(tmp_path)
     wanted = ("--ensemble", "--objective", "val_loss", "--trials", "1")  # of which a mean is never worse
@@ -360,7 +361,7 @@ def test_the_mean_of_several_networks_answers_if_validation_says_so(tmp_path):
     bundle = read_bundle(study / "model")
     assert (bundle.facts["ensemble"], bundle.facts["num_params"]) == (found, winner["num_params"])
     store = StudyStore(study / "study.db")
-    (row,), (twin,) = store.trials(), store.attempts(TWIN_TRIAL)
+    (row,), (twin,) = store.trials(), store.attempts(TrainingKind.SECOND_SEED)
     store.close()
     assert found["alone"] == pytest.approx((row.score + twin.score) / 2, rel=0.01)
     assert winner["num_params"] == 3 * row.num_params == load_model(bundle).count_params()

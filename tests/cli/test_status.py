@@ -82,7 +82,8 @@ def test_an_unknown_study_and_an_empty_folder_are_said(workspace):
 
 
 def test_foreign_text_cannot_move_the_cursor(workspace):
-    from tests.search.test_snapshot import FAILED, add_trial
+    from pipeline.states import TrialState
+    from tests.search.test_snapshot import add_trial
 
-    add_trial(make_store(workspace), 0, FAILED, reason="\x1b[2Jgone\nlines")
+    add_trial(make_store(workspace), 0, TrialState.FAILED, reason="\x1b[2Jgone\nlines")
     assert "1 failed (\\x1b[2Jgone\\nlines)" in run().stdout

@@ -17,10 +17,9 @@ from pipeline.cli.main import cli
 from pipeline.cli.search_job import Search
 from pipeline.errors import StoppedEarly
 from pipeline.files import locked
-from pipeline.records import STOPPED
 from pipeline.search.health import ask_to_stop
 from pipeline.search.job import finish, run_trials
-from pipeline.search.store import FINAL_TRIAL
+from pipeline.states import AttemptState, TrainingKind
 from pipeline.workspace import StudyFolder, Workspace
 from tests.cli.search_driver import PretendEngine, make_study
 from tests.cli.workspace import pipeline
@@ -82,7 +81,7 @@ def test_the_last_training_of_the_winner_stops_as_well(folder):
     ask_to_stop(StudyFolder(folder))
     with pytest.raises(StoppedEarly, match="stopped by `pipeline stop`"):
         finish(study, engine, Follower(study, lambda: 0.0, Interruptions()))
-    assert [attempt.state for attempt in study.store.attempts(FINAL_TRIAL)] == [STOPPED]
+    assert [attempt.state for attempt in study.store.attempts(TrainingKind.FINAL)] == [AttemptState.STOPPED]
     assert not (folder / "stop").exists()
 
 

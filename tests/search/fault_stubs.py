@@ -11,10 +11,11 @@ from typing import Any
 
 from pipeline.files import replacing
 from pipeline.pulse import Pulse
-from pipeline.records import COMPLETED, STOPPED, TrialOutcome, TrialTask
+from pipeline.records import TrialOutcome, TrialTask
 from pipeline.search.checkpoints import checkpoint_path, pulse_path
 from pipeline.search.store import StudyStore
 from pipeline.search.worker import outcome_of
+from pipeline.states import OutcomeState
 from pipeline.training import stopping
 from tests.search.stubs import NUM_IMAGES, epoch_row, save_model, score_of
 
@@ -41,9 +42,9 @@ def lack_the_backend() -> int:
     raise ModuleNotFoundError("No module named 'tensorflow'")
 
 
-def outcome(task: TrialTask, score: object = 0.5, state: str = COMPLETED) -> TrialOutcome:
+def outcome(task: TrialTask, score: object = 0.5, state: str = OutcomeState.COMPLETED) -> TrialOutcome:
     """Return what a training returns, with the number of its process."""
-    return TrialOutcome(task.attempt, task.number, task.rung, state, score, facts={"pid": os.getpid()})
+    return TrialOutcome(task.attempt, task.training, task.rung, state, score, facts={"pid": os.getpid()})
 
 
 def first_pulse(task: TrialTask) -> Pulse:
@@ -110,7 +111,7 @@ def step_until_asked(task):
         pulse.batch(1, 1, step, 100)
         time.sleep(0.01)
     stopping.clear()
-    return outcome(task, None, STOPPED)
+    return outcome(task, None, OutcomeState.STOPPED)
 
 
 def print_a_line(task):
@@ -123,7 +124,7 @@ def print_until_asked(task):
         os.write(1, b"x" * 99_999 + b"\n")
         time.sleep(0.005)
     stopping.clear()
-    return outcome(task, None, STOPPED)
+    return outcome(task, None, OutcomeState.STOPPED)
 
 
 # JSON-able names, as hyperparameters are.
@@ -152,7 +153,7 @@ BAD_TRIALS = {0: "leave_the_process", 1: "take_memory", 2: "hang_after_a_step", 
 
 def train_by_number(task: TrialTask) -> TrialOutcome:
     """Let some trials go wrong, each in its own way, and the others go well."""
-    return globals()[BAD_TRIALS.get(task.number, "work_as_bidden")](task)
+    return globals()[BAD_TRIALS.get(task.training, "work_as_bidden")](task)
 
 
 # ---- trainings that write all that a real one writes -----------------------------------------------------------------

@@ -14,17 +14,18 @@ import numpy as np
 
 from pipeline.files import write_text
 from pipeline.pulse import Pulse
-from pipeline.records import COMPLETED, FAILED, STOPPED, EpochRow, Objective, TrialOutcome, TrialRow, TrialTask
+from pipeline.records import EpochRow, Objective, TrialOutcome, TrialRow, TrialTask
 from pipeline.search import validation
 from pipeline.search.budget import Budget
 from pipeline.search.checkpoints import checkpoint_path, pulse_path, sweep
 from pipeline.search.pace import Pace, Terms
-from pipeline.search.store import FINAL_TRIAL, StudyStore
+from pipeline.search.store import StudyStore, stored_number
 from pipeline.search.study import Study
 from pipeline.search.teacher import keep_if_best
 from pipeline.search.validation import Predictions
 from pipeline.search.verdict import Answers
 from pipeline.space import SearchSpace, load_space
+from pipeline.states import OutcomeState, TrainingKind
 from pipeline.workspace import StudyFolder
 
 NUM_IMAGES, NUM_FINAL_IMAGES = 1000, 1250
@@ -154,7 +155,7 @@ class InstantEngine:
         return [self.train(self.running.pop(0))] if self.running else []
 
     def interrupt(self):
-        stopped = [TrialOutcome(task.attempt, task.number, task.rung, STOPPED) for task in self.running]
+        stopped = [TrialOutcome(task.attempt, task.training, task.rung, OutcomeState.STOPPED) for task in self.running]
         self.running.clear()
         return stopped
 
@@ -218,7 +219,10 @@ def train_into(store: StudyStore, task: TrialTask, **changes: Any) -> TrialOutco
     for index in range(max(1, round(task.samples / NUM_IMAGES))):
         store.add_epoch(task.attempt, epoch_row(task.first_step + index, score))
     return TrialOutcome(
-        task.attempt, task.number, task.rung, **{"state": COMPLETED, "score": score, "seconds": 1.0, **changes}
+        task.attempt,
+        task.training,
+        task.rung,
+        **{"state": OutcomeState.COMPLETED, "score": score, "seconds": 1.0, **changes},
     )
 
 
@@ -289,8 +293,10 @@ def train(task: TrialTask) -> TrialOutcome:
 
 def train_in_child(store: StudyStore, task: TrialTask) -> TrialOutcome:
     """Train with an open store."""
-    if FAILING.get(task.number) == task.rung:
-        return TrialOutcome(task.attempt, task.number, task.rung, FAILED, reason="ValueError: by design", seconds=0.1)
+    if FAILING.get(task.training) == task.rung:
+        return TrialOutcome(
+            task.attempt, task.training, task.rung, OutcomeState.FAILED, reason="ValueError: by design", seconds=0.1
+        )
     pulse = pulse_path(task.folder, task.attempt)
     pulse.parent.mkdir(exist_ok=True)
     beat, checkpoint = Pulse(pulse), checkpoint_path(task)
@@ -305,13 +311,13 @@ def train_in_child(store: StudyStore, task: TrialTask) -> TrialOutcome:
     beat.close()
     if task.rung == len(RUNGS) - 1 and not task.is_final:
         keep_logits(task)
-    facts = save_model(task) if task.number == FINAL_TRIAL else {}
-    return TrialOutcome(task.attempt, task.number, task.rung, COMPLETED, score, seconds=1.0, facts=facts)
+    facts = save_model(task) if task.training == TrainingKind.FINAL else {}
+    return TrialOutcome(task.attempt, task.training, task.rung, OutcomeState.COMPLETED, score, seconds=1.0, facts=facts)
 
 
 def keep_logits(task: TrialTask) -> None:
     """Keep what the network of a trial says of 30 validation images: half of it is right, by chance."""
-    logits = np.random.default_rng(abs(task.number)).normal(size=(30, 2)).astype(np.float32)
+    logits = np.random.default_rng(abs(stored_number(task.training))).normal(size=(30, 2)).astype(np.float32)
     validation.keep(task, [Predictions(logits, np.arange(30, dtype=np.int32) % 2, None, digests_of(30))])
 
 

@@ -6,15 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.records import COMPLETED, CRASHED, FAILED, STOPPED, TrialOutcome
+from pipeline.records import TrialOutcome
 from pipeline.search.baseline import MIN_PART, NETWORK, baseline_params, plan_baseline, train_baseline
 from pipeline.search.budget import BASELINE_PART, MIN_BASELINE_SECONDS, Budget, Workforce, plan_budget
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.job import chosen
 from pipeline.search.pace import Pace
-from pipeline.search.store import BASELINE_TRIAL, DIED, DONE
 from pipeline.search.verdict import gain_text, search_gain
 from pipeline.space import load_space
+from pipeline.states import AttemptState, OutcomeState, TrainingKind
 from tests.search.stubs import Clock, InstantEngine, Silence, make_study, make_terms, run_all, unlimited
 
 PARAMS = {"filters": 16}
@@ -115,8 +115,8 @@ def searched(tmp_path, baseline=PARAMS):
 
 
 def as_completed(task, **changes) -> TrialOutcome:
-    values = {"state": COMPLETED, "score": 0.8, "seconds": 2.0, **changes}
-    return TrialOutcome(task.attempt, task.number, task.rung, **values)
+    values = {"state": OutcomeState.COMPLETED, "score": 0.8, "seconds": 2.0, **changes}
+    return TrialOutcome(task.attempt, task.training, task.rung, **values)
 
 
 def test_it_is_trained_once_on_train_and_validation_and_is_no_trial(tmp_path):
@@ -125,7 +125,7 @@ def test_it_is_trained_once_on_train_and_validation_and_is_no_trial(tmp_path):
     engine = InstantEngine(lambda task: tasks.append(task) or as_completed(task))
     assert train_baseline(study, engine, Silence(), best) == ""
     (task,) = tasks
-    assert (task.number, task.is_final, task.params) == (BASELINE_TRIAL, True, PARAMS)
+    assert (task.training, task.is_final, task.params) == (TrainingKind.BASELINE, True, PARAMS)
     assert task.samples == round(study.budget.rungs[-1] * 1.25)  # as many passes as the winner
     assert math.isinf(task.seconds_limit)
     assert checkpoint_path(task).name == "baseline.npz"
@@ -139,19 +139,24 @@ def test_it_is_trained_once_on_train_and_validation_and_is_no_trial(tmp_path):
 
 def test_one_that_fails_costs_the_comparison_only(tmp_path):
     study, best = searched(tmp_path)
-    engine = InstantEngine(lambda task: as_completed(task, state=FAILED, score=None, reason="ValueError: odd"))
+    engine = InstantEngine(
+        lambda task: as_completed(task, state=OutcomeState.FAILED, score=None, reason="ValueError: odd")
+    )
     assert train_baseline(study, engine, Silence(), best) == "its training ended as FAILED: ValueError: odd"
     assert study.store.get("baseline")["reason"].endswith("ValueError: odd")
-    assert [each.state for each in study.store.attempts(BASELINE_TRIAL)] == [FAILED]
+    assert [each.state for each in study.store.attempts(TrainingKind.BASELINE)] == [AttemptState.FAILED]
     assert study.running == {}
 
 
 def test_a_process_that_dies_is_tried_once_more(tmp_path):
     study, best = searched(tmp_path)
-    states = iter([CRASHED, COMPLETED])
+    states = iter([OutcomeState.CRASHED, OutcomeState.COMPLETED])
     engine = InstantEngine(lambda task: as_completed(task, state=next(states)))
     assert train_baseline(study, engine, Silence(), best) == ""
-    assert [each.state for each in study.store.attempts(BASELINE_TRIAL)] == [DIED, DONE]
+    assert [each.state for each in study.store.attempts(TrainingKind.BASELINE)] == [
+        AttemptState.DIED,
+        AttemptState.DONE,
+    ]
 
 
 def test_one_that_was_stopped_goes_on_as_it_began(tmp_path):
@@ -163,11 +168,11 @@ def test_one_that_was_stopped_goes_on_as_it_began(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         train_baseline(study, Interrupted(None), Silence(), best)
-    (first,) = study.store.attempts(BASELINE_TRIAL)
-    assert first.state == STOPPED
+    (first,) = study.store.attempts(TrainingKind.BASELINE)
+    assert first.state == AttemptState.STOPPED
     study.budget = study.pace.budget = unlimited(3, (2000,))  # another plan than before
     train_baseline(study, InstantEngine(as_completed), Silence(), best)
-    assert [each.samples for each in study.store.attempts(BASELINE_TRIAL)] == [first.samples] * 2
+    assert [each.samples for each in study.store.attempts(TrainingKind.BASELINE)] == [first.samples] * 2
 
 
 def test_a_study_without_one_says_so_and_trains_nothing(tmp_path):

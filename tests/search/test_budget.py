@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.models.cost import Cost
-from pipeline.records import PRUNED, Objective, TrialRow
+from pipeline.records import Objective, TrialRow
 from pipeline.search.budget import (
     DEFAULT_BUDGET,
     DEPTHWISE_SLOWNESS,
@@ -29,6 +29,7 @@ from pipeline.search.choice import is_affordable
 from pipeline.search.job import begin_final, chosen, standard_error
 from pipeline.search.pace import HOPE, LATE_PART, LATE_SECONDS, MIN_SHRINK, PLANNED_PART, SLOWEST, Pace
 from pipeline.search.ranking import pareto_front, winner
+from pipeline.states import OutcomeState, TrialState
 from tests.search.stubs import NUM_FINAL_IMAGES, NUM_IMAGES, Clock, make_study, make_terms, run_all, train_into
 
 ONE = Workforce(1, 1)
@@ -334,9 +335,9 @@ def test_a_task_knows_when_the_time_is_over_and_a_pruned_trial_keeps_its_place(t
     task = study.ask()
     assert task.seconds_limit == pytest.approx(0.8 * 120.0)
     clock.now = 110.0
-    study.tell(train_into(study.store, task, state=PRUNED, score=None, reason="the time was over"))
+    study.tell(train_into(study.store, task, state=OutcomeState.PRUNED, score=None, reason="the time was over"))
     assert study.ask() is None
-    assert study.rows[0].state == PRUNED
+    assert study.rows[0].state == TrialState.PRUNED
 
 
 def test_a_resumed_study_spends_only_what_is_left(tmp_path):

@@ -16,7 +16,8 @@ from pipeline.machine import Resources
 from pipeline.records import EpochRow, ImageSpec
 from pipeline.search import crossfit
 from pipeline.search.engine import LocalEngine
-from pipeline.search.store import DONE, FINAL_TRIAL, Attempt, StudyStore
+from pipeline.search.store import Attempt, StudyStore
+from pipeline.states import AttemptState, TrainingKind
 
 NUM_IMAGES = 42
 UNUSABLE = 41
@@ -57,7 +58,7 @@ def store(tmp_path):
             "num_images": {"train": 25, "val": 8, "test": 8},
         }
     )  # fmt: skip
-    store.put_attempt(Attempt(1, FINAL_TRIAL, 2, 99, 3, 1, 1, DONE, 0.9, 9.9, ended=2))
+    store.put_attempt(Attempt(1, TrainingKind.FINAL, 2, 99, 3, 1, 1, AttemptState.DONE, 0.9, 9.9, ended=2))
     store.save()
     for step in (1, 2, 3):
         store.add_epoch(1, EpochRow(step, 0.1, 0.9, 0.1, *[0.9] * 4, learning_rate=0.01, seconds=3.3))

@@ -67,7 +67,7 @@ def done(folder) -> set:
     finally:
         store.close()
     assert {attempt.state for attempt in attempts} <= {"STARTED", "DONE", "STOPPED"}
-    return {(each.id, each.number, each.rung, each.score) for each in attempts if each.state == "DONE"}
+    return {(each.id, each.training, each.rung, each.score) for each in attempts if each.state == "DONE"}
 
 
 @pytest.mark.heavy

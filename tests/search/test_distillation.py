@@ -7,13 +7,14 @@ import pytest
 
 from pipeline.cli.search_plan import check_distillation
 from pipeline.errors import InvalidUsage
-from pipeline.records import COMPLETED, CRASHED, FAILED, Objective, TrialOutcome, TrialTask
+from pipeline.records import Objective, TrialOutcome, TrialTask
 from pipeline.search.budget import Budget, Workforce, plan_budget
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.distillation import distil, distillation_text
 from pipeline.search.job import begin_final, final_score
-from pipeline.search.store import DIED, DONE, STUDENT_TRIAL
+from pipeline.search.store import training_of
 from pipeline.search.teacher import keep_if_best, read_teacher, weights_path
+from pipeline.states import AttemptState, OutcomeState, TrainingKind
 from pipeline.workspace import StudyFolder
 from tests.search.stubs import (
     Clock,
@@ -80,12 +81,12 @@ def searched(tmp_path, objective="val_accuracy", budget=None, clock=None):
 
 def trained(score, tasks=None, **changes):
     """Return an engine that trains to a score, and keeps the tasks."""
-    values = {"state": COMPLETED, "score": score, "seconds": 2.0, **changes}
+    values = {"state": OutcomeState.COMPLETED, "score": score, "seconds": 2.0, **changes}
 
     def train(task):
         if tasks is not None:
             tasks.append(task)
-        return TrialOutcome(task.attempt, task.number, task.rung, **values)
+        return TrialOutcome(task.attempt, task.training, task.rung, **values)
 
     return InstantEngine(train)
 
@@ -99,22 +100,22 @@ def test_it_trains_as_its_trial_did_and_is_kept_where_the_objective_is_better(tm
         "student": best.number, "teacher": 99, "alone": 0.5, "taught": 0.6, "is_kept": True, "reason": "",
     }  # fmt: skip
     (task,) = tasks
-    assert (task.number, task.samples, task.params, task.is_final) == (STUDENT_TRIAL, 3000, best.params, False)
+    assert (task.training, task.samples, task.params, task.is_final) == (TrainingKind.STUDENT, 3000, best.params, False)
     assert (task.rung, checkpoint_path(task).name) == (2, "student.npz")
     assert len(study.store.trials()) == 6
     assert distillation_text(found, "val_accuracy") == (
         "the winner also learns what trial 99 says of the images: val_accuracy 0.6000, without it 0.5000"
     )
     assert final_score(best, {"distillation": found}) == 0.6
-    assert judged(study, best) == STUDENT_TRIAL  # its temperature is that of the taught network
+    assert judged(study, best) == TrainingKind.STUDENT  # its temperature is that of the taught network
     assert judged(study, study.rows[best.number + 1]) == best.number + 1
 
 
 def judged(study, row):
-    """Return the number under which the validation logits of a winner are looked for in its last training."""
+    """Return whose validation logits are looked for in the last training of a winner."""
     begin_final(study, row)
     study.store.save()
-    return study.store.get("winner")
+    return training_of(study.store.get("winner"))
 
 
 @pytest.mark.parametrize(("objective", "scores"), [("val_accuracy", (0.5, 0.4)), ("val_loss", (0.5, 0.6))])
@@ -143,18 +144,21 @@ def test_without_a_better_trial_nothing_is_trained(tmp_path, score):
 def test_a_training_that_fails_costs_this_only(tmp_path):
     study, best = searched(tmp_path)
     keep_teacher(tmp_path, 0.9)
-    found = distil(study, trained(None, state=FAILED, reason="ValueError: odd"), Silence(), best)
+    found = distil(study, trained(None, state=OutcomeState.FAILED, reason="ValueError: odd"), Silence(), best)
     assert (found["is_kept"], found["reason"]) == (False, "its training ended as FAILED: ValueError: odd")
-    assert ([each.state for each in study.store.attempts(STUDENT_TRIAL)], study.running) == ([FAILED], {})
+    assert ([each.state for each in study.store.attempts(TrainingKind.STUDENT)], study.running) == (
+        [AttemptState.FAILED],
+        {},
+    )
 
 
 def test_a_process_that_dies_is_tried_once_more(tmp_path):
     study, best = searched(tmp_path)
     keep_teacher(tmp_path, 0.9)
-    states = iter([CRASHED, COMPLETED])
-    engine = InstantEngine(lambda task: TrialOutcome(task.attempt, task.number, task.rung, next(states), 0.6))
+    states = iter([OutcomeState.CRASHED, OutcomeState.COMPLETED])
+    engine = InstantEngine(lambda task: TrialOutcome(task.attempt, task.training, task.rung, next(states), 0.6))
     assert distil(study, engine, Silence(), best)["is_kept"]
-    assert [each.state for each in study.store.attempts(STUDENT_TRIAL)] == [DIED, DONE]
+    assert [each.state for each in study.store.attempts(TrainingKind.STUDENT)] == [AttemptState.DIED, AttemptState.DONE]
 
 
 def test_it_is_decided_once_for_each_network(tmp_path):

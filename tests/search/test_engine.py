@@ -19,9 +19,10 @@ from pipeline.search.child import Child, Patience, is_process
 from pipeline.search.engine import TASKS_PER_CHILD, LocalEngine, Work, bound_log
 from pipeline.search.job import run_trials
 from pipeline.search.predictions import load
-from pipeline.search.store import FINAL_TRIAL, StudyStore
+from pipeline.search.store import StudyStore
 from pipeline.search.study import MICRO_BATCHES
 from pipeline.search.validation import logits_path
+from pipeline.states import TrainingKind
 from pipeline.workspace import StudyFolder
 from tests.search import fault_stubs
 from tests.search.noise_study import make_noise_study, real_task
@@ -271,7 +272,7 @@ def test_a_real_child_trains_fails_stops_and_saves_a_model(study_folder, monkeyp
         assert stopped.state == "STOPPED"
         assert re.match(r"it was stopped after \d+ of 41667 epochs", stopped.reason)
         assert checkpoint_path(real_task(study_folder, 2)).exists()
-        final = do(engine, replace(real_task(study_folder, FINAL_TRIAL), attempt=9, is_final=True))
+        final = do(engine, replace(real_task(study_folder, TrainingKind.FINAL), attempt=9, is_final=True))
     finally:
         engine.stop()
         store.close()

@@ -8,25 +8,15 @@ import pytest
 from pipeline.cli.search_plan import check_ensemble
 from pipeline.cli.sync_job import ensemble_tags
 from pipeline.errors import InvalidUsage
-from pipeline.records import (
-    COMPLETED,
-    CRASHED,
-    FAILED,
-    INFEASIBLE,
-    STOPPED,
-    Objective,
-    TrialOutcome,
-    TrialRow,
-    TrialTask,
-)
+from pipeline.records import Objective, TrialOutcome, TrialRow, TrialTask
 from pipeline.search import ensemble, flip_average, setup, validation
 from pipeline.search.budget import ENSEMBLE_STRETCH, RESTART_SECONDS, Budget, Workforce, plan_budget
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.ensemble import choose_networks, ensemble_text
 from pipeline.search.job import begin_final, cost_of, final_score
 from pipeline.search.pace import HOPE, LATE_PART, LATE_SECONDS, MAX_STRETCH, PLANNED_PART, Limits, Pace
-from pipeline.search.store import DIED, DONE, FINAL_TRIAL, TWIN_TRIAL
-from pipeline.search.validation import Predictions, judge_validation, judged_trials, read_mean
+from pipeline.search.validation import Predictions, judge_validation, judged_trainings, read_mean
+from pipeline.states import AttemptState, OutcomeState, TrainingKind, TrialState
 from pipeline.workspace import StudyFolder
 from tests.search.stubs import Clock, InstantEngine, Silence, digests_of, make_study, make_terms, unlimited
 
@@ -50,7 +40,7 @@ def keep(folder, number, logits, averaged=None):
 def searched(folder, objective="val_accuracy", budget=None, clock=None, **terms):
     """Return a study and its winner, a network that is right in half of the validation images."""
     study = make_study(folder, budget or unlimited(), make_terms(**terms), clock, objective=Objective(objective))
-    best = TrialRow(0, COMPLETED, 0.5, study.terms.typical, 1000, 2.0, 30.0, "", 27, 27, 2, RUNGS[-1], 1.5)
+    best = TrialRow(0, TrialState.COMPLETED, 0.5, study.terms.typical, 1000, 2.0, 30.0, "", 27, 27, 2, RUNGS[-1], 1.5)
     study.rows[0] = best
     study.pace.measured[0] = 0.001
     keep(folder, 0, right_in("first"))
@@ -66,9 +56,9 @@ def twin(says="middle", tasks=None, **changes):
         checkpoint_path(task).parent.mkdir(exist_ok=True)
         checkpoint_path(task).touch()
         if says:
-            keep(task.study_path, task.number, right_in(says))
-        values = {"state": COMPLETED, "score": 0.5, "seconds": 2.0, **changes}
-        return TrialOutcome(task.attempt, task.number, task.rung, **values)
+            keep(task.study_path, task.training, right_in(says))
+        values = {"state": OutcomeState.COMPLETED, "score": 0.5, "seconds": 2.0, **changes}
+        return TrialOutcome(task.attempt, task.training, task.rung, **values)
 
     return InstantEngine(train)
 
@@ -90,10 +80,10 @@ def test_three_answer_where_the_mean_of_the_winner_and_its_twin_is_better_than_o
     }  # fmt: skip
     assert study.store.get("ensemble") == found
     (task,) = tasks
-    assert (task.number, task.samples, task.params, task.rung) == (TWIN_TRIAL, 27_000, best.params, 2)
+    assert (task.training, task.samples, task.params, task.rung) == (TrainingKind.SECOND_SEED, 27_000, best.params, 2)
     assert (task.is_final, checkpoint_path(task).name) == (False, "twin.npz")
     assert not checkpoint_path(task).exists()
-    assert [each.state for each in study.store.attempts(TWIN_TRIAL)] == [DONE]
+    assert [each.state for each in study.store.attempts(TrainingKind.SECOND_SEED)] == [AttemptState.DONE]
     assert ensemble_text(found, "val_accuracy") == (
         "each image is labelled by the mean of 3 networks like the winner's: val_accuracy of two 0.8333, of one "
         "0.5000; 3 times the work"
@@ -126,7 +116,11 @@ def test_the_winner_answers_alone_where_the_mean_is_no_better(tmp_path, objectiv
 
 def test_the_rounding_of_a_mean_is_no_gain(tmp_path, monkeypatch):
     study, best = searched(tmp_path)
-    values = {(0,): 0.1, (TWIN_TRIAL,): 0.2, (0, TWIN_TRIAL): 0.15}  # 0.1 + 0.2 is a little more than 0.3
+    values = {
+        (0,): 0.1,
+        (TrainingKind.SECOND_SEED,): 0.2,
+        (0, TrainingKind.SECOND_SEED): 0.15,
+    }  # 0.1 + 0.2 is a little more than 0.3
     monkeypatch.setattr(ensemble, "value_of", lambda folder, numbers, objective: -values[tuple(numbers)])
     assert choose(study, best)["reason"] == "no better on the validation images"
 
@@ -143,18 +137,21 @@ def test_without_logits_of_the_winner_or_its_twin_nobody_knows(tmp_path):
 
 def test_a_twin_that_fails_costs_this_only_and_one_that_dies_is_tried_once_more(tmp_path):
     study, best = searched(tmp_path)
-    found = choose(study, best, twin(state=FAILED, score=None, reason="ValueError: odd"))
+    found = choose(study, best, twin(state=OutcomeState.FAILED, score=None, reason="ValueError: odd"))
     assert found["reason"] == "nobody knows what a twin says: its training ended as FAILED: ValueError: odd"
     assert study.running == {}
     study, best = searched(tmp_path / "another")
-    states = iter([CRASHED, COMPLETED])
+    states = iter([OutcomeState.CRASHED, OutcomeState.COMPLETED])
 
     def train(task):
-        keep(task.study_path, task.number, right_in("all"))
-        return TrialOutcome(task.attempt, task.number, task.rung, next(states), 0.6)
+        keep(task.study_path, task.training, right_in("all"))
+        return TrialOutcome(task.attempt, task.training, task.rung, next(states), 0.6)
 
     assert choose(study, best, InstantEngine(train))["is_kept"]
-    assert [each.state for each in study.store.attempts(TWIN_TRIAL)] == [DIED, DONE]
+    assert [each.state for each in study.store.attempts(TrainingKind.SECOND_SEED)] == [
+        AttemptState.DIED,
+        AttemptState.DONE,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -291,27 +288,31 @@ def test_a_last_training_that_was_stopped_goes_on_as_it_began(tmp_path):
     study, best = timed(tmp_path, 100.0 + 28.5)
     found = choose(study, best)
     task = begin_final(study, best)
-    study.end_attempt(study.attempts[FINAL_TRIAL][-1], STOPPED, TrialOutcome(task.attempt, FINAL_TRIAL, 2, STOPPED))
+    study.end_attempt(
+        study.attempts[TrainingKind.FINAL][-1],
+        AttemptState.STOPPED,
+        TrialOutcome(task.attempt, TrainingKind.FINAL, 2, OutcomeState.STOPPED),
+    )
     study.pace.elapsed.now += 40.0
     assert choose(study, best, InstantEngine(None)) == found
     assert begin_final(study, best).samples == task.samples
-    study.end_attempt(study.attempts[FINAL_TRIAL][-1], DONE)
+    study.end_attempt(study.attempts[TrainingKind.FINAL][-1], AttemptState.DONE)
     assert choose(study, best, InstantEngine(None))["samples"] < found["samples"]  # it has less time now
 
 
-@pytest.mark.parametrize("state", [DIED, FAILED, INFEASIBLE])
+@pytest.mark.parametrize("state", [AttemptState.DIED, AttemptState.FAILED, AttemptState.INFEASIBLE])
 def test_after_a_last_training_of_several_that_failed_the_winner_answers_alone(tmp_path, state):
     study, best = searched(tmp_path)
     assert choose(study, best)["is_kept"]
     begin_final(study, best)
-    study.end_attempt(study.attempts[FINAL_TRIAL][-1], state)
+    study.end_attempt(study.attempts[TrainingKind.FINAL][-1], state)
     for _ in range(2):  # also when that was stopped, and goes on
         found = choose(study, best, InstantEngine(None))
         assert (found["is_kept"], found["reason"]) == (False, f"the last training of 3 networks ended as {state}")
         task = begin_final(study, best)
         assert task.samples == 11_250
-        outcome = TrialOutcome(task.attempt, FINAL_TRIAL, 2, STOPPED)
-        study.end_attempt(study.attempts[FINAL_TRIAL][-1], STOPPED, outcome)
+        outcome = TrialOutcome(task.attempt, TrainingKind.FINAL, 2, OutcomeState.STOPPED)
+        study.end_attempt(study.attempts[TrainingKind.FINAL][-1], AttemptState.STOPPED, outcome)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -356,8 +357,8 @@ def test_trials_end_early_enough_for_three(tmp_path):
 
 def test_the_mean_of_the_winner_and_its_twin_is_what_is_judged(tmp_path):
     facts = {"winner": 0, "ensemble": {"is_kept": True, "num_networks": 3}}
-    assert judged_trials(facts) == [0, TWIN_TRIAL]
-    assert judged_trials({"winner": 4, "ensemble": {"is_kept": False}}) == judged_trials({"winner": 4}) == [4]
+    assert judged_trainings(facts) == [0, TrainingKind.SECOND_SEED]
+    assert judged_trainings({"winner": 4, "ensemble": {"is_kept": False}}) == judged_trainings({"winner": 4}) == [4]
     keep(tmp_path, 0, right_in("first"), right_in("all"))
     keep(tmp_path, 1, right_in("middle"), right_in("none"))
     said = read_mean(StudyFolder(tmp_path), [0, 1])
@@ -375,14 +376,14 @@ def test_the_mean_of_the_winner_and_its_twin_is_what_is_judged(tmp_path):
 
 
 def test_flips_are_averaged_by_all_networks_and_count_for_all(tmp_path):
-    for number in (0, TWIN_TRIAL):
+    for number in (0, TrainingKind.SECOND_SEED):
         keep(tmp_path, number, right_in("first"), right_in("all"))
     facts = {
         "winner": 0, "objective": "val_accuracy", "options": {"average_flips": True}, "space": {},
         "image": {"height": 8, "width": 8, "channels": 1}, "classes": ["ant", "bee"],
         "ensemble": {"is_kept": True, "num_networks": 3},
     }  # fmt: skip
-    task = TrialTask(str(tmp_path), 1, FINAL_TRIAL, 2, 100, {"filters": 16, "depth": 1}, 0, 60.0)
+    task = TrialTask(str(tmp_path), 1, TrainingKind.FINAL, 2, 100, {"filters": 16, "depth": 1}, 0, 60.0)
     found = flip_average.choose(task, facts, None)
     assert (found["alone"], found["averaged"], found["is_kept"]) == (0.5, 1.0, True)
     one = 2 * (8 * 8 * 9 * 16 + 16 * 2)

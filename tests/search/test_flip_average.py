@@ -28,7 +28,7 @@ FACTS = {
 
 def task_in(folder) -> TrialTask:
     return TrialTask(
-        study_path=str(folder), attempt=1, number=3, rung=0, samples=100, params={"filters": 16, "depth": 1}, seed=0,
+        study_path=str(folder), attempt=1, training=3, rung=0, samples=100, params={"filters": 16, "depth": 1}, seed=0,
         seconds_limit=60.0,
     )  # fmt: skip
 
@@ -77,7 +77,7 @@ def test_what_the_folds_said_is_kept_one_after_the_other(tmp_path):
     for name in Predictions._fields:
         both = [getattr(part, name) for part in (first, second)]
         np.testing.assert_array_equal(getattr(stored, name), np.concatenate(both))
-    validation.keep(replace(task_in(tmp_path), number=4), [first, None])  # a lower rung
+    validation.keep(replace(task_in(tmp_path), training=4), [first, None])  # a lower rung
     assert validation.read(StudyFolder(tmp_path), 4) is None
 
 

@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 
 from pipeline.errors import InvalidUsage
-from pipeline.records import FAILED, Objective
+from pipeline.records import Objective
 from pipeline.search.fork import NUM_REMEMBERED, fork_study
 from pipeline.search.job import adopt_model, begin_final, finish, pick_trial
 from pipeline.search.ranking import pareto_front, ranked
 from pipeline.search.setup import FIXED_FACTS
-from pipeline.search.store import DONE, FINAL_TRIAL, StudyStore
+from pipeline.search.store import StudyStore
 from pipeline.space import space_from
+from pipeline.states import AttemptState, OutcomeState, TrainingKind
 from pipeline.workspace import StudyFolder, Workspace
 from tests.search.stubs import (
     FACTS,
@@ -60,7 +61,7 @@ def parent(tmp_path):
     study = make_study(Workspace(tmp_path).studies / "old", unlimited(12))
     task = study.ask()
     study.store.save()
-    study.tell(train_into(study.store, task, state=FAILED, score=None, reason="loss became nan"))
+    study.tell(train_into(study.store, task, state=OutcomeState.FAILED, score=None, reason="loss became nan"))
     run_all(study)
     study.store.close()
     return facts
@@ -149,7 +150,7 @@ def test_another_objective_is_read_from_the_epochs(tmp_path, parent):
     store = StudyStore(Workspace(tmp_path).studies / "old" / "study.db")
     losses = {}
     for attempt in store.attempts():
-        if attempt.state == DONE:
+        if attempt.state == AttemptState.DONE:
             losses[attempt.number] = 2.0 + attempt.number
             last = attempt.first_step + attempt.epochs - 1
             store.add_epoch(attempt.id, replace(epoch_row(last, 0.5), val_loss=losses[attempt.number]))
@@ -193,7 +194,7 @@ def test_a_pick_that_is_no_scored_trial_names_those_that_are(front, pick):
 def test_one_objective_has_no_knee_and_a_failed_trial_cannot_be_picked(tmp_path):
     study = make_study(tmp_path, unlimited(2, (1000,)))
     task = study.ask()
-    study.tell(train_into(study.store, task, state=FAILED, score=None, reason="nan"))
+    study.tell(train_into(study.store, task, state=OutcomeState.FAILED, score=None, reason="nan"))
     run_all(study)
     with pytest.raises(InvalidUsage, match="has no front: it looked for one objective"):
         pick_trial(study.store, "knee")
@@ -210,9 +211,9 @@ def test_a_picked_trial_replaces_the_model_and_counts_as_another_look_at_the_tes
     second = finish(study, engine, Silence(), other)
     assert second.winner.number == other.number
     assert (second.model_folder / "model.keras").read_text() == repr(sorted(other.params.items()))
-    assert [each.state for each in study.store.attempts(FINAL_TRIAL)] == [DONE, DONE]
+    assert [each.state for each in study.store.attempts(TrainingKind.FINAL)] == [AttemptState.DONE, AttemptState.DONE]
     assert finish(study, engine, Silence()).winner.number == other.number  # a resume shows it, and trains nothing
-    assert len(study.store.attempts(FINAL_TRIAL)) == 2
+    assert len(study.store.attempts(TrainingKind.FINAL)) == 2
 
 
 def test_a_model_is_adopted_when_it_is_whole(tmp_path):

@@ -3,15 +3,16 @@
 import pytest
 
 from pipeline.errors import StoppedEarly
-from pipeline.records import COMPLETED, CRASHED, FAILED, INFEASIBLE, PRUNED, STOPPED, TIMEOUT, TrialOutcome
+from pipeline.records import TrialOutcome
 from pipeline.search.health import Health, ask_to_stop, forget_stop
 from pipeline.search.job import run_trials
+from pipeline.states import OutcomeState
 from pipeline.workspace import StudyFolder
 from tests.search.stubs import InstantEngine, Silence, make_study, score_of, unlimited
 
 
-def outcome(state: str, reason: str = "", **facts) -> TrialOutcome:
-    return TrialOutcome(attempt=1, number=0, rung=0, state=state, reason=reason, facts=facts)
+def outcome(state: OutcomeState, reason: str = "", **facts) -> TrialOutcome:
+    return TrialOutcome(attempt=1, training=0, rung=0, state=state, reason=reason, facts=facts)
 
 
 def noted(folder, *outcomes: TrialOutcome) -> Health:
@@ -24,14 +25,24 @@ def noted(folder, *outcomes: TrialOutcome) -> Health:
 @pytest.mark.parametrize(
     ("state", "reason", "told", "cure"),
     [
-        (INFEASIBLE, "out of memory at batch {}", "out of memory at batch N", "take fewer --workers, smaller images"),
-        (FAILED, "the loss became nan in epoch {} (learning rate 1e-{})", "epoch N (learning rate N)", "--space tiny"),
-        (CRASHED, "its process died (signal {})", "its process died (signal N)", "look into trials.log"),
-        (TIMEOUT, "no step for {} s; killed", "no step for N s; killed", "the machine may be overloaded"),
+        (
+            OutcomeState.INFEASIBLE,
+            "out of memory at batch {}",
+            "out of memory at batch N",
+            "take fewer --workers, smaller images",
+        ),
+        (
+            OutcomeState.FAILED,
+            "the loss became nan in epoch {} (learning rate 1e-{})",
+            "epoch N (learning rate N)",
+            "--space tiny",
+        ),
+        (OutcomeState.CRASHED, "its process died (signal {})", "its process died (signal N)", "look into trials.log"),
+        (OutcomeState.TIMEOUT, "no step for {} s; killed", "no step for N s; killed", "the machine may be overloaded"),
     ],
 )
 def test_more_than_half_of_the_last_twenty_stop_the_search_with_a_cure(tmp_path, state, reason, told, cure):
-    good = [outcome(COMPLETED)] * 10
+    good = [outcome(OutcomeState.COMPLETED)] * 10
     bad = [outcome(state, reason.format(number, number)) for number in range(1, 12)]
     noted(tmp_path, *good, *bad[:10]).check()
     with pytest.raises(StoppedEarly) as caught:
@@ -42,23 +53,23 @@ def test_more_than_half_of_the_last_twenty_stop_the_search_with_a_cure(tmp_path,
 
 
 def test_a_search_that_fails_from_its_beginning_does_not_wait_for_twenty(tmp_path):
-    bad = [outcome(FAILED, "ValueError: no such layer")] * 11
+    bad = [outcome(OutcomeState.FAILED, "ValueError: no such layer")] * 11
     with pytest.raises(StoppedEarly, match=r"^11 of the last 11 attempts ended as FAILED: ValueError: no such layer"):
         noted(tmp_path, *bad).check()
 
 
 def test_failures_of_several_kinds_old_ones_and_interruptions_do_not_stop_it(tmp_path):
-    nan, died = outcome(FAILED, "nan"), outcome(CRASHED, "died")
+    nan, died = outcome(OutcomeState.FAILED, "nan"), outcome(OutcomeState.CRASHED, "died")
     noted(tmp_path, *[nan, died] * 10).check()
-    noted(tmp_path, *[nan] * 10, *[outcome(FAILED, "another")] * 10).check()
-    noted(tmp_path, *[outcome(STOPPED, "the search was interrupted")] * 30).check()
-    noted(tmp_path, *[nan] * 10, *[outcome(PRUNED, "the time is over")] * 10).check()
+    noted(tmp_path, *[nan] * 10, *[outcome(OutcomeState.FAILED, "another")] * 10).check()
+    noted(tmp_path, *[outcome(OutcomeState.STOPPED, "the search was interrupted")] * 30).check()
+    noted(tmp_path, *[nan] * 10, *[outcome(OutcomeState.PRUNED, "the time is over")] * 10).check()
     health = noted(tmp_path, *[nan] * 11)
     for _ in range(9):
-        health.note(outcome(COMPLETED))
+        health.note(outcome(OutcomeState.COMPLETED))
     with pytest.raises(StoppedEarly):
         health.check()
-    health.note(outcome(COMPLETED))  # the first failure is no longer among the last twenty
+    health.note(outcome(OutcomeState.COMPLETED))  # the first failure is no longer among the last twenty
     health.check()
 
 
@@ -75,7 +86,9 @@ def test_the_word_of_pipeline_stop_is_heard_once(tmp_path):
 
 
 def test_a_child_without_room_on_the_disk_stops_the_search(tmp_path):
-    health = noted(tmp_path, outcome(STOPPED, "the disk is full", is_disk_full=True), outcome(COMPLETED))
+    health = noted(
+        tmp_path, outcome(OutcomeState.STOPPED, "the disk is full", is_disk_full=True), outcome(OutcomeState.COMPLETED)
+    )
     with pytest.raises(StoppedEarly, match=r"the disk is full; expected room .*free some space"):
         health.check()
 
@@ -83,10 +96,12 @@ def test_a_child_without_room_on_the_disk_stops_the_search(tmp_path):
 def test_a_search_stops_at_the_eleventh_failure_and_goes_on_when_the_cause_is_gone(tmp_path):
     def fail(task):
         reason = f"ValueError: file {task.number} of the data is gone"
-        return TrialOutcome(task.attempt, task.number, task.rung, FAILED, reason=reason)
+        return TrialOutcome(task.attempt, task.training, task.rung, OutcomeState.FAILED, reason=reason)
 
     def train(task):
-        return TrialOutcome(task.attempt, task.number, task.rung, COMPLETED, score_of(task.params, task.rung))
+        return TrialOutcome(
+            task.attempt, task.training, task.rung, OutcomeState.COMPLETED, score_of(task.params, task.rung)
+        )
 
     budget = unlimited(15, rungs=(1000,))
     study = make_study(tmp_path, budget)

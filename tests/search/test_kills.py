@@ -16,16 +16,8 @@ import pytest
 
 from pipeline.bundle import read_bundle
 from pipeline.errors import StoppedEarly
-from pipeline.search.store import (
-    BASELINE_TRIAL,
-    DONE,
-    FINAL_TRIAL,
-    STARTED,
-    STUDENT_TRIAL,
-    TWIN_TRIAL,
-    Attempt,
-    StudyStore,
-)
+from pipeline.search.store import Attempt, StudyStore
+from pipeline.states import AttemptState, TrainingKind
 from tests.search import study_process
 from tests.search.stubs import EPOCH_SECONDS, FAILING, ends
 
@@ -100,19 +92,19 @@ def check_whole(folder: Path) -> None:
     assert [row.number for row in found if row.state != "COMPLETED"] == sorted(FAILING)
     assert max(row.rung for row in found) == 2
     attempts = store.attempts()
-    done = [(each.number, each.rung) for each in attempts if each.state == DONE]
+    done = [(each.training, each.rung) for each in attempts if each.state == AttemptState.DONE]
     reached = [(row.number, rung) for row in found for rung in range(row.rung + 1)]
     assert sorted(set(done)) == sorted(done)
     assert {key for key in done if key[0] >= 0} <= set(reached)
-    assert [number for number, _ in done].count(FINAL_TRIAL) == 1
-    assert [number for number, _ in done].count(BASELINE_TRIAL) == 1
-    assert [number for number, _ in done].count(STUDENT_TRIAL) == 1
-    assert [number for number, _ in done].count(TWIN_TRIAL) == 1
+    assert [training for training, _ in done].count(TrainingKind.FINAL) == 1
+    assert [training for training, _ in done].count(TrainingKind.BASELINE) == 1
+    assert [training for training, _ in done].count(TrainingKind.STUDENT) == 1
+    assert [training for training, _ in done].count(TrainingKind.SECOND_SEED) == 1
     assert "averaged" in store.get("ensemble")
     assert store.get("distillation")["reason"] == "no better on the validation images"
     baseline = store.get("baseline")
     assert (baseline["params"], baseline["epochs"], baseline["reason"]) == ({"filters": 16}, 9, "")
-    assert not [each for each in attempts if each.state == STARTED]
+    assert not [each for each in attempts if each.state == AttemptState.STARTED]
     store.close()
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     # The last checkpoint stays if the kill came after the end of the study, until the next last training.
@@ -310,5 +302,5 @@ def test_a_wall_clock_that_jumps_by_days_changes_nothing(tmp_path, unkilled):
     assert (process.returncode, errors) == (0, "")
     check_same_end(tmp_path / "study", unkilled[0])
     attempts = attempts_of(tmp_path / "study")
-    assert {attempt.state for attempt in attempts} == {DONE, "FAILED"}
+    assert {attempt.state for attempt in attempts} == {AttemptState.DONE, AttemptState.FAILED}
     assert json.loads(output)["epochs"] == 3 * 9  # of three networks

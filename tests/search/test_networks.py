@@ -8,13 +8,14 @@ import pytest
 
 from pipeline.errors import TrialFailed
 from pipeline.machine import Resources
-from pipeline.records import FAILED, STOPPED, EpochRow, TrialTask
+from pipeline.records import EpochRow, TrialTask
 from pipeline.search import networks, validation
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.engine import LocalEngine
 from pipeline.search.predictions import load
-from pipeline.search.store import FINAL_TRIAL, TWIN_TRIAL, Attempt, StudyStore
+from pipeline.search.store import Attempt, StudyStore
 from pipeline.search.validation import Predictions
+from pipeline.states import AttemptState, OutcomeState, TrainingKind
 from tests.search.noise_study import make_noise_study, real_task
 from tests.search.stubs import digests_of
 
@@ -30,7 +31,7 @@ def make_ensemble(folder):
         "samples": 32 * NUM_EPOCHS,
     }  # fmt: skip
     make_noise_study(folder, ensemble=ensemble, options={"ensemble": True}, is_deterministic=True, seed=3)
-    for sureness, number in enumerate((0, TWIN_TRIAL)):
+    for sureness, number in enumerate((0, TrainingKind.SECOND_SEED)):
         logits = 2 * sureness * np.eye(2, dtype=np.float32)[LABELS]
         validation.keep(real_task(folder, number), [Predictions(logits, LABELS, None, digests_of(8))])
     return folder
@@ -39,17 +40,17 @@ def make_ensemble(folder):
 def train_final(folder, attempt, interrupt=False):
     """Train the winner's last training in a child; interrupted, when the second network has begun."""
     store = StudyStore(folder / "study.db")
-    store.put_attempt(Attempt(attempt, FINAL_TRIAL, 0, 48, 2 * NUM_EPOCHS, 1, 1, "STARTED"))
+    store.put_attempt(Attempt(attempt, TrainingKind.FINAL, 0, 48, 2 * NUM_EPOCHS, 1, 1, AttemptState.STARTED))
     store.save()
     engine = LocalEngine([Resources(1)], folder / "trials.log")
     engine.start()
     try:
-        engine.submit(replace(real_task(folder, FINAL_TRIAL), attempt=attempt, is_final=True))
+        engine.submit(replace(real_task(folder, TrainingKind.FINAL), attempt=attempt, is_final=True))
         while not (ended := engine.wait(0.02)):
-            if interrupt and len(store.epochs(FINAL_TRIAL)) > NUM_EPOCHS:
+            if interrupt and len(store.epochs(TrainingKind.FINAL)) > NUM_EPOCHS:
                 ended = engine.interrupt(seconds=60.0)
                 break
-        return ended[0], store.epochs(FINAL_TRIAL)
+        return ended[0], store.epochs(TrainingKind.FINAL)
     finally:
         engine.stop()
         store.close()
@@ -79,7 +80,7 @@ def test_both_are_in_the_model_and_a_stop_between_them_changes_nothing(tmp_path)
 
     interrupted, _ = train_final(stopped, 9, interrupt=True)
     assert interrupted.state == "STOPPED"
-    final = real_task(stopped, FINAL_TRIAL)
+    final = real_task(stopped, TrainingKind.FINAL)
     assert checkpoint_path(final).exists()
     assert checkpoint_path(final, 1).exists()
     resumed, epochs = train_final(stopped, 10)
@@ -105,7 +106,7 @@ def trained(monkeypatch, outcomes, is_kept=True):
     monkeypatch.setattr(networks, "bare", lambda model: model)
     ensemble = {"is_kept": is_kept, "num_networks": 3, "samples": 33, "reason": "", "winner": 7}
     wanted_end = time.monotonic() + 60.0
-    task = TrialTask("study", 1, FINAL_TRIAL, 2, 99, {"filters": 8}, 11, 60.0, 5, 4, wanted_end, is_final=True)
+    task = TrialTask("study", 1, TrainingKind.FINAL, 2, 99, {"filters": 8}, 11, 60.0, 5, 4, wanted_end, is_final=True)
     return *networks.train_networks(task, {"seed": 3, "ensemble": ensemble}, None, None), tasks
 
 
@@ -130,7 +131,7 @@ def test_networks_train_one_after_the_other_and_share_what_is_left(monkeypatch):
 @pytest.mark.parametrize(
     ("outcomes", "text"),
     [
-        ([(4, 4), FAILED], "the last training of another network ended as FAILED: by design"),
+        ([(4, 4), OutcomeState.FAILED], "the last training of another network ended as FAILED: by design"),
         ([(4, 4), (2, 2), (1, 3)], "the time was over before all were trained"),
     ],
 )
@@ -140,7 +141,7 @@ def test_the_first_answers_alone_where_another_does_not_train_to_its_end(monkeyp
     assert (ensemble["is_kept"], ensemble["reason"]) == (False, text)
 
 
-@pytest.mark.parametrize("outcomes", [[FAILED], [STOPPED], [(4, 4), STOPPED]])
+@pytest.mark.parametrize("outcomes", [[OutcomeState.FAILED], [OutcomeState.STOPPED], [(4, 4), OutcomeState.STOPPED]])
 def test_a_first_network_that_fails_and_a_stop_end_the_training(monkeypatch, outcomes):
     with pytest.raises(TrialFailed):
         trained(monkeypatch, outcomes)

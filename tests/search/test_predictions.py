@@ -10,9 +10,9 @@ from pipeline.records import TrialTask
 from pipeline.search import predictions, validation
 from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.openings import count_openings, note_opening, openings_path
-from pipeline.search.store import TWIN_TRIAL
 from pipeline.search.validation import Predictions, judge_validation, read_mean
 from pipeline.search.verdict import judge_winner
+from pipeline.states import TrainingKind
 from pipeline.workspace import StudyFolder
 from tests.search.stubs import answers_of, digests_of
 
@@ -59,8 +59,8 @@ def test_predictions_of_nobody_knows_whom_are_not_used(tmp_path):
 def test_the_mean_of_a_trial_and_its_twin_is_one_of_the_same_images(tmp_path):
     """The rows of the table changed their order between the two trainings."""
     keep(tmp_path, 3, LOGITS)
-    keep(tmp_path, TWIN_TRIAL, 3 * LOGITS, SHUFFLED)
-    said = read_mean(StudyFolder(tmp_path), [3, TWIN_TRIAL])
+    keep(tmp_path, TrainingKind.SECOND_SEED, 3 * LOGITS, SHUFFLED)
+    said = read_mean(StudyFolder(tmp_path), [3, TrainingKind.SECOND_SEED])
     np.testing.assert_allclose(said.logits, 2 * LOGITS, rtol=1e-6)
     np.testing.assert_array_equal(said.labels, LABELS)
 

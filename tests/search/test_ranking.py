@@ -2,14 +2,15 @@
 
 import pytest
 
-from pipeline.records import COMPLETED, FAILED, Objective, TrialRow
+from pipeline.records import Objective, TrialRow
 from pipeline.search.ranking import knee, pareto_front, ranked
+from pipeline.states import TrialState
 
 BOTH = Objective("val_accuracy", "latency")
 
 
 def row(number, score, latency_ms=None, mflops=1.0):
-    state = FAILED if score is None else COMPLETED
+    state = TrialState.FAILED if score is None else TrialState.COMPLETED
     return TrialRow(number, state, score, {}, 1000, mflops, 1.0, "", 1, 1, latency_ms=latency_ms)
 
 

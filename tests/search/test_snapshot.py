@@ -9,19 +9,11 @@ from pipeline.cli.board import title_of
 from pipeline.errors import DataError
 from pipeline.files import locked
 from pipeline.pulse import Pulse
-from pipeline.records import COMPLETED, CRASHED, FAILED, INFEASIBLE, PAUSED, PLANNED, RUNNING, TrialRow
+from pipeline.records import TrialRow
 from pipeline.search.checkpoints import pulse_path
 from pipeline.search.snapshot import Failure, Snapshot, Watch, read_snapshot
-from pipeline.search.store import (
-    BASELINE_TRIAL,
-    DONE,
-    FINAL_TRIAL,
-    STARTED,
-    STUDENT_TRIAL,
-    TWIN_TRIAL,
-    Attempt,
-    StudyStore,
-)
+from pipeline.search.store import Attempt, StudyStore
+from pipeline.states import AttemptState, TrainingKind, TrialState
 from pipeline.workspace import Workspace
 
 OPTIONS = {"budget": 600.0, "trials": None, "epochs": None}
@@ -42,9 +34,13 @@ def add_trial(store: StudyStore, number: int, state: str, score: float | None = 
     store.add_trial(row)
     store.put_trial(row)
     if score is not None:
-        store.put_attempt(Attempt(10 * number + 1, number, rung, 300, 3, 1, 1, DONE, score, 2.0, ended=10 * number + 2))
-    if state == RUNNING:
-        store.put_attempt(Attempt(10 * number + 3, number, rung + (score is not None), 300, 3, 1, 1, STARTED))
+        store.put_attempt(
+            Attempt(10 * number + 1, number, rung, 300, 3, 1, 1, AttemptState.DONE, score, 2.0, ended=10 * number + 2)
+        )
+    if state == TrialState.RUNNING:
+        store.put_attempt(
+            Attempt(10 * number + 3, number, rung + (score is not None), 300, 3, 1, 1, AttemptState.STARTED)
+        )
     store.save()
 
 
@@ -58,13 +54,13 @@ def beat(store: StudyStore, attempt: int, *place: int) -> None:
 
 
 def fill(store: StudyStore) -> None:
-    add_trial(store, 0, COMPLETED, 0.75, rung=1)
-    add_trial(store, 1, PAUSED, 0.97)  # of a lower rung: not comparable
-    add_trial(store, 2, INFEASIBLE, reason="out of memory at batch 512")
-    add_trial(store, 3, CRASHED, reason="its process died (signal 11)")
-    add_trial(store, 4, INFEASIBLE, reason="out of memory at batch 256")
-    add_trial(store, 5, RUNNING)
-    add_trial(store, 6, RUNNING, 0.5)
+    add_trial(store, 0, TrialState.COMPLETED, 0.75, rung=1)
+    add_trial(store, 1, TrialState.PAUSED, 0.97)  # of a lower rung: not comparable
+    add_trial(store, 2, TrialState.INFEASIBLE, reason="out of memory at batch 512")
+    add_trial(store, 3, TrialState.CRASHED, reason="its process died (signal 11)")
+    add_trial(store, 4, TrialState.INFEASIBLE, reason="out of memory at batch 256")
+    add_trial(store, 5, TrialState.RUNNING)
+    add_trial(store, 6, TrialState.RUNNING, 0.5)
     beat(store, 53, 2, 3, 5, 10)
     beat(store, 63)
 
@@ -91,7 +87,7 @@ def test_a_snapshot_counts_ranks_and_measures(tmp_path):
 def test_an_objective_that_is_minimised_has_the_least_as_best(tmp_path):
     store = make_store(tmp_path, objective="val_loss")
     for number, score in enumerate((0.4, 0.2, 0.3)):
-        add_trial(store, number, COMPLETED, score)
+        add_trial(store, number, TrialState.COMPLETED, score)
     assert Watch(store).look("stopped", 0.0).best.number == 1
 
 
@@ -103,21 +99,21 @@ def test_pulses_of_another_machine_follow_another_clock(tmp_path):
 
 def test_the_last_training_of_the_winner_is_shown_as_no_trial(tmp_path):
     store = make_store(tmp_path)
-    add_trial(store, 0, COMPLETED, 0.75)
-    store.put_attempt(Attempt(7, FINAL_TRIAL, 0, 400, 4, 1, 1, STARTED))
+    add_trial(store, 0, TrialState.COMPLETED, 0.75)
+    store.put_attempt(Attempt(7, TrainingKind.FINAL, 0, 400, 4, 1, 1, AttemptState.STARTED))
     store.save()
     beat(store, 7, 4, 4, 10, 10)
     (final,) = Watch(store).look("running", 1.0).running
     assert (final.trial, final.fraction, final.is_baseline) == (None, 1.0, False)
-    store.put_attempt(Attempt(8, BASELINE_TRIAL, 0, 400, 4, 1, 1, STARTED))
+    store.put_attempt(Attempt(8, TrainingKind.BASELINE, 0, 400, 4, 1, 1, AttemptState.STARTED))
     store.save()
     beside = Watch(store).look("running", 1.0).running[-1]
     assert (title_of(final), title_of(beside)) == ("the winner", "the default network")
-    store.put_attempt(Attempt(9, STUDENT_TRIAL, 0, 400, 4, 1, 1, STARTED))
+    store.put_attempt(Attempt(9, TrainingKind.STUDENT, 0, 400, 4, 1, 1, AttemptState.STARTED))
     store.save()
     student = Watch(store).look("running", 1.0).running[-1]
     assert (student.trial, student.is_student, title_of(student)) == (None, True, "the winner's network, taught")
-    store.put_attempt(Attempt(10, TWIN_TRIAL, 0, 400, 4, 1, 1, STARTED))
+    store.put_attempt(Attempt(10, TrainingKind.SECOND_SEED, 0, 400, 4, 1, 1, AttemptState.STARTED))
     store.save()
     store.put("ensemble", {"is_kept": True, "num_networks": 3})
     assert [title_of(each) for each in Watch(store).look("running", 1.0).running] == [
@@ -138,16 +134,16 @@ def test_what_a_killed_search_left_running_counts_as_waiting(tmp_path):
 def test_a_second_look_reads_only_what_changed_and_sees_what_a_first_one_would(tmp_path):
     store = make_store(tmp_path)
     for number in range(50):
-        add_trial(store, number, COMPLETED, 0.5)
-    add_trial(store, 50, RUNNING)
+        add_trial(store, number, TrialState.COMPLETED, 0.5)
+    add_trial(store, 50, TrialState.RUNNING)
     watch = Watch(store)
     watch.look("running", 1.0)
     statements: list[str] = []
     store.connection.set_trace_callback(statements.append)
     watch.look("running", 2.0)
     assert len(statements) == 4  # what changed, the last change, the attempts of one running trial and of the winner
-    store.put_trial(dataclasses.replace(store.trials()[50], state=FAILED, reason="loss is nan in epoch 2"))
-    add_trial(store, 51, RUNNING)
+    store.put_trial(dataclasses.replace(store.trials()[50], state=TrialState.FAILED, reason="loss is nan in epoch 2"))
+    add_trial(store, 51, TrialState.RUNNING)
     statements.clear()
     second = watch.look("running", 3.0)
     assert len(statements) == 6  # and the trials that changed, with the attempts of both
@@ -169,9 +165,9 @@ def test_a_second_look_reads_only_what_changed_and_sees_what_a_first_one_would(t
 )
 def test_the_rest_follows_from_the_budget_or_from_the_pace(tmp_path, options, expected):
     store = make_store(tmp_path, options=options)
-    add_trial(store, 0, COMPLETED, 0.5)
-    add_trial(store, 1, FAILED, reason="loss is nan")
-    add_trial(store, 2, PLANNED)
+    add_trial(store, 0, TrialState.COMPLETED, 0.5)
+    add_trial(store, 1, TrialState.FAILED, reason="loss is nan")
+    add_trial(store, 2, TrialState.PLANNED)
     assert Watch(store).look("running", 100.0).eta_seconds == expected
 
 
@@ -179,7 +175,7 @@ def test_the_state_follows_from_lock_result_and_trials(tmp_path):
     store = make_store(tmp_path)
     lock = store.path.parent / "lock"
     assert read_snapshot(tmp_path, "photos-1").state == "created"
-    add_trial(store, 0, COMPLETED, 0.75)
+    add_trial(store, 0, TrialState.COMPLETED, 0.75)
     with locked(lock, "study photos-1"):
         assert read_snapshot(tmp_path, "photos-1").state == "running"
     assert read_snapshot(tmp_path, "photos-1").state == "stopped"
@@ -214,7 +210,7 @@ def test_a_look_changes_no_file(tmp_path, is_open):
 def test_a_look_sees_what_a_search_wrote_and_has_not_moved_into_the_main_file(tmp_path):
     store = make_store(tmp_path)
     store.connection.execute("PRAGMA wal_autocheckpoint=0")
-    add_trial(store, 0, COMPLETED, 0.75)
+    add_trial(store, 0, TrialState.COMPLETED, 0.75)
     with locked(store.path.parent / "lock", "study photos-1"), store.transaction():  # even in the middle of a write
         store.put("elapsed", 99.0)
         seen = read_snapshot(tmp_path, "photos-1")

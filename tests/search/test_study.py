@@ -5,27 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.records import (
-    COMPLETED,
-    CRASHED,
-    FAILED,
-    INFEASIBLE,
-    PAUSED,
-    PLANNED,
-    PRUNED,
-    RUNNING,
-    STOPPED,
-    TIMEOUT,
-    Objective,
-    TrialOutcome,
-)
+from pipeline.records import Objective, TrialOutcome
 from pipeline.search.distillation import begin as begin_student
 from pipeline.search.job import begin_final, run_trials
 from pipeline.search.pace import Limits
 from pipeline.search.ranking import winner
 from pipeline.search.seeds import trial_seed
-from pipeline.search.store import DONE, FINAL_TRIAL, StudyStore
+from pipeline.search.store import StudyStore
 from pipeline.space import space_from
+from pipeline.states import AttemptState, OutcomeState, TrainingKind, TrialState
 from tests.search.stubs import (
     RUNGS,
     TINY,
@@ -42,8 +30,13 @@ from tests.search.stubs import (
     unlimited,
 )
 
-OUT_OF_MEMORY = {"state": INFEASIBLE, "score": None, "reason": "no memory", "facts": {"is_out_of_memory": True}}
-DIED = {"state": CRASHED, "score": None, "reason": "its process died (signal 9)"}
+OUT_OF_MEMORY = {
+    "state": OutcomeState.INFEASIBLE,
+    "score": None,
+    "reason": "no memory",
+    "facts": {"is_out_of_memory": True},
+}
+DIED = {"state": OutcomeState.CRASHED, "score": None, "reason": "its process died (signal 9)"}
 SMALL = b"""
 schema: 1
 description: four configurations
@@ -109,7 +102,7 @@ def test_an_oracle_made_late_learns_all_that_happened_in_its_order(tmp_path):
     study = make_study(tmp_path, unlimited(9), make_terms(portfolio=tuple(strong)), oracle=oracle)
     step(study)
     first, second = study.ask(), study.ask()
-    study.tell(train_into(study.store, second, state=FAILED, score=None, reason="ValueError"))
+    study.tell(train_into(study.store, second, state=OutcomeState.FAILED, score=None, reason="ValueError"))
     assert oracle.calls == []
     study.tell(train_into(study.store, first))
     step(study, **DIED)
@@ -122,7 +115,10 @@ def test_an_oracle_made_late_learns_all_that_happened_in_its_order(tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("changes", [DIED, {"state": PRUNED, "score": None}, {"state": TIMEOUT, "score": None}])
+@pytest.mark.parametrize(
+    "changes",
+    [DIED, {"state": OutcomeState.PRUNED, "score": None}, {"state": OutcomeState.TIMEOUT, "score": None}],
+)
 def test_a_resumed_oracle_hears_the_same_of_a_failure_as_the_one_before(tmp_path, changes):
     oracle, again = oracle_for(), oracle_for()
     study = make_study(tmp_path, unlimited(9), oracle=oracle)
@@ -157,7 +153,7 @@ def test_one_in_three_goes_on_and_the_best_of_the_highest_rung_wins(tmp_path):
     assert [task.samples for task in (each[0] for each in by_rung)] == list(RUNGS)
     assert [task.first_step for task in (each[0] for each in by_rung)] == [1, 2, 5]
     rows = study.store.trials()
-    assert {row.state for row in rows} == {COMPLETED}
+    assert {row.state for row in rows} == {TrialState.COMPLETED}
     best = winner(rows, Objective())
     assert (best.number, best.rung, best.epochs, best.best_epoch) == (by_rung[2][0].number, 2, 9, 13)
     assert best.score == score_of(best.params, 2)
@@ -193,7 +189,7 @@ def test_when_the_leader_fails_in_the_end_game_the_next_one_is_brought_up(tmp_pa
     scores = [score_of(step(study).params, 0) for _ in range(2)]
     order = [scores.index(max(scores)), scores.index(min(scores))]
     for number in order:
-        task = step(study, state=FAILED, score=None, reason="loss became nan")
+        task = step(study, state=OutcomeState.FAILED, score=None, reason="loss became nan")
         assert (task.number, task.rung) == (number, 2)
         assert study.rows[number].score == scores[number]
         assert study.rows[number].reason == "rung 2 ended as FAILED: loss became nan"
@@ -232,8 +228,8 @@ def test_several_workers_train_each_rung_of_each_trial_once(tmp_path, num_worker
     engine = InstantEngine(lambda task: train_into(study.store, task), num_workers)
     run_trials(study, engine, Silence())
     attempts = study.store.attempts()
-    assert len({(each.number, each.rung) for each in attempts}) == len(attempts)
-    assert {each.state for each in attempts} == {DONE}
+    assert len({(each.training, each.rung) for each in attempts}) == len(attempts)
+    assert {each.state for each in attempts} == {AttemptState.DONE}
     assert [row.number for row in study.store.trials()] == list(range(20))
     assert winner(study.store.trials(), Objective()).rung == 2
 
@@ -251,26 +247,29 @@ def test_while_others_run_nothing_is_asked_for_and_then_it_goes_on(tmp_path):
 # ---- failures -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", [FAILED, INFEASIBLE, TIMEOUT, PRUNED])
+@pytest.mark.parametrize(
+    "state", [OutcomeState.FAILED, OutcomeState.INFEASIBLE, OutcomeState.TIMEOUT, OutcomeState.PRUNED]
+)
 def test_a_failure_is_kept_with_its_reason_and_the_search_goes_on(tmp_path, state):
+    state = OutcomeState(state)
     oracle = oracle_for()
     study = make_study(tmp_path, oracle=oracle)
     step(study, state=state, score=None, reason="because")
     row = study.store.trials()[0]
     assert (row.state, row.reason, row.score, row.seconds) == (state, "because", None, 1.0)
-    assert oracle.calls == ([] if state == PRUNED else [("tell", 0, 0, None)])
+    assert oracle.calls == ([] if state == OutcomeState.PRUNED else [("tell", 0, 0, None)])
     assert step(study).number == 1
 
 
 def test_a_trial_whose_process_dies_is_tried_once_more(tmp_path):
     study = make_study(tmp_path)
     first = step(study, **DIED)
-    assert study.store.trials()[0].state == PLANNED
+    assert study.store.trials()[0].state == TrialState.PLANNED
     again = step(study)
     assert (again.number, again.rung, again.params, again.seed) == (0, 0, first.params, first.seed)
     assert again.attempt > first.attempt
     row = study.store.trials()[0]
-    assert (row.state, row.score) == (PAUSED, score_of(again.params, 0))
+    assert (row.state, row.score) == (TrialState.PAUSED, score_of(again.params, 0))
     assert row.reason == "its process died (signal 9); tried again"
 
 
@@ -281,7 +280,7 @@ def test_a_trial_whose_process_dies_twice_is_crashed_also_across_a_resume(tmp_pa
         if is_resumed:
             study = reopened(study)
         assert step(study, **DIED).number == 0
-        assert study.store.trials()[0].state == CRASHED
+        assert study.store.trials()[0].state == TrialState.CRASHED
         assert step(study).number == 1
 
 
@@ -291,7 +290,7 @@ def test_a_lack_of_memory_is_tried_again_in_smaller_pieces_and_then_infeasible(t
     assert study.store.trials()[0].reason == "no memory; tried again with 4 micro-batches"
     study = reopened(study)
     assert step(study, **OUT_OF_MEMORY).num_micro_batches == 4
-    assert study.store.trials()[0].state == INFEASIBLE
+    assert study.store.trials()[0].state == TrialState.INFEASIBLE
     assert step(study).num_micro_batches == 1
 
 
@@ -305,8 +304,8 @@ def test_a_trial_that_needed_smaller_pieces_gets_them_in_later_rungs_and_as_the_
 
 def test_a_network_over_a_limit_is_not_tried_again(tmp_path):
     study = make_study(tmp_path)
-    step(study, state=INFEASIBLE, score=None, reason="9 ms for one image, more than 5")
-    assert study.store.trials()[0].state == INFEASIBLE
+    step(study, state=OutcomeState.INFEASIBLE, score=None, reason="9 ms for one image, more than 5")
+    assert study.store.trials()[0].state == TrialState.INFEASIBLE
     assert step(study).number == 1
 
 
@@ -320,10 +319,10 @@ def test_a_measured_latency_stays_with_the_trial(tmp_path):
 def test_a_stopped_trial_goes_on_first_and_keeps_its_rung(tmp_path):
     study = make_study(tmp_path)
     first, second = study.ask(), study.ask()
-    study.tell(train_into(study.store, first, state=STOPPED, score=None))
+    study.tell(train_into(study.store, first, state=OutcomeState.STOPPED, score=None))
     assert study.store.trials() == []  # nothing was saved yet
     study.store.save()
-    assert [row.state for row in study.store.trials()] == [PLANNED, RUNNING]
+    assert [row.state for row in study.store.trials()] == [TrialState.PLANNED, TrialState.RUNNING]
     again = study.ask()
     assert (again.number, again.rung, again.seed) == (first.number, 0, first.seed)
     assert second.number == 1
@@ -382,7 +381,7 @@ def test_the_last_training_is_none_of_the_trials_and_goes_on_as_it_began(tmp_pat
     study = make_study(tmp_path, unlimited(3))
     run_all(study)
     final = begin_final(study, study.leader)
-    assert (final.number, final.is_final, final.samples) == (FINAL_TRIAL, True, round(RUNGS[-1] * 1.25))
+    assert (final.training, final.is_final, final.samples) == (TrainingKind.FINAL, True, round(RUNGS[-1] * 1.25))
     study.store.save()
     resumed = reopened(study)
     assert len(resumed.store.trials()) == 3
@@ -418,4 +417,4 @@ def test_a_goal_that_is_reached_ends_the_search(tmp_path):
 def test_an_outcome_of_a_task_that_nobody_asked_for_is_a_bug(tmp_path):
     study = make_study(tmp_path)
     with pytest.raises(KeyError):
-        study.tell(TrialOutcome(99, 0, 0, COMPLETED, 0.5))
+        study.tell(TrialOutcome(99, 0, 0, OutcomeState.COMPLETED, 0.5))

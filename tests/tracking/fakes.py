@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.records import PLANNED, EpochRow, ImageSpec, MirrorMark, TrialRow
+from pipeline.records import EpochRow, ImageSpec, MirrorMark, TrialRow
+from pipeline.states import TrialState
 
 IMAGE = asdict(ImageSpec(8, 8, 3))
 
@@ -75,7 +76,7 @@ class FakeView:
         """Return the number of changes of a trial: what was seen of it, and how often that was something else."""
         state = (row, tuple(self.epoch_rows.get(row.number, ())), self.is_touched)
         seen = self.seen.setdefault(row.number, [])
-        if (not seen or seen[-1] != state) and (seen or row.state != PLANNED):
+        if (not seen or seen[-1] != state) and (seen or row.state != TrialState.PLANNED):
             seen.append(state)
         return len(seen)
 
