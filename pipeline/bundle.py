@@ -8,10 +8,11 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from pipeline.card import ModelCard
 from pipeline.data.arrays import ARCHIVE_ERRORS
 from pipeline.data.decode import DECODER_VERSION
 from pipeline.data.source import encodable
@@ -34,13 +35,10 @@ JSON_ERRORS = (OSError, ValueError, RecursionError)  # RecursionError: deep brac
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model that was checked: `folder` holds it, `sha256` is that of model.keras, `facts` is model.json."""
+    """A model that was checked: `folder` holds it, `card` is what model.json says of it."""
 
     folder: Path
-    classes: tuple[str, ...]
-    image: ImageSpec
-    sha256: str
-    facts: dict[str, Any]
+    card: ModelCard
 
     @property
     def keras_path(self) -> Path:
@@ -48,28 +46,33 @@ class Bundle:
         return self.folder / MODEL_FILE
 
     @property
-    def is_multi_label(self) -> bool:
-        """Whether it may give an image several labels, by sigmoids; a model of an earlier version does not."""
-        return bool(self.facts.get("is_multi_label", False))
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits."""
+        return self.card.classes
 
     @property
-    def temperature(self) -> float:
-        """By which logits are divided before they become probabilities; 1 for a model without one."""
-        return float(self.facts.get("temperature", {}).get("value", 1.0))
+    def image(self) -> ImageSpec:
+        """The pixels that the model takes."""
+        return self.card.image
+
+    @property
+    def sha256(self) -> str:
+        """That of model.keras."""
+        return self.card.sha256
 
 
-def write_bundle(folder: Path, facts: dict[str, Any]) -> Bundle:
-    """Write model.json beside the model.keras that lies in `folder`; `facts` come without schema and sha256.
+def write_bundle(folder: Path, card: ModelCard) -> Bundle:
+    """Write model.json beside the model.keras that lies in `folder`; the card gets the SHA-256 of that.
 
     Raises:
-        ModelRefused: there is no model.keras, or the facts lack classes or image.
+        ModelRefused: there is no model.keras, or the card describes no model.
     """
     keras_path = folder / MODEL_FILE
     if not keras_path.is_file():
         raise ModelRefused(f"{keras_path}: no such file; expected the saved model; save it there first")
-    whole = {"schema": SCHEMA, **facts, "sha256": sha256_file(keras_path)}
-    bundle = parse_facts(folder, whole)
-    write_json(folder / FACTS_FILE, whole)
+    facts = {"schema": SCHEMA, **replace(card, sha256=sha256_file(keras_path)).to_json()}
+    bundle = parse_facts(folder, facts)
+    write_json(folder / FACTS_FILE, facts)
     return bundle
 
 
@@ -145,7 +148,11 @@ def parse_facts(folder: Path, facts: Any) -> Bundle:
             "a copy"
         )
     refuse_temperature(path, facts.get("temperature", {}))
-    return Bundle(folder, tuple(classes), parse_image(path, facts.get("image")), sha256, facts)
+    refuse_image(path, facts.get("image"))
+    try:
+        return Bundle(folder, ModelCard.from_json(facts))
+    except ValueError as error:
+        raise ModelRefused(f"{path}: {error}; restore the file from a copy") from error
 
 
 def is_name(value: Any) -> bool:
@@ -167,12 +174,8 @@ def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def parse_image(path: Path, image: Any) -> ImageSpec:
-    """Return the image specification of model.json.
-
-    Raises:
-        ModelRefused: a field is missing or no positive integer, or the model needs another decoder.
-    """
+def refuse_image(path: Path, image: Any) -> None:
+    """Raise ModelRefused if a field is missing or no positive integer, or if the model needs another decoder."""
     names = [field.name for field in fields(ImageSpec)]
     values: dict[str, Any] = {name: image.get(name) if isinstance(image, dict) else None for name in names}
     numbers = [value for name, value in values.items() if name not in ("dtype", "background")]
@@ -195,7 +198,6 @@ def parse_image(path: Path, image: Any) -> ImageSpec:
             f"{path}: an image of {spec.shape} {spec.dtype} values takes {spec.num_bytes:,} bytes; expected at most "
             f"{MAX_IMAGE_BYTES:,}; restore the file from a copy"
         )
-    return spec
 
 
 def load_model(bundle: Bundle) -> Any:
@@ -214,7 +216,7 @@ def load_model(bundle: Bundle) -> Any:
     except Exception as error:
         raise ModelRefused(
             f"{bundle.keras_path}: Keras {keras.__version__} cannot load it: {str(error).strip()[:300]};"
-            f" it was saved with {bundle.facts.get('versions')}; install those versions, or train it again"
+            f" it was saved with {bundle.card.versions}; install those versions, or train it again"
         ) from error
     found = (model.input_shape, model.output_shape)
     expected = ((None, *bundle.image.shape), (None, len(bundle.classes)))

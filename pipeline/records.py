@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pipeline.states import OutcomeState, TrainingId, TrialState, trial_number
 from pipeline.workspace import StudyFolder
@@ -178,68 +178,3 @@ class EpochRow:
     val_auc: float
     learning_rate: float
     seconds: float
-
-
-@dataclass(frozen=True)
-class MirrorMark:
-    """How much of one trial is in MLflow: its run, the version of the trial that it shows, whether the run was ended.
-
-    `run_id` is empty from before the run is made until that is known to have worked.
-    """
-
-    run_id: str
-    version: int = 0
-    is_closed: bool = False
-
-
-PARENT = None
-"""The key of the mark of the study's parent run, where those of trials have their number."""
-
-
-class StudyView(Protocol):
-    """What the MLflow mirror reads from a study, and the marks that it keeps there so that a replay repeats nothing."""
-
-    def facts(self) -> dict[str, Any]:
-        """Return the immutable facts of the study.
-
-        Keys: study, dataset, fingerprint (of the data), source, space (the whole space as JSON-able dict), param_names
-        (every hyperparameter of the space), oracle, seed, objective (its name), minimise (a cost or None), image
-        (fields of ImageSpec), classes, num_images ({"train", "val", "test"}), split_manifest (path of a table of every
-        image with its split), versions; and where they apply forked_from (name of a study) and versions_seen (of this
-        program, a list).
-        """
-
-    def trials(self) -> list[TrialRow]:
-        """Return all trials, by number."""
-
-    def unsent(self) -> list[tuple[int, TrialRow]]:
-        """Return (version, trial), by number, of each trial whose version is greater than that of its mark.
-
-        The version of a trial is 0 while it was only planned and grows with every change of it, its attempts and its
-        epochs. The cost is that of the trials returned, not of all.
-        """
-
-    def epochs(self, training: TrainingId, after_step: int = 0) -> list[EpochRow]:
-        """Return the epochs of one training whose step is greater than `after_step`, in order."""
-
-    def marks(self) -> dict[int | None, MirrorMark]:
-        """Return the marks by trial number; that of the parent run has PARENT."""
-
-    def set_mark(self, number: int | None, mark: MirrorMark) -> None:
-        """Store the mark of one trial, or of the PARENT, durably."""
-
-
-class Mirror(Protocol):
-    """Where a search is shown while it runs; an outage of it never stops the search."""
-
-    def push(self) -> None:
-        """Send everything that the study holds and the mirror does not; raise TrackingError on an outage."""
-
-    def close(self, state: str) -> str:
-        """Send the rest, end the parent run as FINISHED, FAILED or KILLED and return its run id."""
-
-
-def num_networks(facts: Mapping[str, Any]) -> int:
-    """Return how many networks answer together, by the facts of a study or of a model."""
-    ensemble = facts.get("ensemble") or {}
-    return int(ensemble["num_networks"]) if ensemble.get("is_kept") else 1

@@ -2,20 +2,18 @@
 
 import json
 import zipfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
 from pipeline.bundle import check_layers, load_model, read_bundle, write_bundle
+from pipeline.card import Calibration, Evaluation, ModelCard
 from pipeline.errors import InvalidUsage, ModelRefused
 from pipeline.models.allowed import foreign_classes
 from pipeline.records import ImageSpec
 
-FACTS = {
-    "classes": ["cat", "dog"],
-    "image": asdict(ImageSpec(8, 9, 3)),
-    "params": {"blocks": 2},
-}
+IMAGE = asdict(ImageSpec(8, 9, 3))
+CARD = ModelCard(("cat", "dog"), ImageSpec(8, 9, 3), params={"blocks": 2})
 
 
 def layer(name: str, module: str = "keras.layers", **config) -> dict:
@@ -36,29 +34,30 @@ def folder(tmp_path):
 
 
 def test_bundle_reads_back_what_was_written(folder):
-    written = write_bundle(folder, FACTS)
+    written = write_bundle(folder, CARD)
     assert read_bundle(folder) == written
     assert written.classes == ("cat", "dog")
     assert written.image == ImageSpec(8, 9, 3)
     assert written.keras_path == folder / "model.keras"
-    assert written.facts["params"] == {"blocks": 2}
+    assert written.card.params == {"blocks": 2}
     assert json.loads((folder / "model.json").read_text())["schema"] == 1
 
 
-def test_temperature_is_that_of_the_facts_and_1_in_models_of_before(folder):
-    assert write_bundle(folder, FACTS).temperature == 1.0
-    assert write_bundle(folder, {**FACTS, "temperature": {"value": 1.7, "reason": ""}}).temperature == 1.7
+def test_temperature_is_that_of_the_card_and_1_in_models_of_earlier_versions(folder):
+    assert write_bundle(folder, CARD).card.temperature == 1.0
+    softened = replace(CARD, evaluation=Evaluation(temperature=Calibration(1.7)))
+    assert write_bundle(folder, softened).card.temperature == 1.7
 
 
-def test_a_model_of_before_gives_one_label(folder):
-    assert not write_bundle(folder, FACTS).is_multi_label
-    assert write_bundle(folder, {**FACTS, "is_multi_label": True}).is_multi_label
+def test_a_model_of_an_earlier_version_gives_one_label(folder):
+    assert not write_bundle(folder, CARD).card.is_multi_label
+    assert write_bundle(folder, replace(CARD, is_multi_label=True)).card.is_multi_label
 
 
 def test_bundle_is_found_in_the_data_folder_of_an_mlflow_model(tmp_path):
     outer = tmp_path / "outer"
     outer.mkdir()
-    written = write_bundle(write_archive(outer / "data"), FACTS)
+    written = write_bundle(write_archive(outer / "data"), CARD)
     assert read_bundle(outer) == written
 
 
@@ -68,7 +67,7 @@ def test_folder_without_a_model_is_refused(tmp_path):
 
 
 def test_bit_flip_in_the_model_is_refused(folder):
-    expected = write_bundle(folder, FACTS).sha256
+    expected = write_bundle(folder, CARD).sha256
     content = bytearray((folder / "model.keras").read_bytes())
     content[len(content) // 2] ^= 1
     (folder / "model.keras").write_bytes(content)
@@ -78,12 +77,12 @@ def test_bit_flip_in_the_model_is_refused(folder):
 
 
 def test_missing_keras_file_is_refused(folder):
-    write_bundle(folder, FACTS)
+    write_bundle(folder, CARD)
     (folder / "model.keras").unlink()
     with pytest.raises(ModelRefused, match=r"model.keras: no such file"):
         read_bundle(folder)
     with pytest.raises(ModelRefused, match=r"model.keras: no such file"):
-        write_bundle(folder, FACTS)
+        write_bundle(folder, CARD)
 
 
 @pytest.mark.parametrize(
@@ -93,11 +92,11 @@ def test_missing_keras_file_is_refused(folder):
         ({"classes": []}, r"classes is \[\]; expected a list of names"),
         ({"classes": ["a", "a"]}, "holds a name twice"),
         ({"image": {"height": 8, "width": 9, "channels": 3}}, "expected height, width, channels"),
-        ({"image": FACTS["image"] | {"channels": 0}}, "expected height, width, channels"),
-        ({"image": FACTS["image"] | {"dtype": "int8"}}, "expected height, width, channels, dtype"),
-        ({"image": FACTS["image"] | {"background": "black; rm"}}, "expected height, width, channels"),
-        ({"image": FACTS["image"] | {"height": -8}}, "expected height, width, channels"),
-        ({"image": FACTS["image"] | {"decoder_version": 1}}, "decoder_version is 1; expected 2"),
+        ({"image": IMAGE | {"channels": 0}}, "expected height, width, channels"),
+        ({"image": IMAGE | {"dtype": "int8"}}, "expected height, width, channels, dtype"),
+        ({"image": IMAGE | {"background": "black; rm"}}, "expected height, width, channels"),
+        ({"image": IMAGE | {"height": -8}}, "expected height, width, channels"),
+        ({"image": IMAGE | {"decoder_version": 1}}, "decoder_version is 1; expected 2"),
         ({"temperature": {"value": 0}}, "temperature is {'value': 0}; expected a value above 0"),
         ({"temperature": {"value": "hot"}}, "expected a value above 0"),
         ({"temperature": 1.5}, "temperature is 1.5; expected a value above 0"),
@@ -108,15 +107,15 @@ def test_missing_keras_file_is_refused(folder):
         ({"temperature": {"value": float("nan")}}, "expected a value above 0"),
         ({"temperature": {"value": True}}, "expected a value above 0"),
         ({"classes": ["a", "\ud800"]}, r"classes is \['a', '\\ud800'\]; expected a list of names"),
-        ({"image": FACTS["image"] | {"height": True}}, "expected height, width, channels"),
+        ({"image": IMAGE | {"height": True}}, "expected height, width, channels"),
         (
-            {"image": FACTS["image"] | {"height": 10**6, "width": 10**6}},
+            {"image": IMAGE | {"height": 10**6, "width": 10**6}},
             r"an image of \(1000000, 1000000, 3\) uint8 values takes 3,000,000,000,000 bytes; expected at most",
         ),
     ],
 )
 def test_malformed_facts_are_refused(folder, change, message):
-    write_bundle(folder, FACTS)
+    write_bundle(folder, CARD)
     facts = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps(facts | change))
     with pytest.raises(ModelRefused, match=message):
@@ -129,7 +128,7 @@ def test_malformed_facts_are_refused(folder, change, message):
     ids=lambda text: text[:8],
 )
 def test_facts_that_are_no_object_are_refused(folder, text):
-    write_bundle(folder, FACTS)
+    write_bundle(folder, CARD)
     (folder / "model.json").write_text(text)
     with pytest.raises(ModelRefused, match="expected a JSON object"):
         read_bundle(folder)
@@ -154,13 +153,13 @@ def test_facts_that_are_no_object_are_refused(folder, text):
 )
 def test_foreign_class_is_refused_before_keras_reads_it(tmp_path, foreign):
     folder = write_archive(tmp_path / "model", layer("Dense", units=2), foreign)
-    bundle = write_bundle(folder, FACTS)
+    bundle = write_bundle(folder, CARD)
     with pytest.raises(ModelRefused, match="expected built-in layers only"):
         load_model(bundle)
 
 
 def test_missing_backend_is_named_before_keras_is_imported(folder, monkeypatch):
-    bundle = write_bundle(folder, FACTS)
+    bundle = write_bundle(folder, CARD)
     monkeypatch.setenv("KERAS_BACKEND", "theano")
     with pytest.raises(InvalidUsage, match="KERAS_BACKEND is 'theano'; expected one of tensorflow, jax, torch"):
         load_model(bundle)
@@ -232,7 +231,7 @@ def test_foreign_class_is_found_however_deep_it_lies():
 
 
 def test_facts_without_an_end_are_not_read(folder):
-    write_bundle(folder, FACTS)
+    write_bundle(folder, CARD)
     with (folder / "model.json").open("wb") as file:
         file.truncate(1 << 30)
     with pytest.raises(ModelRefused, match="more than 16 MiB; expected a JSON object"):
@@ -240,7 +239,7 @@ def test_facts_without_an_end_are_not_read(folder):
 
 
 def test_folder_in_the_place_of_a_file_is_refused(folder):
-    write_bundle(folder, FACTS)
+    write_bundle(folder, CARD)
     (folder / "model.keras").unlink()
     (folder / "model.keras").mkdir()
     with pytest.raises(ModelRefused, match=r"model.keras: is a directory; expected the model"):

@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -54,6 +54,12 @@ def result(text: str) -> None:
 def result_json(value: Any) -> None:
     """Print one JSON document on stdout."""
     click.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def columns(facts: Mapping[str, str]) -> str:
+    """Return names and texts in two columns."""
+    width = max(map(len, facts))
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in facts.items())
 
 
 def next_steps(*commands: tuple[str, str]) -> None:

@@ -31,9 +31,9 @@ def command(study: str, pick: str, as_json: bool) -> None:
       pipeline promote photos-1 --pick 12
     """
     from pipeline.cli.search import command as search_command
-    from pipeline.cli.search import print_end
     from pipeline.cli.search_job import Search
     from pipeline.cli.search_plan import Call, make_plan
+    from pipeline.cli.summary import print_end
     from pipeline.search.job import pick_trial
     from pipeline.search.store import list_studies, open_study
 
@@ -46,5 +46,5 @@ def command(study: str, pick: str, as_json: bool) -> None:
     with interruptions(
         lambda: f"the study is as it was; try again with: pipeline promote {study} --pick {pick}"
     ) as stop:
-        facts = search.run(stop)
-    print_end(facts, as_json)
+        found = search.run(stop)
+    print_end(found, as_json)

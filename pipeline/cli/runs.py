@@ -33,35 +33,39 @@ def command(study: str | None, as_json: bool) -> None:
             "pipeline search digits --budget 3m"
         )
     with open_study(workspace, study or names[-1], is_read_only=True) as store:
-        facts, trials = store.facts(), store.trials()
-    objective = Objective(facts["objective"], facts["minimise"])
+        spec, trials = store.spec(), store.trials()
+        finished = store.result() if store.get("result") is not None else None
+    objective = spec.ranking
     rows = ranked(trials, objective)
     front = {row.number for row in pareto_front(rows, objective)} if objective.minimise else set()
     if as_json:
         result_json([as_facts(row) | {"is_on_front": row.number in front} for row in rows])
         return
-    result(f"study {facts['study']}: {len(rows)} trial(s) on {facts['dataset']}")
+    result(f"study {spec.study}: {len(rows)} trial(s) on {spec.dataset}")
     result(table(headers(objective), [as_cells(row, objective, row.number in front) for row in rows]))
-    if finished := facts.get("result"):
+    if finished is not None:
         print_test(finished)
     if len(names) > 1:
-        result(f"other studies: {', '.join(name for name in names if name != facts['study'])}")
-    next_steps(
-        ("mlflow ui", "curves and comparisons"),
-        ("pipeline score champion FOLDER -o scores/", "label images"),
-        ("pipeline search YOUR_FOLDER --budget 15m", "search for your own images"),
-    )
+        result(f"other studies: {', '.join(name for name in names if name != spec.study)}")
+    next_steps(("mlflow ui", "curves and comparisons"), *what_next(finished, spec.study))
 
 
-def print_test(finished: dict[str, Any]) -> None:
+def what_next(finished: Any, study: str) -> list[tuple[str, str]]:
+    """Return what to type to use the model, or to get one."""
+    from pipeline.cli.summary import score_step
+
+    if finished is None:
+        return [(f"pipeline search --name {study} --resume", "go on")]
+    return [score_step(finished), ("pipeline search YOUR_FOLDER --budget 15m", "search for your own images")]
+
+
+def print_test(finished: Any) -> None:
     """Print what the winner is worth on images that no choice has seen."""
-    from pipeline.cli.search import answering
+    from pipeline.cli.summary import accuracy_text, answering
 
-    test, (low, high) = finished["test"], finished["test"]["ci95"]
-    whole = "all labels of an image right; " if finished.get("is_multi_label") else ""
     result(
-        f"test accuracy {test['accuracy']:.2%} ({whole}95 % interval {low:.2%} to {high:.2%}, {test['num_images']:,} "
-        f"images) of {answering(finished)}, trained again on train + validation: {finished['model_uri']}"
+        f"test accuracy {finished.evaluation.tested.accuracy:.2%} ({accuracy_text(finished)}) of "
+        f"{answering(finished)}, trained again on train + validation: {finished.model_uri}"
     )
 
 

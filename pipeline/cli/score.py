@@ -116,7 +116,7 @@ def make_job(model: str, found: "Inventory", out: Path, top_k: int, batch_size: 
         output.say(resolved.note)
     spec = bundle.image
     kind = "RGB" if spec.channels == 3 else "grey"
-    several = ", any number of which an image may have" if bundle.is_multi_label else ""
+    several = ", any number of which an image may have" if bundle.card.is_multi_label else ""
     output.say(
         f"Model {resolved.uri}: {len(bundle.classes)} classes{several}, {spec.width} x {spec.height} {kind} images"
     )

@@ -22,7 +22,7 @@ from pipeline.files import locked
 from pipeline.machine import Resources, check_backend, has_bfloat16, num_cores
 from pipeline.models.measure import dense_params
 from pipeline.models.plan import has_backbone
-from pipeline.records import TrialRow, num_networks
+from pipeline.records import TrialRow
 from pipeline.search import setup
 from pipeline.search.baseline import is_trained, train_baseline
 from pipeline.search.budget import PROBE_FACTOR, RESTART_SECONDS, SECONDS_PER_TRIAL, Budget
@@ -35,9 +35,7 @@ from pipeline.search.health import clean_disk_errors, forget_stop
 from pipeline.search.job import (
     Finished,
     chosen,
-    cost_of,
     count_states,
-    final_score,
     finish,
     pick_trial,
     run_trials,
@@ -46,6 +44,7 @@ from pipeline.search.mirroring import BackgroundMirror
 from pipeline.search.openings import count_openings
 from pipeline.search.pace import Pace, Terms
 from pipeline.search.probe import Speed, measure_speed
+from pipeline.search.result import FrontPoint, SearchResult, Winner
 from pipeline.search.spaces import FOR_CPU, FOR_GPU
 from pipeline.search.store import StudyStore
 from pipeline.search.study import Study
@@ -90,13 +89,13 @@ class Search:
                 engine.stop()
         return describe_plan(self.plan, terms, self.make_budget(terms, factor, 0.0), factor)
 
-    def run(self, stop: Interruptions) -> dict[str, Any]:
+    def run(self, stop: Interruptions) -> SearchResult:
         """Search and return the result; after an interruption the children are gone and the study can be resumed."""
         folder = self.plan.folder
         with locked(folder.lock, f"study {self.request.study}"), clean_disk_errors(folder.path):
             return self.run_locked(stop)
 
-    def run_locked(self, stop: Interruptions) -> dict[str, Any]:
+    def run_locked(self, stop: Interruptions) -> SearchResult:
         """Search while holding the study's lock; whatever happens, the children end and MLflow shows the true state."""
         plan = self.plan
         forget_stop(plan.folder)
@@ -134,15 +133,14 @@ class Search:
         with StudyStore(plan.folder.database) as store:
             return self.publish(store, finished, run_id)
 
-    def known_result(self) -> dict[str, Any]:
+    def known_result(self) -> SearchResult:
         """Return the result of a finished study, if nothing that it depends on has changed."""
         dataset = self.prepare_dataset()
         self.open_store(dataset, self.make_budget(self.plan.terms(dataset.spec, dataset.counts), 1.0, 0.0)).close()
         say(f"study {self.request.study} is finished already; this is its result")
-        result = dict(self.plan.stored["result"])
         with StudyStore(self.plan.folder.database, is_read_only=True) as store:
-            result["test_opened"] = times_opened(store)
-        if result["run_id"] is None:
+            result = dataclasses.replace(store.result(), test_opened=times_opened(store))
+        if result.run_id is None:
             say(f"its model is not in MLflow yet: pipeline sync {self.request.study}")
         return result
 
@@ -246,7 +244,7 @@ class Search:
     def open_store(self, dataset: Dataset, budget: Budget) -> StudyStore:
         """Create the study, or open it and check that nothing its scores depend on has changed."""
         plan = self.plan
-        facts = setup.study_facts(self.request, dataset, plan.space)
+        facts = setup.study_spec(self.request, dataset, plan.space).facts()
         with contextlib.ExitStack() as on_failure:
             store = on_failure.enter_context(StudyStore(plan.folder.database))
             if store.is_created():
@@ -326,8 +324,8 @@ class Search:
             return finish(study, engine, follower, picked)
         if self.plan.options["distill"]:
             say("can the winner learn from a better trial?")
-            found = distil(study, engine, follower, best)
-            say(f"  {distillation_text(found, study.objective.name)}")
+            distillation = distil(study, engine, follower, best)
+            say(f"  {distillation_text(distillation, study.objective.name)}")
         if picked is None:
             if not is_trained(study.store):
                 say("training the default network beside the winner, on train + validation")
@@ -335,8 +333,8 @@ class Search:
                 say(f"  not trained: {reason}")
         if self.plan.options["ensemble"]:
             say("is the mean of several networks like the winner's better than one?")
-            found = choose_networks(study, engine, follower, best)
-            say(f"  {ensemble_text(found, study.objective.name)}")
+            ensemble = choose_networks(study, engine, follower, best)
+            say(f"  {ensemble_text(ensemble, study.objective.name)}")
         if picked is None:
             say("training the winner on train + validation, then opening the test split")
         return finish(study, engine, follower, picked)
@@ -347,53 +345,57 @@ class Search:
             return None
         return float(self.plan.options["until"].partition("=")[2])
 
-    def publish(self, store: StudyStore, finished: Finished, run_id: str | None) -> dict[str, Any]:
+    def publish(self, store: StudyStore, finished: Finished, run_id: str | None) -> SearchResult:
         """Keep the result in the study, then register the model; without MLflow `pipeline sync` does that later."""
-        store.put("result", self.facts(store, finished))
+        result = self.result(store, finished)
+        store.put("result", result.to_json())
         if run_id is not None:
             say("writing the model to MLflow")
             try:
-                register_result(store, self.plan.call.workspace, run_id)
+                result = register_result(store, self.plan.call.workspace, run_id)
             except TrackingError as error:
                 say(f"the model is not registered yet: {error}")
-        return dict(store.get("result"))
+        return result
 
-    def facts(self, store: StudyStore, finished: Finished) -> dict[str, Any]:
-        """Return the result as `--json` prints it; it names the model's folder until the model is registered."""
-        best, objective = finished.winner, self.request.objective
-        return {
-            "study": self.request.study,
-            "run_id": None,
-            "model_uri": str(finished.model_folder),
-            "objective": objective.name,
-            "winner": {
-                "trial": best.number,
-                "params": best.params,
-                objective.name: final_score(best, finished.more),
-                **cost_of(best, finished.more),
-                **self.dense_equivalent(best, num_networks(finished.more)),
-                "epochs": finished.epochs,
-            },
-            "front": [
-                {"trial": row.number, objective.name: row.score, objective.minimise: row.cost(objective.minimise)}
-                for row in finished.front
-                if objective.minimise
-            ],
-            "is_multi_label": bool(store.get("is_multi_label")),
-            "test": finished.test,
-            **finished.more,
-            "flaw": flaw_of(finished.test, store.get("classes")),
-            "test_opened": times_opened(store),
-            "trials": count_states(store.trials()),
-            "seconds": round(time.monotonic() - self.started, 1),
-        }
+    def result(self, store: StudyStore, finished: Finished) -> SearchResult:
+        """Return the result; it names the model's folder until the model is registered."""
+        best, card, objective = finished.winner, finished.card, self.request.objective
+        winner = Winner(
+            best.number,
+            best.params,
+            card.score,
+            card.num_params or best.num_params,
+            card.mflops or best.mflops,
+            card.epochs or best.epochs,
+            self.dense_equivalent(best, card.evaluation.num_networks),
+        )
+        front = tuple(
+            FrontPoint(row.number, row.score or 0.0, row.cost(objective.minimise) or 0.0)
+            for row in finished.front
+            if objective.minimise
+        )
+        return SearchResult(
+            study=self.request.study,
+            run_id=None,
+            model_uri=str(finished.model_folder),
+            objective=objective.name,
+            winner=winner,
+            front=front,
+            is_multi_label=card.is_multi_label,
+            flaw=flaw_of(card.evaluation.tested, card.classes),
+            test_opened=times_opened(store),
+            trials=count_states(store.trials()),
+            seconds=round(time.monotonic() - self.started, 1),
+            evaluation=card.evaluation,
+            minimise=objective.minimise,
+        )
 
-    def dense_equivalent(self, best: TrialRow, number: int) -> dict[str, int]:
-        """Return how many weights `number` networks had if none were shared; nothing where layers are not our plan."""
+    def dense_equivalent(self, best: TrialRow, number: int) -> int | None:
+        """Return how many weights `number` networks had if none were shared; None where layers are not our plan."""
         if self.plan.space.builder is not None or has_backbone(best.params):
-            return {}
+            return None
         shape, num_classes = self.plan.spec.shape, len(self.plan.source.classes)
-        return {"dense_params": number * dense_params(best.params, shape, num_classes)}
+        return number * dense_params(best.params, shape, num_classes)
 
 
 def times_opened(store: StudyStore) -> int:

@@ -10,11 +10,12 @@ from pipeline.data.source import Source
 from pipeline.data.sources import open_source, source_name
 from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.files import is_locked, lock_owner
+from pipeline.limits import Limits
 from pipeline.machine import Resources, has_bfloat16, hide_gpus, share_resources
 from pipeline.models.backbones import fetch_weights, refusal
 from pipeline.records import ImageSpec, Objective
 from pipeline.search import setup
-from pipeline.search.pace import Limits, Terms
+from pipeline.search.pace import Terms
 from pipeline.search.spaces import default_space, open_space, read_space
 from pipeline.search.store import StudyStore, list_studies
 from pipeline.space import SearchSpace

@@ -18,10 +18,10 @@ from pipeline.files import locked, write_text
 from pipeline.machine import check_backend, share_resources
 from pipeline.models.backbones import fetch_weights
 from pipeline.parts import is_pretrained
-from pipeline.records import ImageSpec
 from pipeline.search import crossfit
 from pipeline.search.engine import LocalEngine
 from pipeline.search.store import StudyStore, open_study
+from pipeline.spec import StudySpec
 from pipeline.text import one_line
 
 HEADERS = ("rank", "path", "label", "suggested", "p(label)", "p(suggested)")
@@ -65,17 +65,17 @@ class SuspectsJob:
                 order = errors.order[: max(errors.num_errors, self.top)]
                 self.facts = self.describe(store, errors, rows, order)
                 if self.html:
-                    self.write_page(self.html, store.facts(), rows[order])
+                    self.write_page(self.html, store.spec(), rows[order])
 
     def train(self, plan: crossfit.CrossFit, store: StudyStore) -> None:
         """Train the folds whose predictions are not kept."""
-        missing, facts = crossfit.missing_folds(plan), store.facts()
+        missing, spec = crossfit.missing_folds(plan), store.spec()
         if not missing:
             say(f"study {self.study}: the predictions of {plan.num_folds} folds are kept from an earlier call")
             return
         check_backend()
-        with closing(crossfit.hold_images(facts)) as hold:
-            crossfit.assign_images(plan, facts, hold.folder)
+        with closing(crossfit.hold_images(spec)) as hold:
+            crossfit.assign_images(plan, spec, hold.folder)
             seconds = crossfit.estimate_seconds(plan, store, missing)
             say(
                 f"study {self.study}: training trial {plan.trial} again, {len(missing)} of {plan.num_folds} folds, "
@@ -129,12 +129,12 @@ class SuspectsJob:
         home = os.path.join(self.workspace, "")  # noqa: PTH118
         return path.removeprefix(home)
 
-    def write_page(self, path: Path, facts: dict[str, Any], rows: NDArray[np.int64]) -> None:
+    def write_page(self, path: Path, spec: StudySpec, rows: NDArray[np.int64]) -> None:
         """Write the page with pictures; `rows` are the images of the suspects."""
         from pipeline.reports.suspects_page import suspects_page
 
-        with closing(crossfit.hold_images(facts)) as hold:
-            images = open_images(hold.folder, ImageSpec(**facts["image"]))
+        with closing(crossfit.hold_images(spec)) as hold:
+            images = open_images(hold.folder, spec.image)
             write_text(path, suspects_page(self.facts, rows, images))
 
     def to_text(self) -> str:

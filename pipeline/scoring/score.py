@@ -59,8 +59,8 @@ class ScoreJob:
             classes_sha256=sha256_json(self.bundle.classes),
             decoder_version=self.bundle.image.decoder_version,
             top_k=min(self.top_k, len(self.bundle.classes)),
-            temperature=self.bundle.temperature,
-            is_multi_label=self.bundle.is_multi_label,
+            temperature=self.bundle.card.temperature,
+            is_multi_label=self.bundle.card.is_multi_label,
         )
 
 
@@ -167,9 +167,9 @@ def label_rows(
     classes = bundle.classes
     is_finite = np.asarray(np.isfinite(logits).all(axis=-1))
     finite = np.where(is_finite[:, None], logits, 0)
-    shares = probabilities(finite, bundle.is_multi_label, bundle.temperature)
+    shares = probabilities(finite, bundle.card.is_multi_label, bundle.card.temperature)
     order = np.argsort(-finite, axis=-1, kind="stable")[:, :top_k]  # stable: a tie goes to the first class
-    chosen = answers(finite, bundle.is_multi_label)
+    chosen = answers(finite, bundle.card.is_multi_label)
     rows = []
     for place, (path, pixels) in enumerate(zip(paths, decoded, strict=True)):
         if isinstance(pixels, DecodeError):
@@ -178,7 +178,7 @@ def label_rows(
         if not is_finite[place]:
             rows.append(Row(path, error=("not_finite", "the model answers with NaN or infinity")))
             continue
-        numbers = np.flatnonzero(chosen[place]) if bundle.is_multi_label else [chosen[place]]
+        numbers = np.flatnonzero(chosen[place]) if bundle.card.is_multi_label else [chosen[place]]
         labels, best = (
             [(classes[number], float(shares[place, number])) for number in each] for each in (numbers, order[place])
         )

@@ -6,10 +6,12 @@ says of the test images.
 """
 
 import math
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from pipeline.card import Baseline
 from pipeline.crashpoints import crashpoint
+from pipeline.json_records import to_json
 from pipeline.models.cost import ImpossibleNetwork
 from pipeline.models.measure import measure
 from pipeline.records import TrialRow, TrialTask
@@ -58,22 +60,31 @@ def train_baseline(study: Study, engine: Engine, audience: Audience, best: Trial
     last = next(reversed(study.attempts.get(TrainingKind.BASELINE, [])), None)
     goes_on = last is not None and last.state == AttemptState.STOPPED  # as it began
     samples, reason = (last.samples, "") if last and goes_on else plan_baseline(study.pace, best)
-    params = study.terms.baseline or {}
-    cost = cost_of(study, params) if params else {}
-    note = {"params": params, **cost, "epochs": study.num_epochs(TrainingKind.BASELINE, samples)}
+    found = replace(described(study, samples), reason=reason)
     if not reason:
+        params = study.terms.baseline or {}
         outcome, task = train_to_end(study, engine, lambda: begin(study, params, samples), audience)
         crashpoint("baseline-trained")
         reason = settle(study, outcome, task)
-        note["epochs"] = outcome.facts.get("epochs", note["epochs"])  # fewer than planned if it was slow
+        epochs = int(outcome.facts.get("epochs") or found.epochs or 0)  # fewer than planned if it was slow
         study.pace.reserved = 0.0
         least = MIN_PART * study.num_epochs(TrainingKind.BASELINE, study.pace.final_samples(best))
-        if not reason and note["epochs"] < least:
-            reason = f"it was slower than planned and saw {note['epochs']} passes, less than half of the winner's"
+        if not reason and epochs < least:
+            reason = f"it was slower than planned and saw {epochs} passes, less than half of the winner's"
+        found = replace(found, epochs=epochs, reason=reason)
     study.pace.reserved = 0.0
-    study.store.put_later("baseline", {**note, "reason": reason})
+    study.store.put_later("baseline", to_json(found))
     study.store.save()
     return reason
+
+
+def described(study: Study, samples: int) -> Baseline:
+    """Return the default network as it is to be trained."""
+    params, epochs = study.terms.baseline, study.num_epochs(TrainingKind.BASELINE, samples)
+    if params is None:
+        return Baseline("", {}, epochs=epochs)
+    cost = measure(params, study.terms.image_shape, study.terms.num_classes)
+    return Baseline("", params, cost.num_params, cost.mflops, epochs)
 
 
 def plan_baseline(pace: Pace, best: TrialRow) -> tuple[int, str]:
@@ -100,9 +111,3 @@ def begin(study: Study, params: dict[str, Any], samples: int) -> TrialTask:
     """Decide on the training of the default network, before it runs, and return its task."""
     share = study.pace.reserved if study.budget.is_timed else math.inf
     return study.begin(TrainingKind.BASELINE, len(study.budget.rungs) - 1, samples, params, 2 * share, share)
-
-
-def cost_of(study: Study, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the default network costs."""
-    cost = measure(params, study.terms.image_shape, study.terms.num_classes)
-    return {"num_params": cost.num_params, "mflops": cost.mflops}

@@ -29,6 +29,7 @@ from pipeline.search.rungs import labelled, setting, stored_dataset
 from pipeline.search.seeds import trial_seed
 from pipeline.search.store import StudyStore
 from pipeline.search.worker import warm_up
+from pipeline.spec import StudySpec
 from pipeline.states import TrainingKind
 from pipeline.workspace import StudyFolder
 
@@ -81,47 +82,48 @@ def plan_cross_fit(store: StudyStore, num_folds: int) -> CrossFit:
         DataError: the study has no winner yet, or its images have several labels.
         ModelRefused: the winner's model was damaged.
     """
-    facts, folder = store.facts(), store.folder
-    if facts.get("is_multi_label"):
+    spec, folder = store.spec(), store.folder
+    if spec.is_multi_label:
         raise DataError(
-            f"study {facts['study']}: an image has several labels; expected one, since confident learning ranks labels "
+            f"study {spec.study}: an image has several labels; expected one, since confident learning ranks labels "
             "that exclude each other; `by_class` in its model.json shows which labels are told badly, `pipeline data "
             "check` which copies are labelled differently"
         )
     if not store.has_final_model():
         raise DataError(
-            f"study {facts['study']} is not finished; expected a winner, whose network judges the labels; finish it "
-            f"with: {restore_command(facts)}"
+            f"study {spec.study} is not finished; expected a winner, whose network judges the labels; finish it "
+            f"with: {restore_command(spec)}"
         )
-    model = read_bundle(folder.model).facts
+    card = read_bundle(folder.model).card
+    number, epochs = card.trial or 0, card.epochs or 1
     depends_on = {
-        "fingerprint": facts["fingerprint"],
+        "fingerprint": spec.fingerprint,
         "images": sha256_file(folder.split_table),
-        **{name: model[name] for name in ("trial", "params", "epochs")},
-        "seed": facts["seed"],
+        "trial": number,
+        "params": card.params,
+        "epochs": epochs,
+        "seed": spec.seed,
     }
-    return CrossFit(
-        folder, num_folds, model["trial"], model["params"], model["epochs"], facts["seed"], depends_on
-    )  # fmt: skip
+    return CrossFit(folder, num_folds, number, card.params, epochs, spec.seed, depends_on)
 
 
-def restore_command(facts: dict[str, Any]) -> str:
+def restore_command(spec: StudySpec) -> str:
     """Return what to type to finish a study, or to decode its images again."""
-    return f"pipeline search DATA --name {facts['study']} --resume (DATA was {facts['source']})"
+    return f"pipeline search DATA --name {spec.study} --resume (DATA was {spec.source})"
 
 
-def hold_images(facts: dict[str, Any]) -> cache_folder.Hold:
+def hold_images(spec: StudySpec) -> cache_folder.Hold:
     """Keep the decoded images of a study from being cleared away until the hold is closed.
 
     Raises:
         DataError: they were cleared away, or damaged.
     """
-    folder = Path(facts["cache"])
+    folder = Path(spec.cache)
     hold = cache_folder.open_whole(folder.parent, folder.name)
     if hold is None:
         raise DataError(
-            f"{folder}: the decoded images of study {facts['study']} were cleared away; expected them there; restore "
-            f"them with: {restore_command(facts)}"
+            f"{folder}: the decoded images of study {spec.study} were cleared away; expected them there; restore "
+            f"them with: {restore_command(spec)}"
         )
     return hold
 
@@ -153,7 +155,7 @@ def forget(plan: CrossFit) -> None:
         plan.logits_path(number).unlink(missing_ok=True)
 
 
-def assign_images(plan: CrossFit, facts: dict[str, Any], images_folder: Path) -> None:
+def assign_images(plan: CrossFit, spec: StudySpec, images_folder: Path) -> None:
     """Decide the fold of each usable image, unless that is done; near-duplicates and groups are in one fold.
 
     `images_folder` is where the study's images lie decoded.
@@ -167,15 +169,14 @@ def assign_images(plan: CrossFit, facts: dict[str, Any], images_folder: Path) ->
     digests = np.load(images_folder / "facts.npy", mmap_mode="r")["sha256"][rows]
     if not np.array_equal(digests, manifest.read_digests(table)):
         raise DataError(
-            f"study {facts['study']}: its labels and decoded images are in different orders, because a search was "
-            f"killed while writing them; repair that with: {restore_command(facts)}"
+            f"study {spec.study}: its labels and decoded images are in different orders, because a search was "
+            f"killed while writing them; repair that with: {restore_command(spec)}"
         )
     if plan.facts_path.exists():
         return
     paths, groups = manifest.read_paths(table), stored_groups(table)
-    classes, storage = tuple(facts["classes"]), Files("", paths)
     source = Source(
-        facts["dataset"], facts["source"], classes, paths, labels[rows], splits[rows], storage, groups
+        spec.dataset, spec.source, spec.classes, paths, labels[rows], splits[rows], Files("", paths), groups
     )  # fmt: skip
     near = np.load(images_folder / "clusters.npy", mmap_mode="r")[1]
     clusters = merge_groups(near[rows], source.groups)
@@ -197,7 +198,7 @@ def stored_groups(path: Path) -> list[str] | None:
 
 def estimate_seconds(plan: CrossFit, store: StudyStore, numbers: Iterable[int]) -> float:
     """Return the seconds that some folds will take, by what an epoch of the winner's last training took."""
-    counts = store.get("num_images")
+    counts = store.spec().num_images
     num_trained = counts["train"] + counts["val"]
     epoch_seconds = float(np.mean([row.seconds for row in store.epochs(TrainingKind.FINAL)]))
     folds = plan.folds()
@@ -251,10 +252,10 @@ def predict_fold(task: TrialTask, folds_path: Path, number: int, target: Path) -
     from pipeline.training.trial import train
 
     with StudyStore(task.folder.database) as store:
-        facts = store.facts()
-    dataset = stored_dataset(task, facts)
+        spec = store.spec()
+    dataset = stored_dataset(task, spec)
     training, held_out = map(dataset.subset, rows_of_fold(np.load(folds_path), number))
-    model, _, _ = train(task.params, labelled(training), None, setting(task, facts), lambda row: None)
+    model, _, _ = train(task.params, labelled(training), None, setting(task, spec), lambda row: None)
     logits = predict_logits(model, held_out.images)
     with replacing(target) as temporary, temporary.open("wb") as file:
         np.save(file, logits)

@@ -4,9 +4,11 @@ With a second objective the winner is a cheaper network than the best one, which
 its trial was, with the teacher's answers in the labels, and its last training has them too if that was better.
 """
 
-from typing import Any
+from dataclasses import replace
 
+from pipeline.card import Distillation
 from pipeline.crashpoints import crashpoint
+from pipeline.json_records import to_json
 from pipeline.records import TrialOutcome, TrialRow, TrialTask
 from pipeline.search.budget import TRAIN_FORWARD_RATIO
 from pipeline.search.job import Audience, Engine, settle, train_to_end
@@ -17,39 +19,34 @@ from pipeline.search.teacher import Teacher, read_teacher
 from pipeline.states import TrainingKind
 
 
-def distil(study: Study, engine: Engine, audience: Audience, best: TrialRow) -> dict[str, Any]:
+def distil(study: Study, engine: Engine, audience: Audience, best: TrialRow) -> Distillation:
     """Return whether the winner `best` learns from a better trial, and keep that in the study as `distillation`.
 
-    `student` is the winner, `teacher` the other trial, `alone` and `taught` are the objective on the validation images
-    without and with it; `is_kept` tells what is done, and if it is not, `reason` why. A training that fails costs only
-    this.
+    A training that fails costs only this.
 
     Raises:
         StoppedEarly, KeyboardInterrupt: the search is to end; the training goes on with --resume.
     """
-    store, pace = study.store, study.pace
-    found: dict[str, Any] = store.get("distillation") or {}
-    if not is_decided(store, best):
+    store, found = study.store, study.store.distillation()
+    if found is None or not is_decided(found, store, best):
         teacher = read_teacher(store.folder)
-        found = {"student": best.number, "alone": best.score, "is_kept": False}
-        found["reason"] = obstacle(study, best, teacher)
-        if teacher is not None and not found["reason"]:
+        found = Distillation(False, obstacle(study, best, teacher), alone=best.score, student=best.number)
+        if teacher is not None and not found.reason:
             outcome, task = train_to_end(study, engine, lambda: begin(study, best), audience)
             crashpoint("student-trained")
-            found |= {"teacher": teacher.number, **close(study, best, outcome, task)}
-        store.put_later("distillation", found)
-    pace.reserved_for_retraining = 0.0
+            found = close(study, replace(found, teacher=teacher.number), outcome, task)
+        store.put_later("distillation", to_json(found))
+    study.pace.reserved_for_retraining = 0.0
     store.save()
     return found
 
 
-def is_decided(store: StudyStore, best: TrialRow) -> bool:
+def is_decided(found: Distillation, store: StudyStore, best: TrialRow) -> bool:
     """Tell whether it is known if the winner learns from a better trial; one that it learns from must still be best."""
-    found = store.get("distillation") or {}
-    if found.get("student") != best.number:
+    if found.student != best.number:
         return False
     teacher = read_teacher(store.folder)
-    return not found["is_kept"] or (teacher is not None and teacher.number == found["teacher"])
+    return not found.is_kept or (teacher is not None and teacher.number == found.teacher)
 
 
 def obstacle(study: Study, best: TrialRow, teacher: Teacher | None) -> str:
@@ -78,21 +75,21 @@ def begin(study: Study, best: TrialRow) -> TrialTask:
     return study.begin(TrainingKind.STUDENT, top, best.samples, best.params, limit, trial=best.number)
 
 
-def close(study: Study, best: TrialRow, outcome: TrialOutcome, task: TrialTask) -> dict[str, Any]:
+def close(study: Study, found: Distillation, outcome: TrialOutcome, task: TrialTask) -> Distillation:
     """Decide on the end of the training, and return whether it was better."""
     reason = settle(study, outcome, task)
-    if reason or outcome.score is None or best.score is None:
-        return {"reason": reason}
-    is_better = study.objective.sign * (outcome.score - best.score) > 0
+    if reason or outcome.score is None or found.alone is None:
+        return replace(found, reason=reason)
+    is_better = study.objective.sign * (outcome.score - found.alone) > 0
     reason = "" if is_better else "no better on the validation images"
-    return {"taught": outcome.score, "is_kept": is_better, "reason": reason}
+    return replace(found, value=outcome.score, is_kept=is_better, reason=reason)
 
 
-def distillation_text(found: dict[str, Any], objective: str) -> str:
+def distillation_text(found: Distillation, objective: str) -> str:
     """Return in words whether the winner learns from a better trial, and why not."""
-    if "taught" not in found:
-        return f"not used: {found['reason']}"
-    change = f"{objective} {found['taught']:.4f}, without it {found['alone']:.4f}"
-    if found["is_kept"]:
-        return f"the winner also learns what trial {found['teacher']} says of the images: {change}"
-    return f"not used: {found['reason']} ({change}, taught by trial {found['teacher']})"
+    if found.value is None:
+        return f"not used: {found.reason}"
+    change = f"{objective} {found.value:.4f}, without it {found.alone:.4f}"
+    if found.is_kept:
+        return f"the winner also learns what trial {found.teacher} says of the images: {change}"
+    return f"not used: {found.reason} ({change}, taught by trial {found.teacher})"

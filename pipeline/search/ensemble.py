@@ -6,16 +6,18 @@ both is compared with one. What answers trains anew in the last training: see `n
 """
 
 import math
-from typing import Any
+from dataclasses import replace
 
+from pipeline.card import Ensemble
 from pipeline.crashpoints import crashpoint
 from pipeline.data.arrays import NPZ_ERRORS
-from pipeline.models.cost import Cost
+from pipeline.json_records import to_json
+from pipeline.limits import Limits
 from pipeline.records import TrialOutcome, TrialRow, TrialTask
 from pipeline.search import validation
 from pipeline.search.budget import MAX_STRETCH, MIN_PASSES
 from pipeline.search.job import Audience, Engine, settle, train_to_end
-from pipeline.search.pace import Limits, Pace
+from pipeline.search.pace import Pace
 from pipeline.search.study import Study
 from pipeline.states import AttemptState, TrainingId, TrainingKind
 from pipeline.training.metrics import measure_logits
@@ -27,50 +29,54 @@ FAILURES = (AttemptState.DIED, AttemptState.FAILED, AttemptState.INFEASIBLE, Att
 LEAST_GAIN = 1e-9  # less is the rounding of a mean
 
 
-def choose_networks(study: Study, engine: Engine, audience: Audience, best: TrialRow) -> dict[str, Any]:
+def choose_networks(study: Study, engine: Engine, audience: Audience, best: TrialRow) -> Ensemble:
     """Return whether several networks like that of the winner `best` answer, and keep that in the study as `ensemble`.
 
-    `num_networks` are how many, `samples` the images that each sees in the last training. `alone` is the objective on
-    the validation images of one, the mean of the winner's trial and its twin, `averaged` that of the mean of both.
-    `is_kept` tells what is done, and if it is not, `reason` why. A last training that goes on keeps what it began with.
+    What one reaches alone is the mean of the winner's trial and its twin. A last training that goes on keeps what it
+    began with.
 
     Raises:
         StoppedEarly, KeyboardInterrupt: the search is to end; the training of the twin goes on with --resume.
     """
-    found: dict[str, Any] = study.store.get("ensemble") or {}
-    if found.get("winner") != best.number:
-        found = {}
+    known = study.store.ensemble()
+    known = known if known is not None and known.winner == best.number else None
     last = study.last_state(TrainingKind.FINAL)
-    if found.get("is_kept") and last in FAILURES:
-        found["reason"] = f"the last training of {found['num_networks']} networks ended as {last}"
-    elif not (found and last == AttemptState.STOPPED):
-        found = decide(study, engine, audience, best, found)
-    found |= {"winner": best.number, "is_kept": not found["reason"]}
-    study.store.put_later("ensemble", found)
+    if known is not None and known.is_kept and last in FAILURES:
+        reason = f"the last training of {known.num_networks} networks ended as {last}"
+        found = replace(known, is_kept=False, reason=reason)
+    elif known is not None and last == AttemptState.STOPPED:
+        found = known
+    else:
+        found = replace(decide(study, engine, audience, best, known), winner=best.number)
+    study.store.put_later("ensemble", to_json(found))
     study.store.save()
     return found
 
 
-def decide(study: Study, engine: Engine, audience: Audience, best: TrialRow, known: dict[str, Any]) -> dict[str, Any]:
+def decide(
+    study: Study, engine: Engine, audience: Audience, best: TrialRow, known: Ensemble | None
+) -> Ensemble:  # fmt: skip
     """Return how many networks answer and what two reach together, or the `reason` why the winner answers alone.
 
     What is `known` of the twin is not measured again.
     """
-    names = ("alone", "averaged")
-    values: dict[str, float] = {name: known[name] for name in names if name in known}
-    reason = obstacle(study, best, has_twin=bool(values))
-    if not (reason or values):
+    is_known = known is not None and known.value is not None
+    measured = Ensemble(False, alone=known.alone, value=known.value) if known and is_known else Ensemble(False)
+    reason = obstacle(study, best, has_twin=is_known)
+    if not (reason or is_known):
         outcome, task = train_to_end(study, engine, lambda: begin(study, best), audience)
         crashpoint("twin-trained")
-        values, reason = close(study, best, outcome, task)
-    if not reason and study.objective.sign * (values["averaged"] - values["alone"]) < LEAST_GAIN:
+        measured = close(study, best, outcome, task)
+        reason = measured.reason
+    sign, alone, both = study.objective.sign, measured.alone, measured.value
+    if not reason and (alone is None or both is None or sign * (both - alone) < LEAST_GAIN):
         reason = "no better on the validation images"
     study.pace.reserved_for_retraining = 0.0
-    num_networks = 1 if reason else most_networks(study, best)
-    if num_networks == 1:
-        return {**values, "reason": reason or too_short(study.pace, best)}
-    samples = study.pace.hoped_samples(best, num_networks)
-    return {**values, "reason": "", "num_networks": num_networks, "samples": samples}
+    number = 1 if reason else most_networks(study, best)
+    if number == 1:
+        return replace(measured, reason=reason or too_short(study.pace, best))
+    samples = study.pace.hoped_samples(best, number)
+    return replace(measured, is_kept=True, reason="", num_networks=number, samples=samples)
 
 
 def obstacle(study: Study, best: TrialRow, has_twin: bool) -> str:
@@ -101,11 +107,7 @@ def most_networks(study: Study, best: TrialRow) -> int:
 
 def broken_limit(limits: Limits, best: TrialRow, number: int) -> str:
     """Return which limit several networks like the winner's break together, as text; empty if none."""
-    broken = limits.broken_by(Cost(number * best.num_params, round(1e6 * number * best.mflops), ()))
-    latency_ms = number * (best.latency_ms or 0.0)
-    if not broken and limits.max_latency_ms is not None and latency_ms > limits.max_latency_ms:
-        return f"{latency_ms:.2f} ms for one image on one core, more than {limits.max_latency_ms:g}"
-    return broken
+    return limits.broken_by(number * best.num_params, number * best.mflops, number * (best.latency_ms or 0.0))
 
 
 def num_passes(pace: Pace, best: TrialRow, number: int) -> float:
@@ -130,25 +132,23 @@ def begin(study: Study, best: TrialRow) -> TrialTask:
     return study.begin(SECOND_SEED, top, best.samples, best.params, limit, trial=best.number)
 
 
-def close(
-    study: Study, best: TrialRow, outcome: TrialOutcome, task: TrialTask
-) -> tuple[dict[str, float], str]:  # fmt: skip
+def close(study: Study, best: TrialRow, outcome: TrialOutcome, task: TrialTask) -> Ensemble:
     """Decide on the end of the twin's training, and return what one and two reach, or why that is not known."""
     folder = study.store.folder
     if reason := settle(study, outcome, task):
-        return {}, f"nobody knows what a twin says: {reason}"
+        return Ensemble(False, f"nobody knows what a twin says: {reason}")
     if not has_logits(folder, SECOND_SEED):
-        return {}, "the twin has no validation logits"
+        return Ensemble(False, "the twin has no validation logits")
     trainings: list[TrainingId] = [best.number, SECOND_SEED]
     try:
         first, second, both = (
             value_of(folder, each, study.objective.name) for each in (trainings[:1], trainings[1:], trainings)
         )
     except NPZ_ERRORS as error:
-        return {}, f"the networks' predictions for the validation images cannot be compared: {error}"
+        return Ensemble(False, f"the networks' predictions for the validation images cannot be compared: {error}")
     if not all(map(math.isfinite, (first, second, both))):
-        return {}, f"{study.objective.name} is not defined on the validation images"
-    return {"alone": (first + second) / 2, "averaged": both}, ""
+        return Ensemble(False, f"{study.objective.name} is not defined on the validation images")
+    return Ensemble(False, alone=(first + second) / 2, value=both)
 
 
 def has_logits(folder: StudyFolder, training: TrainingId) -> bool:
@@ -166,12 +166,12 @@ def value_of(folder: StudyFolder, trainings: list[TrainingId], objective: str) -
     return float(getattr(measure_logits(said.logits, said.labels), objective.removeprefix("val_")))
 
 
-def ensemble_text(found: dict[str, Any], objective: str) -> str:
+def ensemble_text(found: Ensemble, objective: str) -> str:
     """Return in words whether images are labelled by the mean of several networks, and why not."""
-    values = f"{objective} of two {found['averaged']:.4f}, of one {found['alone']:.4f}" if "averaged" in found else ""
-    if not found["is_kept"]:
-        return f"not used: {found['reason']}" + (f" ({values})" if values else "")
-    number = found["num_networks"]
+    values = "" if found.value is None else f"{objective} of two {found.value:.4f}, of one {found.alone:.4f}"
+    if not found.is_kept:
+        return f"not used: {found.reason}" + (f" ({values})" if values else "")
+    number = found.num_networks
     return (
         f"each image is labelled by the mean of {number} networks like the winner's: {values}; {number} times the work"
     )

@@ -1,17 +1,16 @@
 """A study that begins from another one: finished trials are taken over where their scores remain valid."""
 
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from pipeline.records import Objective, TrialRow
+from pipeline.records import TrialRow
 from pipeline.search.ranking import ranked
 from pipeline.search.setup import differences
 from pipeline.search.store import StudyStore, open_study
 from pipeline.space import SearchSpace
+from pipeline.spec import StudySpec
 from pipeline.states import AttemptState
 
 HARMLESS = ("space", "seed", "oracle", "minimise", "limits", "is_deterministic", "objective")
@@ -28,11 +27,12 @@ def fork_study(store: StudyStore, space: SearchSpace, workspace: Path) -> str:
     Raises:
         DataError: the parent is gone.
     """
-    with open_study(workspace, store.get("forked_from"), is_read_only=True) as old:
-        parent = old.facts()
-        changed = differences(parent, store.facts())
+    spec = store.spec()
+    with open_study(workspace, spec.forked_from or "", is_read_only=True) as old:
+        parent = old.spec()
+        changed = differences(old.facts(), store.facts())
         scored = [row for row in old.trials() if row.score is not None and space.contains(row.params)]
-        rows = [row for row in scored if is_within(row, store.facts())]
+        rows = [row for row in scored if is_within(row, spec)]
         if set(changed) <= set(HARMLESS):
             events = itertools.count(1)
             for number, row in enumerate(rows):
@@ -41,23 +41,21 @@ def fork_study(store: StudyStore, space: SearchSpace, workspace: Path) -> str:
             if len(rows) < len(scored):
                 text += f"; {len(scored) - len(rows)} not, which break the limits or whose latency is unknown"
         else:
-            best = ranked(rows, Objective(parent["objective"], parent["minimise"]))[:NUM_REMEMBERED]
+            best = ranked(rows, parent.ranking)[:NUM_REMEMBERED]
             store.put_later("first", [row.params for row in best])
             reasons = ", ".join(name for name in changed if name not in HARMLESS)
             text = f"{reasons} changed, so its {len(best)} best configuration(s) are tried anew"
         store.put_later("takeover", text)
         store.save()
-        return f"forked from {parent['study']}: {text}"
+        return f"forked from {parent.study}: {text}"
 
 
-def is_within(row: TrialRow, facts: dict[str, Any]) -> bool:
-    """Tell whether a trial keeps the limits of a study, and has the cost that it minimises."""
-    costs = {"max_params": "params", "max_mflops": "mflops", "max_size_mb": "size", "max_latency_ms": "latency"}
-    limits = {cost: (facts["limits"] or {}).get(name) for name, cost in costs.items()}
-    if facts["minimise"] is not None:
-        limits[facts["minimise"]] = limits[facts["minimise"]] or math.inf
-    values = [(row.cost(cost), limit) for cost, limit in limits.items() if limit is not None]
-    return all(value is not None and value <= limit for value, limit in values)
+def is_within(row: TrialRow, spec: StudySpec) -> bool:
+    """Tell whether a trial keeps the limits of a study, and has the costs that it limits and minimises."""
+    is_latency_wanted = spec.limits.max_latency_ms is not None or spec.minimise == "latency"
+    if is_latency_wanted and row.latency_ms is None:
+        return False
+    return not spec.limits.broken_by(row.num_params, row.mflops, row.latency_ms or 0.0)
 
 
 def copy_trial(old: StudyStore, store: StudyStore, row: TrialRow, number: int, events: Iterator[int]) -> None:

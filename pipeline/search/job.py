@@ -4,14 +4,15 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.bundle import read_bundle, write_bundle
+from pipeline.card import Evaluation, ModelCard, num_networks
 from pipeline.crashpoints import crashpoint
 from pipeline.errors import InvalidUsage, StoppedEarly
-from pipeline.records import Objective, TrialOutcome, TrialRow, TrialTask, num_networks
+from pipeline.records import Objective, TrialOutcome, TrialRow, TrialTask
 from pipeline.search.checkpoints import FREE_FLOOR_MB, drop_files, pulse_path
 from pipeline.search.health import CURES, Health, check_stop_file
 from pipeline.search.ranking import at_knee, knee, pareto_front, ranked, winner
@@ -21,10 +22,6 @@ from pipeline.states import FINAL_STATES, AttemptState, OutcomeState, TrainingKi
 from pipeline.workspace import StudyFolder
 
 POLL_SECONDS = 0.5
-EXTRAS = (
-    "validation", "flip_average", "distillation", "ensemble", "temperature", "search_gain", "robustness", "latency",
-    "slices", "by_class", "planned_epochs",
-)  # fmt: skip
 
 
 class Engine(Protocol):
@@ -59,18 +56,15 @@ class Audience(Protocol):
 
 @dataclass(frozen=True)
 class Finished:
-    """What a search ends with: the winning trial, the outcome of its last training and the folder of the model.
+    """What a search ends with: the winning trial, the folder of its model, and what is known of that.
 
-    `test` is as in model.json: see `verdict.judge_test`. `front` are the trials that no other beats in both objectives,
-    the cheapest first; empty with one objective. `more` is what else model.json says of the winner, by EXTRAS.
+    `front` are the trials that no other beats in both objectives, the cheapest first; empty with one objective.
     """
 
     winner: TrialRow
-    epochs: int
-    test: dict[str, Any]
     model_folder: Path
+    card: ModelCard
     front: tuple[TrialRow, ...] = ()
-    more: dict[str, Any] = field(default_factory=dict)
 
 
 def run_trials(
@@ -153,7 +147,7 @@ def finish(study: Study, engine: Engine, audience: Audience, picked: TrialRow | 
         )
     crashpoint("final-trained")
     epochs = study.num_epochs(TrainingKind.FINAL, task.samples)
-    write_model_facts(study, best, epochs, outcome.facts)
+    write_bundle(study.store.folder.new_model, card_of(study, best, epochs, outcome.facts))
     crashpoint("facts-written")
     study.end_attempt(study.attempt_of(outcome), AttemptState.DONE, outcome)
     study.store.save()
@@ -169,13 +163,13 @@ def begin_final(study: Study, best: TrialRow) -> TrialTask:
     It sees the images of all networks where several answer. One that was stopped goes on as it began.
     """
     store, pace = study.store, study.pace
-    lesson, ensemble = (store.get(name) or {} for name in ("distillation", "ensemble"))
-    is_taught = lesson.get("is_kept") and lesson["student"] == best.number
+    lesson, ensemble = store.distillation(), store.ensemble()
+    is_taught = lesson is not None and lesson.is_kept and lesson.student == best.number
     wanted = stored_number(TrainingKind.STUDENT if is_taught else best.number)
     store.put_later("winner", wanted)  # whose validation logits are wanted
-    number = num_networks({"ensemble": ensemble}) if ensemble.get("winner") == best.number else 1
-    if number > 1:
-        samples = number * ensemble["samples"]
+    number = num_networks(ensemble) if ensemble is not None and ensemble.winner == best.number else 1
+    if ensemble is not None and ensemble.samples is not None and number > 1:
+        samples = number * ensemble.samples
     elif study.last_state(TrainingKind.FINAL) == AttemptState.STOPPED and study.budget.is_timed:
         samples = study.attempts[TrainingKind.FINAL][-1].samples
     else:
@@ -286,38 +280,40 @@ def settle(study: Study, outcome: TrialOutcome, task: TrialTask) -> str:
     return ""
 
 
-def write_model_facts(study: Study, best: TrialRow, epochs: int, found: dict[str, Any]) -> None:
-    """Write model.json beside the saved model; `found` is what its last training found."""
-    store = study.store
-    facts = {
-        "classes": store.get("classes"),
-        "is_multi_label": bool(store.get("is_multi_label")),
-        "image": store.get("image"),
-        "params": best.params,
-        **cost_of(best, found),
-        "epochs": epochs,
-        "planned_epochs": epochs,
-        "study": store.get("study"),
-        "trial": best.number,
-        "data_fingerprint": store.get("fingerprint"),
-        "objective": study.objective.name,
-        study.objective.name: final_score(best, found),
-        **found,
-    }
-    write_bundle(store.folder.new_model, facts)
+def card_of(study: Study, best: TrialRow, epochs: int, found: dict[str, Any]) -> ModelCard:
+    """Return what is known of the saved model; `found` is what its last training found."""
+    spec, evaluation = study.store.spec(), found["evaluation"]
+    evaluation = replace(evaluation, planned_epochs=evaluation.planned_epochs or epochs)
+    num_params, mflops = cost_of(best, evaluation)
+    return ModelCard(
+        classes=spec.classes,
+        image=spec.image,
+        is_multi_label=spec.is_multi_label,
+        params=best.params,
+        num_params=num_params,
+        mflops=mflops,
+        epochs=found.get("epochs", epochs),  # fewer than planned if its time was over
+        study=spec.study,
+        trial=best.number,
+        data_fingerprint=spec.fingerprint,
+        objective=spec.objective,
+        score=final_score(best, evaluation),
+        evaluation=evaluation,
+        versions=found.get("versions"),
+    )
 
 
-def cost_of(best: TrialRow, found: dict[str, Any]) -> dict[str, Any]:
-    """Return weights and work of all networks that answer; they look twice at an image where flips are averaged."""
-    number, num_views = num_networks(found), 2 if found.get("flip_average", {}).get("is_kept") else 1
-    return {"num_params": number * best.num_params, "mflops": round(number * num_views * best.mflops, 3)}
+def cost_of(best: TrialRow, evaluation: Evaluation) -> tuple[int, float]:
+    """Return weights and MFLOPs of all networks that answer; they look twice at an image where flips are averaged."""
+    number = evaluation.num_networks
+    return number * best.num_params, round(number * evaluation.num_views * best.mflops, 3)
 
 
-def final_score(best: TrialRow, found: dict[str, Any]) -> float | None:
+def final_score(best: TrialRow, evaluation: Evaluation) -> float | None:
     """Return the winner's objective on the validation images: as it learnt from a better trial, or of an ensemble."""
-    for name, score in (("distillation", "taught"), ("ensemble", "averaged")):
-        if found.get(name, {}).get("is_kept"):
-            return float(found[name][score])
+    for decision in (evaluation.distillation, evaluation.ensemble):
+        if decision is not None and decision.is_kept:
+            return decision.value
     return best.score
 
 
@@ -328,11 +324,10 @@ def finished_model(study: Study) -> Finished:
         ModelRefused: the folder was damaged since.
     """
     folder = study.store.folder.model
-    facts = read_bundle(folder).facts
-    best = study.rows[facts["trial"]]
+    card = read_bundle(folder).card
+    best = study.rows[card.trial or 0]
     front = pareto_front(list(study.rows.values()), study.objective) if study.objective.minimise else []
-    more = {name: facts[name] for name in EXTRAS if name in facts}
-    return Finished(best, facts["epochs"], facts["test"], folder, tuple(front), more)
+    return Finished(best, folder, card, tuple(front))
 
 
 def count_states(trials: list[TrialRow]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.card import Latency, NotFinite, Robustness
 from pipeline.data.dataset import StoredDataset, Subset
 from pipeline.data.source import encodable
 from pipeline.errors import TrialFailed
@@ -20,10 +22,9 @@ from pipeline.search.checkpoints import baseline_logits, pulse_path
 from pipeline.search.openings import note_opening
 from pipeline.search.rungs import labelled, reporter, stored_dataset, train_watched
 from pipeline.search.store import StudyStore, training_of
-from pipeline.search.teacher import is_wanted
 from pipeline.search.teaching import taught
-from pipeline.search.validation import averages_flips
-from pipeline.search.verdict import Answers, judge_winner
+from pipeline.search.verdict import Answers, Decided, judge_winner
+from pipeline.spec import StudySpec
 from pipeline.states import OutcomeState, TrainingKind
 from pipeline.targets import is_right
 
@@ -38,38 +39,39 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
     from pipeline.training.latency import measure_latency
 
     with StudyStore(task.folder.database) as store:
-        facts = store.facts()
-        dataset = stored_dataset(task, facts)
+        spec, winner = store.spec(), training_of(store.get("winner"))
+        dataset = stored_dataset(task, spec)
         images, test = dataset.split("train", "val"), dataset.split("test")
-        is_taught = training_of(facts["winner"]) == TrainingKind.STUDENT
-        training = taught(task, facts, dataset, images) if is_taught else labelled(images)
-        trained, facts["ensemble"] = networks.train_networks(task, facts, training, reporter(store, task))
+        is_taught = winner == TrainingKind.STUDENT
+        training = taught(task, spec, dataset, images) if is_taught else labelled(images)
+        trained, ensemble = networks.train_networks(task, spec, store.ensemble(), training, reporter(store, task))
         network = answering([each.model for each in trained])
-        facts["flip_average"] = average = flip_average.choose(task, facts, network)
+        average = flip_average.choose(task, spec, winner, ensemble, network)
         target = task.folder.new_model / "model.keras"
-        saved = saved_model(network, average["is_kept"], target)
+        saved = saved_model(network, average.is_kept, target)
         digests = dataset.digests(test.images)
         note_opening(task.folder, task.attempt, digests)
-        with closing(going_on(pulse_path(task.folder, task.attempt))) as pulse:
-            predict = partial(predict_logits, saved, on_batch=pulse.touch)
-            logits = predict(test.images)
-            predictions.save(target.parent / "test_logits.npz", digests, logits=logits)
-            counted = answered(dataset, test, digests, logits)
-            robustness = examined(task, facts, predict, test, counted)
-        found = judge_winner(task.folder, facts, counted, training.labels)
-        if len(counted.labels) < len(logits):
-            found["test"]["not_finite"] = not_finite(dataset, test, logits)
-        found["epochs"] = trained[0].epochs  # fewer than planned if the time was over
-        found |= {"planned_epochs": trained[0].num_planned, "robustness": robustness}
-        if averages_flips(facts):
-            found["flip_average"] = average
-        if is_wanted(facts):
-            found["distillation"] = facts["distillation"]
-        if networks.is_wanted(facts):
-            found["ensemble"] = facts["ensemble"]
-        default_ms, one_core_ms = measure_latency(saved)
-        found["latency"] = {"default_ms": default_ms, "one_core_ms": one_core_ms}
-    return found["test"]["accuracy"], {**found, "versions": versions()}
+        distillation = store.distillation()
+        decided = Decided(winner, average, distillation, ensemble, store.baseline())
+    with closing(going_on(pulse_path(task.folder, task.attempt))) as pulse:
+        predict = partial(predict_logits, saved, on_batch=pulse.touch)
+        logits = predict(test.images)
+        predictions.save(target.parent / "test_logits.npz", digests, logits=logits)
+        counted = answered(dataset, test, digests, logits)
+        robustness = examined(task, spec, decided, predict, test, counted)
+    found = judge_winner(task.folder, spec, decided, counted, training.labels)
+    if len(counted.labels) < len(logits):
+        found = replace(found, test=replace(found.tested, not_finite=not_finite(dataset, test, logits)))
+    found = replace(
+        found,
+        flip_average=average if spec.average_flips else None,
+        distillation=distillation if spec.distill else None,
+        ensemble=ensemble if spec.ensemble else None,
+        robustness=robustness,
+        latency=Latency(*measure_latency(saved)),
+        planned_epochs=trained[0].num_planned,
+    )
+    return found.tested.accuracy, {"evaluation": found, "epochs": trained[0].epochs, "versions": versions()}
 
 
 def answered(
@@ -89,11 +91,11 @@ def answered(
     return Answers(logits[places], test.labels[places], digests[places], is_clean, slices, places)
 
 
-def not_finite(dataset: StoredDataset, test: Subset, logits: NDArray[np.float32]) -> dict[str, Any]:
+def not_finite(dataset: StoredDataset, test: Subset, logits: NDArray[np.float32]) -> NotFinite:
     """Return for how many test images the winner gives NaN or infinity, and the names of the first of them."""
     names = [encodable(name) for name in dataset.names(test.images)]
     left_out = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-    return {"num_images": len(left_out), "images": [names[place] for place in left_out[:NUM_NAMED]]}
+    return NotFinite(len(left_out), tuple(names[place] for place in left_out[:NUM_NAMED]))
 
 
 def answering(models: list[Any]) -> Any:
@@ -117,18 +119,16 @@ def saved_model(model: Any, is_flip_averaged: bool, target: Path) -> Any:
 
 
 def examined(
-    task: TrialTask, facts: dict[str, Any], predict: Callable[..., Any], test: Subset, answers: Answers
-) -> dict[str, Any]:  # fmt: skip
+    task: TrialTask, spec: StudySpec, decided: Decided, predict: Callable[..., Any], test: Subset, answers: Answers
+) -> Robustness:  # fmt: skip
     """Return how the accuracy of the saved model falls as the test images it is judged by change a little."""
     from pipeline.training.robustness import examine, num_examined, pixel_range
 
-    image = facts["image"]
-    flops = flip_average.work(task, facts) * (2 if facts["flip_average"]["is_kept"] else 1)
+    flops = flip_average.work(task, spec, decided.ensemble) * (2 if decided.flip_average.is_kept else 1)
     counted = answers.counted().places
     places = np.random.default_rng(0).permutation(counted)[: num_examined(len(counted), flops)]
     places.sort()
-    scale = pixel_range(image["dtype"], facts["std"])
-    return examine(predict, test.images[places], test.labels[places], scale)
+    return examine(predict, test.images[places], test.labels[places], pixel_range(spec.image.dtype, spec.std))
 
 
 def train_default(task: TrialTask) -> tuple[float, dict[str, Any]]:
@@ -139,14 +139,13 @@ def train_default(task: TrialTask) -> tuple[float, dict[str, Any]]:
     from pipeline.models.flipped import both_answers
 
     with StudyStore(task.folder.database) as store:
-        facts = store.facts() | {"space": {}}
-        dataset = stored_dataset(task, facts)
+        spec = replace(store.spec(), space={})
+        dataset = stored_dataset(task, spec)
         training, test = labelled(dataset.split("train", "val")), dataset.split("test")
-        model, last, _ = train_watched(task, facts, training, None, reporter(store, task))
+        model, last, _ = train_watched(task, spec, training, None, reporter(store, task))
         with closing(going_on(pulse_path(task.folder, task.attempt))) as pulse:
             predict = partial(predict_logits, model, on_batch=pulse.touch)
-            wanted = averages_flips(facts)
-            answers = both_answers(predict, test.images) if wanted else (predict(test.images),)
+            answers = both_answers(predict, test.images) if spec.average_flips else (predict(test.images),)
     digests = dataset.digests(test.images)
     for is_averaged, answer in enumerate(answers):
         predictions.save(baseline_logits(task.folder, bool(is_averaged)), digests, logits=answer)

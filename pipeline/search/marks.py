@@ -2,7 +2,7 @@
 
 import sqlite3
 
-from pipeline.records import MirrorMark
+from pipeline.study_view import MirrorMark
 
 STORED_PARENT = -1  # the number under which the mark of the study itself is kept
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 
 from pipeline.errors import TrackingError
-from pipeline.records import Mirror
+from pipeline.study_view import Mirror
 
 PUSH_SECONDS = 2.0
 LONGEST_PAUSE = 60.0  # between two tries while the mirror does not answer; the pause doubles up to that

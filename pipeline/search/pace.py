@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pipeline.limits import Limits
 from pipeline.models.cost import Cost, ImpossibleNetwork
 from pipeline.models.measure import measure
 from pipeline.records import TrialRow
@@ -31,30 +32,6 @@ MIN_HOPED_EPOCHS = 3  # of the winner; with fewer there is little left to shorte
 LATE_SECONDS, LATE_PART = 5.0, 0.01  # a winner that is later than this, and this part of the budget, is cut off
 MIN_SHRINK = 0.3  # of its highest rung: a winner that is late trains at least that long
 LEAST_TRAINING = 0.1  # of the seconds of a trial: a network that is compiled anew starts faster than was measured
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a network may cost at most; None is no limit. The latency is measured, on one core, before it trains."""
-
-    max_params: int | None = None
-    max_mflops: float | None = None
-    max_size_mb: float | None = None
-    max_latency_ms: float | None = None
-
-    def broken_by(self, cost: Cost) -> str:
-        """Return which limit a network breaks, as text; empty if none."""
-        size_mb = cost.num_params * 4 / 1e6
-        checks = (
-            ("parameters", cost.num_params, self.max_params),
-            ("MFLOPs", cost.mflops, self.max_mflops),
-            ("MB", size_mb, self.max_size_mb),
-        )
-        return "; ".join(
-            f"{value:,.6g} {what}, more than {limit:,.6g}"
-            for what, value, limit in checks
-            if limit is not None and value > limit
-        )
 
 
 @dataclass(frozen=True)
@@ -96,7 +73,8 @@ class Terms:
     def is_feasible(self, params: Mapping[str, Any]) -> bool:
         """Tell whether a configuration is a possible network within the limits that are known before it is built."""
         try:
-            return not self.limits.broken_by(self.cost(params))
+            cost = self.cost(params)
+            return not self.limits.broken_by(cost.num_params, cost.mflops)
         except ImpossibleNetwork:
             return False
 

@@ -12,21 +12,22 @@ import numpy as np
 from pipeline.data.dataset import StoredDataset, Subset
 from pipeline.errors import TrialFailed
 from pipeline.machine import has_bfloat16
-from pipeline.records import EpochRow, ImageSpec, Params, TrialTask
+from pipeline.records import EpochRow, Params, TrialTask
 from pipeline.search import validation
 from pipeline.search.checkpoints import checkpoint_path, pulse_path
 from pipeline.search.store import EPOCH_COLUMNS, StudyStore
 from pipeline.search.teacher import keep_if_best
 from pipeline.search.validation import Predictions
 from pipeline.space import Builder
+from pipeline.spec import StudySpec
 from pipeline.states import OutcomeState
 
 Report = Callable[[EpochRow], None]
 
 
-def stored_dataset(task: TrialTask, facts: dict[str, Any]) -> StoredDataset:
+def stored_dataset(task: TrialTask, spec: StudySpec) -> StoredDataset:
     """Return the data set of a study."""
-    return StoredDataset(task.folder.data, Path(facts["cache"]), ImageSpec(**facts["image"]))
+    return StoredDataset(task.folder.data, Path(spec.cache), spec.image)
 
 
 def labelled(subset: Subset) -> Any:
@@ -39,21 +40,21 @@ def labelled(subset: Subset) -> Any:
 def train_rung(task: TrialTask) -> tuple[float, dict[str, Any]]:
     """Train one trial to the end of a rung and return the objective's value there, the mean of the folds if any."""
     with StudyStore(task.folder.database) as store:
-        facts = store.facts()
-        dataset, report = stored_dataset(task, facts), reporter(store, task)
-        costs = latencies(task, facts) if task.rung == 0 else {}
-        if facts.get("folds"):
-            last = train_folds(task, facts, dataset, report)
+        spec = store.spec()
+        dataset, report = stored_dataset(task, spec), reporter(store, task)
+        costs = latencies(task, spec) if task.rung == 0 else {}
+        if spec.folds:
+            last = train_folds(task, spec, dataset, report)
         else:
             training, held_out = labelled(dataset.split("train")), labelled(dataset.split("val"))
-            model, last, _ = train_watched(task, facts, training, held_out, report)
-            validation.keep(task, [validation.predicted(task, facts, model, dataset, held_out)])
-            keep_if_best(task, facts, model, float(getattr(last, facts["objective"])))
-    return float(getattr(last, facts["objective"])), costs
+            model, last, _ = train_watched(task, spec, training, held_out, report)
+            validation.keep(task, [validation.predicted(task, spec, model, dataset, held_out)])
+            keep_if_best(task, spec, model, float(getattr(last, spec.objective)))
+    return float(getattr(last, spec.objective)), costs
 
 
 def train_watched(
-    task: TrialTask, facts: dict[str, Any], training: Any, validation: Any, report: Report, fold: int | None = None
+    task: TrialTask, spec: StudySpec, training: Any, validation: Any, report: Report, fold: int | None = None
 ) -> Any:  # fmt: skip
     """Train, with a checkpoint each epoch and a pulse each batch; a lack of memory is marked as such."""
     from pipeline.training.trial import TrainingFiles, train
@@ -62,47 +63,43 @@ def train_watched(
     pulse.parent.mkdir(exist_ok=True)
     files = TrainingFiles(checkpoint=checkpoint_path(task, fold), pulse=pulse)
     try:
-        return train(task.params, training, validation, setting(task, facts), report, files)
+        return train(task.params, training, validation, setting(task, spec), report, files)
     except TrialFailed as error:
         if error.state == OutcomeState.INFEASIBLE:
             error.facts["is_out_of_memory"] = True
         raise
 
 
-def latencies(task: TrialTask, facts: dict[str, Any]) -> dict[str, float]:
+def latencies(task: TrialTask, spec: StudySpec) -> dict[str, float]:
     """Return the measured latency of a network, if the study asks for it: before it trains.
 
     Raises:
         TrialFailed: it is over the limit.
     """
-    limit = (facts.get("limits") or {}).get("max_latency_ms")
-    if limit is None and facts.get("minimise") != "latency":
+    if spec.limits.max_latency_ms is None and spec.minimise != "latency":
         return {}
     from pipeline.training.latency import measure_latency
 
-    default_ms, one_core_ms = measure_latency(network(task.params, facts))
+    default_ms, one_core_ms = measure_latency(network(task.params, spec))
     one_core_ms = default_ms if one_core_ms is None else one_core_ms  # where threads cannot be pinned
     measured = {"latency_ms": default_ms, "latency_ms_1core": one_core_ms}
-    if limit is not None and one_core_ms > limit:
-        raise TrialFailed(
-            OutcomeState.INFEASIBLE, f"{one_core_ms:.2f} ms for one image on one core, more than {limit:g}", measured
-        )
+    if broken := spec.limits.broken_by(latency_ms=one_core_ms):
+        raise TrialFailed(OutcomeState.INFEASIBLE, broken, measured)
     return measured
 
 
-def network(params: Params, facts: dict[str, Any]) -> Any:
+def network(params: Params, spec: StudySpec) -> Any:
     """Return the untrained network of a configuration for the images of a study."""
     from pipeline.models.build import Pixels, build
 
-    image = ImageSpec(**facts["image"])
-    pixels = Pixels(image.shape, image.dtype, tuple(facts["mean"]), tuple(facts["std"]))
-    return build(params, pixels, len(facts["classes"]), Builder.of(facts["space"]))
+    pixels = Pixels(spec.image.shape, spec.image.dtype, spec.mean, spec.std)
+    return build(params, pixels, len(spec.classes), Builder.of(spec.space))
 
 
-def train_folds(task: TrialTask, facts: dict[str, Any], dataset: StoredDataset, report: Report) -> EpochRow:
+def train_folds(task: TrialTask, spec: StudySpec, dataset: StoredDataset, report: Report) -> EpochRow:
     """Train once for each fold that is held out and report the mean of the folds, epoch by epoch, with the last one."""
     ends = time.monotonic() + task.seconds_limit
-    num_folds = facts["folds"]
+    num_folds = spec.folds
     curves: list[list[EpochRow]] = []
     said: list[Predictions | None] = []
     for number in range(num_folds):
@@ -110,8 +107,8 @@ def train_folds(task: TrialTask, facts: dict[str, Any], dataset: StoredDataset, 
         training, held_out = map(labelled, dataset.fold(number))
         part = replace(task, samples=task.samples // num_folds, seconds_limit=ends - time.monotonic())
         add = partial(add_to_curve, curves, report if number == num_folds - 1 else None)
-        model, _, _ = train_watched(part, facts, training, held_out, add, number)
-        said.append(validation.predicted(task, facts, model, dataset, held_out))
+        model, _, _ = train_watched(part, spec, training, held_out, add, number)
+        said.append(validation.predicted(task, spec, model, dataset, held_out))
     validation.keep(task, said)
     return mean_row([curve[-1] for curve in curves])
 
@@ -131,28 +128,28 @@ def mean_row(rows: list[EpochRow]) -> EpochRow:
     return EpochRow(step=rows[-1].step, seconds=sum(row.seconds for row in rows), **means)
 
 
-def setting(task: TrialTask, facts: dict[str, Any]) -> Any:
+def setting(task: TrialTask, spec: StudySpec) -> Any:
     """Return what the training needs to know of the study and of the task."""
     from pipeline.training.trial import Setting
 
     return Setting(
-        num_classes=len(facts["classes"]),
-        mean=tuple(facts["mean"]),
-        std=tuple(facts["std"]),
-        dtype=facts["image"]["dtype"],
+        num_classes=len(spec.classes),
+        mean=spec.mean,
+        std=spec.std,
+        dtype=spec.image.dtype,
         samples=task.samples,
         seed=task.seed,
-        objective=facts["objective"],
+        objective=spec.objective,
         seconds_limit=task.seconds_limit,
         seconds_wanted=task.wanted_end - time.monotonic(),
         first_step=task.first_step,
         num_micro_batches=task.num_micro_batches,
-        is_deterministic=bool(facts.get("is_deterministic")),
+        is_deterministic=spec.is_deterministic,
         keeps_unfinished=task.is_final,
-        allows_flips=facts.get("allows_flips", True),
-        adjusts_logits=facts.get("balance") == "logits",
-        precision=facts.get("precision", "float32") if has_bfloat16() else "float32",
-        builder=Builder.of(facts["space"]),
+        allows_flips=spec.allows_flips,
+        adjusts_logits=spec.balance == "logits",
+        precision=spec.precision if has_bfloat16() else "float32",
+        builder=Builder.of(spec.space),
     )
 
 

@@ -15,17 +15,19 @@ from pipeline.data.source import SPLITS, Source, encodable
 from pipeline.data.split import MAX_VAL_IMAGES, TEST_FRACTION, VAL_FRACTION
 from pipeline.errors import InvalidUsage, SpaceError
 from pipeline.files import write_json
+from pipeline.limits import Limits
 from pipeline.machine import Resources, num_cores
 from pipeline.models.cost import ImpossibleNetwork
 from pipeline.records import ImageSpec, Objective
 from pipeline.search.baseline import baseline_params, is_trained
 from pipeline.search.budget import MIN_PASSES, STARTUP_SECONDS, Budget, Workforce, plan_budget
 from pipeline.search.checkpoints import sweep
-from pipeline.search.pace import Limits, Pace, Terms
+from pipeline.search.pace import Pace, Terms
 from pipeline.search.spaces import FOR_GPU, default_space
 from pipeline.search.store import StudyStore, list_studies
 from pipeline.search.study import Study
 from pipeline.space import SearchSpace
+from pipeline.spec import StudySpec
 from pipeline.workspace import Workspace
 
 NUM_TRIED = 300  # random configurations, before a space is said to hold no possible network
@@ -83,33 +85,33 @@ def latest_study_name(workspace: Path, dataset: str | None) -> str:
     return names[-1]
 
 
-def study_facts(request: Request, dataset: Dataset, space: SearchSpace) -> dict[str, Any]:
-    """Return the facts that are written once, when a study begins."""
+def study_spec(request: Request, dataset: Dataset, space: SearchSpace) -> StudySpec:
+    """Return what a new study is, or what one that is resumed must still be."""
     mean, std = dataset.pixel_statistics()
-    return {
-        "study": request.study,
-        "dataset": dataset.source.name,
-        "source": dataset.source.origin,
-        "fingerprint": dataset.fingerprint(),
-        "cache": str(dataset.cache.folder),
-        "folds": dataset.num_folds,
-        "classes": list(dataset.source.classes),
-        "is_multi_label": dataset.source.is_multi_label,
-        "image": asdict(dataset.spec),
-        "num_images": dataset.counts,
-        "mean": mean,
-        "std": std,
-        "space": space.to_json(),
-        "param_names": space.names(),
-        "oracle": request.oracle,
-        "objective": request.objective.name,
-        "minimise": request.objective.minimise,
-        "limits": asdict(request.limits),
-        "seed": request.seed,
-        "is_deterministic": request.is_deterministic,
-        "balance": request.balance,
-        "versions": {"pipeline": pipeline.__version__},
-    }
+    return StudySpec(
+        study=request.study,
+        dataset=dataset.source.name,
+        source=dataset.source.origin,
+        fingerprint=dataset.fingerprint(),
+        classes=tuple(dataset.source.classes),
+        image=dataset.spec,
+        num_images=dataset.counts,
+        oracle=request.oracle,
+        objective=request.objective.name,
+        seed=request.seed,
+        versions={"pipeline": pipeline.__version__},
+        cache=str(dataset.cache.folder),
+        space=space.to_json(),
+        param_names=tuple(space.names()),
+        mean=tuple(mean),
+        std=tuple(std),
+        minimise=request.objective.minimise,
+        limits=request.limits,
+        folds=dataset.num_folds,
+        is_multi_label=dataset.source.is_multi_label,
+        is_deterministic=request.is_deterministic,
+        balance=request.balance,
+    )
 
 
 def create_study(
@@ -273,10 +275,11 @@ def typical_params(terms: Terms) -> dict[str, Any]:
     reason = ""
     for params in tried:
         try:
-            broken = terms.limits.broken_by(terms.cost(params))
+            cost = terms.cost(params)
         except ImpossibleNetwork as error:
             reason = reason or str(error)
         else:
+            broken = terms.limits.broken_by(cost.num_params, cost.mflops)
             if not broken:
                 return params
             reason = broken

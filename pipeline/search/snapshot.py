@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.card import num_networks
 from pipeline.errors import DataError
 from pipeline.files import lock_owner
 from pipeline.pulse import read_pulse
-from pipeline.records import Objective, TrialRow, num_networks
+from pipeline.records import Objective, TrialRow
 from pipeline.search.budget import DEFAULT_BUDGET
 from pipeline.search.checkpoints import pulse_path
 from pipeline.search.health import kind
@@ -149,7 +150,7 @@ class Watch:
             "is_twin": training == TrainingKind.SECOND_SEED,
         }
         if training == TrainingKind.FINAL:
-            roles["num_networks"] = num_networks({"ensemble": self.store.get("ensemble")})
+            roles["num_networks"] = num_networks(self.store.ensemble())
         pulse = read_pulse(pulse_path(self.store.folder, attempt.id))
         if pulse is None or pulse.batch == 0:
             return RunningTrial(number, attempt.rung, 0, attempt.epochs, 0, 0, 0.0, None, **roles)

@@ -12,12 +12,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pipeline.card import Baseline, Distillation, Ensemble
 from pipeline.crashpoints import crashpoint
 from pipeline.errors import DataError
 from pipeline.files import is_locked, is_network_folder
-from pipeline.records import EpochRow, MirrorMark, TrialRow
+from pipeline.json_records import from_json
+from pipeline.records import EpochRow, TrialRow
 from pipeline.search.marks import MARK_TABLES, changed_trials, read_marks, unsent_versions, write_mark
+from pipeline.search.result import SearchResult
+from pipeline.spec import StudySpec
 from pipeline.states import AttemptState, TrainingId, TrainingKind, TrialState, trial_number
+from pipeline.study_view import MirrorMark
 from pipeline.workspace import StudyFolder, Workspace
 
 SCHEMA_VERSION = 2
@@ -191,6 +196,43 @@ class StudyStore:
     def facts(self) -> dict[str, Any]:
         """Return all facts of the study."""
         return {row["name"]: json.loads(row["value"]) for row in self.connection.execute("SELECT * FROM fact")}
+
+    def spec(self) -> StudySpec:
+        """Return what the study is.
+
+        Raises:
+            DataError: a fact is missing or damaged.
+        """
+        try:
+            return StudySpec.of(self.facts())
+        except ValueError as error:
+            raise damaged(self.path, error) from error
+
+    def result(self) -> SearchResult:
+        """Return what the search ended with.
+
+        Raises:
+            DataError: it has not ended, or what is kept of it is damaged.
+        """
+        try:
+            return SearchResult.from_json(self.get("result") or {})
+        except ValueError as error:
+            raise damaged(self.path, error) from error
+
+    def distillation(self) -> Distillation | None:
+        """Return whether the winner learns from a better trial; None while that is not decided."""
+        found = self.get("distillation")
+        return None if found is None else from_json(Distillation, found)
+
+    def ensemble(self) -> Ensemble | None:
+        """Return whether several networks answer; None while that is not decided."""
+        found = self.get("ensemble")
+        return None if found is None else from_json(Ensemble, found)
+
+    def baseline(self) -> Baseline | None:
+        """Return what is known of the default network; None before it was trained."""
+        found = self.get("baseline")
+        return None if found is None else from_json(Baseline, found)
 
     def save(self) -> None:
         """Write what was decided since the last time, in one durable transaction."""

@@ -9,8 +9,8 @@ import numpy as np
 
 from pipeline.data.arrays import NPZ_ERRORS
 from pipeline.files import replacing
-from pipeline.records import Objective, TrialTask
-from pipeline.search.validation import is_top_rung
+from pipeline.records import TrialTask
+from pipeline.spec import StudySpec
 from pipeline.workspace import StudyFolder
 
 
@@ -23,11 +23,6 @@ class Teacher:
     params: dict[str, Any]
 
 
-def is_wanted(facts: dict[str, Any]) -> bool:
-    """Tell whether the user asked for distillation."""
-    return bool(facts.get("options", {}).get("distill"))
-
-
 def weights_path(folder: StudyFolder) -> Path:
     """Return where the weights of the teacher lie."""
     return folder.teacher / "weights.npz"
@@ -38,11 +33,11 @@ def answers_path(folder: StudyFolder, number: int) -> Path:
     return folder.teacher / f"t{number:05d}.npz"
 
 
-def keep_if_best(task: TrialTask, facts: dict[str, Any], model: Any, score: float) -> None:
+def keep_if_best(task: TrialTask, spec: StudySpec, model: Any, score: float) -> None:
     """Keep the weights of a trial that has finished the highest rung, if the study distils and no other is better."""
-    if not (is_wanted(facts) and is_top_rung(task, facts)):
+    if not spec.distill or task.rung != spec.top_rung:
         return
-    best, sign = read_teacher(task.folder), Objective(facts["objective"]).sign
+    best, sign = read_teacher(task.folder), spec.ranking.sign
     if best is not None and sign * best.score >= sign * score:
         return
     about = json.dumps({"number": task.training, "score": score, "params": task.params})

@@ -20,6 +20,7 @@ from pipeline.search.store import StudyStore
 from pipeline.search.teacher import answers_path, read_teacher, weights_path
 from pipeline.space import recipe
 from pipeline.space.augmentation import augmentation_of
+from pipeline.spec import StudySpec
 from pipeline.states import OutcomeState
 
 
@@ -27,29 +28,29 @@ def train_student(task: TrialTask) -> tuple[float, dict[str, Any]]:
     """Train a network on what the teacher says of the training images, and return its objective on the others."""
     started = time.monotonic()
     with StudyStore(task.folder.database) as store:
-        facts = store.facts()
-        dataset = stored_dataset(task, facts)
-        training, held_out = taught(task, facts, dataset, dataset.split("train")), labelled(dataset.split("val"))
+        spec = store.spec()
+        dataset = stored_dataset(task, spec)
+        training, held_out = taught(task, spec, dataset, dataset.split("train")), labelled(dataset.split("val"))
         rest = replace(task, seconds_limit=task.seconds_limit - (time.monotonic() - started))
-        model, last, _ = train_watched(rest, facts, training, held_out, reporter(store, task))
-        validation.keep(task, [validation.predicted(task, facts, model, dataset, held_out)])
-    return float(getattr(last, facts["objective"])), {}
+        model, last, _ = train_watched(rest, spec, training, held_out, reporter(store, task))
+        validation.keep(task, [validation.predicted(task, spec, model, dataset, held_out)])
+    return float(getattr(last, spec.objective)), {}
 
 
-def taught(task: TrialTask, facts: dict[str, Any], dataset: StoredDataset, subset: Subset) -> Any:
+def taught(task: TrialTask, spec: StudySpec, dataset: StoredDataset, subset: Subset) -> Any:
     """Return images of train or val with their labels and what the teacher says of them."""
     from pipeline.targets import is_multi_label
     from pipeline.training.distillation import lesson
     from pipeline.training.recipe import log_priors
 
-    said = teacher_logits(task, facts, dataset, subset)
-    is_adjusted = facts.get("balance") == "logits"
-    offsets = log_priors(subset.labels, len(facts["classes"])) if is_adjusted else (0.0,)
+    said = teacher_logits(task, spec, dataset, subset)
+    is_adjusted = spec.balance == "logits"
+    offsets = log_priors(subset.labels, len(spec.classes)) if is_adjusted else (0.0,)
     return replace(labelled(subset), taught=lesson(said, is_multi_label(subset.labels), offsets))
 
 
 def teacher_logits(
-    task: TrialTask, facts: dict[str, Any], dataset: StoredDataset, subset: Subset
+    task: TrialTask, spec: StudySpec, dataset: StoredDataset, subset: Subset
 ) -> NDArray[np.float32]:  # fmt: skip
     """Return what the teacher says of images of train or val, float32 (num_images, num_classes).
 
@@ -68,11 +69,11 @@ def teacher_logits(
     path, digests = answers_path(task.folder, teacher.number), dataset.digests(subset.images)
     if path.is_file():
         return predictions.load_for(path, digests)["logits"]
-    model, asked = network(teacher.params, facts), dataset.split("train", "val").images
+    model, asked = network(teacher.params, spec), dataset.split("train", "val").images
     with np.load(weights_path(task.folder), allow_pickle=False) as stored:
         model.set_weights([stored[name] for name in sorted(stored.files) if name.startswith("weight")])
     pulse_path(task.folder, task.attempt).parent.mkdir(exist_ok=True)
-    flips = augmentation_of(recipe(teacher.params)["augment"]).flips and facts.get("allows_flips", True)
+    flips = augmentation_of(recipe(teacher.params)["augment"]).flips and spec.allows_flips
     with closing(going_on(pulse_path(task.folder, task.attempt))) as pulse:
         predict = partial(predict_logits, model, on_batch=pulse.touch)
         logits = both_answers(predict, asked)[1] if flips else predict(asked)

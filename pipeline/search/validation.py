@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,13 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.card import Calibration, CalibrationErrors, Ensemble, Figure, FittedOn, num_networks
 from pipeline.data.arrays import NPZ_ERRORS
 from pipeline.data.dataset import StoredDataset
 from pipeline.pulse import going_on
-from pipeline.records import TrialTask, num_networks
+from pipeline.records import TrialTask
 from pipeline.search import predictions
 from pipeline.search.checkpoints import pulse_path
-from pipeline.search.store import stored_number, training_of
+from pipeline.search.store import stored_number
+from pipeline.spec import StudySpec
 from pipeline.states import TrainingId, TrainingKind
 from pipeline.targets import Labels, losses
 from pipeline.training.calibration import NUM_BINS, Temperature, calibration_error, choose_temperature
@@ -27,11 +28,6 @@ from pipeline.workspace import StudyFolder
 def logits_path(folder: StudyFolder, training: TrainingId) -> Path:
     """Return where the validation logits and labels of a training lie."""
     return folder.logits / f"t{stored_number(training):05d}.npz"
-
-
-def is_top_rung(task: TrialTask, facts: dict[str, Any]) -> bool:
-    """Tell whether a task trains to the highest rung: only those can be winners that need a temperature."""
-    return task.rung == len(facts.get("rungs") or ()) - 1
 
 
 class Predictions(NamedTuple):
@@ -47,16 +43,14 @@ class Predictions(NamedTuple):
     digests: NDArray[np.uint8]
 
 
-def averages_flips(facts: dict[str, Any]) -> bool:
-    """Tell whether the user asked for the mean for an image and its mirror image."""
-    return bool(facts.get("options", {}).get("average_flips"))
-
-
 def predicted(
-    task: TrialTask, facts: dict[str, Any], model: Any, dataset: StoredDataset, validation: Any
+    task: TrialTask, spec: StudySpec, model: Any, dataset: StoredDataset, validation: Any
 ) -> Predictions | None:  # fmt: skip
-    """Return what a network says of the validation images after a training of the highest rung, else nothing."""
-    if not is_top_rung(task, facts):
+    """Return what a network says of the validation images after a training of the highest rung, else nothing.
+
+    Only such a trial can be a winner, which needs a temperature.
+    """
+    if task.rung != spec.top_rung:
         return None
     from pipeline.models.flipped import both_answers
     from pipeline.models.predict import predict_logits
@@ -64,7 +58,7 @@ def predicted(
     digests = dataset.digests(validation.images)
     with closing(going_on(pulse_path(task.folder, task.attempt))) as pulse:
         predict = partial(predict_logits, model, on_batch=pulse.touch)
-        if not averages_flips(facts):
+        if not spec.average_flips:
             return Predictions(predict(validation.images), validation.labels, None, digests)
         alone, averaged = both_answers(predict, validation.images)
         return Predictions(alone, validation.labels, averaged, digests)
@@ -97,11 +91,10 @@ def predictions_of(arrays: dict[str, NDArray[Any]]) -> Predictions:
     return Predictions(arrays["logits"], arrays["labels"], arrays.get("averaged"), arrays["digests"])
 
 
-def judged_trainings(facts: dict[str, Any]) -> list[TrainingId]:
-    """Return the trainings by whose mean logits the winner is judged on the validation images: its own, and that with a
-    second seed if any."""
-    winner = training_of(facts["winner"])
-    return [winner, TrainingKind.SECOND_SEED] if num_networks(facts) > 1 else [winner]
+def judged_trainings(winner: TrainingId, ensemble: Ensemble | None) -> list[TrainingId]:
+    """Return the trainings by whose mean logits a winner is judged on the validation images: its own, and that with a
+    second seed where several networks answer."""
+    return [winner, TrainingKind.SECOND_SEED] if num_networks(ensemble) > 1 else [winner]
 
 
 def read_mean(folder: StudyFolder, trainings: Sequence[TrainingId]) -> Predictions | None:
@@ -134,7 +127,7 @@ def mean(logits: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
 
 def judge_validation(
     folder: StudyFolder, trainings: Sequence[TrainingId], objective: str, is_flip_averaged: bool = False
-) -> tuple[dict[str, Any], Temperature]:
+) -> tuple[Figure | None, Temperature]:
     """Return value and 95 % interval of the objective on the validation images, and the temperature for it.
 
     Judged is the mean of the logits of some trainings: of one, or of it and that with a second seed.
@@ -150,25 +143,18 @@ def judge_validation(
         paths = " or ".join(str(logits_path(folder, training)) for training in trainings)
         stored, reason = None, f"{paths} cannot be used: {error}"
     if stored is None:
-        return {}, Temperature(1.0, 0, 0.0, 0.0, reason)
+        return None, Temperature(1.0, 0, 0.0, 0.0, reason)
     logits = stored.averaged if is_flip_averaged and stored.averaged is not None else stored.logits
     figures = measure_with_intervals(stored.logits, stored.labels)
-    return figures.get(objective.removeprefix("val_"), {}), choose_temperature(logits, stored.labels)
+    return figures.get(objective.removeprefix("val_")), choose_temperature(logits, stored.labels)
 
 
-def describe_temperature(
-    found: Temperature, logits: NDArray[np.float32], labels: Labels
-) -> dict[str, Any]:  # fmt: skip
-    """Return a temperature as model.json keeps it, with what it does to test images (num_images, num_classes)."""
-    test = {
-        f"{name}_{when}": measure(logits, labels, temperature)
-        for name, measure in (("ece", calibration_error), ("loss", mean_loss))
-        for when, temperature in (("before", 1.0), ("after", found.value))
-    }
-    validation = {name: value for name, value in asdict(found).items() if name not in ("value", "reason")}
-    return {
-        "value": found.value, "reason": found.reason, "validation": validation, "test": test, "num_bins": NUM_BINS,
-    }  # fmt: skip
+def describe_temperature(found: Temperature, logits: NDArray[np.float32], labels: Labels) -> Calibration:
+    """Return a temperature with what it does to test images (num_images, num_classes)."""
+    errors = [calibration_error(logits, labels, temperature) for temperature in (1.0, found.value)]
+    test = CalibrationErrors(*errors, *(mean_loss(logits, labels, temperature) for temperature in (1.0, found.value)))
+    validation = FittedOn(found.num_images, found.loss_before, found.loss_after)
+    return Calibration(found.value, found.reason, validation, test, NUM_BINS)
 
 
 def mean_loss(logits: NDArray[np.float32], labels: Labels, temperature: float) -> float:

@@ -1,21 +1,37 @@
 """What a winner is worth on the test images: figures with intervals, and whether it beats answering blindly."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.card import (
+    Baseline,
+    ClosestClass,
+    Comparison,
+    Distillation,
+    Ensemble,
+    Evaluation,
+    FlipAverage,
+    Leaked,
+    Majority,
+    SearchGain,
+    SliceFigures,
+    TestResult,
+)
 from pipeline.data.arrays import NPZ_ERRORS
 from pipeline.intervals import Interval, counts_interval, paired_interval, wilson_interval
 from pipeline.search import predictions
 from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.validation import describe_temperature, judge_validation, judged_trainings
+from pipeline.spec import StudySpec
+from pipeline.states import TrainingId
 from pipeline.targets import Labels, Logits, answers, blind_logits, class_scores, is_multi_label, is_right
 from pipeline.training.auc import MIN_SIDE, class_counts, gain_interval, measure_auc, shortage, smaller_sides
-from pipeline.training.certainty import UNDEFINED, measure_by_class, measure_with_intervals
+from pipeline.training.certainty import UNDEFINED, count_answers, measure_by_class, measure_with_intervals
 from pipeline.training.metrics import mean_where, measure_logits
 from pipeline.workspace import StudyFolder
 
@@ -63,41 +79,61 @@ class Answers:
         )
 
 
+@dataclass(frozen=True)
+class Decided:
+    """What was decided on a winner before its test: by which training its logits on the validation images are."""
+
+    winner: TrainingId
+    flip_average: FlipAverage
+    distillation: Distillation | None
+    ensemble: Ensemble | None
+    baseline: Baseline | None
+
+
 def judge_winner(
-    folder: StudyFolder, facts: dict[str, Any], answers: Answers, trained_labels: Labels
-) -> dict[str, Any]:  # fmt: skip
-    """Return what model.json says of a winner's worth: `test`, `temperature`, `validation`, `search_gain`, `slices`,
-    `by_class`.
+    folder: StudyFolder, spec: StudySpec, decided: Decided, answers: Answers, trained_labels: Labels
+) -> Evaluation:  # fmt: skip
+    """Return what the answers to the test images, and the logits of the trials, say of a winner's worth.
 
     The temperature is that of the winning trial, whose network did not train on the validation images; the winner
     itself did, so that it has none left to fit one to.
     """
     counted = answers.counted()
-    is_flip_averaged = facts.get("flip_average", {}).get("is_kept", False)
-    validation, temperature = judge_validation(folder, judged_trainings(facts), facts["objective"], is_flip_averaged)
-    baseline = dict(facts.get("baseline") or {"reason": "this study has no default network"})
-    kept = baseline_logits(folder, is_flip_averaged)
-    if not baseline["reason"]:
-        try:
-            others = predictions.load_for(kept, counted.digests)["logits"]
-            baseline |= gain_where_both_answer(counted, others, facts["objective"])
-        except FileNotFoundError:
-            missing = "its predictions are missing, or from an earlier version, which did not note their images"
-            baseline |= {"reason": f"the default network cannot be compared: {missing}"}
-        except NPZ_ERRORS as error:  # no cause to lose a winner
-            baseline |= {"reason": f"{kept} cannot be used: {type(error).__name__}: {error}"}
-    return {
-        "validation": validation,
-        "search_gain": baseline,
-        "test": judge_test(answers.logits, answers.labels, answers.is_clean, trained_labels, facts["objective"]),
-        "temperature": describe_temperature(temperature, counted.logits, counted.labels),
-        "slices": judge_slices(is_right(counted.logits, counted.labels), counted.slices),
-        "by_class": judge_classes(counted.logits, counted.labels, facts) if is_multi_label(counted.labels) else {},
-    }
+    is_flip_averaged, objective = decided.flip_average.is_kept, spec.objective
+    judged = judged_trainings(decided.winner, decided.ensemble)
+    validation, temperature = judge_validation(folder, judged, objective, is_flip_averaged)
+    has_one_label = not is_multi_label(counted.labels)
+    return Evaluation(
+        test=judge_test(answers, trained_labels, objective),
+        validation=validation,
+        temperature=describe_temperature(temperature, counted.logits, counted.labels),
+        search_gain=judge_gain(decided.baseline, counted, baseline_logits(folder, is_flip_averaged), objective),
+        slices=judge_slices(is_right(counted.logits, counted.labels), counted.slices),
+        by_class=dict(zip(spec.classes, measure_by_class(counted.logits, counted.labels), strict=True)),
+        confusion=confusion_of(counted, spec.classes) if has_one_label else None,
+    )
 
 
-def gain_where_both_answer(answers: Answers, others: NDArray[np.float32], objective: str) -> dict[str, Any]:
-    """Return `search_gain` on the images to which the default network gives a finite answer too.
+def judge_gain(baseline: Baseline | None, answers: Answers, kept: Path, objective: str) -> SearchGain:
+    """Return what a search gained over the default network, whose logits are `kept` in a file."""
+    if baseline is None:
+        return SearchGain(Baseline("this study has no default network"))
+    if baseline.reason:
+        return SearchGain(baseline)
+    try:
+        others = predictions.load_for(kept, answers.digests)["logits"]
+        return gain_where_both_answer(baseline, answers, others, objective)
+    except FileNotFoundError:
+        missing = "its predictions are missing, or from an earlier version, which did not note their images"
+        return SearchGain(replace(baseline, reason=f"the default network cannot be compared: {missing}"))
+    except NPZ_ERRORS as error:  # no cause to lose a winner
+        return SearchGain(replace(baseline, reason=f"{kept} cannot be used: {type(error).__name__}: {error}"))
+
+
+def gain_where_both_answer(
+    baseline: Baseline, answers: Answers, others: NDArray[np.float32], objective: str
+) -> SearchGain:  # fmt: skip
+    """Return what a search gained, on the images to which the default network gives a finite answer too.
 
     Raises:
         ValueError: there is none.
@@ -106,108 +142,100 @@ def gain_where_both_answer(answers: Answers, others: NDArray[np.float32], object
     if not is_finite.any():
         raise ValueError("no prediction is finite")
     both = answers.where(is_finite)
-    return search_gain(both.logits, others[is_finite], both.labels, objective)
+    return search_gain(baseline, both.logits, others[is_finite], both.labels, objective)
 
 
-def judge_test(
-    logits: NDArray[np.float32],
-    labels: Labels,
-    is_clean: NDArray[np.bool_],
-    trained_labels: Labels,
-    objective: str,
-) -> dict[str, Any]:
-    """Return the score of logits (num_images, num_classes) on the test images, as model.json keeps it.
+def judge_test(answers: Answers, trained_labels: Labels, objective: str) -> TestResult:
+    """Return what the test images say of a model that was trained on images with `trained_labels`."""
+    counted, leaked = answers.counted(), None
+    if num_leaked := int((~answers.is_clean).sum()):
+        leaked = Leaked(num_leaked, float(is_right(answers.logits, answers.labels).mean()))
+    figures = measure_with_intervals(counted.logits, counted.labels)
+    accuracy = float(is_right(counted.logits, counted.labels).mean())
+    blind = blind_logits(trained_labels, counted.logits.shape[1])
+    return TestResult(
+        accuracy=accuracy,
+        ci95=figures.pop("accuracy").ci95 or (0.0, 1.0),
+        num_images=len(counted.labels),
+        metrics=figures,
+        majority=compare_with_majority(counted.logits, counted.labels, blind, objective),
+        leaked=leaked,
+    )
 
-    If some have a copy in train or val (`is_clean` is false), the score is that of the others, and `leaked` holds their
-    number and the inflated accuracy over all. `trained_labels` are those that the model was trained on.
-    """
-    score: dict[str, Any] = {}
-    if not is_clean.all():
-        with_copies = float(is_right(logits, labels).mean())
-        score["leaked"] = {"num_images": int((~is_clean).sum()), "accuracy_with": with_copies}
-        if is_clean.any():
-            logits, labels = logits[is_clean], labels[is_clean]
-    figures = measure_with_intervals(logits, labels)
-    accuracy = figures.pop("accuracy")
+
+def confusion_of(answers: Answers, classes: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Return how many images of a class got which answer, by names; zeros are left out."""
+    counts = count_answers(answers.logits, answers.labels)
     return {
-        "accuracy": accuracy["value"],
-        "ci95": accuracy["ci95"],
-        "num_images": len(labels),
-        "metrics": figures,
-        "majority": compare_with_majority(logits, labels, blind_logits(trained_labels, logits.shape[1]), objective),
-        **score,
+        name: {classes[number]: int(row[number]) for number in np.flatnonzero(row).tolist()}
+        for name, row in zip(classes, counts, strict=True)
     }
 
 
-def judge_classes(logits: NDArray[np.float32], labels: Labels, facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return by name of the class what `certainty.measure_by_class` says of it."""
-    return dict(zip(facts["classes"], measure_by_class(logits, labels), strict=True))
-
-
-def judge_slices(is_right: NDArray[np.bool_], slices: Slices) -> dict[str, dict[str, Any]]:
+def judge_slices(is_right: NDArray[np.bool_], slices: Slices) -> dict[str, dict[str, SliceFigures]]:
     """Return the accuracy on the test images of each value of each further column of the table, the worst first.
 
     Values of fewer than MIN_SLICE images are left out.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, SliceFigures]] = {}
     for name, (values, codes) in slices.items():
         rows = {value: is_right[codes == number] for number, value in enumerate(values)}
-        figures: dict[str, dict[str, Any]] = {
-            value: {"accuracy": float(right.mean()), "ci95": list(wilson_interval(int(right.sum()), len(right))),
-                    "num_images": len(right)}
+        figures = {
+            value: SliceFigures(float(right.mean()), wilson_interval(int(right.sum()), len(right)), len(right))
             for value, right in rows.items()
             if len(right) >= MIN_SLICE
-        }  # fmt: skip
+        }
         if figures:
-            found[name] = dict(sorted(figures.items(), key=lambda pair: pair[1]["accuracy"]))
+            found[name] = dict(sorted(figures.items(), key=lambda pair: pair[1].accuracy))
     return found
 
 
 def compare_with_majority(
     logits: NDArray[np.float32], labels: Labels, blind: NDArray[np.float32], objective: str
-) -> dict[str, Any]:
+) -> Majority:
     """Return by how much a model beats the answer that looks at no image, `blind` logits (num_classes,) for each.
 
     What is compared, on the same images, is said by `compare`; `standard_error` is that of the difference, for an AUC
-    the exact one of random scores. `class` is the answer; where images have several labels, it is `classes`. Where an
-    AUC cannot be judged, `closest` is the class that comes closest to enough images.
+    the exact one of random scores.
     """
     answer = answers(blind[None], is_multi_label(labels))[0]
-    named = {"classes": np.flatnonzero(answer).tolist()} if is_multi_label(labels) else {"class": int(answer)}
-    found = compare(logits, np.tile(blind, (len(labels), 1)), labels, objective)
-    if "reason" in found:
-        closest = {"closest": closest_class(labels, logits.shape[1])} if found["metric"] == "auc" else {}
-        return {**named, **found, **closest, "is_beaten": False}
-    if found["metric"] == "auc":
-        found["standard_error"] = measure_auc(class_scores(logits, is_multi_label(labels)), labels).chance_error
-    gain, error = found["gain"], found["standard_error"]
-    return {**named, **found, "is_beaten": gain > NUM_ERRORS * error and gain > 0}
+    found = Majority(**vars(compare(logits, np.tile(blind, (len(labels), 1)), labels, objective)))
+    if is_multi_label(labels):
+        found = replace(found, classes=tuple(np.flatnonzero(answer).tolist()))
+    else:
+        found = replace(found, number=int(answer))
+    if found.metric == "auc" and found.reason:
+        return replace(found, closest=closest_class(labels, logits.shape[1]))
+    if found.metric == "auc":
+        error = measure_auc(class_scores(logits, is_multi_label(labels)), labels).chance_error
+        found = replace(found, standard_error=error)
+    if found.gain is None or found.standard_error is None:
+        return found
+    return replace(found, is_beaten=found.gain > NUM_ERRORS * found.standard_error and found.gain > 0)
 
 
-def compare(logits: NDArray[np.float32], other: NDArray[np.float32], labels: Labels, objective: str) -> dict[str, Any]:
+def compare(logits: NDArray[np.float32], other: NDArray[np.float32], labels: Labels, objective: str) -> Comparison:
     """Return by how much one model is better than another on the same images, by the logits of both.
 
-    `metric` is what is compared: the accuracy, or the balanced accuracy where the objective is a mean over classes, or
-    the AUC where it is that. `value` is that of the other model, `gain` the difference with its interval `ci95` and its
-    `standard_error`: of a paired bootstrap, for the AUC of `auc.gain_interval`. If every class has too few images
-    for an AUC, the last two are None; if the figure is undefined, the last four are; `reason` says why.
+    What is compared is the accuracy, or the balanced accuracy where the objective is a mean over classes, or the AUC
+    where it is that. The standard error is that of a paired bootstrap, for the AUC of `auc.gain_interval`. If every
+    class has too few images for an AUC, the interval and the error are None.
     """
     metric = COMPARED.get(objective, "accuracy")
     own, value = (float(getattr(measure_logits(each, labels), metric)) for each in (logits, other))
-    unknown = {"ci95": None, "standard_error": None}
     if math.isnan(value):
-        return {"metric": metric, "value": None, "gain": None, **unknown, "reason": UNDEFINED[metric]}
+        return Comparison(metric, None, None, None, None, UNDEFINED[metric])
     if metric == "auc" and (reason := shortage(labels, logits.shape[1])):
-        return {"metric": metric, "value": value, "gain": own - value, **unknown, "reason": reason}
+        return Comparison(metric, value, own - value, None, None, reason)
     gain, interval, error = GAINS[metric](logits, other, labels)
-    return {"metric": metric, "value": value, "gain": gain, "ci95": list(interval), "standard_error": error}
+    return Comparison(metric, value, gain, interval, error)
 
 
-def closest_class(labels: Labels, num_classes: int) -> dict[str, int]:
+def closest_class(labels: Labels, num_classes: int) -> ClosestClass:
     """Return the class that has the most images on its smaller side, with it or without it; of two, the rarer."""
     sides = [(int(num), len(labels) - int(num)) for num in class_counts(labels, num_classes)]
     number = max(range(num_classes), key=lambda each: (min(sides[each]), -sides[each][0]))
-    return {"class": number, "num_with": sides[number][0], "num_without": sides[number][1]}
+    return ClosestClass(number, *sides[number])
 
 
 def accuracy_gain(logits: Logits, other: Logits, labels: Labels) -> Gain:
@@ -267,69 +295,72 @@ GAINS: dict[str, Callable[[Logits, Logits, Labels], Gain]] = {
 
 
 def search_gain(
-    logits: NDArray[np.float32], other: NDArray[np.float32], labels: Labels, objective: str
-) -> dict[str, Any]:
+    baseline: Baseline, logits: NDArray[np.float32], other: NDArray[np.float32], labels: Labels, objective: str
+) -> SearchGain:
     """Return what a search gained: the winner's logits (num_images, num_classes) against those of the default network.
 
     It is a gain only if the whole 95 % interval of the difference is above 0: two equally good networks show one in
     2.5 % of all cases.
     """
     found = compare(logits, other, labels, objective)
-    return {**found, "is_gain": found["ci95"] is not None and found["ci95"][0] > 0}
+    reason = found.reason or ""
+    return SearchGain(replace(baseline, reason=reason), found, is_gain=found.ci95 is not None and found.ci95[0] > 0)
 
 
-def gain_text(gain: dict[str, Any]) -> str:
+def gain_text(found: SearchGain) -> str:
     """Return in words what a search gained, or why nobody knows."""
-    if gain["reason"]:
-        return f"not measured: {gain['reason']}"
-    low, high = (100 * end for end in gain["ci95"])
-    name, value = metric_name(gain["metric"]), gain["value"]
-    than = f"over the default network ({value:.2%} {name}, {gain['num_params']:,} params, {gain['epochs']} epochs)"
-    if gain["is_gain"]:
-        return f"search gain {100 * gain['gain']:+.1f} points ({low:.1f} to {high:.1f}) {than}"
+    baseline, comparison = found.baseline, found.comparison
+    if baseline.reason or comparison is None or comparison.ci95 is None:
+        return f"not measured: {baseline.reason}"
+    low, high = (100 * end for end in comparison.ci95)
+    gain, name = 100 * (comparison.gain or 0.0), metric_name(comparison.metric)
+    network = f"{comparison.value:.2%} {name}, {baseline.num_params:,} params, {baseline.epochs} epochs"
+    than = f"over the default network ({network})"
+    if found.is_gain:
+        return f"search gain {gain:+.1f} points ({low:.1f} to {high:.1f}) {than}"
     if high < 0:
-        return f"no gain: {100 * gain['gain']:+.1f} points ({low:.1f} to {high:.1f}) {than}, which is better"
+        return f"no gain: {gain:+.1f} points ({low:.1f} to {high:.1f}) {than}, which is better"
     return f"no gain ({low:+.1f} to {high:+.1f} points) {than}"
 
 
-def flaw_of(test: dict[str, Any], classes: list[str]) -> str:
+def flaw_of(test: TestResult, classes: Sequence[str]) -> str:
     """Return why a model has not been shown to beat the blind answer, and what to do; empty if it has."""
-    majority = test.get("majority")  # older models have none
-    if majority is None or majority["is_beaten"]:
+    majority = test.majority  # None in models of earlier versions
+    if majority is None or majority.is_beaten:
         return ""
-    if closest := majority.get("closest"):
+    if majority.closest is not None:
         return (
             f"its AUC cannot be judged: no class has at least {MIN_SIDE} test images in it and {MIN_SIDE} outside it; "
-            f"the closest is {closest_text(closest, classes)}; it is registered without the alias champion: add images "
-            "of the rare classes, or search with another --objective"
+            f"the closest is {closest_text(majority.closest, classes)}; it is registered without the alias champion: "
+            "add images of the rare classes, or search with another --objective"
         )
-    if reason := majority.get("reason"):
+    if majority.reason:
         return (
-            f"its {metric_name(majority['metric'])} cannot be compared with that of the blind answer ({reason}); it is "
-            "registered without the alias champion: add test images, or search with another --objective"
+            f"its {metric_name(majority.metric)} cannot be compared with that of the blind answer ({majority.reason}); "
+            "it is registered without the alias champion: add test images, or search with another --objective"
         )
-    points, error = 100 * majority["gain"], 100 * majority["standard_error"]
+    points, error = 100 * (majority.gain or 0.0), 100 * (majority.standard_error or 0.0)
     return (
-        f"it does not beat the blind answer: {blind_text(majority, classes)} has {majority['value']:.2%} "
-        f"{metric_name(majority['metric'])} on the test images; the gain of this model is {points:+.1f} points with a "
+        f"it does not beat the blind answer: {blind_text(majority, classes)} has {majority.value:.2%} "
+        f"{metric_name(majority.metric)} on the test images; the gain of this model is {points:+.1f} points with a "
         f"standard error of {error:.1f}; expected more than {NUM_ERRORS:g} standard errors; it is registered without "
         "the alias champion: look at the images and labels with `pipeline data check`, add images, or search longer "
         "with --budget"
     )
 
 
-def closest_text(closest: dict[str, int], classes: list[str]) -> str:
+def closest_text(closest: ClosestClass, classes: Sequence[str]) -> str:
     """Return a class in words, and how many images are in it or outside it, whichever are fewer."""
-    number, side = min((closest["num_with"], "in it"), (closest["num_without"], "outside it"), key=lambda pair: pair[0])
-    return f"{classes[closest['class']]!r} ({number} {side})"
+    number, side = min((closest.num_with, "in it"), (closest.num_without, "outside it"), key=lambda pair: pair[0])
+    return f"{classes[closest.number]!r} ({number} {side})"
 
 
-def blind_text(majority: dict[str, Any], classes: list[str]) -> str:
+def blind_text(majority: Majority, classes: Sequence[str]) -> str:
     """Return in words the answer that looks at no image."""
-    if "class" in majority:
-        return f"always {classes[majority['class']]!r}"
-    names = ", ".join(repr(classes[number]) for number in majority["classes"][:NUM_NAMED])
-    more = ", ..." if len(majority["classes"]) > NUM_NAMED else ""
+    if majority.number is not None:
+        return f"always {classes[majority.number]!r}"
+    names = ", ".join(repr(classes[number]) for number in (majority.classes or ())[:NUM_NAMED])
+    more = ", ..." if len(majority.classes or ()) > NUM_NAMED else ""
     return f"always the labels {names}{more}" if names else "never any label"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipeline.records import OBJECTIVES, EpochRow, TrialRow
+from pipeline.spec import StudySpec
 from pipeline.states import TrialState
 
 INACTIVE = "-"  # the parallel-coordinates chart drops runs that lack a column
@@ -105,55 +106,55 @@ def tag_entries(tags: dict[str, str]) -> list[Any]:
     return [RunTag(name, value[:MAX_VALUE]) for name, value in tags.items()]
 
 
-def parent_params(facts: dict[str, Any]) -> dict[str, str]:
+def parent_params(spec: StudySpec) -> dict[str, str]:
     """Return the params of the parent run, flat."""
-    image = facts["image"]
+    image = spec.image
     params = {
-        "space": facts["space"].get("name", INACTIVE),
-        "oracle": facts["oracle"],
-        "seed": facts["seed"],
-        "objective": facts["objective"],
-        "minimise": facts.get("minimise") or INACTIVE,
-        "image": f"{image['height']}x{image['width']}x{image['channels']}",
-        "num_classes": len(facts["classes"]),
-        **{f"num_images_{split}": number for split, number in facts["num_images"].items()},
+        "space": spec.space.get("name", INACTIVE),
+        "oracle": spec.oracle,
+        "seed": spec.seed,
+        "objective": spec.objective,
+        "minimise": spec.minimise or INACTIVE,
+        "image": f"{image.height}x{image.width}x{image.channels}",
+        "num_classes": len(spec.classes),
+        **{f"num_images_{split}": number for split, number in spec.num_images.items()},
     }
     return {name: str(value) for name, value in params.items()}
 
 
-def origin_tags(facts: dict[str, Any]) -> dict[str, str]:
+def origin_tags(spec: StudySpec) -> dict[str, str]:
     """Return where a study came from and which versions of this program worked on it, as far as that is known."""
     tags = {}
-    if forked_from := facts.get("forked_from"):
-        tags["pipeline.forked_from"] = str(forked_from)
-    if versions := facts.get("versions_seen"):
-        tags["pipeline.versions_seen"] = ", ".join(map(str, versions))
+    if spec.forked_from is not None:
+        tags["pipeline.forked_from"] = spec.forked_from
+    if spec.versions_seen:
+        tags["pipeline.versions_seen"] = ", ".join(spec.versions_seen)
     return tags
 
 
-def parent_note(facts: dict[str, Any]) -> str:
+def parent_note(spec: StudySpec) -> str:
     """Return the description of the parent run, Markdown."""
-    several = ", several labels an image" if facts.get("is_multi_label") else ""
-    front = f" `{FRONT_FILE}` holds the best trials at each cost." if facts.get("minimise") else ""
+    several = ", several labels an image" if spec.is_multi_label else ""
+    front = f" `{FRONT_FILE}` holds the best trials at each cost." if spec.minimise else ""
     return (
-        f"Search **{facts['study']}** over **{facts['dataset']}**: {len(facts['classes'])} classes{several},"
-        f" oracle {facts['oracle']}, objective {facts['objective']}, seed {facts['seed']}.\n\n"
+        f"Search **{spec.study}** over **{spec.dataset}**: {len(spec.classes)} classes{several},"
+        f" oracle {spec.oracle}, objective {spec.objective}, seed {spec.seed}.\n\n"
         "Its child runs are the trials; a value of `-` is a hyperparameter that the trial does not use."
-        f" `space.json` is the search space. `best_{facts['objective']}` here is the best so far, by number of rungs"
+        f" `space.json` is the search space. `best_{spec.objective}` here is the best so far, by number of rungs"
         f" that trials finished.{front}"
     )
 
 
-def dataset_input(facts: dict[str, Any]) -> Any:
+def dataset_input(spec: StudySpec) -> Any:
     """Return the data set as an MLflow input; MLflow's own digest would look at the first values only."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     dataset = Dataset(
-        name=facts["dataset"],
-        digest=facts["fingerprint"][:DIGEST_LENGTH],
+        name=spec.dataset,
+        digest=spec.fingerprint[:DIGEST_LENGTH],
         source_type="local",
-        source=json.dumps({"uri": str(facts["source"])}),
-        profile=json.dumps({"num_images": facts["num_images"], "num_classes": len(facts["classes"])}),
+        source=json.dumps({"uri": spec.source}),
+        profile=json.dumps({"num_images": spec.num_images, "num_classes": len(spec.classes)}),
     )
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 

@@ -47,7 +47,7 @@ def save_model(path: str, mlflow_model: Any, bundle_folder: Path) -> None:
     requirements = pinned_requirements()
     write_environment(root, requirements)
 
-    mlflow_model.signature = signature(bundle.is_multi_label)
+    mlflow_model.signature = signature(bundle.card.is_multi_label)
     mlflow_model.metadata = model_metadata(bundle)
     mlflow_model.add_flavor(
         FLAVOR_NAME,
@@ -144,7 +144,7 @@ def model_metadata(bundle: Bundle) -> dict[str, Any]:
     """Return what the signature cannot say: the classes in order, and the pixels that the network takes."""
     return {
         "classes": list(bundle.classes),
-        "is_multi_label": bundle.is_multi_label,
+        "is_multi_label": bundle.card.is_multi_label,
         "image": asdict(bundle.image),
         "sha256": bundle.sha256,
     }

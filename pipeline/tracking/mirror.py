@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.records import PARENT, MirrorMark, StudyView, TrialRow
+from pipeline.records import TrialRow
+from pipeline.spec import StudySpec
 from pipeline.states import FINAL_STATES, TrialState
+from pipeline.study_view import PARENT, MirrorMark, StudyView
 from pipeline.tracking import entries
 from pipeline.tracking.entries import Clock
 from pipeline.tracking.store import (
@@ -58,7 +60,7 @@ class MlflowMirror:
         self._view = view
         self._workspace = workspace
         self._client: Any = None
-        self._facts: dict[str, Any] = {}
+        self._spec: StudySpec
         self._marks: dict[int | None, MirrorMark] = {}
         self._trials: dict[int, TrialRow] = {}
         self._children: dict[int, Child] = {}
@@ -127,12 +129,12 @@ class MlflowMirror:
     def _connect(self) -> "MlflowClient":
         """Open the store and find or create the parent run; its trials are looked at when they have news."""
         client = open_client(self._workspace)
-        self._facts = self._view.facts()
+        self._spec = self._view.spec()
         self._marks = self._view.marks()
         if not self._trials:
             self._trials = {trial.number: trial for trial in self._view.trials()}
-        name = self._facts["dataset"]
-        self.experiment_id = experiment_id(client, name, self._workspace, self._facts["objective"])
+        name = self._spec.dataset
+        self.experiment_id = experiment_id(client, name, self._workspace, self._spec.objective)
         with tracking_errors("opening the parent run"):
             run = self._find_parent(client) or self._create_parent(client)
             self.run_id, self._parent_start = run.info.run_id, run.info.start_time
@@ -164,14 +166,14 @@ class MlflowMirror:
     def _unmarked_parents(self, client: "MlflowClient") -> list[Any]:
         """Return the parent runs that were made for this study and are not described, hence not marked."""
         tags = f"tags.`{WORKSPACE_TAG}` = '{workspace_tag(self._workspace)}' and tags.`{STUDY_TAG}` = "
-        found = search_runs(client, [str(self.experiment_id)], f"{tags}'{self._facts['study']}'")
+        found = search_runs(client, [str(self.experiment_id)], f"{tags}'{self._spec.study}'")
         return [run for run in found if PARENT_TAG not in run.data.tags and not run.data.params]
 
     def _create_parent(self, client: "MlflowClient") -> Any:
         if PARENT not in self._marks:
             self._mark(PARENT, MirrorMark(""))  # before the run: if this is the last that works, it is looked for
-        tags = {**self._common_tags(), "mlflow.note.content": entries.parent_note(self._facts)}
-        return client.create_run(str(self.experiment_id), tags=tags, run_name=self._facts["study"])
+        tags = {**self._common_tags(), "mlflow.note.content": entries.parent_note(self._spec)}
+        return client.create_run(str(self.experiment_id), tags=tags, run_name=self._spec.study)
 
     def _open_parent(self, client: "MlflowClient", run: Any) -> None:
         """Set the parent run to RUNNING under this process; describe it unless that was done for certain."""
@@ -180,19 +182,19 @@ class MlflowMirror:
             self._mark(PARENT, MirrorMark(run_id, mark.version))
         if run.info.status != "RUNNING":
             client.update_run(run_id, status="RUNNING")
-        tags = {**self._common_tags(), **entries.origin_tags(self._facts)}
+        tags = {**self._common_tags(), **entries.origin_tags(self._spec)}
         client.log_batch(run_id, tags=entries.tag_entries(tags))
         if mark.version == 0:
-            client.log_batch(run_id, params=entries.param_entries(entries.parent_params(self._facts)))
-            client.log_inputs(run_id, [entries.dataset_input(self._facts)])
-            client.log_text(run_id, json.dumps(self._facts["space"], indent=2), "space.json")
-            if manifest := self._facts.get("split_manifest"):
+            client.log_batch(run_id, params=entries.param_entries(entries.parent_params(self._spec)))
+            client.log_inputs(run_id, [entries.dataset_input(self._spec)])
+            client.log_text(run_id, json.dumps(self._spec.space, indent=2), "space.json")
+            if manifest := self._spec.split_manifest:
                 client.log_artifact(run_id, manifest, "data")
             self._mark(PARENT, MirrorMark(run_id, 1))
 
     def _common_tags(self) -> dict[str, str]:
         return {
-            STUDY_TAG: self._facts["study"],
+            STUDY_TAG: self._spec.study,
             WORKSPACE_TAG: workspace_tag(self._workspace),
             "pipeline.host": socket.gethostname(),
             "pipeline.pid": str(os.getpid()),
@@ -244,7 +246,7 @@ class MlflowMirror:
             dict(run.data.tags),
             last_step,
             steps.get("rung", -1),
-            "model/params" in steps and set(self._facts["param_names"]) <= set(run.data.params),
+            "model/params" in steps and set(self._spec.param_names) <= set(run.data.params),
         )
 
     def _find_child(self, number: int) -> Any:
@@ -260,7 +262,7 @@ class MlflowMirror:
             self._client.update_run(child.run_id, status="RUNNING")
         params, metrics = [], []
         if not child.is_described:
-            params = entries.param_entries(entries.trial_params(trial, self._facts["param_names"]))
+            params = entries.param_entries(entries.trial_params(trial, self._spec.param_names))
             metrics += entries.points(entries.cost_values(trial), round(child.clock))
         rows = self._view.epochs(trial.number, child.last_step)
         metrics += entries.epoch_points(rows, child.clock)
@@ -268,7 +270,7 @@ class MlflowMirror:
         child.last_step = rows[-1].step if rows else child.last_step
         tags = {key: value for key, value in entries.trial_tags(trial).items() if child.tags.get(key) != value}
         if trial.rung > child.last_rung:
-            values = entries.rung_values(trial, self._facts["objective"])
+            values = entries.rung_values(trial, self._spec.objective)
             metrics += entries.points(values, round(child.clock), trial.rung)
         if trial.state in RESTING_STATES and (tags or trial.rung > child.last_rung or not child.is_described):
             metrics += entries.points({"time/train_s": trial.seconds}, round(child.clock), child.last_step)
@@ -281,8 +283,8 @@ class MlflowMirror:
         """Log the best score so far on the parent, one point for each number of rungs that trials finished."""
         num_rungs = sum(trial.rung + 1 for trial in self._trials.values() if trial.score is not None)
         if num_rungs:
-            best = entries.best_score(self._trials.values(), self._facts["objective"])
-            self._log_on_parent({f"best_{self._facts['objective']}": best}, num_rungs)
+            best = entries.best_score(self._trials.values(), self._spec.objective)
+            self._log_on_parent({f"best_{self._spec.objective}": best}, num_rungs)
 
     def _log_on_parent(self, values: dict[str, float], step: int) -> None:
         """Log metrics on the parent unless it has points at this or a later step."""
@@ -298,7 +300,7 @@ class MlflowMirror:
         num_failed = sum(entries.run_status(trial) == "FAILED" for trial in trials)
         values: dict[str, float] = {"trials_completed": num_done, "trials_failed": num_failed}
         self._log_on_parent(values, num_done + num_failed)
-        objective, minimise = self._facts["objective"], self._facts.get("minimise")
+        objective, minimise = self._spec.objective, self._spec.minimise
         if minimise:
             table = entries.front_table(entries.front(trials, objective, minimise), objective, minimise)
             self._client.log_text(str(self.run_id), table, entries.FRONT_FILE)

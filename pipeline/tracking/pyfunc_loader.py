@@ -37,8 +37,8 @@ class ImageClassifier:
         import pandas as pd
 
         logits = predict_logits(self.model, Images(images_in(model_input), self.bundle.image))
-        has_several, classes = self.bundle.is_multi_label, self.bundle.classes
-        shares = probabilities(logits, has_several, self.bundle.temperature).astype(np.float64).tolist()
+        has_several, classes = self.bundle.card.is_multi_label, self.bundle.classes
+        shares = probabilities(logits, has_several, self.bundle.card.temperature).astype(np.float64).tolist()
         chosen = answers(logits, has_several)
         if has_several:
             numbers = [np.flatnonzero(row).tolist() for row in chosen]

@@ -141,11 +141,9 @@ def find_version(client: "MlflowClient", name: str, run_id: str, sha256: str) ->
 
 def version_tags(bundle: Bundle) -> dict[str, str]:
     """Return the tags of a version that follow from its bundle."""
-    tags = {"study": str(bundle.facts.get("study", "")), "sha256": bundle.sha256}
-    test = bundle.facts.get("test")
-    if isinstance(test, dict) and "accuracy" in test:
-        tags["test_accuracy"] = f"{test['accuracy']:.4f}"
-    return tags
+    test = bundle.card.evaluation.test
+    tags = {"study": bundle.card.study or "", "sha256": bundle.sha256}
+    return tags if test is None else {**tags, "test_accuracy": f"{test.accuracy:.4f}"}
 
 
 def log_model(client: "MlflowClient", run_id: str, bundle: Bundle, metrics: Mapping[str, float], step: int) -> str:
@@ -182,7 +180,7 @@ def find_logged(client: "MlflowClient", run: Any, bundle: Bundle) -> Any:
 
 def create_logged(client: "MlflowClient", run: Any, bundle: Bundle) -> Any:
     """Create the logged model of a bundle, without its files."""
-    params = {name: str(value) for name, value in bundle.facts.get("params", {}).items()}
+    params = {name: str(value) for name, value in bundle.card.params.items()}
     tags = {KIND_TAG: KIND, "sha256": bundle.sha256}
     return client.create_logged_model(
         run.info.experiment_id, MODEL_NAME, source_run_id=run.info.run_id, tags=tags, params=params

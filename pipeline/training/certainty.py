@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.card import ClassFigures, Figure
 from pipeline.intervals import Interval, counts_interval, mean_interval, wilson_interval
 from pipeline.targets import Labels, Logits, answers, class_scores, is_multi_label, is_of_class, losses
 from pipeline.training.auc import class_shortage, measure_auc, shortage
@@ -21,8 +21,8 @@ UNDEFINED = {"balanced_accuracy": _NO_SIDES, "auc": _NO_SIDES, "macro_f1": "not 
 """Why a figure of finite logits may have no value."""
 
 
-def measure_with_intervals(logits: NDArray[np.float32], labels: Labels) -> dict[str, dict[str, Any]]:
-    """Return value and 95 % interval (`ci95`) of each figure of logits (num_images, num_classes) of at least one image.
+def measure_with_intervals(logits: NDArray[np.float32], labels: Labels) -> dict[str, Figure]:
+    """Return each figure of logits (num_images, num_classes) of at least one image, with its 95 % interval.
 
     Accuracy: Wilson; loss, balanced accuracy and macro F1: bootstrap over the images; AUC: `auc.MeanAuc`, or None and
     the `reason` where each class has too few images. A figure that is not defined, such as the AUC where there is one
@@ -37,43 +37,50 @@ def measure_with_intervals(logits: NDArray[np.float32], labels: Labels) -> dict[
         "macro_f1": macro_f1,
         "loss": mean_interval(losses(logits, labels)),
     }
-    figures: dict[str, dict[str, Any]] = {
-        name: {"value": getattr(values, name), "ci95": list(ends)} for name, ends in intervals.items()
-    }
+    figures = {name: Figure(getattr(values, name), ends) for name, ends in intervals.items()}
     scores = class_scores(logits, is_multi_label(labels))
-    figures["auc"] = {"value": values.auc, **_auc_interval(scores, labels, shortage(labels, scores.shape[1]))}
+    figures["auc"] = Figure(values.auc, *_auc_interval(scores, labels, shortage(labels, scores.shape[1])))
     return {
-        name: figure if math.isfinite(figure["value"]) else {"value": None, "ci95": None, "reason": UNDEFINED[name]}
+        name: figure
+        if figure.value is not None and math.isfinite(figure.value)
+        else Figure(None, None, UNDEFINED[name])
         for name, figure in figures.items()
     }
 
 
-def measure_by_class(logits: Logits, labels: Labels) -> list[dict[str, Any]]:
-    """Return for each class how many images have it, and how well logits (num_images, num_classes) tell it.
-
-    `auc` has an interval `ci95`, or None and the `reason`; `precision` is of the images that are answered to have it,
-    `recall` of those that have it. What is not defined is None.
-    """
+def measure_by_class(logits: Logits, labels: Labels) -> list[ClassFigures]:
+    """Return for each class how many images have it, and how well logits (num_images, num_classes) tell it."""
     counts, scores = count_classes(logits, labels), class_scores(logits, is_multi_label(labels))
     found = []
     for number, (num_images, num_answers, num_hits) in enumerate(zip(*counts[2:], strict=True)):
         column, own = scores[:, [number]], is_of_class(labels, number)[:, None].astype(np.uint8)
         auc = mean_auc(column, own)
-        found.append(
-            {
-                "num_images": int(num_images),
-                "auc": auc if math.isfinite(auc) else None,
-                **_auc_interval(column, own, class_shortage(int(num_images), len(labels) - int(num_images))),
-                "precision": float(num_hits / num_answers) if num_answers else None,
-                "recall": float(num_hits / num_images) if num_images else None,
-            }
-        )
+        ci95, reason = _auc_interval(column, own, class_shortage(int(num_images), len(labels) - int(num_images)))
+        precision, precision_ci95 = _share(int(num_hits), int(num_answers))
+        recall, recall_ci95 = _share(int(num_hits), int(num_images))
+        shares = (precision, recall, precision_ci95, recall_ci95)
+        found.append(ClassFigures(int(num_images), auc if math.isfinite(auc) else None, ci95, *shares, reason))
     return found
 
 
-def _auc_interval(scores: NDArray[np.float64], labels: Labels, reason: str) -> dict[str, Any]:
+def _share(num_hits: int, num_images: int) -> tuple[float, Interval] | tuple[None, None]:
+    """Return a share of images with its Wilson interval; None without images."""
+    return (num_hits / num_images, wilson_interval(num_hits, num_images)) if num_images else (None, None)
+
+
+def _auc_interval(scores: NDArray[np.float64], labels: Labels, reason: str) -> tuple[Interval | None, str | None]:
     """Return the interval of the mean AUC, or the reason why there is none."""
-    return {"ci95": None, "reason": reason} if reason else {"ci95": list(measure_auc(scores, labels).interval())}
+    return (None, reason) if reason else (measure_auc(scores, labels).interval(), None)
+
+
+def count_answers(logits: Logits, labels: Labels) -> NDArray[np.int64]:
+    """Return how many images of a class, the row, got which answer, the column: (num_classes, num_classes).
+
+    Each image has one label.
+    """
+    num_classes = logits.shape[1]
+    pairs = labels.astype(np.int64) * num_classes + answers(logits, has_several=False)
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def class_mean_intervals(logits: Logits, labels: Labels) -> tuple[Interval, Interval]:

@@ -5,12 +5,13 @@ camera does. They say nothing of images of another kind.
 """
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.card import Robustness
 from pipeline.targets import Labels, is_right
 
 Pixels = NDArray[Any]
@@ -33,7 +34,7 @@ def num_examined(num_images: int, flops: int) -> int:
     return min(num_images, NUM_IMAGES, max(affordable, FEWEST))
 
 
-def examine(predict: Predict, images: Pixels, labels: Labels, scale: float) -> dict[str, Any]:
+def examine(predict: Predict, images: Pixels, labels: Labels, scale: float) -> Robustness:
     """Return the accuracy on images (num_images, height, width, channels) as they are and after each change.
 
     `scale` is the range of the pixels, `pixel_range` of their dtype. Accuracies after a shift are means over four
@@ -50,12 +51,10 @@ def examine(predict: Predict, images: Pixels, labels: Labels, scale: float) -> d
         for pixels in SHIFTS
         if pixels < min(images.shape[1:3])
     }
-    return {
-        "num_images": len(labels),
-        "accuracy": accuracy(images),
-        "shifts": shifts,
-        "changes": {name: accuracy(changed) for name, changed in changes(images, scale)},
-    }
+    unchanged = accuracy(images)
+    return Robustness(
+        len(labels), unchanged, shifts, {name: accuracy(changed) for name, changed in changes(images, scale)}
+    )
 
 
 def changes(images: Pixels, scale: float) -> Iterator[tuple[str, Pixels]]:
@@ -69,7 +68,7 @@ def changes(images: Pixels, scale: float) -> Iterator[tuple[str, Pixels]]:
         yield "jpeg", np.stack([compressed(image) for image in images])
 
 
-def pixel_range(dtype: str, std: list[float]) -> float:
+def pixel_range(dtype: str, std: Sequence[float]) -> float:
     """Return the range of pixels: 255 for 8 bits, else four standard deviations of the training images."""
     return 255.0 if dtype == "uint8" else 4.0 * float(np.mean(std))
 

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import zipfile
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from pipeline.bundle import write_bundle
+from pipeline.card import ModelCard
 from pipeline.cli.main import cli
 from pipeline.cli.score import interruptions
 from pipeline.errors import Interrupted
@@ -31,8 +31,7 @@ def bundle(tmp_path):
     folder.mkdir()
     with zipfile.ZipFile(folder / "model.keras", "w") as archive:
         archive.writestr("config.json", json.dumps({"class_name": "Lambda", "module": "keras.layers"}))
-    image = asdict(ImageSpec(4, 4, 3))
-    write_bundle(folder, {"classes": ["a", "b"], "image": image})
+    write_bundle(folder, ModelCard(("a", "b"), ImageSpec(4, 4, 3)))
     return folder
 
 

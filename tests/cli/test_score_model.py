@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from pipeline.bundle import load_model, read_bundle, write_bundle
+from pipeline.card import ModelCard
 from pipeline.cli.main import cli
 from pipeline.errors import ModelRefused
 from pipeline.records import ImageSpec
@@ -37,7 +38,7 @@ def save(folder, *layers, classes=("red", "green", "blue"), image=IMAGE):
     dense.set_weights([10 * np.eye(3), np.zeros(3)])
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     model.save(folder / "model.keras")
-    return write_bundle(folder, {"classes": list(classes), "image": image, "versions": {"keras": "3"}})
+    return write_bundle(folder, ModelCard(tuple(classes), ImageSpec(**image), versions={"keras": "3"}))
 
 
 @pytest.fixture(scope="module")
@@ -117,4 +118,4 @@ def test_archive_without_weights_is_refused(tmp_path, bundle):
         for name in ("config.json", "metadata.json"):
             target.writestr(name, source.read(name))
     with pytest.raises(ModelRefused, match="cannot load it"):
-        load_model(write_bundle(folder, {"classes": ["a", "b", "c"], "image": IMAGE}))
+        load_model(write_bundle(folder, ModelCard(("a", "b", "c"), ImageSpec(**IMAGE))))

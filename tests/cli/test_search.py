@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.files import sha256_file
+from pipeline.json_records import to_json
 from pipeline.search.budget import PROBE_FACTOR, SECONDS_PER_TRIAL
 from pipeline.states import TrainingKind
 from tests.cli.workspace import pipeline, write_photos
@@ -329,8 +330,8 @@ def test_flip_averaging_is_decided_by_validation_and_is_in_the_model_that_is_sav
     average = facts["flip_average"]
     assert average["is_kept"] == (average["averaged"] < average["alone"])
     model = read_bundle(tmp_path / "mlruns/studies/photos-1/model")
-    assert model.facts["flip_average"] == average
-    assert model.facts["mflops"] == facts["winner"]["mflops"]
+    assert to_json(model.card.evaluation.flip_average) == average
+    assert model.card.mflops == facts["winner"]["mflops"]
     images = np.random.default_rng(0).integers(0, 255, (4, *model.image.shape)).astype(model.image.dtype)
     sums = [load_model(model).predict_on_batch(each).sum() for each in (images, images[:, :, ::-1])]
     assert (abs(sums[0] - sums[1]) < 1e-3) == average["is_kept"]
@@ -359,7 +360,7 @@ def test_the_mean_of_several_networks_answers_if_validation_says_so(tmp_path):
     assert "by the mean of 3 networks like the winner's: val_loss of two" in done.stderr
     study = tmp_path / "mlruns/studies/photos-1"
     bundle = read_bundle(study / "model")
-    assert (bundle.facts["ensemble"], bundle.facts["num_params"]) == (found, winner["num_params"])
+    assert (to_json(bundle.card.evaluation.ensemble), bundle.card.num_params) == (found, winner["num_params"])
     store = StudyStore(study / "study.db")
     (row,), (twin,) = store.trials(), store.attempts(TrainingKind.SECOND_SEED)
     store.close()
@@ -413,7 +414,7 @@ def test_a_cheaper_network_learns_from_the_best_one_if_validation_says_so(distil
     facts, said = promote()
     assert facts["winner"]["val_loss"] == found["taught"]
     assert f"also learns what trial {best['trial']} says" in said
-    assert read_bundle(study / "model").facts["distillation"] == found
+    assert to_json(read_bundle(study / "model").card.evaluation.distillation) == found
     assert np.load(study / "model/test_logits.npz")["logits"].std() < 0.7 * spread  # it learnt softened answers
     name, version = facts["model_uri"].removeprefix("models:/").split("/")
     tags = MlflowClient(f"sqlite:///{folder}/mlflow.db").get_model_version(name, version).tags

@@ -1,6 +1,7 @@
 """What a search prints at its end, from facts."""
 
-from pipeline.cli.search import print_result
+from pipeline.cli.summary import print_result
+from pipeline.search.result import SearchResult
 
 FACTS = {
     "study": "photos-1",
@@ -15,7 +16,7 @@ FACTS = {
 
 
 def printed(capsys, **changes):
-    print_result({**FACTS, **changes})
+    print_result(SearchResult.from_json({**FACTS, **changes}))
     return capsys.readouterr().out
 
 
@@ -57,7 +58,7 @@ def test_an_ensemble_is_said_to_be_one(capsys):
     assert "trial 3: val_accuracy" in alone
 
 
-def test_a_result_of_before_is_printed_without_what_it_does_not_have(capsys):
+def test_a_result_of_an_earlier_version_is_printed_without_what_it_does_not_have(capsys):
     lines = printed(capsys).splitlines()
     assert [line.split()[0] for line in lines] == ["test", "winner", "network", "trials", "model", "study"]
 
@@ -94,7 +95,10 @@ def test_figures_of_rare_labels_are_shown_with_the_reason_why_they_have_no_inter
     rare = {"value": 0.9, "ci95": None, "reason": "found at most 3"}
     label = {"num_images": 3, "auc": 0.8, "ci95": None, "reason": "found 3 with it", "precision": None, "recall": 0.0}
     test = {**FACTS["test"], "metrics": {"loss": {"value": 0.5, "ci95": [0.4, 0.6]}, "auc": rare}}
-    gain = {"reason": "found at most 3", "metric": "auc", "gain": 0.1, "ci95": None, "is_gain": False}
+    gain = {
+        "reason": "found at most 3", "metric": "auc", "value": 0.5, "gain": 0.1, "ci95": None, "standard_error": None,
+        "is_gain": False,
+    }  # fmt: skip
     out = printed(capsys, test=test, validation=rare, search_gain=gain, by_class={"a": label}, flaw="too rare")
     lines = {line.split("  ")[0]: line.split("  ", 1)[1].strip() for line in out.splitlines()}
     assert lines["also"] == "loss 0.5000 (0.4000 to 0.6000), auc 0.9000 (no interval: found at most 3)"
@@ -111,4 +115,22 @@ def test_test_images_that_do_not_count_are_shown_by_name(capsys):
     assert line.split(maxsplit=2)[2] == (
         "1,234 test image(s) for which the network gives NaN or infinity; check the values of their pixels: "
         "photos/0.tif, photos/1.tif, photos/2.tif, ..."
+    )
+
+
+def test_classes_that_are_confused_are_shown_with_what_they_are_taken_for(capsys):
+    right = {"num_images": 20, "auc": 0.9, "ci95": None, "precision": 0.5, "precision_ci95": [0.3, 0.7]}
+    by_class = {
+        "cat": {**right, "recall": 0.25, "recall_ci95": [0.1, 0.5]},
+        "dog": {**right, "recall": 0.5, "recall_ci95": [0.3, 0.7], "precision": None},
+        "owl": {**right, "num_images": 0, "recall": None},
+        "ant": {**right, "recall": 1.0, "recall_ci95": [0.8, 1.0]},
+    }
+    confusion = {"cat": {"cat": 5, "ant": 4, "dog": 11}, "dog": {"ant": 10, "dog": 10}, "owl": {}, "ant": {"ant": 20}}
+    lines = printed(capsys, by_class=by_class, confusion=confusion).splitlines()
+    (line,) = [line for line in lines if line.startswith("worst classes")]
+    assert line.split(maxsplit=2)[2] == (
+        "cat recall 25.0% (10.0% to 50.0% of 20; precision 50%; 11 taken for dog), dog recall 50.0% (30.0% to 70.0% of "
+        "20; never answered; 10 taken for ant), ant recall 100.0% (80.0% to 100.0% of 20; precision 50%); 1 more in "
+        "model.json"
     )

@@ -20,6 +20,9 @@ from tests.tracking.fakes import study_facts, tiny_bundle
 FACTS: dict[str, Any] = {
     "winner": {"trial": 0, "params": {}, "val_accuracy": 0.5, "num_params": 9, "mflops": 1.0, "epochs": 3},
     "test": {"accuracy": 0.75, "ci95": [0.5, 0.9], "num_images": 20},
+    "objective": "val_accuracy",
+    "trials": {"completed": 1},
+    "seconds": 9.0,
 }
 
 

@@ -1,6 +1,7 @@
 """What reads a file of each format, and the errors in which a damaged one may end."""
 
 import gzip
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 from hypothesis import strategies as st
 
 from pipeline.bundle import check_layers, read_bundle
+from pipeline.card import ModelCard
 from pipeline.data import manifest
 from pipeline.data.cache_folder import LIMIT_BYTES
 from pipeline.data.cifar import LAYOUTS, from_cifar
@@ -21,6 +23,7 @@ from pipeline.data.shards import from_shards
 from pipeline.data.tables import from_table
 from pipeline.errors import DataError, ModelRefused, SpaceError, StoppedEarly
 from pipeline.files import sha256_file
+from pipeline.json_records import from_json, to_json
 from pipeline.records import ImageSpec
 from pipeline.scoring.inputs import find_inputs
 from pipeline.space import load_space
@@ -112,7 +115,7 @@ def read_facts(path: Path) -> None:
     content = path.read_bytes().replace(b"0" * 64, sha256_file(folder / "model.keras").encode())
     (folder / "model.json").write_bytes(content)
     bundle = read_bundle(folder)
-    str(bundle.temperature), str(bundle.is_multi_label), "".join(bundle.classes).encode()
+    assert from_json(ModelCard, json.loads(json.dumps(to_json(bundle.card)))) == bundle.card
 
 
 def read_known(path: Path) -> None:

@@ -2,12 +2,12 @@
 
 import json
 import zipfile
-from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from pipeline.bundle import load_model, write_bundle
+from pipeline.card import ModelCard
 from pipeline.models.allowed import foreign_classes
 from pipeline.models.predict import predict_logits
 from pipeline.records import ImageSpec
@@ -35,6 +35,6 @@ def test_the_saved_model_gives_the_mean_of_all(tmp_path, is_flip_averaged):
     np.testing.assert_allclose(predict_logits(saved, images), expected, rtol=1e-4, atol=1e-4)
     assert saved.count_params() == sum(model.count_params() for model in models)
     assert list(foreign_classes(json.loads(zipfile.ZipFile(file).read("config.json")))) == []
-    facts = {"classes": list("abcd"), "image": asdict(ImageSpec(8, 12, 3, "uint8"))}
-    loaded = load_model(write_bundle(file.parent, facts))  # with all checks of a model from elsewhere
+    card = ModelCard(tuple("abcd"), ImageSpec(8, 12, 3, "uint8"))
+    loaded = load_model(write_bundle(file.parent, card))  # with all checks of a model from elsewhere
     np.testing.assert_allclose(predict_logits(loaded, images), expected, rtol=1e-4, atol=1e-4)

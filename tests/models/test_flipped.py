@@ -2,12 +2,12 @@
 
 import json
 import zipfile
-from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from pipeline.bundle import load_model, write_bundle
+from pipeline.card import ModelCard
 from pipeline.models.allowed import foreign_classes
 from pipeline.models.predict import predict_logits
 from pipeline.records import ImageSpec
@@ -31,8 +31,8 @@ def test_the_saved_model_gives_the_mean_of_both(tmp_path, dtype):
     assert np.abs(predict_logits(model, images) - expected).max() > 1e-3  # one view says something else
     assert saved.count_params() == model.count_params()
     assert list(foreign_classes(json.loads(zipfile.ZipFile(file).read("config.json")))) == []
-    facts = {"classes": list("abcd"), "image": asdict(ImageSpec(8, 12, 3, dtype))}
-    loaded = load_model(write_bundle(file.parent, facts))  # with all checks of a model from elsewhere
+    card = ModelCard(tuple("abcd"), ImageSpec(8, 12, 3, dtype))
+    loaded = load_model(write_bundle(file.parent, card))  # with all checks of a model from elsewhere
     np.testing.assert_allclose(predict_logits(loaded, images), expected, rtol=1e-4, atol=1e-4)
     alone = saved_model(model, False, file)
     np.testing.assert_allclose(predict_logits(alone, images), predict_logits(model, images), rtol=1e-4, atol=1e-4)

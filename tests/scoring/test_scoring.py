@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.card import Calibration, Evaluation
 from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.files import locked
 from pipeline.scoring.inputs import find_inputs
@@ -271,10 +272,19 @@ def test_changed_file_is_another_run(tmp_path, make_job, change):
         already_scored(replace(job))
 
 
+def with_card(job, **changes):
+    """Return a job of a model of which model.json says something else."""
+    return replace(job, bundle=replace(job.bundle, card=replace(job.bundle.card, **changes)))
+
+
+def softened(temperature):
+    return Evaluation(temperature=Calibration(temperature))
+
+
 def test_other_class_names_are_another_run(tmp_path, make_job):
     job = make_job(write_colours(tmp_path / "in", 1))
     score(job, mean_colour, silent)
-    renamed = replace(job, bundle=replace(job.bundle, classes=("rot", "gruen", "blau")))
+    renamed = with_card(job, classes=("rot", "gruen", "blau"))
     with pytest.raises(InvalidUsage, match="classes_sha256"):
         already_scored(renamed)
 
@@ -282,7 +292,7 @@ def test_other_class_names_are_another_run(tmp_path, make_job):
 def test_temperature_changes_probabilities_and_no_label_and_makes_another_run(tmp_path, make_job):
     job = make_job(write_colours(tmp_path / "in", 6))
     score(job, mean_colour, silent)
-    soft = replace(job, out=tmp_path / "soft", bundle=replace(job.bundle, facts={"temperature": {"value": 2.5}}))
+    soft = replace(with_card(job, evaluation=softened(2.5)), out=tmp_path / "soft")
     score(soft, mean_colour, silent)
     for plain, scaled in zip(read_rows(job.out), read_rows(soft.out), strict=True):
         assert plain["top1_label"] == scaled["top1_label"]
@@ -294,7 +304,7 @@ def test_temperature_changes_probabilities_and_no_label_and_makes_another_run(tm
 
 def test_label_is_that_of_the_largest_logit_where_rounding_makes_probabilities_equal(make_job):
     logits = np.array([[30.0, 30.000002, 0.0]], np.float32)
-    bundle = replace(make_job([]).bundle, facts={"temperature": {"value": 10.0}})
+    bundle = with_card(make_job([]), evaluation=softened(10.0)).bundle
     (row,) = label_rows([b"a.png"], [np.zeros(1)], logits, bundle, 1)
     assert row.best[0][0] == row.labels[0][0] == "green"
 
@@ -305,7 +315,7 @@ def several(make_job):
 
     def make(paths, **options):
         job = make_job(paths, **options)
-        return replace(job, bundle=replace(job.bundle, facts={"is_multi_label": True}))
+        return with_card(job, is_multi_label=True)
 
     return make
 
@@ -447,10 +457,11 @@ import sys
 from pathlib import Path
 from tests.scoring.colours import COLOURS, mean_colour
 from pipeline.bundle import Bundle
+from pipeline.card import ModelCard
 from pipeline.records import ImageSpec
 from pipeline.scoring.inputs import find_inputs
 from pipeline.scoring.score import ScoreJob, score
-bundle = Bundle(Path(), tuple(COLOURS), ImageSpec(4, 4, 3), "0" * 64, {})
+bundle = Bundle(Path(), ModelCard(tuple(COLOURS), ImageSpec(4, 4, 3), sha256="0" * 64))
 paths = find_inputs([sys.argv[1]]).paths
 job = ScoreJob(bundle, "models:/colours/1", paths, Path(sys.argv[2]), batch_size=8, shard_size=16)
 def report(done, total, errors):

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.records import ImageSpec, TrialRow, TrialTask
-from pipeline.search.store import Attempt, StudyStore
-from tests.search.stubs import digests_of
+from pipeline.search.store import Attempt, StudyStore, stored_number
+from pipeline.states import TrainingId
+from tests.search.stubs import FACTS, digests_of
 
 
 def make_noise_study(folder: Path, **facts: Any) -> Path:
@@ -26,7 +27,7 @@ def make_noise_study(folder: Path, **facts: Any) -> Path:
     store = StudyStore(folder / "study.db")
     store.create(
         {
-            "cache": str(folder), "image": asdict(ImageSpec(8, 8, 1)), "classes": ["a", "b"], "mean": [128.0],
+            **FACTS, "cache": str(folder), "image": asdict(ImageSpec(8, 8, 1)), "classes": ["a", "b"], "mean": [128.0],
             "std": [74.0], "objective": "val_loss", "minimise": None, "limits": {}, "folds": None, "space": {},
             "rungs": [48], "winner": 0, **facts,
         }
@@ -39,7 +40,7 @@ def make_noise_study(folder: Path, **facts: Any) -> Path:
     return folder
 
 
-def real_task(folder: Path, number: int, **params: Any) -> TrialTask:
+def real_task(folder: Path, training: TrainingId, **params: Any) -> TrialTask:
     """Return the training of one of the trials, two passes over the images."""
     values = {"depth": 1, "filters": 8, "batch_size": 8, **params}
-    return TrialTask(str(folder), number + 1, number, 0, 48, values, seed=1, seconds_limit=600.0)
+    return TrialTask(str(folder), stored_number(training) + 1, training, 0, 48, values, seed=1, seconds_limit=600.0)

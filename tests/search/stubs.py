@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.card import Evaluation, Figure, Leaked, Majority, TestResult
 from pipeline.files import write_text
 from pipeline.pulse import Pulse
 from pipeline.records import EpochRow, Objective, TrialOutcome, TrialRow, TrialTask
@@ -25,6 +26,7 @@ from pipeline.search.teacher import keep_if_best
 from pipeline.search.validation import Predictions
 from pipeline.search.verdict import Answers
 from pipeline.space import SearchSpace, load_space
+from pipeline.spec import StudySpec
 from pipeline.states import OutcomeState, TrainingKind
 from pipeline.workspace import StudyFolder
 
@@ -52,6 +54,11 @@ FACTS: dict[str, Any] = {
     "options": {"budget": None, "trials": 20, "epochs": None},
     "elapsed": 0.0,
 }  # fmt: skip
+
+
+def spec_of(**changes: Any) -> StudySpec:
+    """Return what the stub study is, but for some facts."""
+    return StudySpec.of({**FACTS, **changes})
 
 
 @dataclass
@@ -247,9 +254,9 @@ def ends(rows: list[TrialRow]) -> list[tuple[Any, ...]]:
 
 def keep_teacher(folder: Path, score: float = 2.0, objective: str = "val_accuracy") -> None:
     """Keep the weights of a trial 99 of the highest rung, unless a better one's are kept."""
-    facts = {"objective": objective, "options": {"distill": True}, "rungs": RUNGS}
+    spec = spec_of(objective=objective, options={"distill": True}, rungs=RUNGS)
     task = TrialTask(str(folder), 1, 99, len(RUNGS) - 1, 100, {"filters": 32}, 0, 60.0)
-    keep_if_best(task, facts, Network(score), score)
+    keep_if_best(task, spec, Network(score), score)
 
 
 @dataclass
@@ -324,8 +331,7 @@ def keep_logits(task: TrialTask) -> None:
 def save_model(task: TrialTask) -> dict[str, Any]:
     """Write the file of a model, which only depends on the winner, and return what its test found."""
     write_text(Path(task.study_path) / "model.new" / "model.keras", repr(sorted(task.params.items())))
-    leaked = {"num_images": 3, "accuracy_with": 0.9}
-    majority = {"class": 0, "metric": "accuracy", "value": 0.5, "gain": 0.4, "standard_error": 0.01, "is_beaten": True}
-    figures = {"loss": {"value": 0.5, "ci95": [0.4, 0.6]}}
-    test = {"accuracy": 88 / 97, "ci95": [0.83, 0.95], "num_images": 97, "metrics": figures, "majority": majority}
-    return {"test": {**test, "leaked": leaked}, "versions": {"pipeline": "0"}}
+    majority = Majority("accuracy", 0.5, 0.4, (0.3, 0.5), 0.01, is_beaten=True, number=0)
+    figures = {"loss": Figure(0.5, (0.4, 0.6))}
+    test = TestResult(88 / 97, (0.83, 0.95), 97, figures, majority, Leaked(3, 0.9))
+    return {"evaluation": Evaluation(test), "versions": {"pipeline": "0"}}

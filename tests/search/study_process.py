@@ -44,7 +44,11 @@ def run(
         finally:
             if has_children:
                 engine.stop()
-    return {"winner": finished.winner.number, "epochs": finished.epochs, "test": finished.test["accuracy"]}
+    return {
+        "winner": finished.winner.number,
+        "epochs": finished.card.epochs,
+        "test": finished.card.evaluation.test.accuracy,
+    }
 
 
 def jump_clock() -> None:

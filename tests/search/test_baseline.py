@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.card import Baseline, Comparison, SearchGain
 from pipeline.records import TrialOutcome
 from pipeline.search.baseline import MIN_PART, NETWORK, baseline_params, plan_baseline, train_baseline
 from pipeline.search.budget import BASELINE_PART, MIN_BASELINE_SECONDS, Budget, Workforce, plan_budget
@@ -207,7 +208,7 @@ def test_of_two_equal_networks_none_is_a_gain_in_at_least_95_of_100_searches():
     for _ in range(100):
         first, second, labels = simulated(rng, 0.9, 0.9)
         agreements.append((first.argmax(axis=1) == second.argmax(axis=1)).mean())
-        gains.append(search_gain(first, second, labels, "val_accuracy")["is_gain"])
+        gains.append(search_gain(Baseline(""), first, second, labels, "val_accuracy").is_gain)
     assert 0.92 < np.mean(agreements) < 0.96
     assert 100 - sum(gains) >= 95
 
@@ -215,19 +216,19 @@ def test_of_two_equal_networks_none_is_a_gain_in_at_least_95_of_100_searches():
 @pytest.mark.heavy
 def test_a_network_that_is_better_by_two_points_is_a_gain():
     rng = np.random.default_rng(1)
-    found = [search_gain(*simulated(rng, 0.92, 0.90, 5000), "val_accuracy") for _ in range(30)]
-    assert sum(each["is_gain"] for each in found) >= 28
-    assert np.mean([each["ci95"][0] <= 0.02 <= each["ci95"][1] for each in found]) >= 0.85
+    found = [search_gain(Baseline(""), *simulated(rng, 0.92, 0.90, 5000), "val_accuracy") for _ in range(30)]
+    assert sum(each.is_gain for each in found) >= 28
+    assert np.mean([each.comparison.ci95[0] <= 0.02 <= each.comparison.ci95[1] for each in found]) >= 0.85
 
 
 def test_equal_networks_of_unbalanced_classes_are_compared_by_class():
     rng = np.random.default_rng(5)
     first, second, labels = simulated(rng, 0.9, 0.9)
-    found = search_gain(first, second, labels, "val_balanced_accuracy")
+    found = search_gain(Baseline(""), first, second, labels, "val_balanced_accuracy").comparison
     recalls = [np.mean([(x.argmax(axis=1) == labels)[labels == c].mean() for c in range(10)]) for x in (first, second)]
-    assert (found["metric"], found["value"]) == ("balanced_accuracy", pytest.approx(recalls[1]))
-    assert found["gain"] == pytest.approx(recalls[0] - recalls[1])
-    assert found["ci95"][0] < found["gain"] < found["ci95"][1]
+    assert (found.metric, found.value) == ("balanced_accuracy", pytest.approx(recalls[1]))
+    assert found.gain == pytest.approx(recalls[0] - recalls[1])
+    assert found.ci95[0] < found.gain < found.ci95[1]
 
 
 @pytest.mark.parametrize(
@@ -239,8 +240,8 @@ def test_equal_networks_of_unbalanced_classes_are_compared_by_class():
     ],
 )
 def test_the_gain_in_words(gain, ci95, text):
-    facts = {"metric": "accuracy", "value": 0.912, "gain": gain, "ci95": ci95, "is_gain": ci95[0] > 0, "reason": ""}
-    shown = gain_text({**facts, "num_params": 24282, "epochs": 9})
+    comparison = Comparison("accuracy", 0.912, gain, ci95, 0.01)
+    shown = gain_text(SearchGain(Baseline("", {}, 24282, 1.0, 9), comparison, ci95[0] > 0))
     assert shown.startswith(text)
     assert "24,282 params, 9 epochs)" in shown
-    assert gain_text({"reason": "too short"}) == "not measured: too short"
+    assert gain_text(SearchGain(Baseline("too short"))) == "not measured: too short"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.bundle import write_bundle
+from pipeline.card import ModelCard
 from pipeline.data import cache_folder, manifest
 from pipeline.data.source import NOT_GIVEN, Files, Source
 from pipeline.errors import DataError, StoppedEarly
@@ -54,7 +55,7 @@ def store(tmp_path):
             "study": "photos-1", "dataset": "photos", "source": "photos",
             "fingerprint": "f", "cache": str(tmp_path / "images" / "key"),
             "image": asdict(SPEC), "classes": ["dark", "light"], "mean": [120.0], "std": [60.0], "seed": 0,
-            "objective": "val_accuracy", "space": {},
+            "objective": "val_accuracy", "space": {}, "oracle": "asha", "versions": {"pipeline": "0"},
             "num_images": {"train": 25, "val": 8, "test": 8},
         }
     )  # fmt: skip
@@ -75,13 +76,12 @@ def write_images(study, splits, labels, groups=None):
 def write_model(study, params):
     (study / "model").mkdir(exist_ok=True)
     (study / "model" / "model.keras").write_bytes(b"weights")
-    facts = {"classes": ["dark", "light"], "image": asdict(SPEC), "trial": 3, "params": params, "epochs": 3}
-    write_bundle(study / "model", facts)
+    write_bundle(study / "model", ModelCard(("dark", "light"), SPEC, params=params, trial=3, epochs=3))
 
 
 def assign(plan, store):
-    facts = store.facts()
-    crossfit.assign_images(plan, facts, Path(facts["cache"]))
+    spec = store.spec()
+    crossfit.assign_images(plan, spec, Path(spec.cache))
 
 
 def keep_predictions(plan):
@@ -185,11 +185,11 @@ def test_a_study_without_a_winner_says_how_to_finish_it(store):
 
 
 def test_images_that_were_cleared_away_are_asked_for(store):
-    facts = store.facts()
-    crossfit.hold_images(facts).close()
+    spec = store.spec()
+    crossfit.hold_images(spec).close()
     write_json(store.path.parent.parent / "images" / "key" / "meta.json", {})
     with pytest.raises(DataError, match=r"cleared away.*pipeline search DATA --name photos-1 --resume"):
-        crossfit.hold_images(facts)
+        crossfit.hold_images(spec)
 
 
 @pytest.mark.heavy

@@ -110,7 +110,7 @@ def test_other_damaged_files_cost_at_most_what_they_held(tmp_path, whole, half_d
         study = run(folder)
     original = StudyStore(whole / "study.db")
     assert ends(study.store.trials()) == ends(original.trials())
-    assert read_bundle(folder / "model").facts == read_bundle(whole / "model").facts
+    assert read_bundle(folder / "model").card == read_bundle(whole / "model").card
 
 
 def test_facts_of_a_young_study_survive_the_loss_of_its_log(tmp_path):

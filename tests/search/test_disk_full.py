@@ -52,7 +52,7 @@ def search(folder, engine=None, free_floor_mb: int = 0):
             if not study.store.has_final_model():
                 run_trials(study, engine, Silence(), free_floor_mb=free_floor_mb)
             finished = finish(study, engine, Silence())
-            return ends(study.store.trials()), finished.winner.number, finished.test
+            return ends(study.store.trials()), finished.winner.number, finished.card.evaluation.test
         finally:
             study.store.close()
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.card import Distillation, Evaluation
 from pipeline.cli.search_plan import check_distillation
 from pipeline.errors import InvalidUsage
 from pipeline.records import Objective, TrialOutcome, TrialTask
@@ -25,10 +26,11 @@ from tests.search.stubs import (
     make_study,
     make_terms,
     run_all,
+    spec_of,
     unlimited,
 )
 
-FACTS = {"objective": "val_accuracy", "options": {"distill": True}, "rungs": [100, 300]}
+SPEC = spec_of(options={"distill": True}, rungs=[100, 300])
 PARAMS = {"filters": 32}
 
 
@@ -36,8 +38,8 @@ def task_in(folder, number=3, rung=1) -> TrialTask:
     return TrialTask(str(folder), 1, number, rung, 100, PARAMS, 0, 60.0)
 
 
-def keep(folder, score, number=3, rung=1, facts=FACTS):
-    keep_if_best(task_in(folder, number, rung), facts, Network(score), score)
+def keep(folder, score, number=3, rung=1, spec=SPEC):
+    keep_if_best(task_in(folder, number, rung), spec, Network(score), score)
 
 
 # ---- whose weights are kept -----------------------------------------------------------------------------------------
@@ -45,10 +47,10 @@ def keep(folder, score, number=3, rung=1, facts=FACTS):
 
 @pytest.mark.parametrize(("objective", "best"), [("val_accuracy", 0.9), ("val_loss", 0.3)])
 def test_the_weights_of_the_best_trial_of_the_highest_rung_are_kept(tmp_path, objective, best):
-    facts = {**FACTS, "objective": objective}
+    spec = replace(SPEC, objective=objective)
     for number, score in enumerate((0.5, 0.9, 0.3, 0.9)):
-        keep(tmp_path, score, number, facts=facts)
-    keep(tmp_path, 1.0 if best == 0.9 else 0.0, 7, rung=0, facts=facts)
+        keep(tmp_path, score, number, spec=spec)
+    keep(tmp_path, 1.0 if best == 0.9 else 0.0, 7, rung=0, spec=spec)
     teacher = read_teacher(StudyFolder(tmp_path))
     assert (teacher.number, teacher.score, teacher.params) == (1 if best == 0.9 else 2, best, PARAMS)
     with np.load(weights_path(StudyFolder(tmp_path))) as stored:
@@ -56,7 +58,7 @@ def test_the_weights_of_the_best_trial_of_the_highest_rung_are_kept(tmp_path, ob
 
 
 def test_none_are_kept_where_nobody_asked_and_a_damaged_file_is_replaced(tmp_path):
-    keep(tmp_path, 0.9, facts={**FACTS, "options": {}})
+    keep(tmp_path, 0.9, spec=replace(SPEC, distill=False))
     assert not weights_path(StudyFolder(tmp_path)).exists()
     weights_path(StudyFolder(tmp_path)).parent.mkdir()
     weights_path(StudyFolder(tmp_path)).write_bytes(b"damaged")
@@ -96,7 +98,8 @@ def test_it_trains_as_its_trial_did_and_is_kept_where_the_objective_is_better(tm
     keep_teacher(tmp_path, 0.9)
     tasks = []
     found = distil(study, trained(0.6, tasks), Silence(), best)
-    assert found == {
+    assert found == Distillation(True, "", alone=0.5, value=0.6, student=best.number, teacher=99)
+    assert study.store.get("distillation") == {
         "student": best.number, "teacher": 99, "alone": 0.5, "taught": 0.6, "is_kept": True, "reason": "",
     }  # fmt: skip
     (task,) = tasks
@@ -106,7 +109,7 @@ def test_it_trains_as_its_trial_did_and_is_kept_where_the_objective_is_better(tm
     assert distillation_text(found, "val_accuracy") == (
         "the winner also learns what trial 99 says of the images: val_accuracy 0.6000, without it 0.5000"
     )
-    assert final_score(best, {"distillation": found}) == 0.6
+    assert final_score(best, Evaluation(distillation=found)) == 0.6
     assert judged(study, best) == TrainingKind.STUDENT  # its temperature is that of the taught network
     assert judged(study, study.rows[best.number + 1]) == best.number + 1
 
@@ -125,9 +128,9 @@ def test_it_is_not_kept_where_it_is_as_good_or_worse(tmp_path, objective, scores
         study, best = searched(folder, objective)
         keep_teacher(folder, 0.1 if objective == "val_loss" else 0.9, objective)
         found = distil(study, trained(score), Silence(), best)
-        assert (found["is_kept"], found["reason"]) == (False, "no better on the validation images")
+        assert (found.is_kept, found.reason) == (False, "no better on the validation images")
         assert distillation_text(found, objective).startswith("not used: no better on the validation images (val_")
-        assert final_score(best, {"distillation": found}) == 0.5
+        assert final_score(best, Evaluation(distillation=found)) == 0.5
         assert judged(study, best) == best.number
 
 
@@ -137,15 +140,15 @@ def test_without_a_better_trial_nothing_is_trained(tmp_path, score):
     if score is not None:
         keep_teacher(tmp_path, score)
     found = distil(study, InstantEngine(None), Silence(), best)
-    assert (found["is_kept"], found["reason"]) == (False, "no better trial has finished the highest rung")
-    assert study.store.get("distillation") == found
+    assert (found.is_kept, found.reason) == (False, "no better trial has finished the highest rung")
+    assert study.store.distillation() == found
 
 
 def test_a_training_that_fails_costs_this_only(tmp_path):
     study, best = searched(tmp_path)
     keep_teacher(tmp_path, 0.9)
     found = distil(study, trained(None, state=OutcomeState.FAILED, reason="ValueError: odd"), Silence(), best)
-    assert (found["is_kept"], found["reason"]) == (False, "its training ended as FAILED: ValueError: odd")
+    assert (found.is_kept, found.reason) == (False, "its training ended as FAILED: ValueError: odd")
     assert ([each.state for each in study.store.attempts(TrainingKind.STUDENT)], study.running) == (
         [AttemptState.FAILED],
         {},
@@ -157,7 +160,7 @@ def test_a_process_that_dies_is_tried_once_more(tmp_path):
     keep_teacher(tmp_path, 0.9)
     states = iter([OutcomeState.CRASHED, OutcomeState.COMPLETED])
     engine = InstantEngine(lambda task: TrialOutcome(task.attempt, task.training, task.rung, next(states), 0.6))
-    assert distil(study, engine, Silence(), best)["is_kept"]
+    assert distil(study, engine, Silence(), best).is_kept
     assert [each.state for each in study.store.attempts(TrainingKind.STUDENT)] == [AttemptState.DIED, AttemptState.DONE]
 
 
@@ -170,8 +173,8 @@ def test_it_is_decided_once_for_each_network(tmp_path):
     again = make_study(tmp_path, unlimited(6), make_terms(), objective=study.objective)
     distil(again, engine, Silence(), best)
     assert len(tasks) == 1
-    keep(tmp_path, 0.95, number=98, facts={**FACTS, "rungs": [1, 2]})  # a better teacher came, after a resume
-    assert distil(again, engine, Silence(), best)["teacher"] == 98
+    keep(tmp_path, 0.95, number=98, spec=replace(SPEC, rungs=(1, 2)))  # a better teacher came, after a resume
+    assert distil(again, engine, Silence(), best).teacher == 98
     assert len(tasks) == 2
     distil(again, engine, Silence(), replace(best, number=best.number + 1))
     assert len(tasks) == 3
@@ -205,8 +208,8 @@ def test_its_seconds_are_kept_from_trials_until_it_is_decided(tmp_path):
 def test_the_winner_comes_first_where_time_is_short(tmp_path):
     study, best = timed(tmp_path, 500.0)
     found = distil(study, InstantEngine(None), Silence(), best)
-    assert (found["is_kept"], found["reason"].startswith("it takes some ")) == (False, True)
-    assert found["reason"].endswith(" s, of which the budget has 4 s")
+    assert (found.is_kept, found.reason.startswith("it takes some ")) == (False, True)
+    assert found.reason.endswith(" s, of which the budget has 4 s")
     assert study.pace.reserved_for_retraining == 0
 
 

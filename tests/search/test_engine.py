@@ -276,24 +276,26 @@ def test_a_real_child_trains_fails_stops_and_saves_a_model(study_folder, monkeyp
     finally:
         engine.stop()
         store.close()
-    test = final.facts["test"]
-    assert (final.state, test["num_images"], test["leaked"]["num_images"]) == ("COMPLETED", 7, 1)
-    assert final.score == test["accuracy"]
-    assert test["majority"]["class"] in (0, 1)
+    evaluation = final.facts["evaluation"]
+    test = evaluation.test
+    assert (final.state, test.num_images, test.leaked.num_images) == ("COMPLETED", 7, 1)
+    assert final.score == test.accuracy
+    assert test.majority.number in (0, 1)
     with np.load(logits_path(StudyFolder(study_folder), 0)) as kept:  # of a network that did not train on them
         assert (kept["logits"].shape, kept["labels"].tolist()) == ((8, 2), [0, 1] * 4)
-    validation = final.facts["validation"]
-    assert validation["value"] == pytest.approx(rows[-1].val_loss, abs=1e-5)
-    assert validation["ci95"][0] <= validation["value"] <= validation["ci95"][1]
-    temperature = final.facts["temperature"]
-    assert (temperature["value"], temperature["reason"]) == (1.0, "8 validation images; expected 50 or more")
-    assert temperature["test"]["ece_before"] == temperature["test"]["ece_after"] > 0
+    validation = evaluation.validation
+    assert validation.value == pytest.approx(rows[-1].val_loss, abs=1e-5)
+    assert validation.ci95[0] <= validation.value <= validation.ci95[1]
+    temperature = evaluation.temperature
+    assert (temperature.value, temperature.reason) == (1.0, "8 validation images; expected 50 or more")
+    assert temperature.test.ece_before == temperature.test.ece_after > 0
     assert load(study_folder / "model.new" / "test_logits.npz")["logits"].shape == (8, 2)
-    assert final.facts["epochs"] == 2
-    assert final.facts["robustness"]["num_images"] == 7  # one has a copy in train
-    assert all(0 < milliseconds < 1000 for milliseconds in final.facts["latency"].values())
-    assert final.facts["planned_epochs"] == 2
-    assert set(final.facts["robustness"]["changes"]) == {"noise", "blur", "darker", "brighter", "jpeg"}
+    assert (final.facts["epochs"], evaluation.planned_epochs) == (2, 2)
+    assert evaluation.robustness.num_images == 7  # one has a copy in train
+    assert all(0 < milliseconds < 1000 for milliseconds in vars(evaluation.latency).values())
+    assert set(evaluation.robustness.changes) == {"noise", "blur", "darker", "brighter", "jpeg"}
+    assert sum(sum(row.values()) for row in evaluation.confusion.values()) == 7
+    assert [each.num_images for each in evaluation.by_class.values()] == [4, 3]
     assert (study_folder / "model.new" / "model.keras").stat().st_size > 10_000
 
 

@@ -5,20 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.card import Ensemble, Evaluation, FlipAverage
 from pipeline.cli.search_plan import check_ensemble
-from pipeline.cli.sync_job import ensemble_tags
 from pipeline.errors import InvalidUsage
+from pipeline.limits import Limits
 from pipeline.records import Objective, TrialOutcome, TrialRow, TrialTask
 from pipeline.search import ensemble, flip_average, setup, validation
 from pipeline.search.budget import ENSEMBLE_STRETCH, RESTART_SECONDS, Budget, Workforce, plan_budget
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.ensemble import choose_networks, ensemble_text
 from pipeline.search.job import begin_final, cost_of, final_score
-from pipeline.search.pace import HOPE, LATE_PART, LATE_SECONDS, MAX_STRETCH, PLANNED_PART, Limits, Pace
+from pipeline.search.pace import HOPE, LATE_PART, LATE_SECONDS, MAX_STRETCH, PLANNED_PART, Pace
 from pipeline.search.validation import Predictions, judge_validation, judged_trainings, read_mean
 from pipeline.states import AttemptState, OutcomeState, TrainingKind, TrialState
+from pipeline.tracking.figures import decision_tags
 from pipeline.workspace import StudyFolder
-from tests.search.stubs import Clock, InstantEngine, Silence, digests_of, make_study, make_terms, unlimited
+from tests.search.stubs import Clock, InstantEngine, Silence, digests_of, make_study, make_terms, spec_of, unlimited
 
 LABELS = (np.arange(60) % 2).astype(np.int32)
 ROWS = {"first": slice(0, 30), "middle": slice(20, 50), "none": slice(0, 0), "all": slice(0, 60)}
@@ -74,11 +76,11 @@ def test_three_answer_where_the_mean_of_the_winner_and_its_twin_is_better_than_o
     study, best = searched(tmp_path)
     tasks = []
     found = choose(study, best, twin("middle", tasks))
-    assert found == {
+    assert study.store.get("ensemble") == {
         "winner": 0, "alone": 0.5, "averaged": pytest.approx(50 / 60), "is_kept": True, "reason": "",
         "num_networks": 3, "samples": 11_250,
     }  # fmt: skip
-    assert study.store.get("ensemble") == found
+    assert study.store.ensemble() == found
     (task,) = tasks
     assert (task.training, task.samples, task.params, task.rung) == (TrainingKind.SECOND_SEED, 27_000, best.params, 2)
     assert (task.is_final, checkpoint_path(task).name) == (False, "twin.npz")
@@ -88,30 +90,31 @@ def test_three_answer_where_the_mean_of_the_winner_and_its_twin_is_better_than_o
         "each image is labelled by the mean of 3 networks like the winner's: val_accuracy of two 0.8333, of one "
         "0.5000; 3 times the work"
     )
-    assert final_score(best, {"ensemble": found}) == pytest.approx(50 / 60)
-    assert cost_of(best, {"ensemble": found, "flip_average": {"is_kept": True}}) == {"num_params": 3000, "mflops": 12.0}
-    assert ensemble_tags({"ensemble": found}) == {"pipeline.num_networks": "3"}
+    assert final_score(best, Evaluation(ensemble=found)) == pytest.approx(50 / 60)
+    assert cost_of(best, Evaluation(ensemble=found, flip_average=FlipAverage(True))) == (3000, 12.0)
+    assert decision_tags(Evaluation(ensemble=found)) == {"pipeline.num_networks": "3"}
     assert begin_final(study, best).samples == 3 * 11_250
 
 
 def test_one_is_the_mean_of_the_winner_and_its_twin(tmp_path):
     study, best = searched(tmp_path)
     found = choose(study, best, twin("all"))
-    assert (found["alone"], found["averaged"], found["is_kept"]) == (0.75, 1.0, True)
+    assert (found.alone, found.value, found.is_kept) == (0.75, 1.0, True)
 
 
 @pytest.mark.parametrize("objective", ["val_accuracy", "val_loss"])
 def test_the_winner_answers_alone_where_the_mean_is_no_better(tmp_path, objective):
     study, best = searched(tmp_path, objective)
     found = choose(study, best, twin("first"))
-    assert (found["is_kept"], found["reason"]) == (False, "no better on the validation images")
+    assert (found.is_kept, found.reason) == (False, "no better on the validation images")
     assert ensemble_text(found, objective).startswith(
         f"not used: no better on the validation images ({objective} of two"
     )
-    assert (final_score(best, {"ensemble": found}), ensemble_tags({"ensemble": found})) == (0.5, {})
-    assert cost_of(best, {"ensemble": found}) == {"num_params": 1000, "mflops": 2.0}
+    evaluation = Evaluation(ensemble=found)
+    assert (final_score(best, evaluation), decision_tags(evaluation)) == (0.5, {})
+    assert cost_of(best, evaluation) == (1000, 2.0)
     study, best = searched(tmp_path / "another", objective)
-    assert choose(study, best, twin("all"))["is_kept"]
+    assert choose(study, best, twin("all")).is_kept
 
 
 def test_the_rounding_of_a_mean_is_no_gain(tmp_path, monkeypatch):
@@ -122,23 +125,23 @@ def test_the_rounding_of_a_mean_is_no_gain(tmp_path, monkeypatch):
         (0, TrainingKind.SECOND_SEED): 0.15,
     }  # 0.1 + 0.2 is a little more than 0.3
     monkeypatch.setattr(ensemble, "value_of", lambda folder, numbers, objective: -values[tuple(numbers)])
-    assert choose(study, best)["reason"] == "no better on the validation images"
+    assert choose(study, best).reason == "no better on the validation images"
 
 
 def test_without_logits_of_the_winner_or_its_twin_nobody_knows(tmp_path):
     study, best = searched(tmp_path)
-    assert choose(study, best, twin(says=""))["reason"] == "the twin has no validation logits"
+    assert choose(study, best, twin(says="")).reason == "the twin has no validation logits"
     for damage in (lambda path: path.write_bytes(b"damaged"), lambda path: path.unlink()):
         damage(validation.logits_path(StudyFolder(tmp_path), 0))
         found = choose(study, best, InstantEngine(None))
-        assert found["reason"] == "the winner has no validation logits of the highest rung"
-    assert ensemble_text(found, "val_accuracy") == f"not used: {found['reason']}"
+        assert found.reason == "the winner has no validation logits of the highest rung"
+    assert ensemble_text(found, "val_accuracy") == f"not used: {found.reason}"
 
 
 def test_a_twin_that_fails_costs_this_only_and_one_that_dies_is_tried_once_more(tmp_path):
     study, best = searched(tmp_path)
     found = choose(study, best, twin(state=OutcomeState.FAILED, score=None, reason="ValueError: odd"))
-    assert found["reason"] == "nobody knows what a twin says: its training ended as FAILED: ValueError: odd"
+    assert found.reason == "nobody knows what a twin says: its training ended as FAILED: ValueError: odd"
     assert study.running == {}
     study, best = searched(tmp_path / "another")
     states = iter([OutcomeState.CRASHED, OutcomeState.COMPLETED])
@@ -147,7 +150,7 @@ def test_a_twin_that_fails_costs_this_only_and_one_that_dies_is_tried_once_more(
         keep(task.study_path, task.training, right_in("all"))
         return TrialOutcome(task.attempt, task.training, task.rung, next(states), 0.6)
 
-    assert choose(study, best, InstantEngine(train))["is_kept"]
+    assert choose(study, best, InstantEngine(train)).is_kept
     assert [each.state for each in study.store.attempts(TrainingKind.SECOND_SEED)] == [
         AttemptState.DIED,
         AttemptState.DONE,
@@ -164,10 +167,10 @@ def test_a_twin_that_fails_costs_this_only_and_one_that_dies_is_tried_once_more(
 )
 def test_no_more_answer_than_the_limits_allow(tmp_path, limits, text):
     study, best = searched(tmp_path, limits=limits)
-    assert choose(study, best, InstantEngine(None))["reason"] == f"two networks are beyond the limits: {text}"
+    assert choose(study, best, InstantEngine(None)).reason == f"two networks are beyond the limits: {text}"
     wider = replace(limits, **{name: 1.4 * value for name, value in vars(limits).items() if value is not None})
     study, best = searched(tmp_path / "wider", limits=wider)
-    assert choose(study, best)["num_networks"] == 2
+    assert choose(study, best).num_networks == 2
 
 
 def test_a_twin_is_trained_once_for_each_network(tmp_path):
@@ -179,7 +182,7 @@ def test_a_twin_is_trained_once_for_each_network(tmp_path):
     other = again.rows[1] = replace(best, number=1)
     keep(tmp_path, 1, right_in("all"))
     again.pace.measured[1] = 0.001
-    assert choose(again, other, twin("middle", tasks))["winner"] == 1
+    assert choose(again, other, twin("middle", tasks)).winner == 1
     assert len(tasks) == 2
     assert begin_final(again, best).samples == 11_250  # what answers beside trial 1 is not asked for trial 0
 
@@ -215,12 +218,12 @@ def test_as_many_answer_as_can_train_for_long_after_the_twin(tmp_path, seconds_l
         return twin("middle").train(task)
 
     found = choose(study, best, InstantEngine(train))
-    assert found["num_networks"] == number
+    assert found.num_networks == number
     stretch = PLANNED_PART * (seconds_left - number * 1.5) / (number * 33.75)
     assert 27 * stretch >= 20
-    assert found["samples"] == pytest.approx(min(HOPE * stretch, MAX_STRETCH) * 33_750, rel=1e-3)
+    assert found.samples == pytest.approx(min(HOPE * stretch, MAX_STRETCH) * 33_750, rel=1e-3)
     task = begin_final(study, best)
-    assert task.samples == number * found["samples"]
+    assert task.samples == number * found.samples
     study.store.save()
     assert study.store.get("winner") == 0
 
@@ -236,9 +239,9 @@ def test_where_time_is_short_one_network_trains_longer(tmp_path, is_late):
 
     found = choose(study, best, InstantEngine(train))
     passes = 27 * PLANNED_PART * (50.0 - 3.0) / 67.5
-    assert not found["is_kept"]
-    assert f"two networks would see their images {passes:.1f} times each; below 20 one" in found["reason"]
-    assert ("averaged" in found) == is_late
+    assert not found.is_kept
+    assert f"two networks would see their images {passes:.1f} times each; below 20 one" in found.reason
+    assert (found.value is not None) == is_late
     assert begin_final(study, best).samples == study.pace.hoped_samples(best)
     assert study.pace.reserved_for_retraining == 0
 
@@ -247,9 +250,9 @@ def test_many_passes_do_not_make_up_for_time_that_is_over(tmp_path):
     study, best = timed(tmp_path, 20.0 + 28.5)
     study.pace.budget = replace(study.budget, rungs=(30_000, 90_000, 270_000))
     found = choose(study, best, InstantEngine(None))
-    assert "two networks would see their images 6.3 times each" in found["reason"]
+    assert "two networks would see their images 6.3 times each" in found.reason
     study.pace.budget = replace(study.budget, end=5800.0, rungs=(600, 1800, 5400))  # and time not for their lack
-    assert "two networks would see their images 16.2 times each" in choose(study, best)["reason"]
+    assert "two networks would see their images 16.2 times each" in choose(study, best).reason
 
 
 def test_one_process_trains_all(tmp_path):
@@ -271,7 +274,7 @@ def test_a_twin_for_which_no_time_was_kept_must_fit(tmp_path):
     study, best = timed(tmp_path, 60.0)
     study.pace.reserved_for_retraining = 0.0  # it was decided before, on another winner
     found = choose(study, best, InstantEngine(None))
-    assert found["reason"] == "it takes some 28 s to see what it is worth, of which the budget has 25 s"
+    assert found.reason == "it takes some 28 s to see what it is worth, of which the budget has 25 s"
 
 
 @pytest.mark.parametrize("is_decided", [False, True])
@@ -297,18 +300,18 @@ def test_a_last_training_that_was_stopped_goes_on_as_it_began(tmp_path):
     assert choose(study, best, InstantEngine(None)) == found
     assert begin_final(study, best).samples == task.samples
     study.end_attempt(study.attempts[TrainingKind.FINAL][-1], AttemptState.DONE)
-    assert choose(study, best, InstantEngine(None))["samples"] < found["samples"]  # it has less time now
+    assert choose(study, best, InstantEngine(None)).samples < found.samples  # it has less time now
 
 
 @pytest.mark.parametrize("state", [AttemptState.DIED, AttemptState.FAILED, AttemptState.INFEASIBLE])
 def test_after_a_last_training_of_several_that_failed_the_winner_answers_alone(tmp_path, state):
     study, best = searched(tmp_path)
-    assert choose(study, best)["is_kept"]
+    assert choose(study, best).is_kept
     begin_final(study, best)
     study.end_attempt(study.attempts[TrainingKind.FINAL][-1], state)
     for _ in range(2):  # also when that was stopped, and goes on
         found = choose(study, best, InstantEngine(None))
-        assert (found["is_kept"], found["reason"]) == (False, f"the last training of 3 networks ended as {state}")
+        assert (found.is_kept, found.reason) == (False, f"the last training of 3 networks ended as {state}")
         task = begin_final(study, best)
         assert task.samples == 11_250
         outcome = TrialOutcome(task.attempt, TrainingKind.FINAL, 2, OutcomeState.STOPPED)
@@ -356,9 +359,8 @@ def test_trials_end_early_enough_for_three(tmp_path):
 
 
 def test_the_mean_of_the_winner_and_its_twin_is_what_is_judged(tmp_path):
-    facts = {"winner": 0, "ensemble": {"is_kept": True, "num_networks": 3}}
-    assert judged_trainings(facts) == [0, TrainingKind.SECOND_SEED]
-    assert judged_trainings({"winner": 4, "ensemble": {"is_kept": False}}) == judged_trainings({"winner": 4}) == [4]
+    assert judged_trainings(0, Ensemble(True, num_networks=3)) == [0, TrainingKind.SECOND_SEED]
+    assert judged_trainings(4, Ensemble(False)) == judged_trainings(4, None) == [4]
     keep(tmp_path, 0, right_in("first"), right_in("all"))
     keep(tmp_path, 1, right_in("middle"), right_in("none"))
     said = read_mean(StudyFolder(tmp_path), [0, 1])
@@ -366,7 +368,7 @@ def test_the_mean_of_the_winner_and_its_twin_is_what_is_judged(tmp_path):
     np.testing.assert_allclose(said.averaged, (right_in("all") + right_in("none")) / 2)
     assert read_mean(StudyFolder(tmp_path), [0, 7]) is None
     np.testing.assert_array_equal(read_mean(StudyFolder(tmp_path), [0]).logits, right_in("first"))
-    assert judge_validation(StudyFolder(tmp_path), [0, 1], "val_accuracy")[0]["value"] == pytest.approx(50 / 60)
+    assert judge_validation(StudyFolder(tmp_path), [0, 1], "val_accuracy")[0].value == pytest.approx(50 / 60)
     keep(tmp_path, 1, right_in("middle"))
     assert read_mean(StudyFolder(tmp_path), [0, 1]).averaged is None
     validation.logits_path(StudyFolder(tmp_path), 1).write_bytes(b"damaged")
@@ -378,15 +380,13 @@ def test_the_mean_of_the_winner_and_its_twin_is_what_is_judged(tmp_path):
 def test_flips_are_averaged_by_all_networks_and_count_for_all(tmp_path):
     for number in (0, TrainingKind.SECOND_SEED):
         keep(tmp_path, number, right_in("first"), right_in("all"))
-    facts = {
-        "winner": 0, "objective": "val_accuracy", "options": {"average_flips": True}, "space": {},
-        "image": {"height": 8, "width": 8, "channels": 1}, "classes": ["ant", "bee"],
-        "ensemble": {"is_kept": True, "num_networks": 3},
-    }  # fmt: skip
+    spec, three = spec_of(options={"average_flips": True}), Ensemble(True, num_networks=3)
     task = TrialTask(str(tmp_path), 1, TrainingKind.FINAL, 2, 100, {"filters": 16, "depth": 1}, 0, 60.0)
-    found = flip_average.choose(task, facts, None)
-    assert (found["alone"], found["averaged"], found["is_kept"]) == (0.5, 1.0, True)
+    found = flip_average.choose(task, spec, 0, three, None)
+    assert (found.alone, found.value, found.is_kept) == (0.5, 1.0, True)
     one = 2 * (8 * 8 * 9 * 16 + 16 * 2)
-    assert flip_average.work(task, facts) == 3 * one
-    limited = {**facts, "limits": {"max_mflops": 5.9 * one / 1e6}}
-    assert flip_average.choose(task, limited, None)["reason"].startswith(f"twice the work is {6 * one / 1e6:.6g}")
+    assert flip_average.work(task, spec, three) == 3 * one
+    limited = replace(spec, limits=Limits(max_mflops=5.9 * one / 1e6))
+    assert flip_average.choose(task, limited, 0, three, None).reason.startswith(
+        f"twice the work is {6 * one / 1e6:.6g}"
+    )

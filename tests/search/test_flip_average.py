@@ -5,25 +5,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.card import Baseline, FlipAverage
 from pipeline.cli.search_plan import check_averaging
 from pipeline.errors import InvalidUsage
+from pipeline.limits import Limits
 from pipeline.records import TrialTask
 from pipeline.search import flip_average, predictions, validation
 from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.validation import Predictions
-from pipeline.search.verdict import judge_winner
+from pipeline.search.verdict import Decided, judge_winner
 from pipeline.workspace import StudyFolder
-from tests.search.stubs import answers_of, digests_of
+from tests.search.stubs import answers_of, digests_of, spec_of
 
 LABELS = (np.arange(60) % 2).astype(np.int32)
 DIGESTS = digests_of(60)
 RIGHT = np.eye(2, dtype=np.float32)[LABELS]
 HALF_RIGHT = np.where(np.arange(60)[:, None] < 30, RIGHT, RIGHT[:, ::-1])
-IMAGE = {"height": 8, "width": 8, "channels": 1}
-FACTS = {
-    "winner": 3, "objective": "val_accuracy", "options": {"average_flips": True}, "image": IMAGE, "space": {},
-    "classes": ["ant", "bee"], "rungs": [100],
-}  # fmt: skip
+SPEC = spec_of(options={"average_flips": True}, rungs=[100])
 
 
 def task_in(folder) -> TrialTask:
@@ -36,12 +34,12 @@ def task_in(folder) -> TrialTask:
 def choose(folder, averaged, **changes):
     """Return what is decided on a winner that is right in half of the images by itself."""
     validation.keep(task_in(folder), [Predictions(HALF_RIGHT, LABELS, averaged, DIGESTS)])
-    return flip_average.choose(task_in(folder), {**FACTS, **changes}, model=None)
+    return flip_average.choose(task_in(folder), replace(SPEC, **changes), 3, None, model=None)
 
 
 def test_it_is_kept_where_the_objective_is_better_with_it(tmp_path):
     found = choose(tmp_path, RIGHT)
-    assert found == {"alone": 0.5, "averaged": 1.0, "reason": "", "is_kept": True}
+    assert found == FlipAverage(True, "", alone=0.5, value=1.0)
     assert "val_accuracy 1.0000, without it 0.5000; twice the work" in flip_average.average_text(found, "val_accuracy")
 
 
@@ -49,24 +47,24 @@ def test_it_is_kept_where_the_objective_is_better_with_it(tmp_path):
 def test_it_is_not_where_it_is_as_good_or_worse(tmp_path, objective):
     for averaged in (HALF_RIGHT, RIGHT[:, ::-1]):
         found = choose(tmp_path, averaged, objective=objective)
-        assert (found["is_kept"], found["reason"]) == (False, "no better on the validation images")
-    assert choose(tmp_path, RIGHT, objective=objective)["is_kept"]  # a smaller loss is better
+        assert (found.is_kept, found.reason) == (False, "no better on the validation images")
+    assert choose(tmp_path, RIGHT, objective=objective).is_kept  # a smaller loss is better
 
 
 def test_a_limit_forbids_it_where_twice_the_work_breaks_it(tmp_path):
     mflops = 2 * 2 * (8 * 8 * 9 * 16 + 16 * 2) / 1e6  # both views: one convolution, and a dense layer to 2 classes
-    assert choose(tmp_path, RIGHT, limits={"max_mflops": mflops + 0.001})["is_kept"]
-    found = choose(tmp_path, RIGHT, limits={"max_mflops": mflops - 0.001})
-    assert (found["is_kept"], found["reason"].split(" MFLOPs")[0]) == (False, f"twice the work is {mflops:.6g}")
+    assert choose(tmp_path, RIGHT, limits=Limits(max_mflops=mflops + 0.001)).is_kept
+    found = choose(tmp_path, RIGHT, limits=Limits(max_mflops=mflops - 0.001))
+    assert (found.is_kept, found.reason.split(" MFLOPs")[0]) == (False, f"twice the work is {mflops:.6g}")
     assert flip_average.average_text(found, "val_accuracy").startswith("not used: twice the work")
 
 
 def test_without_validation_logits_of_mirror_images_there_is_none(tmp_path):
     found = choose(tmp_path, None)
-    assert (found["is_kept"], found["reason"]) == (False, "the winner has no validation logits of mirror images")
+    assert (found.is_kept, found.reason) == (False, "the winner has no validation logits of mirror images")
     validation.logits_path(StudyFolder(tmp_path), 3).write_bytes(b"damaged")
-    assert not flip_average.choose(task_in(tmp_path), FACTS, None)["is_kept"]
-    assert not choose(tmp_path, RIGHT, options={})["is_kept"]  # nobody asked
+    assert not flip_average.choose(task_in(tmp_path), SPEC, 3, None, None).is_kept
+    assert not choose(tmp_path, RIGHT, average_flips=False).is_kept  # nobody asked
 
 
 def test_what_the_folds_said_is_kept_one_after_the_other(tmp_path):
@@ -95,10 +93,9 @@ def test_temperature_and_search_gain_are_those_of_the_logits_that_the_winner_giv
     for is_averaged, logits in baseline.items():
         predictions.save(baseline_logits(StudyFolder(tmp_path), is_averaged), DIGESTS, logits=logits)
     for is_kept, gain in ((False, 0.5), (True, 0.0)):
-        facts = {"winner": 3, "objective": "val_accuracy", "baseline": {"reason": ""}}
-        facts["flip_average"] = {"is_kept": is_kept}
-        found = judge_winner(StudyFolder(tmp_path), facts, answers_of(RIGHT, LABELS), LABELS)
-        assert found["search_gain"]["gain"] == gain
+        decided = Decided(3, FlipAverage(is_kept), None, None, Baseline(""))
+        found = judge_winner(StudyFolder(tmp_path), SPEC, decided, answers_of(RIGHT, LABELS), LABELS)
+        assert found.search_gain.comparison.gain == gain
 
 
 @pytest.mark.parametrize("minimise", ["mflops", "latency"])

@@ -1,12 +1,13 @@
 """The last training of a winner: which test images judge it, and whose answers of a teacher it learns."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline.cli.sync_job import test_metrics as metrics_of_test
+from pipeline.card import Evaluation, NotFinite
 from pipeline.data import manifest
 from pipeline.data.dataset import StoredDataset
 from pipeline.data.source import Files, Source
@@ -17,9 +18,10 @@ from pipeline.search.last_training import answered, not_finite
 from pipeline.search.teacher import answers_path, keep_if_best
 from pipeline.search.teaching import teacher_logits
 from pipeline.search.verdict import judge_test
+from pipeline.tracking.figures import evaluation_metrics
 from pipeline.workspace import StudyFolder
 from tests.search.noise_study import make_noise_study, real_task
-from tests.search.stubs import Network, digests_of
+from tests.search.stubs import Network, digests_of, spec_of
 
 NAMES = [f"photos/{number}.tif" for number in range(40)]
 FIRST_OF_TEST = 32
@@ -48,10 +50,11 @@ def test_test_images_without_a_finite_answer_are_named_and_do_not_count(dataset)
     assert counted.is_clean.tolist() == [True] * 5 + [False]
     found = not_finite(dataset, test, logits)
     names = [os.path.join("/", NAMES[FIRST_OF_TEST + place]) for place in (1, 4)]  # noqa: PTH118
-    assert found == {"num_images": 2, "images": names}
-    verdict = judge_test(counted.logits, counted.labels, counted.is_clean, np.arange(24) % 2, "val_accuracy")
-    assert (verdict["num_images"], verdict["accuracy"]) == (5, 1.0)
-    assert metrics_of_test({**verdict, "not_finite": found})["test/num_not_finite"] == 2
+    assert found == NotFinite(2, tuple(names))
+    verdict = judge_test(counted, np.arange(24) % 2, "val_accuracy")
+    assert (verdict.num_images, verdict.accuracy) == (5, 1.0)
+    evaluation = Evaluation(replace(verdict, not_finite=found))
+    assert evaluation_metrics(evaluation)["test/num_not_finite"] == 2
 
 
 def test_a_network_without_a_finite_answer_to_any_test_image_has_failed(dataset):
@@ -64,10 +67,10 @@ def test_a_network_without_a_finite_answer_to_any_test_image_has_failed(dataset)
 def test_answers_of_a_teacher_belong_to_images_whatever_their_order(dataset):
     """The rows of the table changed their order after the teacher was asked."""
     study = Path(dataset.folder).parent
-    task, facts = real_task(study, 3), {"objective": "val_loss", "options": {"distill": True}, "rungs": [48]}
-    keep_if_best(task, facts, Network(1.0), 0.5)
+    task, spec = real_task(study, 3), spec_of(objective="val_loss", options={"distill": True}, rungs=[48])
+    keep_if_best(task, spec, Network(1.0), 0.5)
     order = np.random.default_rng(0).permutation(32)
     answers = np.stack([np.arange(32), np.zeros(32)], axis=1).astype(np.float32)
     predictions.save(answers_path(StudyFolder(study), 3), digests_of(40)[:32][order], logits=answers[order])
-    said = teacher_logits(task, facts, dataset, dataset.split("val"))
+    said = teacher_logits(task, spec, dataset, dataset.split("val"))
     np.testing.assert_array_equal(said, answers[24:32])

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.records import MirrorMark
 from pipeline.search.marks import MARK_TABLES, read_marks, unsent_versions, write_mark
+from pipeline.study_view import MirrorMark
 
 
 @pytest.fixture

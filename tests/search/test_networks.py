@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.card import Ensemble
 from pipeline.errors import TrialFailed
 from pipeline.machine import Resources
 from pipeline.records import EpochRow, TrialTask
@@ -17,7 +18,7 @@ from pipeline.search.store import Attempt, StudyStore
 from pipeline.search.validation import Predictions
 from pipeline.states import AttemptState, OutcomeState, TrainingKind
 from tests.search.noise_study import make_noise_study, real_task
-from tests.search.stubs import digests_of
+from tests.search.stubs import digests_of, spec_of
 
 NUM_EPOCHS = 100
 LABELS = np.arange(8, dtype=np.int32) % 2
@@ -64,12 +65,12 @@ def test_both_are_in_the_model_and_a_stop_between_them_changes_nothing(tmp_path)
 
     whole, stopped = (make_ensemble(tmp_path / name) for name in ("whole", "stopped"))
     outcome, epochs = train_final(whole, 9)
-    found = outcome.facts
-    assert (outcome.state, found["epochs"], found["planned_epochs"]) == ("COMPLETED", 100, 100), outcome.reason
+    found, epochs_seen = outcome.facts["evaluation"], outcome.facts["epochs"]
+    assert (outcome.state, epochs_seen, found.planned_epochs) == ("COMPLETED", 100, 100), outcome.reason
     assert [row.step for row in epochs] == list(range(1, 201))
     assert epochs[100].learning_rate > epochs[99].learning_rate  # that of the second network rises and falls anew
-    assert (found["ensemble"]["is_kept"], found["ensemble"]["epochs"]) == (True, [100, 100])
-    assert found["validation"]["value"] == pytest.approx(np.log1p(np.exp(-1)), abs=1e-5)  # of the mean of 0 and 2
+    assert (found.ensemble.is_kept, found.ensemble.epochs) == (True, (100, 100))
+    assert found.validation.value == pytest.approx(np.log1p(np.exp(-1)), abs=1e-5)  # of the mean of 0 and 2
 
     model = keras.saving.load_model(whole / "model.new" / "model.keras", compile=False, safe_mode=True)
     images = np.load(whole / "images.npy")[32:]
@@ -95,7 +96,7 @@ def trained(monkeypatch, outcomes, is_kept=True):
     """Train networks whose trainings end as named; return what became of them and the tasks."""
     tasks = []
 
-    def train_watched(task, facts, training, held_out, report, fold):
+    def train_watched(task, spec, training, held_out, report, fold):
         tasks.append((task, fold))
         outcome = outcomes[len(tasks) - 1]
         if isinstance(outcome, str):
@@ -104,10 +105,10 @@ def trained(monkeypatch, outcomes, is_kept=True):
 
     monkeypatch.setattr(networks, "train_watched", train_watched)
     monkeypatch.setattr(networks, "bare", lambda model: model)
-    ensemble = {"is_kept": is_kept, "num_networks": 3, "samples": 33, "reason": "", "winner": 7}
+    ensemble = Ensemble(is_kept, num_networks=3, samples=33, winner=7)
     wanted_end = time.monotonic() + 60.0
     task = TrialTask("study", 1, TrainingKind.FINAL, 2, 99, {"filters": 8}, 11, 60.0, 5, 4, wanted_end, is_final=True)
-    return *networks.train_networks(task, {"seed": 3, "ensemble": ensemble}, None, None), tasks
+    return *networks.train_networks(task, spec_of(seed=3), ensemble, None, None), tasks
 
 
 def test_networks_train_one_after_the_other_and_share_what_is_left(monkeypatch):
@@ -125,7 +126,7 @@ def test_networks_train_one_after_the_other_and_share_what_is_left(monkeypatch):
     assert wanted == [pytest.approx(20, abs=0.2), pytest.approx(30, abs=0.2), pytest.approx(60, abs=0.2)]
     seeds = [task.seed for task, _ in tasks]
     assert (seeds[0], len(set(seeds))) == (11, 3)
-    assert (ensemble["is_kept"], ensemble["epochs"]) == (True, [4, 2, 3])
+    assert (ensemble.is_kept, ensemble.epochs) == (True, (4, 2, 3))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_networks_train_one_after_the_other_and_share_what_is_left(monkeypatch):
 def test_the_first_answers_alone_where_another_does_not_train_to_its_end(monkeypatch, outcomes, text):
     found, ensemble, _ = trained(monkeypatch, outcomes)
     assert [each.model for each in found] == ["model 0"]
-    assert (ensemble["is_kept"], ensemble["reason"]) == (False, text)
+    assert (ensemble.is_kept, ensemble.reason) == (False, text)
 
 
 @pytest.mark.parametrize("outcomes", [[OutcomeState.FAILED], [OutcomeState.STOPPED], [(4, 4), OutcomeState.STOPPED]])
@@ -150,6 +151,6 @@ def test_a_first_network_that_fails_and_a_stop_end_the_training(monkeypatch, out
 def test_without_an_ensemble_the_task_is_trained_as_it_is(monkeypatch):
     found, ensemble, tasks = trained(monkeypatch, [(3, 4)], is_kept=False)
     assert found == [("model 0", 3, 4)]
-    assert not ensemble["is_kept"]
+    assert not ensemble.is_kept
     ((task, fold),) = tasks
     assert (task.samples, task.seed, fold) == (99, 11, None)

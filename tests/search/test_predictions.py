@@ -6,21 +6,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.card import Baseline, FlipAverage
 from pipeline.records import TrialTask
 from pipeline.search import predictions, validation
 from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.openings import count_openings, note_opening, openings_path
 from pipeline.search.validation import Predictions, judge_validation, read_mean
-from pipeline.search.verdict import judge_winner
+from pipeline.search.verdict import Decided, judge_winner
 from pipeline.states import TrainingKind
 from pipeline.workspace import StudyFolder
-from tests.search.stubs import answers_of, digests_of
+from tests.search.stubs import answers_of, digests_of, spec_of
 
 NUM_IMAGES = 60
 LABELS = (np.arange(NUM_IMAGES) % 2).astype(np.int32)
 LOGITS = np.random.default_rng(0).normal(size=(NUM_IMAGES, 2)).astype(np.float32)
 SHUFFLED = np.random.default_rng(1).permutation(NUM_IMAGES)
 DIGESTS = digests_of(NUM_IMAGES)
+
+DECIDED = Decided(3, FlipAverage(False), None, None, Baseline(""))
 
 
 def keep(folder, number, logits, order=slice(None)):
@@ -71,31 +74,30 @@ def test_images_that_a_network_answers_with_nan_do_not_judge_it(tmp_path):
     keep(tmp_path, 3, spoiled)
     whole, kept = np.arange(NUM_IMAGES), np.setdiff1d(np.arange(NUM_IMAGES), [4, 9])
     np.testing.assert_array_equal(read_mean(StudyFolder(tmp_path), [3]).logits, LOGITS[kept])
-    assert np.isfinite(judge_validation(StudyFolder(tmp_path), [3], "val_loss")[0]["value"])
+    assert np.isfinite(judge_validation(StudyFolder(tmp_path), [3], "val_loss")[0].value)
     keep(tmp_path, 3, np.full_like(LOGITS, np.nan)[whole])
-    assert judge_validation(StudyFolder(tmp_path), [3], "val_loss")[0] == {}
+    assert judge_validation(StudyFolder(tmp_path), [3], "val_loss")[0] is None
 
 
 @pytest.mark.parametrize("order", [slice(None), SHUFFLED], ids=["as it was", "shuffled"])
 def test_what_a_search_gained_does_not_depend_on_the_order_of_the_rows(tmp_path, order):
-    facts = {"winner": 3, "objective": "val_accuracy", "baseline": {"reason": ""}}
     right = np.eye(2, dtype=np.float32)[LABELS]
     default = np.where(np.arange(NUM_IMAGES)[:, None] < 45, right, 1 - right)
     predictions.save(baseline_logits(StudyFolder(tmp_path)), DIGESTS[order], logits=default[order])
-    found = judge_winner(StudyFolder(tmp_path), facts, answers_of(right, LABELS), LABELS)["search_gain"]
-    assert (found["reason"], found["value"], found["gain"]) == ("", 0.75, 0.25)
+    found = judge_winner(StudyFolder(tmp_path), spec_of(), DECIDED, answers_of(right, LABELS), LABELS).search_gain
+    assert (found.baseline.reason, found.comparison.value, found.comparison.gain) == ("", 0.75, 0.25)
 
 
 def test_a_default_network_is_compared_where_both_answer(tmp_path):
-    folder, facts = StudyFolder(tmp_path), {"winner": 3, "objective": "val_accuracy", "baseline": {"reason": ""}}
+    folder = StudyFolder(tmp_path)
     right = np.eye(2, dtype=np.float32)[LABELS]
     default = np.where(np.arange(NUM_IMAGES)[:, None] < 30, np.float32(np.nan), right)
     predictions.save(baseline_logits(folder), DIGESTS, logits=default)
-    found = judge_winner(folder, facts, answers_of(right, LABELS), LABELS)
-    assert (found["search_gain"]["value"], found["search_gain"]["gain"]) == (1.0, 0.0)
+    found = judge_winner(folder, spec_of(), DECIDED, answers_of(right, LABELS), LABELS)
+    assert (found.search_gain.comparison.value, found.search_gain.comparison.gain) == (1.0, 0.0)
     predictions.save(baseline_logits(folder), DIGESTS, logits=np.full_like(default, np.nan))
-    found = judge_winner(folder, facts, answers_of(right, LABELS), LABELS)
-    assert found["search_gain"]["reason"].endswith("cannot be used: ValueError: no prediction is finite")
+    found = judge_winner(folder, spec_of(), DECIDED, answers_of(right, LABELS), LABELS)
+    assert found.search_gain.baseline.reason.endswith("cannot be used: ValueError: no prediction is finite")
 
 
 def test_openings_are_counted_by_the_content_of_the_test_images_in_the_workspace(tmp_path):

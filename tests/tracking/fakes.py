@@ -5,8 +5,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.records import EpochRow, ImageSpec, MirrorMark, TrialRow
+from pipeline.records import EpochRow, ImageSpec, TrialRow
+from pipeline.spec import StudySpec
 from pipeline.states import TrialState
+from pipeline.study_view import MirrorMark
 
 IMAGE = asdict(ImageSpec(8, 8, 3))
 
@@ -60,8 +62,8 @@ class FakeView:
     reads: Counter[str] = field(default_factory=Counter)
     is_touched: int = 0  # a resumed study changes every trial that had not ended
 
-    def facts(self) -> dict[str, Any]:
-        return self.fact_dict
+    def spec(self) -> StudySpec:
+        return StudySpec.of(self.fact_dict)
 
     def trials(self) -> list[TrialRow]:
         self.reads["trials"] += 1
@@ -130,6 +132,7 @@ def tiny_bundle(folder: Path, study: str = "digits-1", seed: int = 0, **changes:
     import keras
 
     from pipeline.bundle import write_bundle
+    from pipeline.card import ModelCard
 
     folder.mkdir(parents=True)
     keras.utils.set_random_seed(seed)
@@ -150,5 +153,5 @@ def tiny_bundle(folder: Path, study: str = "digits-1", seed: int = 0, **changes:
         "test": {"accuracy": 0.75, "ci95": [0.5, 0.9], "num_images": 20},
         "versions": {"keras": keras.__version__},
     }
-    write_bundle(folder, facts | changes)
+    write_bundle(folder, ModelCard.from_json(facts | changes))
     return folder

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import TrackingError
-from pipeline.records import PARENT, MirrorMark
+from pipeline.study_view import PARENT, MirrorMark
 from pipeline.tracking.mirror import MlflowMirror
 from pipeline.tracking.registry import close_stale_runs
 from pipeline.tracking.store import open_client

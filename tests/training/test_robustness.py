@@ -44,24 +44,24 @@ def test_each_change_is_measured_by_itself():
     images = np.full((4, 6, 6, 1), 120, np.uint8)
     images[2:] = 136
     found = examine(bright, images, np.array([0, 0, 1, 1]), 255.0)
-    assert (found["num_images"], found["accuracy"]) == (4, 1.0)
-    assert found["shifts"] == {"1": 1.0, "2": 1.0, "3": 1.0, "4": 1.0}
-    assert found["changes"] == {"noise": 1.0, "blur": 1.0, "darker": 0.5, "brighter": 0.5, "jpeg": 1.0}
+    assert (found.num_images, found.accuracy) == (4, 1.0)
+    assert found.shifts == {"1": 1.0, "2": 1.0, "3": 1.0, "4": 1.0}
+    assert found.changes == {"noise": 1.0, "blur": 1.0, "darker": 0.5, "brighter": 0.5, "jpeg": 1.0}
 
 
 def test_a_model_that_looks_at_one_pixel_does_not_bear_shifts():
     images, labels = np.zeros((2, 5, 5, 1), np.uint8), np.array([0, 1])
     images[1, 2, 2] = 200
     found = examine(lambda pixels: np.stack([100 - pixels[:, 2, 2, 0], pixels[:, 2, 2, 0]], 1), images, labels, 255.0)
-    assert found["accuracy"] == 1.0
-    assert found["shifts"]["1"] == 0.5
+    assert found.accuracy == 1.0
+    assert found.shifts["1"] == 0.5
 
 
 @pytest.mark.parametrize(("dtype", "channels"), [("uint16", 1), ("float32", 1), ("uint8", 5)])
 def test_pixels_that_jpeg_does_not_hold_are_not_compressed(dtype, channels):
     found = examine(bright, spot(dtype, channels), np.array([0]), pixel_range(dtype, [10.0]))
-    assert sorted(found["changes"]) == ["blur", "brighter", "darker", "noise"]
-    assert "7" not in found["shifts"]
+    assert sorted(found.changes) == ["blur", "brighter", "darker", "noise"]
+    assert "7" not in found.shifts
 
 
 def test_pixels_stay_within_their_dtype():
