@@ -1,7 +1,8 @@
 """Frozen dataclasses to JSON and back: which keys a file has is said by the fields of its record.
 
 A field with a `key` in its metadata has that name in JSON. The fields of a record whose field is `flat` stand in the
-object around it. A field whose default is None is left out where it is None; every other one is always written.
+object around it. A field whose default is None is left out where it is None; every other one is always written. When
+read, what is missing has its default, or is None where that is allowed: files of earlier versions lack some keys.
 """
 
 import dataclasses
@@ -59,7 +60,8 @@ def _value_of(kind: Any, value: Any, where: str) -> Any:
         return value
     if origin in (typing.Union, types.UnionType):
         (inner,) = (each for each in arguments if each is not types.NoneType)
-        return None if value is None or value == {} else _value_of(inner, value, where)
+        is_absent = value is None or (value == {} and dataclasses.is_dataclass(inner))
+        return None if is_absent else _value_of(inner, value, where)
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         return _record_of(kind, value, where)
     if origin is dict and isinstance(value, dict):
@@ -91,6 +93,9 @@ def _record_of(kind: Any, value: dict[str, Any], where: str) -> Any:
         elif key in value:
             found[field.name] = _value_of(hint, value[key], f"{where}.{key}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            if types.NoneType in typing.get_args(hint):
+                found[field.name] = None
+                continue
             raise ValueError(f"{f'{where}.{key}'.lstrip('.')} is missing")
     return kind(**found)
 

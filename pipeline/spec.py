@@ -1,7 +1,7 @@
 """What a study is: its data, space, objective, limits and recipe, as they were written when it began."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.json_records import from_json, to_json
@@ -69,7 +69,8 @@ class StudySpec:
         """Return the facts that are written when a study begins, by name."""
         later = ("rungs", "precision", "allows_flips", "split_manifest", "forked_from", "versions_seen", *SWITCHES)
         found: dict[str, Any] = to_json(self)
-        return {"minimise": None, "balance": None} | {name: found[name] for name in found if name not in later}
+        nulls = {"minimise": None, "balance": None}
+        return nulls | {name: found[name] for name in found if name not in later} | {"limits": asdict(self.limits)}
 
     @property
     def ranking(self) -> Objective:

@@ -32,7 +32,7 @@ def command(study: str | None, as_json: bool) -> None:
         result_json({"schema": SCHEMA, **as_facts(snapshot)})
         return
     result("\n".join(as_lines(snapshot)))
-    next_steps(*what_next(snapshot))
+    next_steps(*what_next(snapshot, workspace))
 
 
 def default_study(workspace: Path) -> str:
@@ -83,12 +83,16 @@ def as_lines(snapshot: Any) -> list[str]:
     return [*lines, trials_line(snapshot), time_line(snapshot)]
 
 
-def what_next(snapshot: Any) -> list[tuple[str, str]]:
+def what_next(snapshot: Any, workspace: Path) -> list[tuple[str, str]]:
     """Return what to type next."""
+    from pipeline.cli.summary import score_step
+    from pipeline.search.store import open_study
+
     study = quoted(snapshot.study)
     leaderboard = (f"pipeline runs {study}", "the leaderboard")
     if snapshot.state == "running":
         return [(f"pipeline stop {study}", "end it; every finished trial is kept"), leaderboard]
     if snapshot.state == "finished":
-        return [leaderboard, ("pipeline score champion FOLDER -o scores/", "label images")]
+        with open_study(workspace, snapshot.study, is_read_only=True) as store:
+            return [leaderboard, score_step(store.result())]
     return [(f"pipeline search --name {study} --resume", "go on"), leaderboard]

@@ -303,8 +303,8 @@ def search_gain(
     2.5 % of all cases.
     """
     found = compare(logits, other, labels, objective)
-    reason = found.reason or ""
-    return SearchGain(replace(baseline, reason=reason), found, is_gain=found.ci95 is not None and found.ci95[0] > 0)
+    reason, is_gain = found.reason or "", found.ci95 is not None and found.ci95[0] > 0
+    return SearchGain(replace(baseline, reason=reason), replace(found, reason=reason), is_gain)
 
 
 def gain_text(found: SearchGain) -> str:

@@ -124,7 +124,7 @@ def test_a_child_that_meets_a_full_disk_is_not_blamed(disk, tmp_path):
     rows, _, test = search_with_children(disk)
     assert before <= done(disk)
     assert [(row[0], row[2]) for row in rows] == [(number, "COMPLETED") for number in range(4)]
-    assert test["num_images"] == 97
+    assert test.num_images == 97
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,67 @@
+"""The result of a search and what a study is, as their files keep them."""
+
+import json
+
+import pytest
+
+from pipeline.card import Evaluation, Figure, TestResult
+from pipeline.errors import DataError
+from pipeline.search.result import FrontPoint, SearchResult, Winner
+from pipeline.search.store import StudyStore
+from pipeline.spec import StudySpec
+from tests.search.stubs import FACTS
+
+FOUND = SearchResult(
+    study="photos-1",
+    run_id=None,
+    model_uri="models:/photos/1",
+    objective="val_accuracy",
+    winner=Winner(3, {"depth": 2}, 0.9, 100, 1.5, 9, 5000),
+    front=(FrontPoint(1, 0.8, 0.5), FrontPoint(3, 0.9, 1.5)),
+    is_multi_label=False,
+    flaw="",
+    test_opened=1,
+    trials={"completed": 4, "failed": 0},
+    seconds=60.0,
+    evaluation=Evaluation(TestResult(0.8, (0.7, 0.9), 50, {"loss": Figure(None, None, "not defined")})),
+    minimise="mflops",
+)
+
+
+def test_scores_and_costs_are_called_by_what_they_are():
+    facts = json.loads(json.dumps(FOUND.to_json()))
+    assert facts["winner"] == {
+        "trial": 3, "params": {"depth": 2}, "val_accuracy": 0.9, "num_params": 100, "mflops": 1.5, "epochs": 9,
+        "dense_params": 5000,
+    }  # fmt: skip
+    assert facts["front"][0] == {"trial": 1, "val_accuracy": 0.8, "mflops": 0.5}
+    assert facts["test"]["metrics"]["loss"] == {"value": None, "ci95": None, "reason": "not defined"}
+    assert (facts["run_id"], "is_champion" in facts) == (None, False)
+    assert SearchResult.from_json(facts) == FOUND
+
+
+def test_the_front_of_an_earlier_version_says_what_its_cost_is():
+    facts = FOUND.to_json()
+    del facts["minimise"]
+    assert SearchResult.from_json(facts).minimise == "mflops"
+
+
+def test_a_study_is_what_its_facts_say_whatever_came_later():
+    spec = StudySpec.of(FACTS | {"options": {"distill": True}, "rungs": [1, 2, 3], "later": 7})
+    assert (spec.distill, spec.ensemble, spec.top_rung, spec.precision) == (True, False, 2, "float32")
+    written = json.loads(json.dumps(spec.facts()))
+    assert {name: written[name] for name in FACTS if name in written} == {
+        name: value for name, value in FACTS.items() if name not in ("options", "elapsed")
+    }
+    assert "distill" not in written  # it is one of the options
+
+
+@pytest.mark.parametrize(
+    ("fact", "value", "message"),
+    [("oracle", None, "oracle is missing"), ("image", {"height": "tall"}, "image.height is 'tall'; expected int")],
+)
+def test_a_study_with_a_damaged_fact_is_refused_by_its_name(tmp_path, fact, value, message):
+    with StudyStore(tmp_path / "study.db") as store:
+        store.create(FACTS | {fact: value})
+        with pytest.raises(DataError, match=f"study.db: {message}; expected a study"):
+            store.spec()
