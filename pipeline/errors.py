@@ -1,7 +1,5 @@
 """Every error that a user can cause, each with the exit code that the command ends with; no other code lives here."""
 
-from typing import Any
-
 from pipeline.states import OutcomeState
 
 
@@ -60,13 +58,14 @@ class Interrupted(PipelineError):
 
 
 class TrialFailed(PipelineError):
-    """A training that ended without a score; `state` says how, `facts` hold what else is known.
+    """A training that ended without a score; `state` says how, and `is_out_of_memory` whether that was the reason.
 
     Raised inside the child process that trains; the search turns it into a row, never into an exit.
     """
 
-    def __init__(self, state: OutcomeState, reason: str, facts: dict[str, Any] | None = None) -> None:
+    is_out_of_memory = False
+
+    def __init__(self, state: OutcomeState, reason: str) -> None:
         super().__init__(state, reason)
         self.state = state
         self.reason = reason
-        self.facts = facts or {}

@@ -1,13 +1,10 @@
 """Frozen values and Protocols that cross floors: what the packages hand to each other, and no behaviour."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from pipeline.states import OutcomeState, TrainingId, TrialState, trial_number
-from pipeline.workspace import StudyFolder
+from pipeline.states import TrialState
 
 Params = Mapping[str, Any]
 """One configuration: the values of the active hyperparameters, by name."""
@@ -67,62 +64,6 @@ class Objective:
     def sign(self) -> int:
         """1 if larger is better, -1 if smaller is."""
         return 1 if OBJECTIVES[self.name] == "max" else -1
-
-
-@dataclass(frozen=True)
-class TrialTask:
-    """Unit of work: a training to the end of `rung`, in which the network sees `samples` images.
-
-    `attempt` is the id of the row that was written before the work started. `seconds_limit` is the time after which
-    the child stops at the next batch; one that would end after `wanted_end`, in seconds of `time.monotonic()`, is
-    shortened, its learning rate with it. `num_micro_batches` > 1 cuts each batch into that many, whose gradients are
-    added up. `first_step` is the number of the rung's first epoch when the epochs of all rungs are counted on.
-    """
-
-    study_path: str
-    attempt: int
-    training: TrainingId
-    rung: int
-    samples: int
-    params: dict[str, Any]
-    seed: int
-    seconds_limit: float
-    first_step: int = 1
-    num_micro_batches: int = 1
-    wanted_end: float = math.inf
-    is_final: bool = False  # the winner's training on train + validation
-
-    @property
-    def number(self) -> int:
-        """The number of the trial, if it is one."""
-        return trial_number(self.training)
-
-    @property
-    def folder(self) -> StudyFolder:
-        """The folder of the study."""
-        return StudyFolder(Path(self.study_path))
-
-
-@dataclass(frozen=True)
-class TrialOutcome:
-    """What became of a task. `score` is the objective's value at the end of the rung; None without one.
-
-    `facts` may hold latency_ms and latency_ms_1core (milliseconds for one image), and what the test found.
-    """
-
-    attempt: int
-    training: TrainingId
-    rung: int
-    state: OutcomeState
-    score: float | None = None
-    reason: str = ""
-    seconds: float = 0.0
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def number(self) -> int:
-        """The number of the trial, if it is one."""
-        return trial_number(self.training)
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from pipeline.crashpoints import crashpoint
 from pipeline.json_records import to_json
 from pipeline.models.cost import ImpossibleNetwork
 from pipeline.models.measure import measure
-from pipeline.records import TrialRow, TrialTask
+from pipeline.records import TrialRow
 from pipeline.search.job import Audience, Engine, settle, train_to_end
 from pipeline.search.pace import Pace
 from pipeline.search.store import StudyStore
 from pipeline.search.study import Study
+from pipeline.search.task import TrialTask
 from pipeline.states import AttemptState, TrainingKind
 
 NETWORK = {"depth": 3, "convs_per_stage": 1, "filters": 16, "filters_growth": 2.0}
@@ -66,7 +67,7 @@ def train_baseline(study: Study, engine: Engine, audience: Audience, best: Trial
         outcome, task = train_to_end(study, engine, lambda: begin(study, params, samples), audience)
         crashpoint("baseline-trained")
         reason = settle(study, outcome, task)
-        epochs = int(outcome.facts.get("epochs") or found.epochs or 0)  # fewer than planned if it was slow
+        epochs = outcome.findings.epochs or found.epochs or 0  # fewer than planned if it was slow
         study.pace.reserved = 0.0
         least = MIN_PART * study.num_epochs(TrainingKind.BASELINE, study.pace.final_samples(best))
         if not reason and epochs < least:

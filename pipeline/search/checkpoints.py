@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import StoppedEarly
-from pipeline.records import TrialTask
+from pipeline.search.task import TrialTask
 from pipeline.states import TrainingKind
 from pipeline.workspace import StudyFolder
 

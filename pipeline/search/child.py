@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from pipeline.machine import Resources, ctrl_c_held_back
 from pipeline.pulse import read_pulse
-from pipeline.records import TrialOutcome, TrialTask
 from pipeline.search.checkpoints import pulse_path
+from pipeline.search.task import TrialOutcome, TrialTask
 from pipeline.search.worker import prepare
 from pipeline.states import OutcomeState
 

@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from pipeline.records import Objective, TrialRow, TrialTask
+from pipeline.records import Objective, TrialRow
 from pipeline.search.budget import REDUCTION, Budget
 from pipeline.search.pace import SLOWEST, Pace, Terms
 from pipeline.search.ranking import climbers
+from pipeline.search.task import TrialTask
 from pipeline.states import TrialState
 
 Choice = tuple[int, int, dict[str, Any]]

@@ -22,12 +22,12 @@ from pipeline.data.split import assign_folds, merge_groups
 from pipeline.errors import DataError, StoppedEarly, TrialFailed
 from pipeline.files import replacing, sha256_file, write_json
 from pipeline.machine import describe_exit
-from pipeline.records import TrialTask
 from pipeline.search.budget import SECONDS_PER_TRIAL, STARTUP_SECONDS, TRAIN_FORWARD_RATIO
 from pipeline.search.engine import LocalEngine
 from pipeline.search.rungs import labelled, setting, stored_dataset
 from pipeline.search.seeds import trial_seed
 from pipeline.search.store import StudyStore
+from pipeline.search.task import TrialTask
 from pipeline.search.worker import warm_up
 from pipeline.spec import StudySpec
 from pipeline.states import TrainingKind

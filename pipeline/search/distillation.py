@@ -9,12 +9,13 @@ from dataclasses import replace
 from pipeline.card import Distillation
 from pipeline.crashpoints import crashpoint
 from pipeline.json_records import to_json
-from pipeline.records import TrialOutcome, TrialRow, TrialTask
+from pipeline.records import TrialRow
 from pipeline.search.budget import TRAIN_FORWARD_RATIO
 from pipeline.search.job import Audience, Engine, settle, train_to_end
 from pipeline.search.pace import Pace
 from pipeline.search.store import StudyStore
 from pipeline.search.study import Study
+from pipeline.search.task import TrialOutcome, TrialTask
 from pipeline.search.teacher import Teacher, read_teacher
 from pipeline.states import TrainingKind
 

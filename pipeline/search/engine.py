@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.machine import Resources, describe_exit, hide_gpus
-from pipeline.records import TrialOutcome, TrialTask
 from pipeline.search.child import PATIENCE, Child, Patience, Result
+from pipeline.search.task import Findings, TrialOutcome, TrialTask
 from pipeline.search.worker import run_task, warm_up
 from pipeline.states import OutcomeState
 
@@ -172,8 +172,8 @@ def outcome_of(task: TrialTask, future: Future[TrialOutcome], verdict: tuple[Out
         state, reason = verdict or (OutcomeState.CRASHED, "its process was stopped")
     except (Exception, SystemExit) as error:  # noqa: BLE001  border: what could not even be sent to the child or back
         state, reason = OutcomeState.FAILED, f"{type(error).__name__}: {error}"[:500]
-    facts = {"is_out_of_memory": True} if state == OutcomeState.INFEASIBLE else {}
-    return TrialOutcome(task.attempt, task.training, task.rung, state, reason=reason, facts=facts)
+    findings = Findings(is_out_of_memory=state == OutcomeState.INFEASIBLE)
+    return TrialOutcome(task.attempt, task.training, task.rung, state, reason=reason, findings=findings)
 
 
 def checked(task: TrialTask, outcome: object) -> TrialOutcome:

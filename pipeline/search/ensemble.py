@@ -13,12 +13,13 @@ from pipeline.crashpoints import crashpoint
 from pipeline.data.arrays import NPZ_ERRORS
 from pipeline.json_records import to_json
 from pipeline.limits import Limits
-from pipeline.records import TrialOutcome, TrialRow, TrialTask
+from pipeline.records import TrialRow
 from pipeline.search import validation
 from pipeline.search.budget import MAX_STRETCH, MIN_PASSES
 from pipeline.search.job import Audience, Engine, settle, train_to_end
 from pipeline.search.pace import Pace
 from pipeline.search.study import Study
+from pipeline.search.task import TrialOutcome, TrialTask
 from pipeline.states import AttemptState, TrainingId, TrainingKind
 from pipeline.training.metrics import measure_logits
 from pipeline.workspace import StudyFolder

@@ -7,8 +7,9 @@ from typing import Any
 from pipeline.card import Ensemble, FlipAverage, num_networks
 from pipeline.data.arrays import NPZ_ERRORS
 from pipeline.models.measure import measure
-from pipeline.records import Objective, TrialTask
+from pipeline.records import Objective
 from pipeline.search import validation
+from pipeline.search.task import TrialTask
 from pipeline.space import Builder
 from pipeline.spec import StudySpec
 from pipeline.states import TrainingId

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pipeline.errors import StoppedEarly
 from pipeline.files import is_disk_full
-from pipeline.records import TrialOutcome
 from pipeline.search.checkpoints import FREE_FLOOR_MB, check_free_space
+from pipeline.search.task import TrialOutcome
 from pipeline.states import OutcomeState
 from pipeline.workspace import StudyFolder
 
@@ -37,7 +37,7 @@ class Health:
 
     def note(self, outcome: TrialOutcome) -> None:
         """Take an outcome into account."""
-        self.is_disk_full = self.is_disk_full or bool(outcome.facts.get("is_disk_full"))
+        self.is_disk_full = self.is_disk_full or outcome.findings.is_disk_full
         if outcome.state != OutcomeState.STOPPED:
             is_success = outcome.state in (OutcomeState.COMPLETED, OutcomeState.PRUNED)
             self.recent.append((outcome.state, "" if is_success else kind(outcome.reason)))

@@ -6,18 +6,19 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from pipeline.bundle import read_bundle, write_bundle
 from pipeline.card import Evaluation, ModelCard, num_networks
 from pipeline.crashpoints import crashpoint
 from pipeline.errors import InvalidUsage, StoppedEarly
-from pipeline.records import Objective, TrialOutcome, TrialRow, TrialTask
+from pipeline.records import Objective, TrialRow
 from pipeline.search.checkpoints import FREE_FLOOR_MB, drop_files, pulse_path
 from pipeline.search.health import CURES, Health, check_stop_file
 from pipeline.search.ranking import at_knee, knee, pareto_front, ranked, winner
 from pipeline.search.store import StudyStore, stored_number
 from pipeline.search.study import Study
+from pipeline.search.task import Findings, TrialOutcome, TrialTask
 from pipeline.states import FINAL_STATES, AttemptState, OutcomeState, TrainingKind
 from pipeline.workspace import StudyFolder
 
@@ -147,7 +148,7 @@ def finish(study: Study, engine: Engine, audience: Audience, picked: TrialRow | 
         )
     crashpoint("final-trained")
     epochs = study.num_epochs(TrainingKind.FINAL, task.samples)
-    write_bundle(study.store.folder.new_model, card_of(study, best, epochs, outcome.facts))
+    write_bundle(study.store.folder.new_model, card_of(study, best, epochs, outcome.findings))
     crashpoint("facts-written")
     study.end_attempt(study.attempt_of(outcome), AttemptState.DONE, outcome)
     study.store.save()
@@ -280,9 +281,9 @@ def settle(study: Study, outcome: TrialOutcome, task: TrialTask) -> str:
     return ""
 
 
-def card_of(study: Study, best: TrialRow, epochs: int, found: dict[str, Any]) -> ModelCard:
-    """Return what is known of the saved model; `found` is what its last training found."""
-    spec, evaluation = study.store.spec(), found["evaluation"]
+def card_of(study: Study, best: TrialRow, epochs: int, findings: Findings) -> ModelCard:
+    """Return what is known of the saved model; `findings` are those of its last training."""
+    spec, evaluation = study.store.spec(), findings.evaluation or Evaluation()
     evaluation = replace(evaluation, planned_epochs=evaluation.planned_epochs or epochs)
     num_params, mflops = cost_of(best, evaluation)
     return ModelCard(
@@ -292,14 +293,14 @@ def card_of(study: Study, best: TrialRow, epochs: int, found: dict[str, Any]) ->
         params=best.params,
         num_params=num_params,
         mflops=mflops,
-        epochs=found.get("epochs", epochs),  # fewer than planned if its time was over
+        epochs=findings.epochs or epochs,  # fewer than planned if its time was over
         study=spec.study,
         trial=best.number,
         data_fingerprint=spec.fingerprint,
         objective=spec.objective,
         score=final_score(best, evaluation),
         evaluation=evaluation,
-        versions=found.get("versions"),
+        versions=findings.versions,
     )
 
 

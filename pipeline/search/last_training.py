@@ -16,12 +16,12 @@ from pipeline.data.source import encodable
 from pipeline.errors import TrialFailed
 from pipeline.models.predict import predict_logits
 from pipeline.pulse import going_on
-from pipeline.records import TrialTask
 from pipeline.search import flip_average, networks, predictions
 from pipeline.search.checkpoints import baseline_logits, pulse_path
 from pipeline.search.openings import note_opening
 from pipeline.search.rungs import labelled, reporter, stored_dataset, train_watched
 from pipeline.search.store import StudyStore, training_of
+from pipeline.search.task import Findings, TrialTask
 from pipeline.search.teaching import taught
 from pipeline.search.verdict import Answers, Decided, judge_winner
 from pipeline.spec import StudySpec
@@ -31,7 +31,7 @@ from pipeline.targets import is_right
 NUM_NAMED = 10  # images that are named in model.json
 
 
-def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
+def train_final(task: TrialTask) -> tuple[float, Findings]:
     """Train the winner on train + validation, save it, and open the test split, once, with the saved file.
 
     Returns the test accuracy and the facts of the test. The logits are saved beside the model for reports.
@@ -71,7 +71,7 @@ def train_final(task: TrialTask) -> tuple[float, dict[str, Any]]:
         latency=Latency(*measure_latency(saved)),
         planned_epochs=trained[0].num_planned,
     )
-    return found.tested.accuracy, {"evaluation": found, "epochs": trained[0].epochs, "versions": versions()}
+    return found.tested.accuracy, Findings(epochs=trained[0].epochs, evaluation=found, versions=versions())
 
 
 def answered(
@@ -131,7 +131,7 @@ def examined(
     return examine(predict, test.images[places], test.labels[places], pixel_range(spec.image.dtype, spec.std))
 
 
-def train_default(task: TrialTask) -> tuple[float, dict[str, Any]]:
+def train_default(task: TrialTask) -> tuple[float, Findings]:
     """Train the default network on train + validation and keep what it says of the test images; return its accuracy.
 
     It is built by the product even where the space is code of the user. With flip averaging both answers are kept.
@@ -149,7 +149,7 @@ def train_default(task: TrialTask) -> tuple[float, dict[str, Any]]:
     digests = dataset.digests(test.images)
     for is_averaged, answer in enumerate(answers):
         predictions.save(baseline_logits(task.folder, bool(is_averaged)), digests, logits=answer)
-    return float(is_right(answers[0], test.labels).mean()), {"epochs": last.step - task.first_step + 1}
+    return float(is_right(answers[0], test.labels).mean()), Findings(epochs=last.step - task.first_step + 1)
 
 
 def versions() -> dict[str, str]:

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.card import Latency
 from pipeline.data.dataset import StoredDataset, Subset
 from pipeline.errors import TrialFailed
 from pipeline.machine import has_bfloat16
-from pipeline.records import EpochRow, Params, TrialTask
+from pipeline.records import EpochRow, Params
 from pipeline.search import validation
 from pipeline.search.checkpoints import checkpoint_path, pulse_path
 from pipeline.search.store import EPOCH_COLUMNS, StudyStore
+from pipeline.search.task import Findings, TooSlow, TrialTask
 from pipeline.search.teacher import keep_if_best
 from pipeline.search.validation import Predictions
 from pipeline.space import Builder
@@ -37,12 +39,12 @@ def labelled(subset: Subset) -> Any:
     return Labelled(subset.images, subset.labels, subset.weights)
 
 
-def train_rung(task: TrialTask) -> tuple[float, dict[str, Any]]:
+def train_rung(task: TrialTask) -> tuple[float, Findings]:
     """Train one trial to the end of a rung and return the objective's value there, the mean of the folds if any."""
     with StudyStore(task.folder.database) as store:
         spec = store.spec()
         dataset, report = stored_dataset(task, spec), reporter(store, task)
-        costs = latencies(task, spec) if task.rung == 0 else {}
+        latency = latency_of(task, spec) if task.rung == 0 else None
         if spec.folds:
             last = train_folds(task, spec, dataset, report)
         else:
@@ -50,7 +52,7 @@ def train_rung(task: TrialTask) -> tuple[float, dict[str, Any]]:
             model, last, _ = train_watched(task, spec, training, held_out, report)
             validation.keep(task, [validation.predicted(task, spec, model, dataset, held_out)])
             keep_if_best(task, spec, model, float(getattr(last, spec.objective)))
-    return float(getattr(last, spec.objective)), costs
+    return float(getattr(last, spec.objective)), Findings(latency)
 
 
 def train_watched(
@@ -66,26 +68,25 @@ def train_watched(
         return train(task.params, training, validation, setting(task, spec), report, files)
     except TrialFailed as error:
         if error.state == OutcomeState.INFEASIBLE:
-            error.facts["is_out_of_memory"] = True
+            error.is_out_of_memory = True
         raise
 
 
-def latencies(task: TrialTask, spec: StudySpec) -> dict[str, float]:
-    """Return the measured latency of a network, if the study asks for it: before it trains.
+def latency_of(task: TrialTask, spec: StudySpec) -> Latency | None:
+    """Return the latency of a network, if the study asks for it: measured before it trains.
 
     Raises:
         TrialFailed: it is over the limit.
     """
     if spec.limits.max_latency_ms is None and spec.minimise != "latency":
-        return {}
+        return None
     from pipeline.training.latency import measure_latency
 
     default_ms, one_core_ms = measure_latency(network(task.params, spec))
     one_core_ms = default_ms if one_core_ms is None else one_core_ms  # where threads cannot be pinned
-    measured = {"latency_ms": default_ms, "latency_ms_1core": one_core_ms}
     if broken := spec.limits.broken_by(latency_ms=one_core_ms):
-        raise TrialFailed(OutcomeState.INFEASIBLE, broken, measured)
-    return measured
+        raise TooSlow(broken, Latency(default_ms, one_core_ms))
+    return Latency(default_ms, one_core_ms)
 
 
 def network(params: Params, spec: StudySpec) -> Any:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from pipeline.records import Objective, TrialOutcome, TrialRow, TrialTask
+from pipeline.records import Objective, TrialRow
 from pipeline.search.budget import LEADER_PART
 from pipeline.search.choice import next_training
 from pipeline.search.pace import Pace
 from pipeline.search.ranking import knee, pareto_front, winner
 from pipeline.search.seeds import trial_seed
 from pipeline.search.store import Attempt, StudyStore, stored_number, trial_row
+from pipeline.search.task import TrialOutcome, TrialTask
 from pipeline.states import AttemptState, OutcomeState, TrainingId, TrainingKind, TrialState
 
 LAST_TRAININGS = (TrainingKind.FINAL, TrainingKind.BASELINE)  # on train + validation
@@ -198,8 +199,8 @@ class Study:
         """
         task = self.running.pop(outcome.attempt)
         row = self.rows[outcome.number]
-        if "latency_ms" in outcome.facts:
-            row = self.rows[outcome.number] = replace(row, latency_ms=outcome.facts["latency_ms_1core"])
+        if (latency := outcome.findings.latency) is not None:
+            row = self.rows[outcome.number] = replace(row, latency_ms=latency.one_core_ms)
         if outcome.state == OutcomeState.COMPLETED:
             self.tell_score(outcome, task)
         elif outcome.state == OutcomeState.STOPPED:
@@ -249,7 +250,7 @@ class Study:
 
     def is_first_shortage(self, outcome: TrialOutcome, task: TrialTask) -> bool:
         """Tell whether a trial ran out of memory with whole batches."""
-        is_shortage = outcome.state == OutcomeState.INFEASIBLE and bool(outcome.facts.get("is_out_of_memory"))
+        is_shortage = outcome.state == OutcomeState.INFEASIBLE and outcome.findings.is_out_of_memory
         return is_shortage and task.num_micro_batches == 1
 
     def tell_oracle(self, outcome: TrialOutcome, values: tuple[float, ...] | None) -> None:

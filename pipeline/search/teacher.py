@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.data.arrays import NPZ_ERRORS
 from pipeline.files import replacing
-from pipeline.records import TrialTask
+from pipeline.search.task import TrialTask
 from pipeline.spec import StudySpec
 from pipeline.workspace import StudyFolder
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from pipeline.data.dataset import StoredDataset, Subset
 from pipeline.errors import TrialFailed
 from pipeline.pulse import going_on
-from pipeline.records import TrialTask
 from pipeline.search import predictions, validation
 from pipeline.search.checkpoints import pulse_path
 from pipeline.search.rungs import labelled, network, reporter, stored_dataset, train_watched
 from pipeline.search.store import StudyStore
+from pipeline.search.task import Findings, TrialTask
 from pipeline.search.teacher import answers_path, read_teacher, weights_path
 from pipeline.space import recipe
 from pipeline.space.augmentation import augmentation_of
@@ -24,7 +24,7 @@ from pipeline.spec import StudySpec
 from pipeline.states import OutcomeState
 
 
-def train_student(task: TrialTask) -> tuple[float, dict[str, Any]]:
+def train_student(task: TrialTask) -> tuple[float, Findings]:
     """Train a network on what the teacher says of the training images, and return its objective on the others."""
     started = time.monotonic()
     with StudyStore(task.folder.database) as store:
@@ -34,7 +34,7 @@ def train_student(task: TrialTask) -> tuple[float, dict[str, Any]]:
         rest = replace(task, seconds_limit=task.seconds_limit - (time.monotonic() - started))
         model, last, _ = train_watched(rest, spec, training, held_out, reporter(store, task))
         validation.keep(task, [validation.predicted(task, spec, model, dataset, held_out)])
-    return float(getattr(last, spec.objective)), {}
+    return float(getattr(last, spec.objective)), Findings()
 
 
 def taught(task: TrialTask, spec: StudySpec, dataset: StoredDataset, subset: Subset) -> Any:

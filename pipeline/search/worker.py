@@ -7,18 +7,17 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import TrialFailed
 from pipeline.files import is_disk_full
 from pipeline.machine import GPU_SHARE, Resources, end_with_parent, gpu_mb, leave_ctrl_c_to_parent
-from pipeline.records import TrialOutcome, TrialTask
 from pipeline.search.last_training import train_default, train_final
 from pipeline.search.rungs import train_rung
+from pipeline.search.task import Findings, TooSlow, TrialOutcome, TrialTask
 from pipeline.search.teaching import train_student
 from pipeline.states import OutcomeState, TrainingId, TrainingKind
 
-Train = Callable[[TrialTask], tuple[float, dict[str, Any]]]  # to the score and what else is known
+Train = Callable[[TrialTask], tuple[float, Findings]]  # to the score and what else was found
 
 # What child processes are started with; the parent sets none of it for itself.
 CHILD_ENVIRONMENT = {
@@ -94,16 +93,18 @@ def outcome_of(train: Train, task: TrialTask) -> TrialOutcome:
 
     A full disk is no fault of the trial: it goes on when there is room.
     """
-    started = time.monotonic()
+    started, score, findings = time.monotonic(), None, Findings()
     try:
-        score, facts = train(task)
+        score, findings = train(task)
         state, reason = OutcomeState.COMPLETED, ""
     except TrialFailed as error:
-        score, facts, state, reason = None, error.facts, error.state, error.reason
+        latency = error.latency if isinstance(error, TooSlow) else None
+        findings = Findings(latency, is_out_of_memory=error.is_out_of_memory)
+        state, reason = error.state, error.reason
     except (Exception, SystemExit) as error:  # noqa: BLE001  border: what a training raises is recorded with its reason
-        score, facts, state, reason = None, {}, OutcomeState.FAILED, f"{type(error).__name__}: {error}"[:500]
+        state, reason = OutcomeState.FAILED, f"{type(error).__name__}: {error}"[:500]
         if is_disk_full(error):
-            facts, state = {"is_disk_full": True}, OutcomeState.STOPPED
+            findings, state = Findings(is_disk_full=True), OutcomeState.STOPPED
             reason = f"the disk is full; free some space ({reason})"
     seconds = time.monotonic() - started
-    return TrialOutcome(task.attempt, task.training, task.rung, state, score, reason, seconds, facts)
+    return TrialOutcome(task.attempt, task.training, task.rung, state, score, reason, seconds, findings)

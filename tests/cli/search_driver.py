@@ -17,7 +17,7 @@ from pipeline.cli.main import fail
 from pipeline.errors import PipelineError
 from pipeline.files import locked
 from pipeline.pulse import Pulse
-from pipeline.records import Objective, TrialOutcome, TrialTask
+from pipeline.records import Objective
 from pipeline.search.budget import Budget
 from pipeline.search.checkpoints import pulse_path
 from pipeline.search.health import forget_stop
@@ -25,6 +25,7 @@ from pipeline.search.job import run_trials
 from pipeline.search.pace import Pace, Terms
 from pipeline.search.store import StudyStore, stored_number
 from pipeline.search.study import Study
+from pipeline.search.task import TrialOutcome, TrialTask
 from pipeline.space import load_space
 from pipeline.states import OutcomeState
 from pipeline.workspace import StudyFolder, Workspace

@@ -11,9 +11,9 @@ from typing import Any
 
 from pipeline.files import replacing
 from pipeline.pulse import Pulse
-from pipeline.records import TrialOutcome, TrialTask
 from pipeline.search.checkpoints import checkpoint_path, pulse_path
 from pipeline.search.store import StudyStore
+from pipeline.search.task import Findings, TrialOutcome, TrialTask
 from pipeline.search.worker import outcome_of
 from pipeline.states import OutcomeState
 from pipeline.training import stopping
@@ -44,7 +44,7 @@ def lack_the_backend() -> int:
 
 def outcome(task: TrialTask, score: object = 0.5, state: str = OutcomeState.COMPLETED) -> TrialOutcome:
     """Return what a training returns, with the number of its process."""
-    return TrialOutcome(task.attempt, task.training, task.rung, state, score, facts={"pid": os.getpid()})
+    return TrialOutcome(task.attempt, task.training, task.rung, state, score, findings=Findings(epochs=os.getpid()))
 
 
 def first_pulse(task: TrialTask) -> Pulse:
@@ -167,7 +167,7 @@ def train_on_disk(task: TrialTask) -> TrialOutcome:
 
 
 def write_training(task: TrialTask) -> tuple[float, dict[str, Any]]:
-    """Write pulse, epochs and checkpoints, and of a winner the model; return score and facts."""
+    """Write pulse, epochs and checkpoints, and of a winner the model; return score and findings."""
     beat, score = first_pulse(task), score_of(task.params, task.rung)
     store = StudyStore(Path(task.study_path) / "study.db")
     try:
@@ -180,8 +180,8 @@ def write_training(task: TrialTask) -> tuple[float, dict[str, Any]]:
         store.close()
         beat.close()
     if not task.is_final:
-        return score, {}
-    facts = save_model(task)
+        return score, Findings()
+    findings = save_model(task)
     with (Path(task.study_path) / "model.new" / "test_logits.npz").open("wb") as file:
         file.write(bytes(MODEL_BYTES))
-    return score, facts
+    return score, findings

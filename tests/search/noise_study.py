@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.records import ImageSpec, TrialRow, TrialTask
+from pipeline.records import ImageSpec, TrialRow
 from pipeline.search.store import Attempt, StudyStore, stored_number
+from pipeline.search.task import TrialTask
 from pipeline.states import TrainingId
 from tests.search.stubs import FACTS, digests_of
 

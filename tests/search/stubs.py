@@ -15,13 +15,14 @@ import numpy as np
 from pipeline.card import Evaluation, Figure, Leaked, Majority, TestResult
 from pipeline.files import write_text
 from pipeline.pulse import Pulse
-from pipeline.records import EpochRow, Objective, TrialOutcome, TrialRow, TrialTask
+from pipeline.records import EpochRow, Objective, TrialRow
 from pipeline.search import validation
 from pipeline.search.budget import Budget
 from pipeline.search.checkpoints import checkpoint_path, pulse_path, sweep
 from pipeline.search.pace import Pace, Terms
 from pipeline.search.store import StudyStore, stored_number
 from pipeline.search.study import Study
+from pipeline.search.task import Findings, TrialOutcome, TrialTask
 from pipeline.search.teacher import keep_if_best
 from pipeline.search.validation import Predictions
 from pipeline.search.verdict import Answers
@@ -318,8 +319,10 @@ def train_in_child(store: StudyStore, task: TrialTask) -> TrialOutcome:
     beat.close()
     if task.rung == len(RUNGS) - 1 and not task.is_final:
         keep_logits(task)
-    facts = save_model(task) if task.training == TrainingKind.FINAL else {}
-    return TrialOutcome(task.attempt, task.training, task.rung, OutcomeState.COMPLETED, score, seconds=1.0, facts=facts)
+    findings = save_model(task) if task.training == TrainingKind.FINAL else Findings()
+    return TrialOutcome(
+        task.attempt, task.training, task.rung, OutcomeState.COMPLETED, score, seconds=1.0, findings=findings
+    )
 
 
 def keep_logits(task: TrialTask) -> None:
@@ -328,10 +331,10 @@ def keep_logits(task: TrialTask) -> None:
     validation.keep(task, [Predictions(logits, np.arange(30, dtype=np.int32) % 2, None, digests_of(30))])
 
 
-def save_model(task: TrialTask) -> dict[str, Any]:
+def save_model(task: TrialTask) -> Findings:
     """Write the file of a model, which only depends on the winner, and return what its test found."""
     write_text(Path(task.study_path) / "model.new" / "model.keras", repr(sorted(task.params.items())))
     majority = Majority("accuracy", 0.5, 0.4, (0.3, 0.5), 0.01, is_beaten=True, number=0)
     figures = {"loss": Figure(0.5, (0.4, 0.6))}
     test = TestResult(88 / 97, (0.83, 0.95), 97, figures, majority, Leaked(3, 0.9))
-    return {"evaluation": Evaluation(test), "versions": {"pipeline": "0"}}
+    return Findings(evaluation=Evaluation(test), versions={"pipeline": "0"})

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from pipeline.card import Baseline, Comparison, SearchGain
-from pipeline.records import TrialOutcome
 from pipeline.search.baseline import MIN_PART, NETWORK, baseline_params, plan_baseline, train_baseline
 from pipeline.search.budget import BASELINE_PART, MIN_BASELINE_SECONDS, Budget, Workforce, plan_budget
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.job import chosen
 from pipeline.search.pace import Pace
+from pipeline.search.task import TrialOutcome
 from pipeline.search.verdict import gain_text, search_gain
 from pipeline.space import load_space
 from pipeline.states import AttemptState, OutcomeState, TrainingKind

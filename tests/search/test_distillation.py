@@ -8,12 +8,13 @@ import pytest
 from pipeline.card import Distillation, Evaluation
 from pipeline.cli.search_plan import check_distillation
 from pipeline.errors import InvalidUsage
-from pipeline.records import Objective, TrialOutcome, TrialTask
+from pipeline.records import Objective
 from pipeline.search.budget import Budget, Workforce, plan_budget
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.distillation import distil, distillation_text
 from pipeline.search.job import begin_final, final_score
 from pipeline.search.store import training_of
+from pipeline.search.task import TrialOutcome, TrialTask
 from pipeline.search.teacher import keep_if_best, read_teacher, weights_path
 from pipeline.states import AttemptState, OutcomeState, TrainingKind
 from pipeline.workspace import StudyFolder

@@ -13,7 +13,6 @@ import pytest
 from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.machine import Resources
 from pipeline.pulse import Pulse
-from pipeline.records import TrialTask
 from pipeline.search.checkpoints import checkpoint_path, pulse_path
 from pipeline.search.child import Child, Patience, is_process
 from pipeline.search.engine import TASKS_PER_CHILD, LocalEngine, Work, bound_log
@@ -21,6 +20,7 @@ from pipeline.search.job import run_trials
 from pipeline.search.predictions import load
 from pipeline.search.store import StudyStore
 from pipeline.search.study import MICRO_BATCHES
+from pipeline.search.task import TrialTask
 from pipeline.search.validation import logits_path
 from pipeline.states import TrainingKind
 from pipeline.workspace import StudyFolder
@@ -96,7 +96,7 @@ def test_every_fault_has_its_state_and_a_child_takes_the_next_task(start, tmp_pa
         shown = re.sub(r"\d+ (s;|MB of)", r"N \1", outcome.reason)
         assert (outcome.state, shown, outcome.score) == (state, reason, None)
         assert (outcome.attempt, outcome.number, outcome.rung) == (2 * number, 3, 0)
-        assert outcome.facts.get("is_out_of_memory", False) == (state == "INFEASIBLE")
+        assert outcome.findings.is_out_of_memory == (state == "INFEASIBLE")
         after = do(engine, bad_task(tmp_path, "work_as_bidden", attempt=2 * number + 1))
         assert (after.state, after.score, engine.num_free()) == ("COMPLETED", 0.5, 1)
 
@@ -190,19 +190,19 @@ def test_a_task_that_runs_over_its_limit_is_killed(start, tmp_path):
 def test_children_are_replaced_when_they_die_idle_or_have_worked_enough(start, tmp_path):
     engine = start(patience=Patience())
     child = engine.children[0]
-    first = do(engine, bad_task(tmp_path, "work_as_bidden")).facts["pid"]
-    same = do(engine, bad_task(tmp_path, "work_as_bidden")).facts["pid"]
+    first = do(engine, bad_task(tmp_path, "work_as_bidden")).findings.epochs
+    same = do(engine, bad_task(tmp_path, "work_as_bidden")).findings.epochs
     assert (same, child.pid) == (first, first)
     os.kill(first, signal.SIGKILL)
     os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)  # dead, and left for pebble to notice
     second = do(engine, bad_task(tmp_path, "work_as_bidden"))
     if second.state == "CRASHED":  # the task went to the dead one before pebble had noticed
         second = do(engine, bad_task(tmp_path, "work_as_bidden"))
-    assert (second.state, second.facts["pid"] != first) == ("COMPLETED", True)
+    assert (second.state, second.findings.epochs != first) == ("COMPLETED", True)
     child.num_tasks = TASKS_PER_CHILD
-    third = do(engine, bad_task(tmp_path, "work_as_bidden")).facts["pid"]
-    assert third not in (first, second.facts["pid"])
-    assert not is_process(second.facts["pid"])
+    third = do(engine, bad_task(tmp_path, "work_as_bidden")).findings.epochs
+    assert third not in (first, second.findings.epochs)
+    assert not is_process(second.findings.epochs)
 
 
 @pytest.mark.heavy
@@ -276,7 +276,7 @@ def test_a_real_child_trains_fails_stops_and_saves_a_model(study_folder, monkeyp
     finally:
         engine.stop()
         store.close()
-    evaluation = final.facts["evaluation"]
+    evaluation = final.findings.evaluation
     test = evaluation.test
     assert (final.state, test.num_images, test.leaked.num_images) == ("COMPLETED", 7, 1)
     assert final.score == test.accuracy
@@ -290,7 +290,7 @@ def test_a_real_child_trains_fails_stops_and_saves_a_model(study_folder, monkeyp
     assert (temperature.value, temperature.reason) == (1.0, "8 validation images; expected 50 or more")
     assert temperature.test.ece_before == temperature.test.ece_after > 0
     assert load(study_folder / "model.new" / "test_logits.npz")["logits"].shape == (8, 2)
-    assert (final.facts["epochs"], evaluation.planned_epochs) == (2, 2)
+    assert (final.findings.epochs, evaluation.planned_epochs) == (2, 2)
     assert evaluation.robustness.num_images == 7  # one has a copy in train
     assert all(0 < milliseconds < 1000 for milliseconds in vars(evaluation.latency).values())
     assert set(evaluation.robustness.changes) == {"noise", "blur", "darker", "brighter", "jpeg"}

@@ -9,13 +9,14 @@ from pipeline.card import Ensemble, Evaluation, FlipAverage
 from pipeline.cli.search_plan import check_ensemble
 from pipeline.errors import InvalidUsage
 from pipeline.limits import Limits
-from pipeline.records import Objective, TrialOutcome, TrialRow, TrialTask
+from pipeline.records import Objective, TrialRow
 from pipeline.search import ensemble, flip_average, setup, validation
 from pipeline.search.budget import ENSEMBLE_STRETCH, RESTART_SECONDS, Budget, Workforce, plan_budget
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.ensemble import choose_networks, ensemble_text
 from pipeline.search.job import begin_final, cost_of, final_score
 from pipeline.search.pace import HOPE, LATE_PART, LATE_SECONDS, MAX_STRETCH, PLANNED_PART, Pace
+from pipeline.search.task import TrialOutcome, TrialTask
 from pipeline.search.validation import Predictions, judge_validation, judged_trainings, read_mean
 from pipeline.states import AttemptState, OutcomeState, TrainingKind, TrialState
 from pipeline.tracking.figures import decision_tags

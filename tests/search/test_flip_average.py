@@ -9,9 +9,9 @@ from pipeline.card import Baseline, FlipAverage
 from pipeline.cli.search_plan import check_averaging
 from pipeline.errors import InvalidUsage
 from pipeline.limits import Limits
-from pipeline.records import TrialTask
 from pipeline.search import flip_average, predictions, validation
 from pipeline.search.checkpoints import baseline_logits
+from pipeline.search.task import TrialTask
 from pipeline.search.validation import Predictions
 from pipeline.search.verdict import Decided, judge_winner
 from pipeline.workspace import StudyFolder

@@ -3,16 +3,16 @@
 import pytest
 
 from pipeline.errors import StoppedEarly
-from pipeline.records import TrialOutcome
 from pipeline.search.health import Health, ask_to_stop, forget_stop
 from pipeline.search.job import run_trials
+from pipeline.search.task import Findings, TrialOutcome
 from pipeline.states import OutcomeState
 from pipeline.workspace import StudyFolder
 from tests.search.stubs import InstantEngine, Silence, make_study, score_of, unlimited
 
 
-def outcome(state: OutcomeState, reason: str = "", **facts) -> TrialOutcome:
-    return TrialOutcome(attempt=1, training=0, rung=0, state=state, reason=reason, facts=facts)
+def outcome(state: OutcomeState, reason: str = "", **findings) -> TrialOutcome:
+    return TrialOutcome(attempt=1, training=0, rung=0, state=state, reason=reason, findings=Findings(**findings))
 
 
 def noted(folder, *outcomes: TrialOutcome) -> Health:

@@ -9,12 +9,13 @@ import pytest
 from pipeline.card import Ensemble
 from pipeline.errors import TrialFailed
 from pipeline.machine import Resources
-from pipeline.records import EpochRow, TrialTask
+from pipeline.records import EpochRow
 from pipeline.search import networks, validation
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.engine import LocalEngine
 from pipeline.search.predictions import load
 from pipeline.search.store import Attempt, StudyStore
+from pipeline.search.task import TrialTask
 from pipeline.search.validation import Predictions
 from pipeline.states import AttemptState, OutcomeState, TrainingKind
 from tests.search.noise_study import make_noise_study, real_task
@@ -65,7 +66,7 @@ def test_both_are_in_the_model_and_a_stop_between_them_changes_nothing(tmp_path)
 
     whole, stopped = (make_ensemble(tmp_path / name) for name in ("whole", "stopped"))
     outcome, epochs = train_final(whole, 9)
-    found, epochs_seen = outcome.facts["evaluation"], outcome.facts["epochs"]
+    found, epochs_seen = outcome.findings.evaluation, outcome.findings.epochs
     assert (outcome.state, epochs_seen, found.planned_epochs) == ("COMPLETED", 100, 100), outcome.reason
     assert [row.step for row in epochs] == list(range(1, 201))
     assert epochs[100].learning_rate > epochs[99].learning_rate  # that of the second network rises and falls anew

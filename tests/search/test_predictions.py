@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from pipeline.card import Baseline, FlipAverage
-from pipeline.records import TrialTask
 from pipeline.search import predictions, validation
 from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.openings import count_openings, note_opening, openings_path
+from pipeline.search.task import TrialTask
 from pipeline.search.validation import Predictions, judge_validation, read_mean
 from pipeline.search.verdict import Decided, judge_winner
 from pipeline.states import TrainingKind

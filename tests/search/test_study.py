@@ -5,13 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.records import Objective, TrialOutcome
+from pipeline.card import Latency
+from pipeline.records import Objective
 from pipeline.search.distillation import begin as begin_student
 from pipeline.search.job import begin_final, run_trials
 from pipeline.search.pace import Limits
 from pipeline.search.ranking import winner
 from pipeline.search.seeds import trial_seed
 from pipeline.search.store import StudyStore
+from pipeline.search.task import Findings, TrialOutcome
 from pipeline.space import space_from
 from pipeline.states import AttemptState, OutcomeState, TrainingKind, TrialState
 from tests.search.stubs import (
@@ -34,7 +36,7 @@ OUT_OF_MEMORY = {
     "state": OutcomeState.INFEASIBLE,
     "score": None,
     "reason": "no memory",
-    "facts": {"is_out_of_memory": True},
+    "findings": Findings(is_out_of_memory=True),
 }
 DIED = {"state": OutcomeState.CRASHED, "score": None, "reason": "its process died (signal 9)"}
 SMALL = b"""
@@ -311,7 +313,7 @@ def test_a_network_over_a_limit_is_not_tried_again(tmp_path):
 
 def test_a_measured_latency_stays_with_the_trial(tmp_path):
     study = make_study(tmp_path, unlimited(1), objective=Objective("val_accuracy", "latency"))
-    task = step(study, facts={"latency_ms": 1.0, "latency_ms_1core": 2.5})
+    task = step(study, findings=Findings(Latency(1.0, 2.5)))
     assert study.store.trials()[0].latency_ms == 2.5
     assert study.values(study.attempts[0][0]) == (score_of(task.params, 0), 2.5)
 

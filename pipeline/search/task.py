@@ -1,0 +1,88 @@
+"""What a child is given to train, and what it gives back."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.card import Evaluation, Latency
+from pipeline.errors import TrialFailed
+from pipeline.states import OutcomeState, TrainingId, trial_number
+from pipeline.workspace import StudyFolder
+
+
+@dataclass(frozen=True)
+class TrialTask:
+    """Unit of work: a training to the end of `rung`, in which the network sees `samples` images.
+
+    `attempt` is the id of the row that was written before the work started. `seconds_limit` is the time after which
+    the child stops at the next batch; one that would end after `wanted_end`, in seconds of `time.monotonic()`, is
+    shortened, its learning rate with it. `num_micro_batches` > 1 cuts each batch into that many, whose gradients are
+    added up. `first_step` is the number of the rung's first epoch when the epochs of all rungs are counted on.
+    """
+
+    study_path: str
+    attempt: int
+    training: TrainingId
+    rung: int
+    samples: int
+    params: dict[str, Any]
+    seed: int
+    seconds_limit: float
+    first_step: int = 1
+    num_micro_batches: int = 1
+    wanted_end: float = math.inf
+    is_final: bool = False  # the winner's training on train + validation
+
+    @property
+    def number(self) -> int:
+        """The number of the trial, if it is one."""
+        return trial_number(self.training)
+
+    @property
+    def folder(self) -> StudyFolder:
+        """The folder of the study."""
+        return StudyFolder(Path(self.study_path))
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a training found out beside its score.
+
+    `latency` was measured before it, `epochs` are those that it saw. Only the last training of a winner has an
+    `evaluation` and the `versions` that the saved model depends on.
+    """
+
+    latency: Latency | None = None
+    epochs: int | None = None
+    evaluation: Evaluation | None = None
+    versions: dict[str, str] | None = None
+    is_out_of_memory: bool = False
+    is_disk_full: bool = False
+
+
+@dataclass(frozen=True)
+class TrialOutcome:
+    """What became of a task. `score` is the objective's value at the end of the rung; None without one."""
+
+    attempt: int
+    training: TrainingId
+    rung: int
+    state: OutcomeState
+    score: float | None = None
+    reason: str = ""
+    seconds: float = 0.0
+    findings: Findings = Findings()
+
+    @property
+    def number(self) -> int:
+        """The number of the trial, if it is one."""
+        return trial_number(self.training)
+
+
+class TooSlow(TrialFailed):
+    """A network whose latency is over the limit: it does not train."""
+
+    def __init__(self, reason: str, latency: Latency) -> None:
+        super().__init__(OutcomeState.INFEASIBLE, reason)
+        self.latency = latency
