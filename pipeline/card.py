@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.json_records import EMPTY, FLAT, from_json, to_json
-from pipeline.records import ImageSpec
+from pipeline.records import ImageSpec, Params
 
 Interval = tuple[float, float]
 """The ends of a 95 % interval."""
@@ -117,7 +117,7 @@ class Baseline:
     """The default network beside the winner; where it was not trained, `reason` says why."""
 
     reason: str
-    params: dict[str, Any] | None = None
+    params: Params | None = None
     num_params: int | None = None
     mflops: float | None = None
     epochs: int | None = None
@@ -291,7 +291,7 @@ class ModelCard:
     classes: tuple[str, ...]
     image: ImageSpec
     is_multi_label: bool = False
-    params: dict[str, Any] = field(default_factory=dict)
+    params: Params = field(default_factory=dict)
     num_params: int | None = None
     mflops: float | None = None
     epochs: int | None = None

@@ -8,6 +8,7 @@ read, what is missing has its default, or is None where that is allowed: files o
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from enum import Enum
 from functools import cache
 from typing import Any, TypeVar
@@ -64,7 +65,7 @@ def _value_of(kind: Any, value: Any, where: str) -> Any:
         return None if is_absent else _value_of(inner, value, where)
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         return _record_of(kind, value, where)
-    if origin is dict and isinstance(value, dict):
+    if origin in (dict, Mapping) and isinstance(value, dict):
         return {name: _value_of(arguments[1], inner, f"{where}.{name}") for name, inner in value.items()}
     if origin is tuple and isinstance(value, list | tuple):
         kinds = [arguments[0]] * len(value) if arguments[-1] is ... else arguments

@@ -80,7 +80,7 @@ class TrialRow:
     number: int
     state: TrialState
     score: float | None
-    params: dict[str, Any]
+    params: Params
     num_params: int
     mflops: float
     seconds: float

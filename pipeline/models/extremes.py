@@ -3,20 +3,19 @@
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
-from typing import Any
 
 from pipeline.models.cost import Cost, ImpossibleNetwork
 from pipeline.models.measure import measure
+from pipeline.records import Params
 from pipeline.space import Param, SearchSpace, is_active
 from pipeline.space.params import Value, active_defaults
 
-Configuration = dict[str, Any]
 Size = tuple[int, int]
 
 
 def extremes(
     space: SearchSpace, image_shape: tuple[int, int, int], num_classes: int
-) -> tuple[tuple[Configuration, Cost], tuple[Configuration, Cost]] | None:
+) -> tuple[tuple[Params, Cost], tuple[Params, Cost]] | None:
     """Return the smallest and the largest network of a space for images (height, width, channels), with their cost.
 
     From the defaults (or the first configuration of the portfolio that fits the images), one hyperparameter after the
@@ -25,7 +24,7 @@ def extremes(
     smaller whatever the others are, as in the installed spaces. None if no start fits the images.
     """
 
-    def size_of(params: Configuration, sign: int) -> Size | None:
+    def size_of(params: Params, sign: int) -> Size | None:
         try:
             cost = measure(params, image_shape, num_classes)
         except ImpossibleNetwork:
@@ -44,8 +43,8 @@ def extremes(
 
 
 def climb(
-    space: SearchSpace, params: Configuration, size_of: Callable[[Configuration], Size | None]
-) -> Configuration:  # fmt: skip
+    space: SearchSpace, params: Params, size_of: Callable[[Params], Size | None]
+) -> Params:  # fmt: skip
     """Return the configuration of the least size that changes of one hyperparameter at a time lead to."""
     least = size_of(params)
     while True:
@@ -56,7 +55,7 @@ def climb(
         least, params = min(better, key=lambda pair: pair[0])
 
 
-def neighbours(space: SearchSpace, params: Configuration) -> Iterator[Configuration]:
+def neighbours(space: SearchSpace, params: Params) -> Iterator[Params]:
     """Yield the configurations that differ in one hyperparameter, at an end of its range or another choice.
 
     Where that brings others into existence, they are at each of their ends.

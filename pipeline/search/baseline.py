@@ -7,14 +7,13 @@ says of the test images.
 
 import math
 from dataclasses import replace
-from typing import Any
 
 from pipeline.card import Baseline
 from pipeline.crashpoints import crashpoint
 from pipeline.json_records import to_json
 from pipeline.models.cost import ImpossibleNetwork
 from pipeline.models.measure import measure
-from pipeline.records import TrialRow
+from pipeline.records import Params, TrialRow
 from pipeline.search.job import Audience, Engine, settle, train_to_end
 from pipeline.search.pace import Pace
 from pipeline.search.store import StudyStore
@@ -29,7 +28,7 @@ GPU_RECIPE = {"batch_size": 512, "learning_rate": 0.1, "weight_decay": 1e-3}
 MIN_PART = 0.5  # of the winner's passes: a network that trained for less would flatter the search
 
 
-def baseline_params(image_shape: tuple[int, int, int], num_classes: int, is_for_gpu: bool = False) -> dict[str, Any]:
+def baseline_params(image_shape: tuple[int, int, int], num_classes: int, is_for_gpu: bool = False) -> Params:
     """Return the configuration of the default network, with fewer stages where the images are too small for three."""
     network = NETWORK | GPU_RECIPE if is_for_gpu else NETWORK
     for depth in range(int(NETWORK["depth"]), 1, -1):
@@ -108,7 +107,7 @@ def plan_baseline(pace: Pace, best: TrialRow) -> tuple[int, str]:
     return min(wanted, fitting), ""
 
 
-def begin(study: Study, params: dict[str, Any], samples: int) -> TrialTask:
+def begin(study: Study, params: Params, samples: int) -> TrialTask:
     """Decide on the training of the default network, before it runs, and return its task."""
     share = study.pace.reserved if study.budget.is_timed else math.inf
     return study.begin(TrainingKind.BASELINE, len(study.budget.rungs) - 1, samples, params, 2 * share, share)

@@ -1,17 +1,17 @@
 """What a search trains next: a trial that goes on, a configuration of the portfolio, or what the oracle proposes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from pipeline.records import Objective, TrialRow
+from pipeline.records import Objective, Params, TrialRow
 from pipeline.search.budget import REDUCTION, Budget
 from pipeline.search.pace import SLOWEST, Pace, Terms
 from pipeline.search.ranking import climbers
 from pipeline.search.task import TrialTask
 from pipeline.states import TrialState
 
-Choice = tuple[int, int, dict[str, Any]]
+Choice = tuple[int, int, Params]
 """Number of a trial, the rung that it is to train, and its configuration."""
 
 
@@ -20,7 +20,7 @@ class Proposal(Protocol):
 
     number: int
     rung: int
-    params: dict[str, Any]
+    params: Params
 
 
 class Oracle(Protocol):
@@ -29,7 +29,7 @@ class Oracle(Protocol):
     def propose(self, next_number: int | None, is_acceptable: Callable[[Any], bool]) -> Any:
         """Return the next acceptable proposal, or None; without `next_number`, only one that continues a trial."""
 
-    def begin(self, number: int, rung: int, params: Mapping[str, Any]) -> None:
+    def begin(self, number: int, rung: int, params: Params) -> None:
         """Count a training that the oracle did not propose in this process."""
 
 
@@ -109,7 +109,7 @@ def is_acceptable(study: SearchState, proposal: Proposal) -> bool:
     )
 
 
-def is_affordable(study: SearchState, params: Mapping[str, Any], rung: int, number: int | None = None) -> bool:
+def is_affordable(study: SearchState, params: Params, rung: int, number: int | None = None) -> bool:
     """Tell whether a rung fits into the time, and leaves enough to bring one trial to the highest rung."""
     if not study.budget.is_timed or not study.rows:  # the first trial runs, however short the time is
         return True

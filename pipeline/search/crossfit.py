@@ -22,6 +22,7 @@ from pipeline.data.split import assign_folds, merge_groups
 from pipeline.errors import DataError, StoppedEarly, TrialFailed
 from pipeline.files import replacing, sha256_file, write_json
 from pipeline.machine import describe_exit
+from pipeline.records import Params
 from pipeline.search.budget import SECONDS_PER_TRIAL, STARTUP_SECONDS, TRAIN_FORWARD_RATIO
 from pipeline.search.engine import LocalEngine
 from pipeline.search.rungs import labelled, setting, stored_dataset
@@ -46,10 +47,10 @@ class CrossFit:
     study: StudyFolder
     num_folds: int
     trial: int
-    params: dict[str, Any]
+    params: Params
     epochs: int
     seed: int
-    depends_on: dict[str, Any]
+    depends_on: Params
 
     @property
     def folder(self) -> Path:

@@ -1,14 +1,13 @@
 """What fits into the time that is left: how long trainings take on this machine, measured or estimated."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from pipeline.limits import Limits
 from pipeline.models.cost import Cost, ImpossibleNetwork
 from pipeline.models.measure import measure
-from pipeline.records import TrialRow
+from pipeline.records import Params, TrialRow
 from pipeline.search.budget import (
     FINAL_IMAGES,
     MAX_STRETCH,
@@ -49,9 +48,9 @@ class Terms:
     num_images: int
     num_final_images: int
     seed: int
-    typical: dict[str, Any]
-    portfolio: tuple[dict[str, Any], ...] = ()
-    baseline: dict[str, Any] | None = None
+    typical: Params
+    portfolio: tuple[Params, ...] = ()
+    baseline: Params | None = None
     workforce: Workforce = field(default_factory=lambda: Workforce(1, 1))
     limits: Limits = field(default_factory=Limits)
     num_test_images: int = 0
@@ -66,11 +65,11 @@ class Terms:
         """Return the same with another time in which a training starts."""
         return replace(self, workforce=replace(self.workforce, start_seconds=seconds))
 
-    def cost(self, params: Mapping[str, Any]) -> Cost:
+    def cost(self, params: Params) -> Cost:
         """Return what the network of a configuration costs."""
         return measure(params, self.image_shape, self.num_classes, self.space.builder)
 
-    def is_feasible(self, params: Mapping[str, Any]) -> bool:
+    def is_feasible(self, params: Params) -> bool:
         """Tell whether a configuration is a possible network within the limits that are known before it is built."""
         try:
             cost = self.cost(params)
@@ -78,7 +77,7 @@ class Terms:
         except ImpossibleNetwork:
             return False
 
-    def estimate(self, params: Mapping[str, Any], samples: int) -> float:
+    def estimate(self, params: Params, samples: int) -> float:
         """Return the estimated seconds of a training without its start, uncorrected."""
         return estimate_seconds(self.cost(params), params, samples, self.workforce.flops)
 
@@ -110,7 +109,7 @@ class Pace:
         """The seconds in which a network is built and compiled, each time that it is trained."""
         return self.terms.workforce.start_seconds
 
-    def rung_samples(self, params: Mapping[str, Any], rung: int) -> int:
+    def rung_samples(self, params: Params, rung: int) -> int:
         """Return the images that a configuration sees in a rung: under a time limit, slow networks see fewer.
 
         In the highest rung all that are slower than a typical network take its time: what is found there is what the
@@ -126,18 +125,18 @@ class Pace:
         power = LOWEST_POWER + (1 - LOWEST_POWER) * height
         return min(full, max(MIN_SAMPLES, round(full / self.slowness(params) ** power)))
 
-    def slowness(self, params: Mapping[str, Any]) -> float:
+    def slowness(self, params: Params) -> float:
         """Return how many times the seconds of a typical network a configuration takes for an image, as estimated."""
         return self.terms.estimate(params, 1000) / self.terms.estimate(self.terms.typical, 1000)
 
-    def note(self, number: int, params: Mapping[str, Any], samples: int, seconds: float, rung: int = 0) -> None:
+    def note(self, number: int, params: Params, samples: int, seconds: float, rung: int = 0) -> None:
         """Learn from a finished training; what was compiled for the lowest rung serves those above."""
         start = self.start_seconds if rung == 0 else min(self.start_seconds, SECONDS_PER_TRIAL)
         training = max(seconds - start, LEAST_TRAINING * seconds)
         self.measured[number] = training / samples
         self.ratios.append((self.terms.estimate(params, samples), training))
 
-    def training_seconds(self, params: Mapping[str, Any], samples: int, number: int | None = None) -> float:
+    def training_seconds(self, params: Params, samples: int, number: int | None = None) -> float:
         """Return the seconds of a training: by what the trial took before, else estimated."""
         if number in self.measured:
             return self.start_seconds + samples * self.measured[number]
@@ -157,14 +156,14 @@ class Pace:
         rate = samples * terms.workforce.final_speedup / (self.factor() * estimate)
         return max(0, int((seconds - self.start_seconds) * rate))
 
-    def final_seconds(self, params: Mapping[str, Any], samples: int, number: int | None = None) -> float:
+    def final_seconds(self, params: Params, samples: int, number: int | None = None) -> float:
         """Return the seconds of the winner's last training, on train + validation, with all cores."""
         workforce = self.terms.workforce
         images = min(self.terms.num_final_images / self.terms.num_images, FINAL_IMAGES)
         training = self.training_seconds(params, round(samples * images), number) / workforce.final_speedup
         return training + self.test_seconds(params, number) + RESTART_SECONDS * (workforce.num_workers > 1)
 
-    def test_seconds(self, params: Mapping[str, Any], number: int | None = None) -> float:
+    def test_seconds(self, params: Params, number: int | None = None) -> float:
         """Return the seconds of the winner's test, with all cores; a forward pass is all there is to it."""
         workforce = self.terms.workforce
         image = (self.training_seconds(params, 1000, number) - self.start_seconds) / 1000

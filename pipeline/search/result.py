@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.card import Evaluation, with_score, without_score
 from pipeline.json_records import FLAT, from_json, to_json
+from pipeline.records import Params
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Winner:
     """
 
     trial: int
-    params: dict[str, Any]
+    params: Params
     score: float | None
     num_params: int
     mflops: float

@@ -18,7 +18,7 @@ from pipeline.files import write_json
 from pipeline.limits import Limits
 from pipeline.machine import Resources, num_cores
 from pipeline.models.cost import ImpossibleNetwork
-from pipeline.records import ImageSpec, Objective
+from pipeline.records import ImageSpec, Objective, Params
 from pipeline.search.baseline import baseline_params, is_trained
 from pipeline.search.budget import MIN_PASSES, STARTUP_SECONDS, Budget, Workforce, plan_budget
 from pipeline.search.checkpoints import sweep
@@ -147,7 +147,7 @@ def known_fingerprint(store: StudyStore, dataset: Dataset) -> str:
     return found
 
 
-def refuse_changes(old: dict[str, Any], new: dict[str, Any]) -> None:
+def refuse_changes(old: Params, new: Params) -> None:
     """Raise InvalidUsage if facts that make scores comparable differ; facts that `new` lacks are not compared."""
     if changes := differences(old, new):
         raise InvalidUsage(
@@ -156,7 +156,7 @@ def refuse_changes(old: dict[str, Any], new: dict[str, Any]) -> None:
         )
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
+def differences(old: Params, new: Params) -> dict[str, str]:
     """Return which of the facts that make scores comparable differ, and how, as text; only those in `new`."""
     changed = [name for name in FIXED_FACTS if name in new and old.get(name) != new[name]]
     texts = {
@@ -170,7 +170,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
     return texts
 
 
-def changed_modules(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def changed_modules(old: Params, new: Params) -> list[str]:
     """Return the modules beside user code that changed, if nothing else of two spaces did."""
     before, now = (dict(space.get("builder", {}).get("modules", {})) for space in (old, new))
     rest = [{**space, "builder": {**space.get("builder", {}), "modules": None}} for space in (old, new)]
@@ -264,7 +264,7 @@ def make_terms(
     return replace(terms, typical=typical, portfolio=tuple(portfolio), baseline=baseline)
 
 
-def typical_params(terms: Terms) -> dict[str, Any]:
+def typical_params(terms: Terms) -> Params:
     """Return the default configuration if it can be built for these images, else one of the space that can.
 
     Raises:

@@ -3,11 +3,11 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
-from pipeline.records import Objective, TrialRow
+from pipeline.records import Objective, Params, TrialRow
 from pipeline.search.budget import LEADER_PART
 from pipeline.search.choice import next_training
 from pipeline.search.pace import Pace
@@ -29,7 +29,7 @@ class Proposes(Protocol):
     def propose(self, next_number: int | None, is_acceptable: Callable[[Any], bool]) -> Any:
         """Return the next acceptable proposal, or None; without `next_number` only of a trial that goes on."""
 
-    def begin(self, number: int, rung: int, params: Mapping[str, Any]) -> None:
+    def begin(self, number: int, rung: int, params: Params) -> None:
         """Count a training that the oracle did not propose in this process."""
 
     def report(self, number: int, rung: int, step: int, value: float) -> None:
@@ -157,7 +157,7 @@ class Study:
         return self.begin(number, rung, samples, params, limit)
 
     def begin(
-        self, training: TrainingId, rung: int, samples: int, params: dict[str, Any], limit: float,
+        self, training: TrainingId, rung: int, samples: int, params: Params, limit: float,
         wanted: float = math.inf, trial: int | None = None,
     ) -> TrialTask:  # fmt: skip
         """Decide on an attempt, before it runs, and return its task; `trial` is whose network that is no trial is."""

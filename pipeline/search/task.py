@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.card import Evaluation, Latency
 from pipeline.errors import TrialFailed
+from pipeline.records import Params
 from pipeline.states import OutcomeState, TrainingId, trial_number
 from pipeline.workspace import StudyFolder
 
@@ -26,7 +26,7 @@ class TrialTask:
     training: TrainingId
     rung: int
     samples: int
-    params: dict[str, Any]
+    params: Params
     seed: int
     seconds_limit: float
     first_step: int = 1

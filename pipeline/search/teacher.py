@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.data.arrays import NPZ_ERRORS
 from pipeline.files import replacing
+from pipeline.records import Params
 from pipeline.search.task import TrialTask
 from pipeline.spec import StudySpec
 from pipeline.workspace import StudyFolder
@@ -20,7 +21,7 @@ class Teacher:
 
     number: int
     score: float
-    params: dict[str, Any]
+    params: Params
 
 
 def weights_path(folder: StudyFolder) -> Path:

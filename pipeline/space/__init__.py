@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SpaceError
+from pipeline.records import Params
 from pipeline.space.builder import Builder
 from pipeline.space.checks import check_document
 from pipeline.space.params import (
@@ -56,7 +57,7 @@ class SearchSpace:
     description: str
     params: tuple[Param, ...]
     source: str
-    portfolio: tuple[tuple[str, dict[str, Any]], ...] = ()
+    portfolio: tuple[tuple[str, Params], ...] = ()
     builder: Builder | None = None
 
     def names(self) -> list[str]:
@@ -69,11 +70,11 @@ class SearchSpace:
         values = dict.fromkeys(str(value) for param in params for value in param.values)
         return [name for name in values if name != "none"]
 
-    def defaults(self) -> dict[str, Any]:
+    def defaults(self) -> Params:
         """Return the configuration in which every active hyperparameter has its default."""
         return active_defaults(self.params)
 
-    def active(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def active(self, values: Mapping[str, Any]) -> Params:
         """Keep the hyperparameters that are active under `values`.
 
         Raises:
@@ -91,7 +92,7 @@ class SearchSpace:
             kept[param.name] = values[param.name]
         return kept
 
-    def contains(self, params: Mapping[str, Any]) -> bool:
+    def contains(self, params: Params) -> bool:
         """Tell whether `params` holds exactly the active hyperparameters, each with one of its values."""
         active = [param for param in self.params if is_active(param, params)]
         names = {param.name for param in active}
@@ -106,7 +107,7 @@ class SearchSpace:
             space, portfolio=tuple((each, space.active({**params, name: value})) for each, params in self.portfolio)
         )
 
-    def sample(self, rng: random.Random) -> dict[str, Any]:
+    def sample(self, rng: random.Random) -> Params:
         """Return a random configuration, each hyperparameter drawn independently by its own sampling."""
         values: dict[str, Any] = {}
         for param in self.params:
@@ -114,7 +115,7 @@ class SearchSpace:
                 values[param.name] = param.sample(rng)
         return values
 
-    def neighbour(self, params: Mapping[str, Any], rng: random.Random, part: float) -> dict[str, Any]:
+    def neighbour(self, params: Params, rng: random.Random, part: float) -> Params:
         """Return a configuration in which about a part of the values is drawn anew, each independently."""
         values: dict[str, Any] = {}
         for param in self.params:

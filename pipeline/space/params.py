@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.errors import SpaceError
 from pipeline.parts import ACTIVATIONS, BACKBONES, BLOCKS, HEADS, NORMS, POOLINGS, is_pretrained
+from pipeline.records import Params
 
 Value = bool | int | float | str
 
@@ -105,12 +106,12 @@ PRETRAINED_DEFAULTS = {**DEFAULTS, "optimizer": "adamw", "learning_rate": 3e-3, 
 """Of a configuration with a pretrained network: a step of Muon is too large for it (docs/recipe.md)."""
 
 
-def defaults_for(params: Mapping[str, Any]) -> dict[str, Value]:
+def defaults_for(params: Params) -> dict[str, Value]:
     """Return the defaults of a configuration, which depend on whether it begins with a pretrained network."""
     return PRETRAINED_DEFAULTS if is_pretrained(params.get("backbone")) else DEFAULTS
 
 
-def complete(params: Mapping[str, Any]) -> dict[str, Any]:
+def complete(params: Params) -> Params:
     """Return all hyperparameters, those that `params` leaves out at their defaults.
 
     Raises:
@@ -136,7 +137,7 @@ THAWING = ("backbone_rate", "frozen")
 """Those that say how a pretrained part of it is; code of the user may have other uses for these names."""
 
 
-def recipe(params: Mapping[str, Any]) -> dict[str, Any]:
+def recipe(params: Params) -> Params:
     """Return the hyperparameters of RECIPE, with a backbone those of THAWING; what `params` leaves out by default."""
     names = RECIPE if params.get("backbone", "none") == "none" else (*RECIPE, *THAWING)
     return {name: params.get(name, defaults_for(params)[name]) for name in names}
@@ -229,7 +230,7 @@ def is_active(param: Param, values: Mapping[str, Any]) -> bool:
     return parent in values and any(is_same(values[parent], value) for value in parent_values)
 
 
-def active_defaults(params: Sequence[Param], given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def active_defaults(params: Sequence[Param], given: Params | None = None) -> Params:
     """Return the configuration in which every active hyperparameter has the value that is given, or its default."""
     values: dict[str, Any] = {}
     for param in params:

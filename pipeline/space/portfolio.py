@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.records import Params
 from pipeline.space.params import KNOWN_PARAMS, Param, active_defaults, is_active, suggestion
 from pipeline.space.values import checked_value, described, refuse
 
-Portfolio = tuple[tuple[str, dict[str, Any]], ...]
+Portfolio = tuple[tuple[str, Params], ...]
 
 EXAMPLE = "small: {filters: 16}"
 
@@ -17,7 +18,7 @@ def checked_portfolio(raw: Any, params: Sequence[Param], source: str) -> Portfol
     if not isinstance(raw, dict):
         do = f"write such as `{EXAMPLE}`"
         refuse(where, described(raw), "a mapping of names to changes of the defaults", do)
-    portfolio: list[tuple[str, dict[str, Any]]] = []
+    portfolio: list[tuple[str, Params]] = []
     for name, changes in raw.items():
         configuration = checked_configuration(f"{where}.{name}", changes, params)
         for other, known in portfolio:
@@ -28,7 +29,7 @@ def checked_portfolio(raw: Any, params: Sequence[Param], source: str) -> Portfol
     return tuple(portfolio)
 
 
-def checked_configuration(where: str, changes: Any, params: Sequence[Param]) -> dict[str, Any]:
+def checked_configuration(where: str, changes: Any, params: Sequence[Param]) -> Params:
     """Return the defaults with some changes, if each is a value of a hyperparameter that is then active."""
     if not isinstance(changes, dict):
         do = "write {} for the defaults themselves"

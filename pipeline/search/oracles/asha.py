@@ -7,6 +7,7 @@ from typing import Any
 
 from keras_tuner.engine.trial import Trial, TrialStatus
 
+from pipeline.records import Params
 from pipeline.search.oracles.bookkeeping import StudyOracle, seed_of
 from pipeline.search.oracles.tpe import TPEOracle, rung_of
 from pipeline.search.oracles.translation import PARENT, RUNG, from_tuner, to_tuner
@@ -36,7 +37,7 @@ class ASHAOracle(TPEOracle):
         super().__init__(*arguments, **options)
         self.finalists: list[int] = []  # the augmentation of each that went on to the highest rung
 
-    def candidates(self, trial_id: str) -> Iterator[dict[str, Any]]:
+    def candidates(self, trial_id: str) -> Iterator[Params]:
         """Yield promotions, the highest rung first, then new configurations."""
         for level in reversed(range(self.num_rungs - 1)):
             for parent_id in chain(self.rungs[level].promotable(ETA), self.rivals(level)):
@@ -60,7 +61,7 @@ class ASHAOracle(TPEOracle):
         policy = from_tuner(self.space, trial.hyperparameters.values).get("augment")
         return POLICIES.index(policy) if policy in POLICIES else 0
 
-    def neighbours(self, trial_id: str) -> Iterator[dict[str, Any]]:
+    def neighbours(self, trial_id: str) -> Iterator[Params]:
         """Yield configurations that differ a little from one of the best of the lowest rung, if there is any."""
         rng = random.Random(seed_of(self.study_seed, trial_id, "neighbour"))
         best = self.rungs[0].best(NUM_PARENTS)

@@ -52,16 +52,16 @@ class StudyOracle(kt.Oracle):
         self.num_rungs = num_rungs
         self.costs = costs
         self.verbose = 0
-        self._given: dict[str, Any] | None = None
-        self._stream: Iterator[dict[str, Any]] | None = None
+        self._given: Params | None = None
+        self._stream: Iterator[Params] | None = None
         self._may_begin = True
         self._untried = configurations(space)
 
-    def candidates(self, trial_id: str) -> Iterator[dict[str, Any]]:
+    def candidates(self, trial_id: str) -> Iterator[Params]:
         """Yield KerasTuner's values for a new trial, the best first; it ends where the oracle knows no more."""
         raise NotImplementedError
 
-    def random_candidates(self, trial_id: str) -> Iterator[dict[str, Any]]:
+    def random_candidates(self, trial_id: str) -> Iterator[Params]:
         """Yield random configurations; of a finite space in the end those that were not tried yet."""
         rng = random.Random(seed_of(self.study_seed, trial_id, "random"))
         is_finite = math.isfinite(self.space.size())
@@ -71,7 +71,7 @@ class StudyOracle(kt.Oracle):
         for params in self._untried if is_finite else ():
             yield to_tuner(self.space, params)
 
-    def populate_space(self, trial_id: str) -> dict[str, Any]:
+    def populate_space(self, trial_id: str) -> Params:
         """Return the values that were given, or the next candidate that is new (KerasTuner's hook)."""
         if self._given is not None:
             values, self._given = self._given, None

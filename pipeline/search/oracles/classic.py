@@ -8,6 +8,7 @@ import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 from threadpoolctl import threadpool_limits
 
+from pipeline.records import Params
 from pipeline.search.oracles.bookkeeping import StudyOracle, seed_of
 
 MAX_OBSERVATIONS = 200  # of the Gaussian process, the latest: its cost grows with the cube
@@ -16,7 +17,7 @@ MAX_OBSERVATIONS = 200  # of the Gaussian process, the latest: its cost grows wi
 class RandomOracle(StudyOracle):
     """Every hyperparameter drawn on its own."""
 
-    def candidates(self, trial_id: str) -> Iterator[dict[str, Any]]:
+    def candidates(self, trial_id: str) -> Iterator[Params]:
         """Yield random configurations."""
         return self.random_candidates(trial_id)
 
@@ -31,11 +32,11 @@ class GridOracle(StudyOracle, kt.oracles.GridSearchOracle):
         super().__init__(*arguments)
         self._chain = self.combinations()
 
-    def candidates(self, trial_id: str) -> Iterator[dict[str, Any]]:
+    def candidates(self, trial_id: str) -> Iterator[Params]:
         """Go on where the grid is."""
         return self._chain
 
-    def combinations(self) -> Iterator[dict[str, Any]]:
+    def combinations(self) -> Iterator[Params]:
         """Yield the whole grid once."""
         space = self.get_space()
         values = {hp.name: hp.default for hp in space.space}
@@ -47,7 +48,7 @@ class GridOracle(StudyOracle, kt.oracles.GridSearchOracle):
 class BayesianOracle(StudyOracle, kt.oracles.BayesianOptimizationOracle):
     """KerasTuner's Gaussian process: random for the first 3 x number of hyperparameters, then seconds per proposal."""
 
-    def candidates(self, trial_id: str) -> Iterator[dict[str, Any]]:
+    def candidates(self, trial_id: str) -> Iterator[Params]:
         """Yield the proposal of the process, then random ones: it would repeat a proposal that was refused."""
         if len(self.completed()) >= 3 * len(self.hyperparameters.space):
             self._random_state = np.random.RandomState(seed_of(self.study_seed, trial_id, "process"))

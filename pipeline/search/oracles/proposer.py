@@ -1,13 +1,12 @@
 """The study's side of an oracle: trial numbers, rungs and values; KerasTuner's trials and ids stay inside."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from pipeline.records import Objective
+from pipeline.records import Objective, Params
 from pipeline.search.oracles.asha import ASHAOracle
 from pipeline.search.oracles.bookkeeping import COST, Costs, StudyOracle
 from pipeline.search.oracles.classic import BayesianOracle, GridOracle, RandomOracle
@@ -31,10 +30,10 @@ class Proposal:
 
     number: int
     rung: int
-    params: dict[str, Any]
+    params: Params
 
 
-def no_costs(params: Mapping[str, Any]) -> tuple[float, ...]:
+def no_costs(params: Params) -> tuple[float, ...]:
     """Say nothing about what a configuration costs."""
     return ()
 
@@ -84,7 +83,7 @@ class Proposer:
             self.oracle.withdraw(slot)
         return None
 
-    def begin(self, number: int, rung: int, params: Mapping[str, Any]) -> None:
+    def begin(self, number: int, rung: int, params: Params) -> None:
         """Count a training that the study itself began, as if it had been proposed."""
         if (number, rung) in self.running:
             return

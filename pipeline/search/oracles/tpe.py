@@ -11,6 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from pipeline.records import Params
 from pipeline.search.oracles.bookkeeping import COST, StudyOracle, seed_of
 from pipeline.search.oracles.rung import Rung
 from pipeline.search.oracles.translation import RUNG, from_tuner
@@ -37,14 +38,14 @@ class TPEOracle(StudyOracle):
         self.joint = {hp.name: self.distributions[hp.name] for hp in self.varied if not hp.conditions}
         self._observed: dict[tuple[str, str], FrozenTrial] = {}  # what the last ask looked at, by id and status
 
-    def candidates(self, trial_id: str) -> Iterator[dict[str, Any]]:
+    def candidates(self, trial_id: str) -> Iterator[Params]:
         """Yield proposals of the estimator, each with a seed of its own, then random ones."""
         is_estimated = seed_of(self.study_seed, trial_id, "by chance") % max(len(self.trials), 1) < MANY_TRIALS
         for attempt in range(MAX_ATTEMPTS if is_estimated else 0):
             yield self.suggest(seed_of(self.study_seed, trial_id, attempt))
         yield from self.random_candidates(trial_id)
 
-    def suggest(self, seed: int) -> dict[str, Any]:
+    def suggest(self, seed: int) -> Params:
         """Return what the estimator proposes: hyperparameters are asked in their order, inactive ones never."""
         up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
         directions = [up if self.goal.sign > 0 else down, *([down] if self.goal.minimise else [])]

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras_tuner as kt
 
+from pipeline.records import Params
 from pipeline.space import Param, SearchSpace, is_active
 
 PARENT = "tuner/trial_id"
@@ -86,7 +87,7 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def to_tuner(space: SearchSpace, params: Mapping[str, Any]) -> dict[str, Any]:
+def to_tuner(space: SearchSpace, params: Params) -> dict[str, Any]:
     """Return KerasTuner's values of an active configuration."""
     values: dict[str, Any] = {}
     for param in space.params:
@@ -95,9 +96,7 @@ def to_tuner(space: SearchSpace, params: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def configurations(
-    space: SearchSpace, begun: Mapping[str, Any] | None = None, index: int = 0
-) -> Iterator[dict[str, Any]]:
+def configurations(space: SearchSpace, begun: Mapping[str, Any] | None = None, index: int = 0) -> Iterator[Params]:
     """Yield every configuration of a finite space once, the last hyperparameter varying fastest."""
     values = dict(begun or {})
     if index == len(space.params):
