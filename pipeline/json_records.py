@@ -60,9 +60,10 @@ def _value_of(kind: Any, value: Any, where: str) -> Any:
     if kind is Any:
         return value
     if origin in (typing.Union, types.UnionType):
-        (inner,) = (each for each in arguments if each is not types.NoneType)
+        *others, inner = (each for each in arguments if each is not types.NoneType)
         is_absent = value is None or (value == {} and dataclasses.is_dataclass(inner))
-        return None if is_absent else _value_of(inner, value, where)
+        kind = next((other for other in others if _is_plain(other, value)), inner)
+        return None if is_absent else _value_of(kind, value, where)
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         return _record_of(kind, value, where)
     if origin in (dict, Mapping) and isinstance(value, dict):

@@ -26,7 +26,7 @@ def describe_plan(plan: Plan, terms: Terms, budget: Budget, factor: float) -> di
         "classes": list(plan.source.classes),
         "is_multi_label": plan.source.is_multi_label,
         "image": dataclasses.asdict(plan.spec),
-        "space": plan.options["space"],
+        "space": plan.options.space,
         "params": plan.space.names(),
         "space_size": None if math.isinf(size) else size,
         "oracle": plan.request.oracle,

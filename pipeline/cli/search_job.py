@@ -187,9 +187,9 @@ class Search:
         What is chosen by speed may be another the next time, and so are the bits: not with --deterministic.
         """
         options, begun = self.plan.options, self.plan.stored.get("precision")
-        if options["precision"] != "auto":
-            return str(options["precision"])
-        return str(begun or ("float32" if options["deterministic"] else "auto"))
+        if options.precision != "auto":
+            return str(options.precision)
+        return str(begun or ("float32" if options.deterministic else "auto"))
 
     def make_budget(self, terms: Terms, factor: float, elapsed: float) -> Budget:
         """Return how the time is divided when `elapsed` seconds are gone; a resumed study keeps its rungs."""
@@ -207,7 +207,7 @@ class Search:
         several = ", several labels an image" if source.is_multi_label else ""
         say(f"study {self.request.study}: {len(source):,} images, {len(source.classes)} classes{several}")
         workspace = self.plan.call.workspace
-        cache = open_cache(source, self.plan.spec, workspace, options["cache_limit"], self.report_decoding)
+        cache = open_cache(source, self.plan.spec, workspace, options.cache_limit, self.report_decoding)
         for item in cache.bad[:5]:
             say(f"  not used: {encodable(item.path)}: {item.code}, {item.detail}")
         if cache.bad:
@@ -216,17 +216,17 @@ class Search:
             say(f"  no images in {len(source.empty_classes)} class folder(s): {', '.join(source.empty_classes[:5])}")
         if cache.is_streamed:
             say("  too large for --cache-limit or the disk: images are decoded anew in every epoch, which is slower")
-        dataset = split_dataset(source, cache, workspace, options["folds"], options["allow_leak"])
+        dataset = split_dataset(source, cache, workspace, options.folds, options.allow_leak)
         pixels = " x ".join(map(str, dataset.spec.shape))
         counts = ", ".join(f"{number:,} {name}" for name, number in dataset.counts.items())
-        folds = f", {options['folds']} folds of train + val" if options["folds"] else ""
+        folds = f", {options.folds} folds of train + val" if options.folds else ""
         say(f"  {counts}{folds}; {pixels} pixels, {dataset.spec.dtype}")
         if num_leaked := int(dataset.leaked.sum()):
             say(
                 f"  the given split leaks: {num_leaked:,} test image(s) have a copy in train or val; they are left out "
                 "of\n  the test accuracy, and the accuracy with them is shown beside it"
             )
-        if options["augment"] == "auto":
+        if options.augment == "auto":
             flips = dataset.check_flips()
             self.allows_flips = flips.keeps_class
             say(f"  {flips.described()}")
@@ -249,13 +249,13 @@ class Search:
             store = on_failure.enter_context(StudyStore(plan.folder.database))
             if store.is_created():
                 setup.check_unchanged(store, facts, dataset)
-                store.put("options", plan.options)
+                store.put("options", dataclasses.asdict(plan.options))
                 if version := setup.note_version(store):
                     say(f"  warning: version {version} of pipeline worked on this study last; its trials are kept")
             else:
                 if plan.parent:
                     facts["forked_from"] = plan.parent["study"]
-                setup.create_study(store, facts, plan.options, dataset, budget)
+                setup.create_study(store, facts, dataclasses.asdict(plan.options), dataset, budget)
             if store.get("forked_from") is not None and store.get("takeover") is None:
                 say(f"  {fork_study(store, plan.space, plan.call.workspace)}")
             on_failure.pop_all()
@@ -283,7 +283,7 @@ class Search:
         """Say what is ranked, and how trials are trained."""
         objective, reason = study.objective, self.plan.objective_reason
         cost = f", against {objective.minimise}" if objective.minimise else ""
-        if self.plan.options["space"] == FOR_GPU and "space" not in self.plan.call.given:
+        if self.plan.options.space == FOR_GPU and "space" not in self.plan.call.given:
             say(f"  space {FOR_GPU}, as there is a GPU: wide networks, large batches (--space {FOR_CPU}: narrower)")
         say(f"  objective {objective.name}{cost}{f' ({reason})' if reason else ''}")
         if self.request.balance:
@@ -322,7 +322,7 @@ class Search:
         best = picked or chosen(study)
         if best is None or (picked is None and study.store.has_final_model()):
             return finish(study, engine, follower, picked)
-        if self.plan.options["distill"]:
+        if self.plan.options.distill:
             say("can the winner learn from a better trial?")
             distillation = distil(study, engine, follower, best)
             say(f"  {distillation_text(distillation, study.objective.name)}")
@@ -331,7 +331,7 @@ class Search:
                 say("training the default network beside the winner, on train + validation")
             if reason := train_baseline(study, engine, follower, best):
                 say(f"  not trained: {reason}")
-        if self.plan.options["ensemble"]:
+        if self.plan.options.ensemble:
             say("is the mean of several networks like the winner's better than one?")
             ensemble = choose_networks(study, engine, follower, best)
             say(f"  {ensemble_text(ensemble, study.objective.name)}")
@@ -341,9 +341,7 @@ class Search:
 
     def goal(self) -> float | None:
         """Return the value of the objective at which the search stops."""
-        if self.plan.options["until"] is None:
-            return None
-        return float(self.plan.options["until"].partition("=")[2])
+        return None if self.plan.options.goal is None else self.plan.options.goal[1]
 
     def publish(self, store: StudyStore, finished: Finished, run_id: str | None) -> SearchResult:
         """Keep the result in the study, then register the model; without MLflow `pipeline sync` does that later."""

@@ -5,16 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli.output import quoted
-from pipeline.data.cache import SpecOptions, choose_spec
+from pipeline.data.cache import choose_spec
 from pipeline.data.source import Source
 from pipeline.data.sources import open_source, source_name
-from pipeline.errors import InvalidUsage, StoppedEarly
+from pipeline.errors import DataError, InvalidUsage, StoppedEarly
 from pipeline.files import is_locked, lock_owner
-from pipeline.limits import Limits
-from pipeline.machine import Resources, has_bfloat16, hide_gpus, share_resources
+from pipeline.json_records import from_json
+from pipeline.machine import Resources, hide_gpus, share_resources
 from pipeline.models.backbones import fetch_weights, refusal
 from pipeline.records import ImageSpec, Objective
 from pipeline.search import setup
+from pipeline.search.options import SearchOptions, check_options
 from pipeline.search.pace import Terms
 from pipeline.search.spaces import default_space, open_space, read_space
 from pipeline.search.store import StudyStore, list_studies
@@ -23,7 +24,6 @@ from pipeline.text import redacted, safe_name
 from pipeline.workspace import StudyFolder, Workspace
 
 CALL_ONLY = ("name", "resume", "fork")  # options of one call, which a study does not remember
-LIMITS = ("max_params", "max_mflops", "max_size_mb", "max_latency_ms")
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ class Plan:
     """
 
     call: Call
-    data: str
-    options: dict[str, Any]
+    options: SearchOptions
     space: SearchSpace
     source: Source
     spec: ImageSpec
@@ -66,13 +65,13 @@ class Plan:
         """Return what is fixed for the study, by what is known of the images."""
         workforce = setup.make_workforce(self.resources)
         terms = setup.make_terms(self.space, spec, len(self.source.classes), counts, self.request, workforce)
-        num_views = 2 if self.options["average_flips"] else 1
+        num_views = 2 if self.options.average_flips else 1
         return replace(terms, num_test_images=num_views * terms.num_test_images)
 
     def resume_command(self) -> str:
         """Return what to type to continue this search; a study that was created remembers its options and DATA."""
-        shown = redacted(self.data)
-        is_left_out = shown != self.data and stored_facts(self.call.workspace, self.request.study)
+        shown = redacted(self.options.data)
+        is_left_out = shown != self.options.data and stored_facts(self.call.workspace, self.request.study)
         data = "" if is_left_out else f"{quoted(shown)} "
         return f"pipeline search {data}--name {self.request.study} --resume"
 
@@ -94,7 +93,7 @@ class Plan:
             for each in (value if isinstance(value, list | tuple) else [value])
             if each is not None
         )
-        return f"pipeline search {quoted(redacted(self.data))}{''.join(texts)}"
+        return f"pipeline search {quoted(redacted(self.options.data))}{''.join(texts)}"
 
 
 def make_plan(call: Call) -> Plan:
@@ -109,32 +108,50 @@ def make_plan(call: Call) -> Plan:
     refuse_if_in_use(call.workspace, study)
     stored = stored_facts(call.workspace, study)
     parent = stored_facts(call.workspace, known) if known != study and not stored else {}
-    remembered = (stored or parent).get("options", {})
-    options = call.options | {key: value for key, value in remembered.items() if key not in call.given}
-    data = call.data or remembered.get("data")
-    if data is None:
-        raise InvalidUsage("DATA is missing; expected images to search for; name a built-in set, a folder or a table")
-    check_options(options, stored)
-    source = open_source(data, call.workspace, options["source"], options["cache_limit"], options["allow_host"])
-    names = ("image_size", "background", "max_megapixels", "max_megabytes")
-    spec = choose_spec(source, SpecOptions(**{name: options[name] for name in names}))
-    resources = share_resources(options["workers"], options["trials_per_gpu"])
+    options = wanted_options(call, (stored or parent).get("options", {}))
+    check_options(options)
+    if options.space:
+        read_space(options.space)
+    if stored:
+        refuse_changes(stored, options)
+    source = open_source(options.data, call.workspace, options.source, options.cache_limit, options.allow_host)
+    spec = choose_spec(source, options.images)
+    resources = share_resources(options.workers, options.trials_per_gpu)
     hide_gpus()
     counts = setup.expected_counts(source)
-    chosen = options["space"] or default_space(spec.shape, counts["train"], has_gpu=bool(resources[0].gpu))
+    chosen = options.space or default_space(spec.shape, counts["train"], has_gpu=bool(resources[0].gpu))
     space = open_space(chosen, spec.shape, len(source.classes))
     fetch_weights(name for name in space.backbones() if not refusal(name, spec.shape))
-    if options["augment"] != "auto":
-        space = space.with_fixed("augment", options["augment"])
+    if options.augment != "auto":
+        space = space.with_fixed("augment", options.augment)
     objective, reason = choose_objective(options, source)
-    options = {key: value for key, value in options.items() if key not in CALL_ONLY}
-    options |= {"data": data, "objective": objective.name, "space": chosen}
     request = setup.Request(
-        study, options["oracle"], options["seed"], objective, Limits(**{name: options[name] for name in LIMITS}),
-        options["budget"], options["trials"], options["epochs"], options["folds"], options["deterministic"],
-        choose_balance(options["balance"], objective), options["distill"], options["ensemble"],
+        study, options.oracle, options.seed, objective, options.limits, options.budget, options.trials, options.epochs,
+        options.folds, options.deterministic, choose_balance(options.balance, objective), options.distill,
+        options.ensemble,
     )  # fmt: skip
-    return Plan(call, data, options, space, source, spec, request, resources, counts, reason, stored, parent)
+    options = replace(options, objective=objective.name, space=chosen)
+    return Plan(call, options, space, source, spec, request, resources, counts, reason, stored, parent)
+
+
+def wanted_options(call: Call, remembered: dict[str, Any]) -> SearchOptions:
+    """Return the options of a call: those that were typed, else those that the study remembers.
+
+    Raises:
+        InvalidUsage: there is no DATA.
+        DataError: an option that the study remembers is damaged.
+    """
+    typed = {name: value for name, value in call.options.items() if name not in CALL_ONLY}
+    wanted = typed | {name: value for name, value in remembered.items() if name not in call.given}
+    if (data := call.data or remembered.get("data")) is None:
+        raise InvalidUsage("DATA is missing; expected images to search for; name a built-in set, a folder or a table")
+    try:
+        return from_json(SearchOptions, {**wanted, "data": data})
+    except ValueError as error:  # what was typed has the right types
+        raise DataError(
+            f"the options that the study remembers: {error}; its file is damaged; restore it from a copy, or begin a "
+            "new study with another --name"
+        ) from error
 
 
 def choose_study(call: Call) -> tuple[str | None, str]:
@@ -193,92 +210,16 @@ def stored_facts(workspace: Path, study: str | None) -> dict[str, Any]:
         return store.facts() if store.is_created() else {}
 
 
-def check_options(options: dict[str, Any], stored: dict[str, Any]) -> None:
-    """Refuse what no images could make possible, and changes of what the scores of an existing study depend on.
+def refuse_changes(stored: dict[str, Any], options: SearchOptions) -> None:
+    """Refuse changes of what the scores of an existing study depend on, as far as its images need not be read.
 
     Raises:
-        InvalidUsage: options contradict each other or the study, or this machine cannot do them.
-        SpaceError: the space is invalid, or cannot be read.
+        InvalidUsage: something differs.
     """
-    for check in (check_precision, check_averaging, check_distillation, check_ensemble, check_goal):
-        check(options)
-    if options["space"]:
-        read_space(options["space"])
-    if stored:
-        wanted = {name: options[name] for name in ("oracle", "seed", "minimise", "objective")}
-        limits = asdict(Limits(**{name: options[name] for name in LIMITS}))
-        others = {"is_deterministic": options["deterministic"], "folds": options["folds"] or 0, "limits": limits}
-        setup.refuse_changes(stored, {**wanted, **others, "study": stored["study"]})
-
-
-def check_precision(options: dict[str, Any]) -> None:
-    """Refuse bfloat16 where it would be emulated, many times slower.
-
-    Raises:
-        InvalidUsage: the machine does not compute in it.
-    """
-    if options["precision"] == "bfloat16" and not has_bfloat16():
-        raise InvalidUsage(
-            "--precision bfloat16: this machine has no GPU, and neither avx512_bf16 nor amx_bf16 among the flags in "
-            "/proc/cpuinfo; expected one of them; leave --precision at auto"
-        )
-
-
-def check_averaging(options: dict[str, Any]) -> None:
-    """Refuse to double the cost that is to be as small as possible.
-
-    Raises:
-        InvalidUsage: --average-flips with a second objective that counts work.
-    """
-    if options["average_flips"] and options["minimise"] in ("mflops", "latency"):
-        raise InvalidUsage(
-            f"--average-flips does twice the work, and --minimise {options['minimise']} as little as possible; "
-            "expected one of them; leave one out"
-        )
-
-
-def check_distillation(options: dict[str, Any]) -> None:
-    """Refuse to distil where no network could teach another.
-
-    Raises:
-        InvalidUsage: --distill without a second objective, or with folds.
-    """
-    if options["distill"] and options["minimise"] is None:
-        raise InvalidUsage(
-            "--distill: the winner is the best trial, and learns nothing from a worse one; expected --minimise, with "
-            "which a cheaper one wins; add it, or leave --distill out"
-        )
-    if options["distill"] and options["folds"] is not None:
-        raise InvalidUsage(
-            "--distill: with --folds no network has seen all training images; expected one of them; leave one out"
-        )
-
-
-def check_ensemble(options: dict[str, Any]) -> None:
-    """Refuse to multiply the cost that is to be as small as possible.
-
-    Raises:
-        InvalidUsage: --ensemble with a second objective.
-    """
-    if options["ensemble"] and options["minimise"] is not None:
-        raise InvalidUsage(
-            f"--ensemble answers by two or three networks, and --minimise {options['minimise']} looks for a cheap one; "
-            "expected one of them; leave one out"
-        )
-
-
-def check_goal(options: dict[str, Any]) -> None:
-    """Refuse a goal in another metric than the one that trials are ranked by.
-
-    Raises:
-        InvalidUsage: --until and --objective name two.
-    """
-    goal = (options["until"] or "").partition("=")[0]
-    if goal and options["objective"] not in (None, goal):
-        raise InvalidUsage(
-            f"--until {options['until']}: the objective is {options['objective']}; "
-            "expected the same metric in --until and --objective"
-        )
+    wanted = {name: getattr(options, name) for name in ("oracle", "seed", "minimise", "objective")}
+    limits, is_deterministic = asdict(options.limits), options.deterministic
+    others = {"is_deterministic": is_deterministic, "folds": options.folds or 0, "limits": limits}
+    setup.refuse_changes(stored, {**wanted, **others, "study": stored["study"]})
 
 
 def choose_balance(wanted: str, objective: Objective) -> str | None:
@@ -287,12 +228,11 @@ def choose_balance(wanted: str, objective: Objective) -> str | None:
     return "logits" if is_adjusted else None
 
 
-def choose_objective(options: dict[str, Any], source: Source) -> tuple[Objective, str]:
+def choose_objective(options: SearchOptions, source: Source) -> tuple[Objective, str]:
     """Return what trials are ranked by, and why if the user did not say."""
-    name, reason = options["objective"], ""
-    goal = (options["until"] or "").partition("=")[0]
-    if name is None and goal:
-        name, reason = goal, "as --until says"
+    name, reason = options.objective, ""
+    if name is None and options.goal:
+        name, reason = options.goal[0], "as --until says"
     if name is None:
         name, reason = setup.default_objective(source)
-    return Objective(name, options["minimise"]), reason
+    return Objective(name, options.minimise), reason

@@ -2,14 +2,17 @@
 
 import re
 from contextlib import closing
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from pipeline.cli.search import command
-from pipeline.cli.search_plan import LIMITS, Call, check_precision, choose_balance, make_plan
+from pipeline.cli.search_plan import Call, choose_balance, make_plan, wanted_options
 from pipeline.errors import DataError, InvalidUsage
+from pipeline.limits import Limits
 from pipeline.records import Objective
+from pipeline.search.options import SearchOptions, check_precision
 from pipeline.search.spaces import default_space
 from pipeline.search.store import StudyStore
 from pipeline.workspace import Workspace
@@ -21,12 +24,12 @@ from tests.search.stubs import FACTS
     [("bfloat16", False, True), ("bfloat16", True, False), ("auto", False, False), ("float32", False, False)],
 )
 def test_bfloat16_needs_a_machine_that_computes_in_it(monkeypatch, precision, has_it, is_refused):
-    monkeypatch.setattr("pipeline.cli.search_plan.has_bfloat16", lambda: has_it)
+    monkeypatch.setattr("pipeline.search.options.has_bfloat16", lambda: has_it)
     if not is_refused:
-        check_precision({"precision": precision})
+        check_precision(SearchOptions("photos", precision=precision))
         return
     with pytest.raises(InvalidUsage, match="neither avx512_bf16 nor amx_bf16 among the flags"):
-        check_precision({"precision": precision})
+        check_precision(SearchOptions("photos", precision=precision))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +71,7 @@ def test_a_search_takes_the_space_for_a_gpu_unless_told_otherwise(tmp_path, monk
     options = command.make_context("search", [*words, "images.npz"]).params
     given = {"space"} if words else set()
     plan = make_plan(Call(0.0, tmp_path, str(tmp_path / "images.npz"), options, given))
-    assert plan.options["space"] == plan.space.name == expected
+    assert plan.options.space == plan.space.name == expected
     batches = plan.terms(plan.spec, plan.counts).baseline.get("batch_size")
     assert batches == (512 if gpus else None)
 
@@ -92,7 +95,7 @@ REFUSED = [
 def test_what_the_options_alone_can_tell_is_refused_before_anything_is_opened(tmp_path, monkeypatch, words, message):
     """DATA, an archive that would be unpacked into the workspace, is not touched."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr("pipeline.cli.search_plan.has_bfloat16", lambda: False)
+    monkeypatch.setattr("pipeline.search.options.has_bfloat16", lambda: False)
     (tmp_path / "set.npz").write_bytes(b"never read")
     options = command.make_context("search", [str(tmp_path / "set.npz"), *words]).params
     with pytest.raises(InvalidUsage, match=re.escape(message)):
@@ -105,7 +108,7 @@ def resume(folder, *words):
     begun = command.make_context("search", ["none.npz"]).params
     facts = {
         "study": "set-1", "oracle": "asha", "seed": 0, "objective": "val_accuracy", "minimise": None, "folds": 0,
-        "limits": dict.fromkeys(LIMITS), "is_deterministic": False,
+        "limits": asdict(Limits()), "is_deterministic": False,
         "options": {**begun, "data": str(folder / "none.npz"), "objective": "val_accuracy"},
     }  # fmt: skip
     (Workspace(folder).studies / "set-1").mkdir(parents=True)
@@ -132,3 +135,18 @@ def test_a_study_with_its_own_options_is_resumed_as_far_as_its_images(tmp_path):
 def test_a_study_is_not_resumed_with_other_options_and_its_images_are_not_opened(tmp_path, words):
     with pytest.raises(InvalidUsage, match=r"study set-1 cannot be resumed: .*add --fork NEW_NAME"):
         resume(tmp_path, *words)
+
+
+def test_the_record_of_options_has_those_of_the_command_with_their_defaults():
+    typed = command.make_context("search", ["photos"]).params
+    of_the_call = {"resume", "fork", "name", "dry_run", "as_json", "verbose", "quiet"}
+    shown = {option.name for option in command.params} - of_the_call
+    fields = asdict(SearchOptions("photos"))
+    assert set(fields) == shown
+    assert {name: typed[name] for name in fields} == fields
+
+
+def test_a_study_that_remembers_a_damaged_option_says_which(tmp_path):
+    call = Call(0.0, tmp_path, None, command.make_context("search", ["--resume"]).params, {"resume"})
+    with pytest.raises(DataError, match=r"the study remembers: seed is 'x'; expected int; .*restore it from a copy"):
+        wanted_options(call, {"data": "photos", "seed": "x"})

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from pipeline.card import Distillation, Evaluation
-from pipeline.cli.search_plan import check_distillation
 from pipeline.errors import InvalidUsage
 from pipeline.records import Objective
 from pipeline.search.budget import Budget, Workforce, plan_budget
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.distillation import distil, distillation_text
 from pipeline.search.job import begin_final, final_score
+from pipeline.search.options import SearchOptions, check_distillation
 from pipeline.search.store import training_of
 from pipeline.search.task import TrialOutcome, TrialTask
 from pipeline.search.teacher import keep_if_best, read_teacher, weights_path
@@ -230,8 +230,8 @@ def test_its_share_is_taken_from_the_trials(workers):
     ("changes", "text"), [({"minimise": None}, "expected --minimise, with which"), ({"folds": 5}, "with --folds no")]
 )
 def test_it_is_refused_where_no_network_can_teach_another(changes, text):
-    options = {"distill": True, "minimise": "params", "folds": None}
+    options = SearchOptions("photos", distill=True, minimise="params")
     check_distillation(options)
-    check_distillation({**options, **changes, "distill": False})
+    check_distillation(replace(options, **changes, distill=False))
     with pytest.raises(InvalidUsage, match=text):
-        check_distillation({**options, **changes})
+        check_distillation(replace(options, **changes))

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from pipeline.card import Ensemble, Evaluation, FlipAverage
-from pipeline.cli.search_plan import check_ensemble
 from pipeline.errors import InvalidUsage
 from pipeline.limits import Limits
 from pipeline.records import Objective, TrialRow
@@ -15,6 +14,7 @@ from pipeline.search.budget import ENSEMBLE_STRETCH, RESTART_SECONDS, Budget, Wo
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.ensemble import choose_networks, ensemble_text
 from pipeline.search.job import begin_final, cost_of, final_score
+from pipeline.search.options import SearchOptions, check_ensemble
 from pipeline.search.pace import HOPE, LATE_PART, LATE_SECONDS, MAX_STRETCH, PLANNED_PART, Pace
 from pipeline.search.task import TrialOutcome, TrialTask
 from pipeline.search.validation import Predictions, judge_validation, judged_trainings, read_mean
@@ -191,9 +191,9 @@ def test_a_twin_is_trained_once_for_each_network(tmp_path):
 @pytest.mark.parametrize("minimise", ["params", "mflops"])
 def test_it_is_refused_where_a_cheap_network_is_wanted(minimise):
     with pytest.raises(InvalidUsage, match=f"two or three networks, and --minimise {minimise} looks for a cheap one"):
-        check_ensemble({"ensemble": True, "minimise": minimise})
-    check_ensemble({"ensemble": True, "minimise": None})
-    check_ensemble({"ensemble": False, "minimise": minimise})
+        check_ensemble(SearchOptions("photos", ensemble=True, minimise=minimise))
+    check_ensemble(SearchOptions("photos", ensemble=True))
+    check_ensemble(SearchOptions("photos", minimise=minimise))
 
 
 # ---- their time -----------------------------------------------------------------------------------------------------

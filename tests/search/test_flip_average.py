@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from pipeline.card import Baseline, FlipAverage
-from pipeline.cli.search_plan import check_averaging
 from pipeline.errors import InvalidUsage
 from pipeline.limits import Limits
 from pipeline.search import flip_average, predictions, validation
 from pipeline.search.checkpoints import baseline_logits
+from pipeline.search.options import SearchOptions, check_averaging
 from pipeline.search.task import TrialTask
 from pipeline.search.validation import Predictions
 from pipeline.search.verdict import Decided, judge_winner
@@ -101,6 +101,6 @@ def test_temperature_and_search_gain_are_those_of_the_logits_that_the_winner_giv
 @pytest.mark.parametrize("minimise", ["mflops", "latency"])
 def test_it_is_refused_where_work_is_to_be_as_little_as_possible(minimise):
     with pytest.raises(InvalidUsage, match=f"twice the work, and --minimise {minimise}"):
-        check_averaging({"average_flips": True, "minimise": minimise})
-    check_averaging({"average_flips": True, "minimise": "params"})
-    check_averaging({"average_flips": False, "minimise": minimise})
+        check_averaging(SearchOptions("photos", average_flips=True, minimise=minimise))
+    check_averaging(SearchOptions("photos", average_flips=True, minimise="params"))
+    check_averaging(SearchOptions("photos", minimise=minimise))
