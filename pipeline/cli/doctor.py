@@ -30,6 +30,7 @@ from pipeline.cli.output import (
 from pipeline.errors import GateNotMet
 from pipeline.machine import BACKENDS
 
+SYSTEMS = {"Linux": "Linux", "Darwin": "macOS"}
 MIN_PYTHON = (3, 11)
 END_OF_PYTHON = (3, 14)  # TensorFlow 2.21 has no wheels for 3.14
 MIN_FREE_GIB = 2.0
@@ -83,7 +84,7 @@ class Check:
 @json_option
 @verbosity_options
 def command(as_json: bool) -> None:
-    """Check Python, packages, devices, disk and the MLflow store.
+    """Check system, Python, packages, devices, disk and the MLflow store.
 
     Exit code 4 when a check fails. No GPU is an information, not a failure. A missing ./mlflow.db is created.
 
@@ -95,6 +96,7 @@ def command(as_json: bool) -> None:
     workspace = Path.cwd()
     say("Checking; Keras and MLflow take up to 20 s to start.")
     checks = [
+        check_system(platform.uname()),
         check_python(platform.python_version()),
         check_packages(),
         check_keras(workspace),
@@ -112,6 +114,19 @@ def command(as_json: bool) -> None:
         names = ", ".join(check.check for check in failed)
         raise GateNotMet(f"failed: {names}; expected every check to pass; follow the advice and run it again")
     next_steps(("pipeline search digits --budget 3m", "a first search"))
+
+
+def check_system(found: platform.uname_result) -> Check:
+    """Say which system this is; on Windows itself the program has not come so far."""
+    name = (
+        "Linux in WSL2" if "microsoft" in found.release.lower() else {"Darwin": "macOS"}.get(found.system, found.system)
+    )
+    text = f"{name} {found.release}, {found.machine}"
+    if found.system in ("Linux", "Darwin"):
+        return Check("system", OK, text)
+    return Check(
+        "system", INFORMATION, text, "Linux, macOS, and Windows by WSL2 are supported; others were never tried"
+    )
 
 
 def check_python(found: str) -> Check:

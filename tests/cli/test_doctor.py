@@ -1,6 +1,7 @@
 """`pipeline doctor`: what it finds and what it advises."""
 
 import json
+import platform
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,25 @@ def test_package_for_another_system_or_of_an_extra_is_not_asked_for() -> None:
 def test_lock_is_that_of_the_installed_tensorflow(installed: set[str], machine: str, name: str) -> None:
     assert doctor.lock_name(installed, machine) == name
     assert (doctor.SOURCE / name).is_file()
+
+
+@pytest.mark.parametrize(
+    ("system", "release", "state", "text"),
+    [
+        ("Linux", "6.1.0", "ok", "Linux 6.1.0, x86_64"),
+        (
+            "Linux",
+            "5.15-microsoft-standard-WSL2",
+            "ok",
+            "Linux in WSL2 5.15-microsoft-standard-WSL2, x86_64",
+        ),
+        ("Darwin", "24.0.0", "ok", "macOS 24.0.0, x86_64"),
+        ("FreeBSD", "14.1", "information", "FreeBSD 14.1, x86_64"),
+    ],
+)
+def test_the_system_is_named(system: str, release: str, state: str, text: str) -> None:
+    check = doctor.check_system(platform.uname_result(system, "host", release, "", "x86_64"))
+    assert (check.state, check.found, check.advice == "") == (state, text, state == "ok")
 
 
 @pytest.mark.parametrize(

@@ -86,3 +86,14 @@ def test_numbers_are_aligned_to_the_right():
 @pytest.mark.parametrize(("seconds", "text"), [(41.6, "42s"), (185, "3m05s"), (7800, "2h10m")])
 def test_durations(seconds, text):
     assert format_seconds(seconds) == text
+
+
+def test_windows_itself_is_told_about_wsl2_although_it_has_no_fcntl():
+    script = (
+        "import sys; sys.modules['fcntl'] = None; import pipeline.cli.main as main; sys.platform = 'win32'; main.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "pipeline: Windows is supported by WSL2 only; install it with `wsl --install`, and pipeline in it\n"
+    )
