@@ -13,7 +13,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from pipeline.search.store import StudyStore, open_study, winner
+from pipeline.search.ranking import winner
+from pipeline.search.store import StudyStore, open_study
 
 
 def main(study: str, target: str) -> None:
@@ -34,7 +35,7 @@ def main(study: str, target: str) -> None:
 def draw_trials(store: StudyStore, axes: plt.Axes) -> None:
     """Draw one point a trial; the winner is ringed."""
     rows = [row for row in store.trials() if row.score is not None]
-    best = winner(rows)
+    best = winner(rows, store.spec().ranking)
     markers = {"max": "o", "avg": "s", "stride": "^"}
     for pooling, marker in markers.items():
         chosen = [row for row in rows if row.params.get("pooling", "max") == pooling]
@@ -52,7 +53,7 @@ def draw_trials(store: StudyStore, axes: plt.Axes) -> None:
 
 def draw_curves(store: StudyStore, axes: plt.Axes) -> None:
     """Draw the validation accuracy of each trial by epoch; finalists start anew at their second rung."""
-    best = winner(store.trials())
+    best = winner(store.trials(), store.spec().ranking)
     for row in store.trials():
         epochs = store.epochs(row.number)
         is_best = best is not None and row.number == best.number
