@@ -83,7 +83,7 @@ def test_a_study_goes_on_in_the_precision_that_it_began_in(tmp_path, monkeypatch
     assert search.wanted_precision() == "auto"
     search.plan = replace(search.plan, stored={"precision": "bfloat16"})
     assert search.wanted_precision() == "bfloat16"
-    search.plan = replace(search.plan, options={**search.plan.options, "precision": "float32"})
+    search.plan = replace(search.plan, options=replace(search.plan.options, precision="float32"))
     assert search.wanted_precision() == "float32"  # as it was asked for
 
 
