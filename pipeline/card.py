@@ -26,7 +26,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """How well one class is told: of `num_images` that have it, against all others.
+    """How well one class is recognised: of `num_images` that have it, against all others.
 
     `precision` is the share of the images answered to have the class that do, `recall` that of the images that have it
     which are answered so, each with its Wilson interval; None where there is no such image. `auc` has the interval
@@ -61,7 +61,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ClosestClass:
-    """The class, by number, that comes closest to enough test images for an AUC: how many have it, and have it not."""
+    """The class, by number, that comes closest to enough test images for an AUC: how many have it, how many do not."""
 
     number: int = field(metadata={"key": "class"})
     num_with: int = 0
@@ -306,7 +306,8 @@ class ModelCard:
 
     def to_json(self) -> dict[str, Any]:
         """Return what model.json holds; the key of the score is the name of the objective."""
-        return with_score(to_json(self), self.objective)
+        nothing = {} if self.objective is None else {self.objective: None}
+        return nothing | with_score(to_json(self), self.objective)
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> "ModelCard":

@@ -5,6 +5,7 @@ object around it. A field whose default is None is left out where it is None; ev
 read, what is missing has its default, or is None where that is allowed: files of earlier versions lack some keys.
 """
 
+import contextlib
 import dataclasses
 import types
 import typing
@@ -43,7 +44,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(kind: type[Record], value: Any) -> Record:
-    """Return the record of a kind that JSON holds; keys that it does not know are passed over.
+    """Return the record of a kind that JSON holds; unknown keys are ignored.
 
     Raises:
         ValueError: a key is missing, or its value is of another type; the message names it.
@@ -73,7 +74,8 @@ def _value_of(kind: Any, value: Any, where: str) -> Any:
         if len(kinds) == len(value):
             return tuple(_value_of(each, inner, where) for each, inner in zip(kinds, value, strict=True))
     elif origin is None and _is_plain(kind, value):
-        return kind(value)
+        with contextlib.suppress(OverflowError):  # a whole number beyond all floats
+            return kind(value)
     name = getattr(kind, "__name__", str(kind))
     raise ValueError(f"{where.lstrip('.') or 'it'} is {value!r:.80}; expected {name}")
 

@@ -90,5 +90,10 @@ def test_a_missing_figure_is_undefined_and_an_empty_dict_stays_one():
     assert from_json(Named, {"params": {}}) == Named({})
 
 
+def test_a_number_beyond_all_floats_is_none():
+    with pytest.raises(ValueError, match=r"^value is 1000"):
+        from_json(Inner, {"value": 10**400})
+
+
 def test_a_whole_number_will_do_for_a_figure():
     assert from_json(Inner, {"value": 1}).value == 1.0

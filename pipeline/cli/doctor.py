@@ -117,12 +117,14 @@ def command(as_json: bool) -> None:
 
 
 def check_system(found: platform.uname_result) -> Check:
-    """Say which system this is; on Windows itself the program has not come so far."""
+    """Say which system this is; native Windows is refused before this point."""
     name = SYSTEMS.get(found.system, found.system) + (" in WSL2" if "microsoft" in found.release.lower() else "")
     text = f"{name} {found.release}, {found.machine}"
     if found.system in SYSTEMS:
         return Check("system", OK, text)
-    return Check("system", INFORMATION, text, "expected Linux, macOS, or Windows by WSL2; others were never tried")
+    return Check(
+        "system", INFORMATION, text, "expected Linux, macOS, or Windows through WSL2; other systems are untested"
+    )
 
 
 def check_python(found: str) -> Check:

@@ -103,7 +103,7 @@ def cli() -> None:
 def main() -> None:
     """Run the console script."""
     if sys.platform == "win32":
-        fail("Windows is supported by WSL2 only; install it with `wsl --install`, and pipeline in it", 2)
+        fail("Windows is supported through WSL2 only; install it with `wsl --install`, then install pipeline in it", 2)
     os.environ[MODELS] = str(weights_folder())  # pretrained weights stay where the user's Keras has them
     # Keras obeys a settings file and Matplotlib writes a list of fonts: in the workspace, not in the home folder.
     workspace = Workspace(Path.cwd())

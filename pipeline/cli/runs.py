@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli.output import json_option, next_steps, result, result_json, table, verbosity_options
+from pipeline.cli.output import json_option, next_steps, quoted, result, result_json, table, verbosity_options
 from pipeline.records import Objective, TrialRow
 
 
@@ -23,7 +23,7 @@ def command(study: str | None, as_json: bool) -> None:
     """
     from pipeline.errors import DataError
     from pipeline.search.ranking import pareto_front, ranked
-    from pipeline.search.store import list_studies, open_study
+    from pipeline.search.store import is_alive, list_studies, open_study
 
     workspace = Path.cwd()
     names = list_studies(workspace)
@@ -34,7 +34,7 @@ def command(study: str | None, as_json: bool) -> None:
         )
     with open_study(workspace, study or names[-1], is_read_only=True) as store:
         spec, trials = store.spec(), store.trials()
-        finished = store.result() if store.get("result") is not None else None
+        finished = store.result() if store.get("result") is not None and not as_json else None
     objective = spec.ranking
     rows = ranked(trials, objective)
     front = {row.number for row in pareto_front(rows, objective)} if objective.minimise else set()
@@ -47,15 +47,19 @@ def command(study: str | None, as_json: bool) -> None:
         print_test(finished)
     if len(names) > 1:
         result(f"other studies: {', '.join(name for name in names if name != spec.study)}")
-    next_steps(("mlflow ui", "curves and comparisons"), *what_next(finished, spec.study))
+    next_steps(
+        ("mlflow ui", "curves and comparisons"), *what_next(finished, spec.study, is_alive(workspace, spec.study))
+    )
 
 
-def what_next(finished: Any, study: str) -> list[tuple[str, str]]:
+def what_next(finished: Any, study: str, is_running: bool) -> list[tuple[str, str]]:
     """Return what to type to use the model, or to get one."""
     from pipeline.cli.summary import score_step
 
+    if is_running:
+        return [(f"pipeline status {quoted(study)}", "how far it is")]
     if finished is None:
-        return [(f"pipeline search --name {study} --resume", "go on")]
+        return [(f"pipeline search --name {quoted(study)} --resume", "go on")]
     return [score_step(finished), ("pipeline search YOUR_FOLDER --budget 15m", "search for your own images")]
 
 

@@ -362,9 +362,9 @@ class Search:
             best.number,
             best.params,
             card.score,
-            card.num_params or best.num_params,
-            card.mflops or best.mflops,
-            card.epochs or best.epochs,
+            card.num_params or 0,
+            card.mflops or 0.0,
+            card.epochs or 0,
             self.dense_equivalent(best, card.evaluation.num_networks),
         )
         front = tuple(

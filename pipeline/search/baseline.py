@@ -66,10 +66,12 @@ def train_baseline(study: Study, engine: Engine, audience: Audience, best: Trial
         outcome, task = train_to_end(study, engine, lambda: begin(study, params, samples), audience)
         crashpoint("baseline-trained")
         reason = settle(study, outcome, task)
-        epochs = outcome.findings.epochs or found.epochs or 0  # fewer than planned if it was slow
+        epochs = (
+            found.epochs if outcome.findings.epochs is None else outcome.findings.epochs
+        )  # fewer than planned if it was slow
         study.pace.reserved = 0.0
         least = MIN_PART * study.num_epochs(TrainingKind.BASELINE, study.pace.final_samples(best))
-        if not reason and epochs < least:
+        if not reason and (epochs or 0) < least:
             reason = f"it was slower than planned and saw {epochs} passes, less than half of the winner's"
         found = replace(found, epochs=epochs, reason=reason)
     study.pace.reserved = 0.0

@@ -293,7 +293,7 @@ def card_of(study: Study, best: TrialRow, epochs: int, findings: Findings) -> Mo
         params=best.params,
         num_params=num_params,
         mflops=mflops,
-        epochs=findings.epochs or epochs,  # fewer than planned if its time was over
+        epochs=epochs if findings.epochs is None else findings.epochs,  # fewer than planned if its time was over
         study=spec.study,
         trial=best.number,
         data_fingerprint=spec.fingerprint,

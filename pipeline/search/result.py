@@ -32,7 +32,7 @@ class FrontPoint:
 
     trial: int
     score: float
-    cost: float
+    cost: int | float
 
 
 @dataclass(frozen=True)

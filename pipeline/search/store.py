@@ -16,7 +16,7 @@ from pipeline.card import Baseline, Distillation, Ensemble
 from pipeline.crashpoints import crashpoint
 from pipeline.errors import DataError
 from pipeline.files import is_locked, is_network_folder
-from pipeline.json_records import from_json
+from pipeline.json_records import Record, from_json
 from pipeline.records import EpochRow, TrialRow
 from pipeline.search.marks import MARK_TABLES, changed_trials, read_marks, unsent_versions, write_mark
 from pipeline.search.result import SearchResult
@@ -221,18 +221,27 @@ class StudyStore:
 
     def distillation(self) -> Distillation | None:
         """Return whether the winner learns from a better trial; None while that is not decided."""
-        found = self.get("distillation")
-        return None if found is None else from_json(Distillation, found)
+        return self.decided("distillation", Distillation)
 
     def ensemble(self) -> Ensemble | None:
         """Return whether several networks answer; None while that is not decided."""
-        found = self.get("ensemble")
-        return None if found is None else from_json(Ensemble, found)
+        return self.decided("ensemble", Ensemble)
 
     def baseline(self) -> Baseline | None:
         """Return what is known of the default network; None before it was trained."""
-        found = self.get("baseline")
-        return None if found is None else from_json(Baseline, found)
+        return self.decided("baseline", Baseline)
+
+    def decided(self, name: str, kind: type[Record]) -> Record | None:
+        """Return a fact as the record that it is, or None.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        found = self.get(name)
+        try:
+            return None if found is None else from_json(kind, found)
+        except ValueError as error:
+            raise damaged(self.path, error) from error
 
     def save(self) -> None:
         """Write what was decided since the last time, in one durable transaction."""

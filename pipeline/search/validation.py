@@ -92,8 +92,8 @@ def predictions_of(arrays: dict[str, NDArray[Any]]) -> Predictions:
 
 
 def judged_trainings(winner: TrainingId, ensemble: Ensemble | None) -> list[TrainingId]:
-    """Return the trainings by whose mean logits a winner is judged on the validation images: its own, and that with a
-    second seed where several networks answer."""
+    """Return the trainings by whose mean logits a winner is judged on the validation images: its own, and the one
+    with a second seed where several networks answer."""
     return [winner, TrainingKind.SECOND_SEED] if num_networks(ensemble) > 1 else [winner]
 
 

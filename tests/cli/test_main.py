@@ -95,5 +95,6 @@ def test_windows_itself_is_told_about_wsl2_although_it_has_no_fcntl():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "pipeline: Windows is supported by WSL2 only; install it with `wsl --install`, and pipeline in it\n"
+        "pipeline: Windows is supported through WSL2 only; install it with `wsl --install`, then install pipeline in "
+        "it\n"
     )

@@ -87,3 +87,12 @@ def test_foreign_text_cannot_move_the_cursor(workspace):
 
     add_trial(make_store(workspace), 0, TrialState.FAILED, reason="\x1b[2Jgone\nlines")
     assert "1 failed (\\x1b[2Jgone\\nlines)" in run().stdout
+
+
+def test_the_leaderboard_says_what_can_be_done_now(workspace):
+    make_store(workspace).close()
+    with locked(Workspace(workspace).studies / "photos-1" / "lock", "study photos-1"):
+        shown = CliRunner().invoke(cli, ["runs"]).stderr
+    assert "pipeline status photos-1" in shown
+    assert "--resume" not in shown
+    assert "pipeline search --name photos-1 --resume" in CliRunner().invoke(cli, ["runs"]).stderr

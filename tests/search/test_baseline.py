@@ -12,7 +12,7 @@ from pipeline.search.budget import BASELINE_PART, MIN_BASELINE_SECONDS, Budget, 
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.job import chosen
 from pipeline.search.pace import Pace
-from pipeline.search.task import TrialOutcome
+from pipeline.search.task import Findings, TrialOutcome
 from pipeline.search.verdict import gain_text, search_gain
 from pipeline.space import load_space
 from pipeline.states import AttemptState, OutcomeState, TrainingKind
@@ -136,6 +136,14 @@ def test_it_is_trained_once_on_train_and_validation_and_is_no_trial(tmp_path):
     again = make_study(tmp_path, unlimited(3), make_terms(baseline=PARAMS))
     assert train_baseline(again, engine, Silence(), best) == ""
     assert len(tasks) == 1
+
+
+def test_one_that_was_cut_off_in_its_first_epoch_is_not_compared(tmp_path):
+    study, best = searched(tmp_path)
+    engine = InstantEngine(lambda task: as_completed(task, findings=Findings(epochs=0)))
+    reason = train_baseline(study, engine, Silence(), best)
+    assert reason == "it was slower than planned and saw 0 passes, less than half of the winner's"
+    assert (study.store.baseline().epochs, study.store.baseline().reason) == (0, reason)
 
 
 def test_one_that_fails_costs_the_comparison_only(tmp_path):

@@ -1,15 +1,20 @@
 """The result of a search and what a study is, as their files keep them."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from pipeline.card import Evaluation, Figure, TestResult
 from pipeline.errors import DataError
+from pipeline.records import TrialRow
+from pipeline.search.job import card_of
 from pipeline.search.result import FrontPoint, SearchResult, Winner
 from pipeline.search.store import StudyStore
+from pipeline.search.task import Findings
 from pipeline.spec import StudySpec
-from tests.search.stubs import FACTS
+from pipeline.states import TrialState
+from tests.search.stubs import FACTS, make_study
 
 FOUND = SearchResult(
     study="photos-1",
@@ -40,6 +45,18 @@ def test_scores_and_costs_are_called_by_what_they_are():
     assert SearchResult.from_json(facts) == FOUND
 
 
+def test_a_whole_cost_stays_whole():
+    whole = replace(FOUND, minimise="params", front=(FrontPoint(1, 0.8, 12345),))
+    assert json.dumps(SearchResult.from_json(whole.to_json()).to_json()["front"][0]["params"]) == "12345"
+
+
+def test_a_study_with_a_damaged_decision_is_refused_by_its_name(tmp_path):
+    with StudyStore(tmp_path / "study.db") as store:
+        store.create(FACTS | {"ensemble": {"reason": "any"}})
+        with pytest.raises(DataError, match=r"study.db: is_kept is missing; expected a study"):
+            store.ensemble()
+
+
 def test_the_front_of_an_earlier_version_says_what_its_cost_is():
     facts = FOUND.to_json()
     del facts["minimise"]
@@ -65,3 +82,12 @@ def test_a_study_with_a_damaged_fact_is_refused_by_its_name(tmp_path, fact, valu
         store.create(FACTS | {fact: value})
         with pytest.raises(DataError, match=f"study.db: {message}; expected a study"):
             store.spec()
+
+
+def test_a_winner_that_was_cut_off_in_its_first_epoch_is_said_to_have_seen_none(tmp_path):
+    study = make_study(tmp_path)
+    row = TrialRow(3, TrialState.COMPLETED, 0.5, {"depth": 1}, 100, 1.0, 9.0, "", 4, 4)
+    card = card_of(study, row, 20, Findings(epochs=0, evaluation=FOUND.evaluation))
+    assert (card.epochs, card.evaluation.planned_epochs, card.score) == (0, 20, 0.5)
+    assert card_of(study, row, 20, Findings()).epochs == 20
+    study.store.close()

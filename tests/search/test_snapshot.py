@@ -15,9 +15,17 @@ from pipeline.search.snapshot import Failure, Snapshot, Watch, read_snapshot
 from pipeline.search.store import Attempt, StudyStore
 from pipeline.states import AttemptState, TrainingKind, TrialState
 from pipeline.workspace import Workspace
+from tests.search.stubs import FACTS as STUB_FACTS
 
 OPTIONS = {"budget": 600.0, "trials": None, "epochs": None}
-FACTS = {"study": "photos-1", "dataset": "photos", "objective": "val_accuracy", "options": OPTIONS, "elapsed": 61.5}
+FACTS = {
+    **STUB_FACTS,
+    "study": "photos-1",
+    "dataset": "photos",
+    "objective": "val_accuracy",
+    "options": OPTIONS,
+    "elapsed": 61.5,
+}
 
 
 def make_store(workspace: Path, name: str = "photos-1", **facts) -> StudyStore:
