@@ -18,7 +18,8 @@ from pipeline.search import setup
 from pipeline.search.options import SearchOptions, check_options
 from pipeline.search.pace import Terms
 from pipeline.search.spaces import default_space, open_space, read_space
-from pipeline.search.store import StudyStore, list_studies
+from pipeline.search.store import StudyStore
+from pipeline.search.studies import list_studies
 from pipeline.space import SearchSpace
 from pipeline.text import redacted, safe_name
 from pipeline.workspace import StudyFolder, Workspace

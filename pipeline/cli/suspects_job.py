@@ -20,7 +20,8 @@ from pipeline.models.backbones import fetch_weights
 from pipeline.parts import is_pretrained
 from pipeline.search import crossfit
 from pipeline.search.engine import LocalEngine
-from pipeline.search.store import StudyStore, open_study
+from pipeline.search.store import StudyStore
+from pipeline.search.studies import open_study
 from pipeline.spec import StudySpec
 from pipeline.text import one_line
 

@@ -9,7 +9,8 @@ from pipeline.errors import DataError, PipelineError, StoppedEarly, TrackingErro
 from pipeline.files import locked
 from pipeline.search.mirroring import BackgroundMirror
 from pipeline.search.result import SearchResult
-from pipeline.search.store import StudyStore, is_alive, list_studies, open_study
+from pipeline.search.store import StudyStore
+from pipeline.search.studies import is_alive, list_studies, open_study
 from pipeline.search.verdict import flaw_of
 from pipeline.text import safe_name
 from pipeline.tracking.figures import decision_tags, evaluation_metrics, flaw_tags

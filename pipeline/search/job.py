@@ -13,10 +13,11 @@ from pipeline.card import Evaluation, ModelCard, num_networks
 from pipeline.crashpoints import crashpoint
 from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.records import Objective, TrialRow
+from pipeline.search.attempt import stored_number
 from pipeline.search.checkpoints import FREE_FLOOR_MB, drop_files, pulse_path
 from pipeline.search.health import CURES, Health, check_stop_file
 from pipeline.search.ranking import at_knee, knee, pareto_front, ranked, winner
-from pipeline.search.store import StudyStore, stored_number
+from pipeline.search.store import StudyStore
 from pipeline.search.study import Study
 from pipeline.search.task import Findings, TrialOutcome, TrialTask
 from pipeline.states import FINAL_STATES, AttemptState, OutcomeState, TrainingKind

@@ -17,10 +17,11 @@ from pipeline.errors import TrialFailed
 from pipeline.models.predict import predict_logits
 from pipeline.pulse import going_on
 from pipeline.search import flip_average, networks, predictions
+from pipeline.search.attempt import training_of
 from pipeline.search.checkpoints import baseline_logits, pulse_path
 from pipeline.search.openings import note_opening
 from pipeline.search.rungs import labelled, reporter, stored_dataset, train_watched
-from pipeline.search.store import StudyStore, training_of
+from pipeline.search.store import StudyStore
 from pipeline.search.task import Findings, TrialTask
 from pipeline.search.teaching import taught
 from pipeline.search.verdict import Answers, Decided, judge_winner

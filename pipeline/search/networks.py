@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from pipeline.card import Ensemble, num_networks
 from pipeline.errors import TrialFailed
+from pipeline.search.attempt import stored_number
 from pipeline.search.rungs import Report, train_watched
 from pipeline.search.seeds import trial_seed
-from pipeline.search.store import stored_number
 from pipeline.search.task import TrialTask
 from pipeline.spec import StudySpec
 from pipeline.states import OutcomeState

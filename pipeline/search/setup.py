@@ -24,7 +24,8 @@ from pipeline.search.budget import MIN_PASSES, STARTUP_SECONDS, Budget, Workforc
 from pipeline.search.checkpoints import sweep
 from pipeline.search.pace import Pace, Terms
 from pipeline.search.spaces import FOR_GPU, default_space
-from pipeline.search.store import StudyStore, list_studies
+from pipeline.search.store import StudyStore
+from pipeline.search.studies import list_studies
 from pipeline.search.study import Study
 from pipeline.space import SearchSpace
 from pipeline.spec import StudySpec

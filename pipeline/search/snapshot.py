@@ -12,11 +12,13 @@ from pipeline.errors import DataError
 from pipeline.files import lock_owner
 from pipeline.pulse import read_pulse
 from pipeline.records import Objective, TrialRow
+from pipeline.search.attempt import Attempt
 from pipeline.search.budget import DEFAULT_BUDGET
 from pipeline.search.checkpoints import pulse_path
 from pipeline.search.health import kind
 from pipeline.search.ranking import winner
-from pipeline.search.store import Attempt, StudyStore, is_alive, open_study
+from pipeline.search.store import StudyStore
+from pipeline.search.studies import is_alive, open_study
 from pipeline.states import AttemptState, TrainingKind, TrialState
 from pipeline.workspace import Workspace
 

@@ -6,8 +6,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,12 +17,13 @@ from pipeline.errors import DataError
 from pipeline.files import is_locked, is_network_folder
 from pipeline.json_records import Record, from_json
 from pipeline.records import EpochRow, TrialRow
+from pipeline.search.attempt import Attempt, attempt_of, stored_number, stored_row, trial_row
 from pipeline.search.marks import MARK_TABLES, changed_trials, read_marks, unsent_versions, write_mark
 from pipeline.search.result import SearchResult
 from pipeline.spec import StudySpec
-from pipeline.states import AttemptState, TrainingId, TrainingKind, TrialState, trial_number
+from pipeline.states import AttemptState, TrainingId, TrainingKind
 from pipeline.study_view import MirrorMark
-from pipeline.workspace import StudyFolder, Workspace
+from pipeline.workspace import StudyFolder
 
 SCHEMA_VERSION = 2
 BUSY_SECONDS = 30.0
@@ -45,38 +45,8 @@ CREATE TABLE IF NOT EXISTS epoch (
     PRIMARY KEY (attempt, step)) WITHOUT ROWID;
 """
 
-STORED_NUMBERS = {
-    TrainingKind.FINAL: -2, TrainingKind.BASELINE: -3, TrainingKind.STUDENT: -4, TrainingKind.SECOND_SEED: -5,
-}  # fmt: skip
-"""Under which number a training that is no trial is kept in the files of a study."""
 
 EPOCH_COLUMNS = tuple(field.name for field in dataclasses.fields(EpochRow) if field.name != "step")
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One training to the end of a rung, or up to where it was stopped.
-
-    `id` and `ended` number the beginnings and ends of all attempts in the order in which they happened.
-    """
-
-    id: int
-    training: TrainingId
-    rung: int
-    samples: int
-    epochs: int
-    first_step: int
-    num_micro_batches: int
-    state: AttemptState
-    score: float | None = None
-    seconds: float = 0.0
-    reason: str = ""
-    ended: int | None = None
-
-    @property
-    def number(self) -> int:
-        """The number of the trial, if it is one."""
-        return trial_number(self.training)
 
 
 class StudyStore:
@@ -292,11 +262,7 @@ class StudyStore:
 
     def has_final_model(self) -> bool:
         """Tell whether the winner's last training is done and its model was tested."""
-        query = "SELECT 1 FROM attempt WHERE trial = ? AND state = ?"
-        return (
-            self.connection.execute(query, (STORED_NUMBERS[TrainingKind.FINAL], AttemptState.DONE)).fetchone()
-            is not None
-        )
+        return any(attempt.state == AttemptState.DONE for attempt in self.attempts(TrainingKind.FINAL))
 
     def attempts(self, training: TrainingId | None = None) -> list[Attempt]:
         """Return all attempts, or those of one training, in the order in which they started."""
@@ -365,89 +331,3 @@ def read_only_uri(path: Path) -> str:
     """Return how SQLite opens a study to read it. Where nobody writes, it need not make the files of a log to do so."""
     is_quiet = not is_locked(StudyFolder(path.parent).lock) and not path.with_name(f"{path.name}-wal").exists()
     return f"{path.absolute().as_uri()}?{'immutable=1' if is_quiet else 'mode=ro'}"
-
-
-def stored_number(training: TrainingId) -> int:
-    """Return the number under which a training is kept."""
-    return STORED_NUMBERS[training] if isinstance(training, TrainingKind) else training
-
-
-def training_of(number: int) -> TrainingId:
-    """Return which training is kept under a number."""
-    return next((kind for kind, stored in STORED_NUMBERS.items() if stored == number), number)
-
-
-def attempt_of(row: sqlite3.Row) -> Attempt:
-    """Return an attempt as it is stored."""
-    values = {name: row[name] for name in row.keys() if name not in ("trial", "started")}  # noqa: SIM118
-    return Attempt(**values | {"training": training_of(row["trial"]), "state": AttemptState(row["state"])})
-
-
-def stored_row(row: sqlite3.Row) -> TrialRow:
-    """Return a trial as it is stored, without what follows from its attempts."""
-    params = json.loads(row["params"])
-    costs = (row["num_params"], row["mflops"])
-    return TrialRow(
-        row["number"], TrialState(row["state"]), None, params, *costs, 0.0, row["reason"], 0, 0,
-        latency_ms=row["latency_ms"],
-    )  # fmt: skip
-
-
-def trial_row(row: TrialRow, attempts: list[Attempt]) -> TrialRow:
-    """Return a line of the leaderboard: a trial with what follows from its attempts."""
-    seconds = round(sum(attempt.seconds for attempt in attempts), 3)
-    best = max(
-        (attempt for attempt in attempts if attempt.state == AttemptState.DONE),
-        key=lambda done: done.rung,
-        default=None,
-    )
-    if best is None:
-        return dataclasses.replace(row, seconds=seconds)
-    return dataclasses.replace(
-        row, seconds=seconds, score=best.score, rung=best.rung, samples=best.samples, epochs=best.epochs,
-        best_epoch=best.first_step + best.epochs - 1,
-    )  # fmt: skip
-
-
-def open_study(workspace: Path, name: str, is_read_only: bool = False) -> StudyStore:
-    """Open a study that exists.
-
-    Raises:
-        DataError: there is none of that name; the message lists those there are.
-    """
-    place = Workspace(workspace)
-    path = place.study(name).database
-    if not path.is_file():
-        known = ", ".join(list_studies(workspace)) or "none"
-        raise DataError(f"study {name}: not found in {place.studies}; found {known}; check the name or the folder")
-    with ExitStack() as on_failure:
-        try:
-            store = on_failure.enter_context(StudyStore(path, is_read_only))
-            store.check_whole()
-            if store.is_created():
-                on_failure.pop_all()
-                return store
-        except sqlite3.DatabaseError as error:
-            raise damaged(path, error) from error
-    raise DataError(f"study {name} was stopped before it began; expected trials; begin it again with --resume")
-
-
-def is_alive(workspace: Path, name: str) -> bool:
-    """Tell whether a process of this machine works on a study."""
-    return is_locked(Workspace(workspace).study(name).lock)
-
-
-def list_studies(workspace: Path) -> list[str]:
-    """Return the names of the studies of a workspace, the newest last."""
-    folders = map(StudyFolder, Workspace(workspace).studies.glob("*"))
-    created = {folder.name: creation_time(folder.database) for folder in folders if folder.database.exists()}
-    return sorted(created, key=lambda name: (created[name], name))
-
-
-def creation_time(path: Path) -> float:
-    """Return when a study was created, in seconds since 1970; 0 for one whose creation did not finish."""
-    try:
-        with StudyStore(path, is_read_only=True) as store:
-            return float(store.get("created")) if store.is_created() else 0.0
-    except (sqlite3.DatabaseError, DataError, ValueError):  # a damaged study must not hide the others
-        return 0.0

@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from pipeline.records import Objective, Params, TrialRow
+from pipeline.search.attempt import Attempt, stored_number, trial_row
 from pipeline.search.budget import LEADER_PART
 from pipeline.search.choice import next_training
 from pipeline.search.pace import Pace
 from pipeline.search.ranking import knee, pareto_front, winner
 from pipeline.search.seeds import trial_seed
-from pipeline.search.store import Attempt, StudyStore, stored_number, trial_row
+from pipeline.search.store import StudyStore
 from pipeline.search.task import TrialOutcome, TrialTask
 from pipeline.states import AttemptState, OutcomeState, TrainingId, TrainingKind, TrialState
 

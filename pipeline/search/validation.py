@@ -14,8 +14,8 @@ from pipeline.data.arrays import NPZ_ERRORS
 from pipeline.data.dataset import StoredDataset
 from pipeline.pulse import going_on
 from pipeline.search import predictions
+from pipeline.search.attempt import stored_number
 from pipeline.search.checkpoints import pulse_path
-from pipeline.search.store import stored_number
 from pipeline.search.task import TrialTask
 from pipeline.spec import StudySpec
 from pipeline.states import TrainingId, TrainingKind

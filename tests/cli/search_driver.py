@@ -18,12 +18,13 @@ from pipeline.errors import PipelineError
 from pipeline.files import locked
 from pipeline.pulse import Pulse
 from pipeline.records import Objective
+from pipeline.search.attempt import stored_number
 from pipeline.search.budget import Budget
 from pipeline.search.checkpoints import pulse_path
 from pipeline.search.health import forget_stop
 from pipeline.search.job import run_trials
 from pipeline.search.pace import Pace, Terms
-from pipeline.search.store import StudyStore, stored_number
+from pipeline.search.store import StudyStore
 from pipeline.search.study import Study
 from pipeline.search.task import TrialOutcome, TrialTask
 from pipeline.space import load_space

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.records import ImageSpec, TrialRow
-from pipeline.search.store import Attempt, StudyStore, stored_number
+from pipeline.search.attempt import Attempt, stored_number
+from pipeline.search.store import StudyStore
 from pipeline.search.task import TrialTask
 from pipeline.states import TrainingId
 from tests.search.stubs import FACTS, digests_of

@@ -17,10 +17,11 @@ from pipeline.files import write_text
 from pipeline.pulse import Pulse
 from pipeline.records import EpochRow, Objective, TrialRow
 from pipeline.search import validation
+from pipeline.search.attempt import stored_number
 from pipeline.search.budget import Budget
 from pipeline.search.checkpoints import checkpoint_path, pulse_path, sweep
 from pipeline.search.pace import Pace, Terms
-from pipeline.search.store import StudyStore, stored_number
+from pipeline.search.store import StudyStore
 from pipeline.search.study import Study
 from pipeline.search.task import Findings, TrialOutcome, TrialTask
 from pipeline.search.teacher import keep_if_best

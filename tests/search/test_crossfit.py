@@ -16,8 +16,9 @@ from pipeline.files import write_json
 from pipeline.machine import Resources
 from pipeline.records import EpochRow, ImageSpec
 from pipeline.search import crossfit
+from pipeline.search.attempt import Attempt
 from pipeline.search.engine import LocalEngine
-from pipeline.search.store import Attempt, StudyStore
+from pipeline.search.store import StudyStore
 from pipeline.states import AttemptState, TrainingKind
 
 NUM_IMAGES = 42

@@ -11,7 +11,8 @@ from pipeline.errors import DataError, ModelRefused, PipelineError, StoppedEarly
 from pipeline.files import locked
 from pipeline.search.job import finish, run_trials
 from pipeline.search.snapshot import read_snapshot
-from pipeline.search.store import StudyStore, list_studies, open_study
+from pipeline.search.store import StudyStore
+from pipeline.search.studies import list_studies, open_study
 from pipeline.workspace import Workspace
 from tests.search.stubs import InstantEngine, Silence, ends, make_study, train, unlimited
 

@@ -8,12 +8,12 @@ import pytest
 from pipeline.card import Distillation, Evaluation
 from pipeline.errors import InvalidUsage
 from pipeline.records import Objective
+from pipeline.search.attempt import training_of
 from pipeline.search.budget import Budget, Workforce, plan_budget
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.distillation import distil, distillation_text
 from pipeline.search.job import begin_final, final_score
 from pipeline.search.options import SearchOptions, check_distillation
-from pipeline.search.store import training_of
 from pipeline.search.task import TrialOutcome, TrialTask
 from pipeline.search.teacher import keep_if_best, read_teacher, weights_path
 from pipeline.states import AttemptState, OutcomeState, TrainingKind

@@ -11,10 +11,11 @@ from pipeline.errors import TrialFailed
 from pipeline.machine import Resources
 from pipeline.records import EpochRow
 from pipeline.search import networks, validation
+from pipeline.search.attempt import Attempt
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.engine import LocalEngine
 from pipeline.search.predictions import load
-from pipeline.search.store import Attempt, StudyStore
+from pipeline.search.store import StudyStore
 from pipeline.search.task import TrialTask
 from pipeline.search.validation import Predictions
 from pipeline.states import AttemptState, OutcomeState, TrainingKind
