@@ -114,7 +114,7 @@ def test_healthy_machine_passes_and_a_missing_gpu_is_an_information(workspace: P
     result = CliRunner().invoke(cli, ["doctor", "--json"])
     report = json.loads(result.stdout)
     checks = {check["check"]: check for check in report["checks"]}
-    assert list(checks) == ["python", "packages", "keras", "disk", "workspace", "mlflow"]
+    assert list(checks) == ["system", "python", "packages", "keras", "disk", "workspace", "mlflow"]
     assert checks["keras"]["state"] in ("ok", "information")
     assert checks["keras"]["found"].startswith("Keras 3.")
     assert checks["mlflow"]["state"] == "ok"
