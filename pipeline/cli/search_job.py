@@ -20,8 +20,6 @@ from pipeline.data.source import encodable
 from pipeline.errors import TrackingError
 from pipeline.files import locked
 from pipeline.machine import Resources, check_backend, has_bfloat16, num_cores
-from pipeline.models.measure import dense_params
-from pipeline.models.plan import has_backbone
 from pipeline.records import TrialRow
 from pipeline.search import setup
 from pipeline.search.baseline import is_trained, train_baseline
@@ -30,26 +28,23 @@ from pipeline.search.checkpoints import check_free_space
 from pipeline.search.distillation import distil, distillation_text
 from pipeline.search.engine import LocalEngine
 from pipeline.search.ensemble import choose_networks, ensemble_text
+from pipeline.search.finished import result_of, times_opened
 from pipeline.search.fork import fork_study
 from pipeline.search.health import clean_disk_errors, forget_stop
 from pipeline.search.job import (
     Finished,
     chosen,
-    count_states,
     finish,
     pick_trial,
     run_trials,
 )
 from pipeline.search.mirroring import BackgroundMirror
-from pipeline.search.openings import count_openings
 from pipeline.search.pace import Pace, Terms
 from pipeline.search.probe import Speed, measure_speed
-from pipeline.search.result import FrontPoint, SearchResult, Winner
+from pipeline.search.result import SearchResult
 from pipeline.search.spaces import FOR_CPU, FOR_GPU
 from pipeline.search.store import StudyStore
 from pipeline.search.study import Study
-from pipeline.search.verdict import flaw_of
-from pipeline.states import AttemptState, TrainingKind
 from pipeline.tracking.store import check_settings
 
 REPORT_SECONDS = 5.0
@@ -345,7 +340,7 @@ class Search:
 
     def publish(self, store: StudyStore, finished: Finished, run_id: str | None) -> SearchResult:
         """Keep the result in the study, then register the model; without MLflow `pipeline sync` does that later."""
-        result = self.result(store, finished)
+        result = result_of(store, finished, time.monotonic() - self.started)
         store.put("result", result.to_json())
         if run_id is not None:
             say("writing the model to MLflow")
@@ -354,49 +349,3 @@ class Search:
             except TrackingError as error:
                 say(f"the model is not registered yet: {error}")
         return result
-
-    def result(self, store: StudyStore, finished: Finished) -> SearchResult:
-        """Return the result; it names the model's folder until the model is registered."""
-        best, card, objective = finished.winner, finished.card, self.request.objective
-        winner = Winner(
-            best.number,
-            best.params,
-            card.score,
-            card.num_params or 0,
-            card.mflops or 0.0,
-            card.epochs or 0,
-            self.dense_equivalent(best, card.evaluation.num_networks),
-        )
-        front = tuple(
-            FrontPoint(row.number, row.score or 0.0, row.cost(objective.minimise) or 0.0)
-            for row in finished.front
-            if objective.minimise
-        )
-        return SearchResult(
-            study=self.request.study,
-            run_id=None,
-            model_uri=str(finished.model_folder),
-            objective=objective.name,
-            winner=winner,
-            front=front,
-            is_multi_label=card.is_multi_label,
-            flaw=flaw_of(card.evaluation.tested, card.classes),
-            test_opened=times_opened(store),
-            trials=count_states(store.trials()),
-            seconds=round(time.monotonic() - self.started, 1),
-            evaluation=card.evaluation,
-            minimise=objective.minimise,
-        )
-
-    def dense_equivalent(self, best: TrialRow, number: int) -> int | None:
-        """Return how many weights `number` networks had if none were shared; None where layers are not our plan."""
-        if self.plan.space.builder is not None or has_backbone(best.params):
-            return None
-        shape, num_classes = self.plan.spec.shape, len(self.plan.source.classes)
-        return number * dense_params(best.params, shape, num_classes)
-
-
-def times_opened(store: StudyStore) -> int:
-    """Return how often the test images were looked at; earlier versions recorded only trainings that succeeded."""
-    num_done = sum(attempt.state == AttemptState.DONE for attempt in store.attempts(TrainingKind.FINAL))
-    return max(count_openings(store.folder), num_done)

@@ -20,7 +20,7 @@ from pipeline.search.ranking import at_knee, knee, pareto_front, ranked, winner
 from pipeline.search.store import StudyStore
 from pipeline.search.study import Study
 from pipeline.search.task import Findings, TrialOutcome, TrialTask
-from pipeline.states import FINAL_STATES, AttemptState, OutcomeState, TrainingKind
+from pipeline.states import AttemptState, OutcomeState, TrainingKind
 from pipeline.workspace import StudyFolder
 
 POLL_SECONDS = 0.5
@@ -330,12 +330,6 @@ def finished_model(study: Study) -> Finished:
     best = study.rows[card.trial or 0]
     front = pareto_front(list(study.rows.values()), study.objective) if study.objective.minimise else []
     return Finished(best, folder, card, tuple(front))
-
-
-def count_states(trials: list[TrialRow]) -> dict[str, int]:
-    """Return how many trials ended in each way."""
-    counted = Counter(row.state for row in trials)
-    return {state.lower(): counted[state] for state in FINAL_STATES}
 
 
 def no_winner(store: StudyStore) -> str:
