@@ -161,7 +161,7 @@ class Study:
         self, training: TrainingId, rung: int, samples: int, params: Params, limit: float,
         wanted: float = math.inf, trial: int | None = None,
     ) -> TrialTask:  # fmt: skip
-        """Decide on an attempt, before it runs, and return its task; `trial` is whose network that is no trial is."""
+        """Decide on an attempt, before it runs, and return its task; `trial` owns the network of what is no trial."""
         earlier = self.attempts.setdefault(training, [])
         first_step = 1 + sum(attempt.epochs for attempt in earlier if attempt.state == AttemptState.DONE)
         attempt = Attempt(
