@@ -23,11 +23,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from accuracy import describe_machine, installed
 
-from pipeline.pulse import read_pulse
+from pipeline.heartbeat import read_beat
 
 BAR = 2.0
 PIPELINE = str(Path(sys.executable).with_name("pipeline"))
@@ -92,8 +91,8 @@ def seconds_to_train(folder: str, data: str, number: int) -> dict[str, float]:
 
 def most_fetched(folder: Path) -> int:
     """Return how many batches that trial of a study has fetched which is ahead of the others; 0 before there is one."""
-    pulses: list[Any] = [read_pulse(path) for path in folder.glob("*")]
-    return max((pulse.batch for pulse in pulses if pulse is not None), default=0)
+    stored = [read_beat(path) for path in folder.glob("*")]
+    return max((each.beat.batch for each in stored if each is not None), default=0)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Frozen values and Protocols that cross floors: what the packages hand to each other, and no behaviour."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from pipeline.states import TrialState
@@ -119,3 +119,7 @@ class EpochRow:
     val_auc: float
     learning_rate: float
     seconds: float
+
+
+EPOCH_COLUMNS = tuple(each.name for each in fields(EpochRow) if each.name != "step")
+"""The figures of an epoch, by name."""

@@ -51,6 +51,23 @@ class Workspace:
 
 
 @dataclass(frozen=True)
+class TrainingFolders:
+    """Where a training finds its images and keeps its files: all that a worker knows of where a study lies.
+
+    `data` holds labels, splits, weights and folds as arrays, `checkpoints` trainings that have not ended, `logits` what
+    trials of the highest rung said of the validation images, `baseline` what the default network said of the test
+    images, `teacher` the weights of the best trial and its answers, `model` a model that is being made.
+    """
+
+    data: Path
+    checkpoints: Path
+    logits: Path
+    baseline: Path
+    teacher: Path
+    model: Path
+
+
+@dataclass(frozen=True)
 class StudyFolder:
     """The folder of one study, as docs/architecture.md describes it ("A study on disk")."""
 
@@ -145,3 +162,12 @@ class StudyFolder:
     def new_model(self) -> Path:
         """A model that takes the place of `model` when it is whole."""
         return self.path / "model.new"
+
+    @property
+    def for_training(self) -> TrainingFolders:
+        """What a training may read and write."""
+        return TrainingFolders(self.data, self.checkpoints, self.logits, self.baseline, self.teacher, self.new_model)
+
+    def heartbeat(self, attempt: int) -> Path:
+        """Where the latest heartbeat of an attempt is kept."""
+        return self.pulses / str(attempt)

@@ -12,7 +12,7 @@ from pipeline.cli.values import format_seconds
 from pipeline.records import TrialRow
 from pipeline.search.snapshot import Watch
 from pipeline.search.study import Study
-from pipeline.search.task import TrialOutcome, TrialTask
+from pipeline.search.task import TrainingJob, TrialOutcome
 
 CLOCK_SECONDS = 5.0  # at most so much of the budget is forgotten by a kill
 BOARD_SECONDS = 0.25
@@ -49,7 +49,7 @@ class Follower:
         else:
             say(f"{clock:>7}  trial {row.number:>3} rung {outcome.rung}  {outcome.state}: {outcome.reason}")
 
-    def refresh(self, running: list[TrialTask]) -> None:
+    def refresh(self, running: list[TrainingJob]) -> None:
         """Draw the board, keep the spent time, and end the search if that was asked for."""
         self.stop.check()
         now = time.monotonic()

@@ -159,7 +159,7 @@ class Search:
         """
         spec = dataclasses.asdict(self.plan.spec)
         arguments = (terms.typical, spec, terms.num_classes, terms.space.builder, self.wanted_precision())
-        futures = engine.probe(measure_speed, *arguments)
+        futures = engine.call_all(measure_speed, *arguments)
         engine.check()
         speeds: list[Speed] = []
         for future in futures:

@@ -18,7 +18,7 @@ from pipeline.search.job import Audience, Engine, settle, train_to_end
 from pipeline.search.pace import Pace
 from pipeline.search.store import StudyStore
 from pipeline.search.study import Study
-from pipeline.search.task import TrialTask
+from pipeline.search.task import TrainingJob, TrainingPlan
 from pipeline.states import AttemptState, TrainingKind
 
 NETWORK = {"depth": 3, "convs_per_stage": 1, "filters": 16, "filters_growth": 2.0}
@@ -109,7 +109,8 @@ def plan_baseline(pace: Pace, best: TrialRow) -> tuple[int, str]:
     return min(wanted, fitting), ""
 
 
-def begin(study: Study, params: Params, samples: int) -> TrialTask:
+def begin(study: Study, params: Params, samples: int) -> TrainingJob:
     """Decide on the training of the default network, before it runs, and return its task."""
     share = study.pace.reserved if study.budget.is_timed else math.inf
-    return study.begin(TrainingKind.BASELINE, len(study.budget.rungs) - 1, samples, params, 2 * share, share)
+    top = len(study.budget.rungs) - 1
+    return study.begin(TrainingKind.BASELINE, TrainingPlan(top, samples, params, 2 * share, share))

@@ -1,36 +1,31 @@
-"""Where a study keeps checkpoints, pulses and its model, what is still needed, and how much disk must stay free."""
+"""Where a study keeps checkpoints and its model, what is still needed, and how much disk must stay free."""
 
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import StoppedEarly
-from pipeline.search.task import TrialTask
+from pipeline.search.task import TrainingJob
 from pipeline.states import TrainingKind
 from pipeline.workspace import StudyFolder
 
 FREE_FLOOR_MB = 300  # below this a search stops while its own files still fit
 
 
-def checkpoint_path(task: TrialTask, fold: int | None = None) -> Path:
+def checkpoint_path(task: TrainingJob, fold: int | None = None) -> Path:
     """Return where the training of a rung is saved each epoch; folds have files of their own."""
     training = task.training
     name = training.value if isinstance(training, TrainingKind) else f"t{training:05d}-r{task.rung}"
     suffix = "" if fold is None else f"-f{fold}"
-    return task.folder.checkpoints / f"{name}{suffix}.npz"
+    return task.folders.checkpoints / f"{name}{suffix}.npz"
 
 
-def pulse_path(folder: StudyFolder, attempt: int) -> Path:
-    """Return where a child says how far an attempt is."""
-    return folder.pulses / str(attempt)
-
-
-def baseline_logits(folder: StudyFolder, is_flip_averaged: bool = False) -> Path:
+def baseline_logits(folder: Path, is_flip_averaged: bool = False) -> Path:
     """Return where the test logits of the default network lie, or the means for each image and its mirror image."""
-    return folder.baseline / f"test_logits{'_flip_averaged' if is_flip_averaged else ''}.npz"
+    return folder / f"test_logits{'_flip_averaged' if is_flip_averaged else ''}.npz"
 
 
-def drop_files(task: TrialTask) -> None:
+def drop_files(task: TrainingJob) -> None:
     """Delete the checkpoints of a rung that has ended: the next one begins with fresh weights."""
     path = checkpoint_path(task)
     for file in path.parent.glob(f"{path.stem}*.npz"):
@@ -38,7 +33,7 @@ def drop_files(task: TrialTask) -> None:
 
 
 def sweep(folder: StudyFolder, open_rungs: Iterable[tuple[int, int]]) -> None:
-    """Delete what a killed process left: checkpoints of all rungs but `open_rungs` (trial, rung), and all pulses.
+    """Delete what a killed process left: checkpoints of all rungs but `open_rungs` (trial, rung), and all heartbeats.
 
     Half-written files go too; a child that outlives its parent for a moment fails to rename its own, and ends.
     """

@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipeline.heartbeat import Beat
 from pipeline.machine import Resources, ctrl_c_held_back
-from pipeline.pulse import read_pulse
-from pipeline.search.checkpoints import pulse_path
-from pipeline.search.task import TrialOutcome, TrialTask
-from pipeline.search.worker import prepare
+from pipeline.search.events import Emit, Event, Heartbeat
+from pipeline.search.task import TrainingJob, TrialOutcome
+from pipeline.search.worker import prepare, train_in_child
 from pipeline.states import OutcomeState
 
 Result = TypeVar("Result")
@@ -56,21 +57,26 @@ class Child:
         self.patience = patience
         self.pool: Any = None
         self.warming: Future[int] | None = None
-        self.task: TrialTask | None = None
+        self.task: TrainingJob | None = None
         self.future: Future[TrialOutcome] | None = None
         self.verdict: tuple[OutcomeState, str] | None = None
         self.num_tasks = 0
         self.first_mb = 0.0
         self.began = self.termed = 0.0
+        self.beat: Beat | None = None  # the latest of the task
+        self.heard = 0.0  # when it came, in seconds of time.monotonic()
+        self.reader: Connection | None = None
+        self.writer: Connection | None = None  # of the process; kept for one that pebble starts by itself
 
     def start(self) -> None:
         """Start the process, which begins to import."""
         from pebble import ProcessPool
 
+        self.reader, self.writer = multiprocessing.Pipe(duplex=False)
         self.pool = ProcessPool(
             max_workers=1,
             initializer=prepare,
-            initargs=(self.resources, str(self.log_path)),
+            initargs=(self.resources, str(self.log_path), self.writer),
             context=multiprocessing.get_context("spawn"),
         )
         with ctrl_c_held_back():
@@ -90,6 +96,10 @@ class Child:
             self.end()
             self.pool.join()
             self.pool = None
+            for end in (self.reader, self.writer):
+                if end is not None:
+                    end.close()
+            self.reader = self.writer = None
 
     def restart(self) -> None:
         """Replace the process."""
@@ -108,13 +118,30 @@ class Child:
             return None
         return self.warming.result()
 
-    def submit(self, train: Callable[[TrialTask], TrialOutcome], task: TrialTask) -> None:
+    def submit(self, train: Callable[[TrainingJob, Emit], TrialOutcome], task: TrainingJob) -> None:
         """Hand over a task; a process that died while it was idle is replaced."""
         if self.pool is None or not self.is_alive():
             self.restart()
-        self.task, self.verdict = task, None
+        self.drain()  # what a task that was killed had to say
+        self.task, self.verdict, self.beat = task, None, None
         self.began, self.termed = time.monotonic(), 0.0
-        self.future = self.pool.schedule(train, args=(task,))
+        self.future = self.pool.schedule(train_in_child, args=(train, task))
+
+    def drain(self) -> list[Event]:
+        """Return what the process has told of its task since the last time.
+
+        What a process that is killed was about to tell is there whole or not at all: each event is one write of fewer
+        bytes than a pipe takes at once.
+        """
+        events: list[Event] = []
+        while self.reader is not None and self.reader.poll():
+            event = self.reader.recv()
+            if self.task is None or event.attempt != self.task.attempt:
+                continue
+            if isinstance(event, Heartbeat):
+                self.beat, self.heard = event.beat, time.monotonic()
+            events.append(event)
+        return events
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> "Future[Result]":
         """Have a function called in the process, outside of any task."""
@@ -130,7 +157,7 @@ class Child:
         """Tell whether the task has ended."""
         return self.future is not None and self.future.done()
 
-    def release(self) -> tuple[TrialTask, "Future[TrialOutcome]", tuple[OutcomeState, str] | None]:
+    def release(self) -> tuple[TrainingJob, "Future[TrialOutcome]", tuple[OutcomeState, str] | None]:
         """Return the task, its future and why it was killed, and be free."""
         task, future, verdict = self.task, self.future, self.verdict
         if task is None or future is None:
@@ -184,21 +211,21 @@ class Child:
             self.stop()
             self.future.cancel()
 
-    def judge(self, task: TrialTask) -> tuple[OutcomeState, str] | None:
+    def judge(self, task: TrainingJob) -> tuple[OutcomeState, str] | None:
         """Return (state, reason) if the process has to be killed."""
         memory_mb = self.memory_mb()
         if self.resources.memory_mb and memory_mb > self.resources.memory_mb:
             share = f"its share is {self.resources.memory_mb:,.0f} MB"
             return OutcomeState.INFEASIBLE, f"its process took {memory_mb:,.0f} MB of memory; {share}"
         now, patience = time.monotonic(), self.patience
-        pulse = read_pulse(pulse_path(task.folder, task.attempt))
-        if pulse is None or pulse.batch == 0:
-            silent, limit = now - max(self.began, pulse.beat if pulse else 0.0), patience.build
+        beat, silent = self.beat, now - max(self.began, self.heard)
+        if beat is None or beat.batch == 0:
+            limit = patience.build
         else:
-            silent, limit = now - pulse.beat, max(patience.silent, patience.silent_steps * pulse.step_seconds)
+            limit = max(patience.silent, patience.silent_steps * beat.step_seconds)
         if silent > limit:
             return OutcomeState.TIMEOUT, f"no step for {silent:.0f} s; killed"
-        late = now - self.began - task.seconds_limit - patience.start * (pulse is None)
+        late = now - self.began - task.seconds_limit - patience.start * (beat is None)
         if late > patience.overtime and not task.is_final:
             overtime = f"{patience.overtime:.0f} s after its limit of {task.seconds_limit:.0f} s"
             return OutcomeState.TIMEOUT, f"still running {overtime}; killed"

@@ -8,7 +8,7 @@ from pipeline.records import Objective, Params, TrialRow
 from pipeline.search.budget import REDUCTION, Budget
 from pipeline.search.pace import SLOWEST, Pace, Terms
 from pipeline.search.ranking import climbers
-from pipeline.search.task import TrialTask
+from pipeline.search.task import TrainingJob
 from pipeline.states import TrialState
 
 Choice = tuple[int, int, Params]
@@ -38,7 +38,7 @@ class SearchState(Protocol):
 
     rows: dict[int, TrialRow]
     leader: TrialRow | None
-    running: dict[int, TrialTask]
+    running: dict[int, TrainingJob]
     objective: Objective
     terms: Terms
     budget: Budget

@@ -28,7 +28,7 @@ from pipeline.search.engine import LocalEngine
 from pipeline.search.rungs import labelled, setting, stored_dataset
 from pipeline.search.seeds import trial_seed
 from pipeline.search.store import StudyStore
-from pipeline.search.task import TrialTask
+from pipeline.search.task import TrainingJob
 from pipeline.search.worker import warm_up
 from pipeline.spec import StudySpec
 from pipeline.states import TrainingKind
@@ -49,7 +49,7 @@ class CrossFit:
     trial: int
     params: Params
     epochs: int
-    seed: int
+    spec: StudySpec
     depends_on: Params
 
     @property
@@ -105,7 +105,7 @@ def plan_cross_fit(store: StudyStore, num_folds: int) -> CrossFit:
         "epochs": epochs,
         "seed": spec.seed,
     }
-    return CrossFit(folder, num_folds, number, card.params, epochs, spec.seed, depends_on)
+    return CrossFit(folder, num_folds, number, card.params, epochs, spec, depends_on)
 
 
 def restore_command(spec: StudySpec) -> str:
@@ -220,17 +220,18 @@ def run_fold(plan: CrossFit, engine: LocalEngine, number: int) -> float:
     """
     from pebble import ProcessExpired
 
-    task = TrialTask(
-        study_path=str(plan.study.path),
+    job = TrainingJob(
+        spec=plan.spec,
+        folders=plan.study.for_training,
         attempt=0,
         training=plan.trial,
         rung=RUNG,
         samples=plan.epochs * len(rows_of_fold(plan.folds(), number)[0]),
         params=plan.params,
-        seed=trial_seed(plan.seed, plan.trial, RUNG + number),
+        seed=trial_seed(plan.spec.seed, plan.trial, RUNG + number),
         seconds_limit=inf,
     )
-    future = engine.call(predict_fold, task, plan.folds_path, number, plan.logits_path(number))
+    future = engine.call_all(predict_fold, job, plan.folds_path, number, plan.logits_path(number))[0]
     try:
         return float(future.result())
     except TrialFailed as error:
@@ -245,18 +246,16 @@ def run_fold(plan: CrossFit, engine: LocalEngine, number: int) -> float:
     )
 
 
-def predict_fold(task: TrialTask, folds_path: Path, number: int, target: Path) -> float:
+def predict_fold(job: TrainingJob, folds_path: Path, number: int, target: Path) -> float:
     """Train, in a child process, on the images of other folds; write the logits of this fold; return its accuracy."""
     warm_up()
     from pipeline.models.predict import predict_logits
     from pipeline.training.metrics import measure_logits
     from pipeline.training.trial import train
 
-    with StudyStore(task.folder.database) as store:
-        spec = store.spec()
-    dataset = stored_dataset(task, spec)
+    dataset = stored_dataset(job)
     training, held_out = map(dataset.subset, rows_of_fold(np.load(folds_path), number))
-    model, _, _ = train(task.params, labelled(training), None, setting(task, spec), lambda row: None)
+    model, _, _ = train(job.params, labelled(training), None, setting(job), lambda row: None)
     logits = predict_logits(model, held_out.images)
     with replacing(target) as temporary, temporary.open("wb") as file:
         np.save(file, logits)

@@ -15,7 +15,7 @@ from pipeline.search.job import Audience, Engine, settle, train_to_end
 from pipeline.search.pace import Pace
 from pipeline.search.store import StudyStore
 from pipeline.search.study import Study
-from pipeline.search.task import TrialOutcome, TrialTask
+from pipeline.search.task import TrainingJob, TrainingPlan, TrialOutcome
 from pipeline.search.teacher import Teacher, read_teacher
 from pipeline.states import TrainingKind
 
@@ -30,7 +30,7 @@ def distil(study: Study, engine: Engine, audience: Audience, best: TrialRow) -> 
     """
     store, found = study.store, study.store.distillation()
     if found is None or not is_decided(found, store, best):
-        teacher = read_teacher(store.folder)
+        teacher = read_teacher(store.folder.teacher)
         found = Distillation(False, obstacle(study, best, teacher), alone=best.score, student=best.number)
         if teacher is not None and not found.reason:
             outcome, task = train_to_end(study, engine, lambda: begin(study, best), audience)
@@ -46,7 +46,7 @@ def is_decided(found: Distillation, store: StudyStore, best: TrialRow) -> bool:
     """Tell whether it is known if the winner learns from a better trial; one that it learns from must still be best."""
     if found.student != best.number:
         return False
-    teacher = read_teacher(store.folder)
+    teacher = read_teacher(store.folder.teacher)
     return not found.is_kept or (teacher is not None and teacher.number == found.teacher)
 
 
@@ -69,14 +69,14 @@ def seconds_for(pace: Pace, best: TrialRow, teacher: Teacher) -> float:
     return (answering + learning) / terms.workforce.final_speedup
 
 
-def begin(study: Study, best: TrialRow) -> TrialTask:
+def begin(study: Study, best: TrialRow) -> TrainingJob:
     """Decide on the training, before it runs, and return its task: the highest rung, whose logits are kept."""
     limit = study.pace.seconds_before_final(best)
     top = len(study.budget.rungs) - 1
-    return study.begin(TrainingKind.STUDENT, top, best.samples, best.params, limit, trial=best.number)
+    return study.begin(TrainingKind.STUDENT, TrainingPlan(top, best.samples, best.params, limit, trial=best.number))
 
 
-def close(study: Study, found: Distillation, outcome: TrialOutcome, task: TrialTask) -> Distillation:
+def close(study: Study, found: Distillation, outcome: TrialOutcome, task: TrainingJob) -> Distillation:
     """Decide on the end of the training, and return whether it was better."""
     reason = settle(study, outcome, task)
     if reason or outcome.score is None or found.alone is None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.machine import Resources, describe_exit, hide_gpus
 from pipeline.search.child import PATIENCE, Child, Patience, Result
-from pipeline.search.task import Findings, TrialOutcome, TrialTask
-from pipeline.search.worker import run_task, warm_up
+from pipeline.search.events import Emit, Event, TrainingEnded
+from pipeline.search.task import Findings, TrainingJob, TrialOutcome
+from pipeline.search.worker import run_job, warm_up
 from pipeline.states import OutcomeState
 
 TASKS_PER_CHILD = 100  # then a fresh child, should a library leak; it costs the imports, some 3 s of a core
@@ -27,7 +28,7 @@ STOP_SECONDS = 5.0  # what children get to stop at a batch and to save; an inter
 class Work:
     """What a child does: `train` a task, after `warm_up` imported what that needs. Tests put stubs here."""
 
-    train: Callable[[TrialTask], TrialOutcome] = run_task
+    train: Callable[[TrainingJob, Emit], TrialOutcome] = run_job
     warm_up: Callable[[], int] = warm_up
 
 
@@ -70,42 +71,47 @@ class LocalEngine:
                 f"{self.log_path}; free memory, or see `pipeline doctor`, and run the same command again"
             ) from error
 
-    def probe(self, function: Callable[..., Result], *arguments: object) -> list["Future[Result]"]:
-        """Have a function called in every child at once, to see how fast they are when all of them work."""
+    def call_all(self, function: Callable[..., Result], *arguments: object) -> list["Future[Result]"]:
+        """Have a function called in every child at once, outside of any job."""
         return [child.call(function, *arguments) for child in self.children]
-
-    def call(self, function: Callable[..., Result], *arguments: object) -> "Future[Result]":
-        """Have a function called in the first child."""
-        return self.children[0].call(function, *arguments)
 
     def num_free(self) -> int:
         """Return how many children are free."""
         return sum(child.task is None for child in self.children)
 
     @property
-    def running(self) -> list[TrialTask]:
+    def running(self) -> list[TrainingJob]:
         """The tasks that are being trained."""
         return [child.task for child in self.children if child.task is not None]
 
-    def submit(self, task: TrialTask) -> None:
+    def submit(self, task: TrainingJob) -> None:
         """Hand a task to a free child; one that has worked long enough is replaced first."""
         child = next(child for child in self.children if child.task is None)
         if child.num_tasks >= TASKS_PER_CHILD or child.growth_mb() > GROWTH_MB:
             child.restart()
         child.submit(self.work.train, task)
 
-    def wait(self, seconds: float) -> list[TrialOutcome]:
-        """Return what ended, after at most `seconds`; a child that hangs or takes too much memory is killed."""
+    def poll(self, seconds: float) -> list[Event]:
+        """Return what happened, after at most `seconds`; a child that hangs or takes too much memory is killed."""
         end = time.monotonic() + seconds
         while self.running:
             bound_log(self.log_path)
-            outcomes = [self.collect(child) for child in self.children if child.future is not None and child.is_done()]
-            if outcomes or time.monotonic() > end:
-                return outcomes
+            if (events := self.listen()) or time.monotonic() > end:
+                return events
             for child in self.children:
                 child.watch()
             time.sleep(min(POLL_SECONDS, max(0.0, end - time.monotonic())))
         return []
+
+    def listen(self) -> list[Event]:
+        """Return what the children have told, and the outcomes of those that are done, after all that they told."""
+        events: list[Event] = []
+        for child in self.children:
+            is_done = child.is_done()
+            events += child.drain()
+            if is_done:
+                events.append(TrainingEnded(self.collect(child)))
+        return events
 
     def collect(self, child: Child) -> TrialOutcome:
         """Return the outcome of a child that is done, and free it; one that died is started anew."""
@@ -115,7 +121,7 @@ class LocalEngine:
             child.restart()
         return outcome
 
-    def interrupt(self, seconds: float = STOP_SECONDS) -> list[TrialOutcome]:
+    def interrupt(self, seconds: float = STOP_SECONDS) -> list[Event]:
         """Ask all children to stop at the next batch and to save; return what they say within some seconds.
 
         Those that say nothing are killed; their last checkpoint stands.
@@ -123,18 +129,20 @@ class LocalEngine:
         for child in self.children:
             child.ask_to_stop()
         end = time.monotonic() + seconds
-        outcomes: list[TrialOutcome] = []
+        events: list[Event] = []
         while self.running and time.monotonic() < end:
-            outcomes += self.wait(POLL_SECONDS)
+            events += self.poll(POLL_SECONDS)
         silent = [child for child in self.children if child.task is not None]
         for child in silent:
             child.end()
         for child in silent:
+            events += child.drain()
             task, _, _ = child.release()
             reason = "stopped before it could save; it goes on from its last checkpoint"
-            outcomes.append(TrialOutcome(task.attempt, task.training, task.rung, OutcomeState.STOPPED, reason=reason))
+            stopped = TrialOutcome(task.attempt, task.training, task.rung, OutcomeState.STOPPED, reason=reason)
+            events.append(TrainingEnded(stopped))
             child.stop()
-        return outcomes
+        return events
 
     def stop(self) -> None:
         """End the children, whatever they do: all at once, since each may take a while."""
@@ -158,7 +166,9 @@ def bound_log(path: Path) -> None:
             os.truncate(path, 0)
 
 
-def outcome_of(task: TrialTask, future: Future[TrialOutcome], verdict: tuple[OutcomeState, str] | None) -> TrialOutcome:
+def outcome_of(
+    task: TrainingJob, future: Future[TrialOutcome], verdict: tuple[OutcomeState, str] | None
+) -> TrialOutcome:
     """Return the outcome of an ended task, also when its process died; `verdict` says why it was killed, if it was."""
     from pebble import ProcessExpired
 
@@ -176,7 +186,7 @@ def outcome_of(task: TrialTask, future: Future[TrialOutcome], verdict: tuple[Out
     return TrialOutcome(task.attempt, task.training, task.rung, state, reason=reason, findings=findings)
 
 
-def checked(task: TrialTask, outcome: object) -> TrialOutcome:
+def checked(task: TrainingJob, outcome: object) -> TrialOutcome:
     """Return what a child sent, if it is an outcome with a finite score; else what is wrong with it, as an outcome."""
     if not isinstance(outcome, TrialOutcome):
         reason = f"the training returned {outcome!r:.80}; expected an outcome"

@@ -7,6 +7,7 @@ both is compared with one. What answers trains anew in the last training: see `n
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 from pipeline.card import Ensemble
 from pipeline.crashpoints import crashpoint
@@ -19,10 +20,9 @@ from pipeline.search.budget import MAX_STRETCH, MIN_PASSES
 from pipeline.search.job import Audience, Engine, settle, train_to_end
 from pipeline.search.pace import Pace
 from pipeline.search.study import Study
-from pipeline.search.task import TrialOutcome, TrialTask
+from pipeline.search.task import TrainingJob, TrainingPlan, TrialOutcome
 from pipeline.states import AttemptState, TrainingId, TrainingKind
 from pipeline.training.metrics import measure_logits
-from pipeline.workspace import StudyFolder
 
 SECOND_SEED = TrainingKind.SECOND_SEED
 MAX_NETWORKS = 3
@@ -83,7 +83,7 @@ def decide(
 def obstacle(study: Study, best: TrialRow, has_twin: bool) -> str:
     """Return why there cannot be several networks, known before a twin is trained; empty if there can."""
     pace = study.pace
-    if not has_logits(study.store.folder, best.number):
+    if not has_logits(study.store.folder.logits, best.number):
         return "the winner has no validation logits of the highest rung"
     if broken := broken_limit(study.terms.limits, best, 2):
         return f"two networks are beyond the limits: {broken}"
@@ -127,15 +127,15 @@ def too_short(pace: Pace, best: TrialRow) -> str:
     )
 
 
-def begin(study: Study, best: TrialRow) -> TrialTask:
+def begin(study: Study, best: TrialRow) -> TrainingJob:
     """Decide on the training of the twin, before it runs, and return its task: as the trial was, with another seed."""
     top, limit = len(study.budget.rungs) - 1, study.pace.seconds_before_final(best)
-    return study.begin(SECOND_SEED, top, best.samples, best.params, limit, trial=best.number)
+    return study.begin(SECOND_SEED, TrainingPlan(top, best.samples, best.params, limit, trial=best.number))
 
 
-def close(study: Study, best: TrialRow, outcome: TrialOutcome, task: TrialTask) -> Ensemble:
+def close(study: Study, best: TrialRow, outcome: TrialOutcome, task: TrainingJob) -> Ensemble:
     """Decide on the end of the twin's training, and return what one and two reach, or why that is not known."""
-    folder = study.store.folder
+    folder = study.store.folder.logits
     if reason := settle(study, outcome, task):
         return Ensemble(False, f"nobody knows what a twin says: {reason}")
     if not has_logits(folder, SECOND_SEED):
@@ -152,7 +152,7 @@ def close(study: Study, best: TrialRow, outcome: TrialOutcome, task: TrialTask) 
     return Ensemble(False, alone=(first + second) / 2, value=both)
 
 
-def has_logits(folder: StudyFolder, training: TrainingId) -> bool:
+def has_logits(folder: Path, training: TrainingId) -> bool:
     """Tell whether what a network says of the validation images was kept and can be read."""
     try:
         return validation.read(folder, training) is not None
@@ -160,7 +160,7 @@ def has_logits(folder: StudyFolder, training: TrainingId) -> bool:
         return False
 
 
-def value_of(folder: StudyFolder, trainings: list[TrainingId], objective: str) -> float:
+def value_of(folder: Path, trainings: list[TrainingId], objective: str) -> float:
     """Return the objective of the mean of what several networks said of the validation images."""
     said = validation.read_mean(folder, trainings)
     assert said is not None  # all have logits

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pipeline.card import Ensemble, FlipAverage, num_networks
@@ -9,31 +10,27 @@ from pipeline.data.arrays import NPZ_ERRORS
 from pipeline.models.measure import measure
 from pipeline.records import Objective
 from pipeline.search import validation
-from pipeline.search.task import TrialTask
+from pipeline.search.task import TrainingJob
 from pipeline.space import Builder
-from pipeline.spec import StudySpec
 from pipeline.states import TrainingId
 from pipeline.training.metrics import measure_logits
-from pipeline.workspace import StudyFolder
 
 
-def choose(
-    task: TrialTask, spec: StudySpec, winner: TrainingId, ensemble: Ensemble | None, model: Any
-) -> FlipAverage:  # fmt: skip
+def choose(task: TrainingJob, ensemble: Ensemble | None, model: Any) -> FlipAverage:
     """Return whether the winner, trained as `model`, answers with the mean.
 
     That is judged by the winning trial, which did not train on the validation images.
     """
-    if not spec.average_flips:
+    if not task.spec.average_flips:
         return FlipAverage(False, "not asked for")
-    found = compare(task.folder, validation.judged_trainings(winner, ensemble), spec.objective)
+    found = compare(task.folders.logits, validation.judged_trainings(task.chosen.winner, ensemble), task.spec.objective)
     if not found.is_kept:
         return found
-    reason = broken_limit(task, spec, ensemble, model)
+    reason = broken_limit(task, ensemble, model)
     return replace(found, is_kept=not reason, reason=reason)
 
 
-def compare(folder: StudyFolder, trainings: list[TrainingId], objective: str) -> FlipAverage:
+def compare(folder: Path, trainings: list[TrainingId], objective: str) -> FlipAverage:
     """Return whether the mean for mirror images is better, by the mean of the logits of some networks."""
     try:
         said = validation.read_mean(folder, trainings)
@@ -51,23 +48,24 @@ def compare(folder: StudyFolder, trainings: list[TrainingId], objective: str) ->
     return FlipAverage(is_better, "" if is_better else "no better on the validation images", alone, averaged)
 
 
-def broken_limit(task: TrialTask, spec: StudySpec, ensemble: Ensemble | None, model: Any) -> str:
+def broken_limit(task: TrainingJob, ensemble: Ensemble | None, model: Any) -> str:
     """Return which limit of the study a network breaks that does twice the work; empty if none."""
-    if broken := spec.limits.broken_by(mflops=2 * work(task, spec, ensemble) / 1e6):
+    if broken := task.spec.limits.broken_by(mflops=2 * work(task, ensemble) / 1e6):
         return f"twice the work is {broken}"
-    if spec.limits.max_latency_ms is not None:
+    if task.spec.limits.max_latency_ms is not None:
         from pipeline.models.build import flip_averaged
         from pipeline.training.latency import measure_latency
 
         default_ms, one_core_ms = measure_latency(flip_averaged(model))
         latency_ms = default_ms if one_core_ms is None else one_core_ms  # where threads cannot be pinned
-        if broken := spec.limits.broken_by(latency_ms=latency_ms):
+        if broken := task.spec.limits.broken_by(latency_ms=latency_ms):
             return f"it takes {broken}"
     return ""
 
 
-def work(task: TrialTask, spec: StudySpec, ensemble: Ensemble | None) -> int:
+def work(task: TrainingJob, ensemble: Ensemble | None) -> int:
     """Return the FLOPs in which the winner's network, or all of an ensemble, look at one image once."""
+    spec = task.spec
     cost = measure(task.params, spec.image.shape, len(spec.classes), Builder.of(spec.space))
     return num_networks(ensemble) * cost.flops
 

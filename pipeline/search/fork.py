@@ -73,4 +73,4 @@ def copy_trial(old: StudyStore, store: StudyStore, row: TrialRow, number: int, e
         copied = replace(attempt, id=next(events), training=number, score=score, ended=next(events))
         store.put_attempt(copied)
         for step in steps:
-            store.add_epoch(copied.id, epochs[step])
+            store.put_epoch(copied.id, epochs[step])

@@ -1,5 +1,6 @@
 """The whole search as one straight line: trials, winner, test, model folder."""
 
+import contextlib
 import math
 import shutil
 from collections import Counter
@@ -12,14 +13,16 @@ from pipeline.bundle import read_bundle, write_bundle
 from pipeline.card import Evaluation, ModelCard, num_networks
 from pipeline.crashpoints import crashpoint
 from pipeline.errors import InvalidUsage, StoppedEarly
+from pipeline.heartbeat import write_beat
 from pipeline.records import Objective, TrialRow
-from pipeline.search.attempt import stored_number
-from pipeline.search.checkpoints import FREE_FLOOR_MB, drop_files, pulse_path
+from pipeline.search.checkpoints import FREE_FLOOR_MB, drop_files
+from pipeline.search.events import EpochEnded, Event, Heartbeat, SplitOpened, TrainingEnded
 from pipeline.search.health import CURES, Health, check_stop_file
+from pipeline.search.openings import note_opening
 from pipeline.search.ranking import at_knee, knee, pareto_front, ranked, winner
 from pipeline.search.store import StudyStore
 from pipeline.search.study import Study
-from pipeline.search.task import Findings, TrialOutcome, TrialTask
+from pipeline.search.task import Chosen, Findings, TrainingJob, TrainingPlan, TrialOutcome
 from pipeline.states import AttemptState, OutcomeState, TrainingKind
 from pipeline.workspace import StudyFolder
 
@@ -30,20 +33,20 @@ class Engine(Protocol):
     """Who trains: see `engine.LocalEngine`."""
 
     @property
-    def running(self) -> list[TrialTask]:
+    def running(self) -> list[TrainingJob]:
         """The tasks that are being trained."""
 
     def num_free(self) -> int:
         """Return how many tasks can be submitted."""
 
-    def submit(self, task: TrialTask) -> None:
+    def submit(self, task: TrainingJob) -> None:
         """Begin to train a task."""
 
-    def wait(self, seconds: float) -> list[TrialOutcome]:
-        """Return what ended, after at most `seconds`."""
+    def poll(self, seconds: float) -> list[Event]:
+        """Return what happened, as soon as something did, after at most `seconds`."""
 
-    def interrupt(self) -> list[TrialOutcome]:
-        """Stop all tasks at the next batch, with a checkpoint."""
+    def interrupt(self) -> list[Event]:
+        """Stop all tasks at the next batch, with a checkpoint; return what happened until all had ended."""
 
 
 class Audience(Protocol):
@@ -52,7 +55,7 @@ class Audience(Protocol):
     def told(self, outcome: TrialOutcome, row: TrialRow) -> None:
         """Show what became of a task."""
 
-    def refresh(self, running: list[TrialTask]) -> None:
+    def refresh(self, running: list[TrainingJob]) -> None:
         """Show how far the running tasks are; raise to end the search (KeyboardInterrupt)."""
 
 
@@ -80,7 +83,7 @@ def run_trials(
         StoppedEarly: going on makes no sense; the running trials were stopped and go on with --resume.
     """
     health = Health(study.store.folder, free_floor_mb)
-    ended: list[tuple[TrialTask, TrialOutcome]] = []
+    ended: list[tuple[TrainingJob, TrialOutcome]] = []
     try:
         while True:
             health.check()
@@ -92,33 +95,56 @@ def run_trials(
                 engine.submit(task)
             if not engine.running or is_reached(study, goal):
                 break
-            ended = [(study.tell(outcome), outcome) for outcome in engine.wait(POLL_SECONDS)]
+            ended = [(study.tell(outcome), outcome) for outcome in note(study, engine.poll(POLL_SECONDS))]
             for _, outcome in ended:
                 health.note(outcome)
-            study.observe()
             audience.refresh(engine.running)
     finally:
-        for outcome in engine.interrupt():
+        for outcome in note(study, engine.interrupt()):
             study.tell(outcome)
         study.store.save()
     study.complete()
     study.store.save()
 
 
-def ask_all(study: Study, num_free: int) -> list[TrialTask]:
+def note(study: Study, events: list[Event]) -> list[TrialOutcome]:
+    """Keep what trainings told on their way, and return the outcomes of those that ended.
+
+    Epochs become durable with the next `store.save`, openings of the test images at once.
+    """
+    outcomes: list[TrialOutcome] = []
+    for event in events:
+        if isinstance(event, EpochEnded):
+            study.observe(event)
+        elif isinstance(event, Heartbeat):
+            with contextlib.suppress(OSError):  # for the eyes of other terminals only
+                write_beat(study.store.folder.heartbeat(event.attempt), event.beat)
+        elif isinstance(event, SplitOpened):
+            note_opening(study.store.folder, event.attempt)
+        elif isinstance(event, TrainingEnded):
+            outcomes.append(event.outcome)
+    return outcomes
+
+
+def forget(study: Study, task: TrainingJob) -> None:
+    """Delete the heartbeat of a training that has ended."""
+    study.store.folder.heartbeat(task.attempt).unlink(missing_ok=True)
+
+
+def ask_all(study: Study, num_free: int) -> list[TrainingJob]:
     """Return a task for each child that is free, as far as there are tasks."""
-    tasks: list[TrialTask] = []
+    tasks: list[TrainingJob] = []
     while len(tasks) < num_free and (task := study.ask()):
         tasks.append(task)
     return tasks
 
 
-def show(study: Study, ended: list[tuple[TrialTask, TrialOutcome]], audience: Audience) -> None:
+def show(study: Study, ended: list[tuple[TrainingJob, TrialOutcome]], audience: Audience) -> None:
     """Show what ended, and delete the files that nothing needs any more."""
     for task, outcome in ended:
         if (outcome.number, outcome.rung) not in study.waiting:
             drop_files(task)
-        pulse_path(task.folder, task.attempt).unlink(missing_ok=True)
+        forget(study, task)
         audience.told(outcome, study.rows[outcome.number])
 
 
@@ -155,11 +181,11 @@ def finish(study: Study, engine: Engine, audience: Audience, picked: TrialRow | 
     study.store.save()
     adopt_model(study.store.folder)
     drop_files(task)
-    pulse_path(task.folder, task.attempt).unlink(missing_ok=True)
+    forget(study, task)
     return finished_model(study)
 
 
-def begin_final(study: Study, best: TrialRow) -> TrialTask:
+def begin_final(study: Study, best: TrialRow) -> TrainingJob:
     """Decide on the winner's last training, on train + validation, and return its task.
 
     It sees the images of all networks where several answer. One that was stopped goes on as it began.
@@ -167,8 +193,6 @@ def begin_final(study: Study, best: TrialRow) -> TrialTask:
     store, pace = study.store, study.pace
     lesson, ensemble = store.distillation(), store.ensemble()
     is_taught = lesson is not None and lesson.is_kept and lesson.student == best.number
-    wanted = stored_number(TrainingKind.STUDENT if is_taught else best.number)
-    store.put_later("winner", wanted)  # whose validation logits are wanted
     number = num_networks(ensemble) if ensemble is not None and ensemble.winner == best.number else 1
     if ensemble is not None and ensemble.samples is not None and number > 1:
         samples = number * ensemble.samples
@@ -177,7 +201,9 @@ def begin_final(study: Study, best: TrialRow) -> TrialTask:
     else:
         samples = pace.hoped_samples(best)
     limits = pace.final_limits(best, number)
-    return study.begin(TrainingKind.FINAL, best.rung, samples, best.params, *limits, trial=best.number)
+    chosen = Chosen(TrainingKind.STUDENT if is_taught else best.number, lesson, ensemble, store.baseline())
+    plan = TrainingPlan(best.rung, samples, best.params, *limits, trial=best.number, chosen=chosen)
+    return study.begin(TrainingKind.FINAL, plan)
 
 
 def adopt_model(folder: StudyFolder) -> None:
@@ -242,8 +268,8 @@ def pick_trial(store: StudyStore, pick: str) -> TrialRow:
 
 
 def train_to_end(
-    study: Study, engine: Engine, begin: Callable[[], TrialTask], audience: Audience
-) -> tuple[TrialOutcome, TrialTask]:
+    study: Study, engine: Engine, begin: Callable[[], TrainingJob], audience: Audience
+) -> tuple[TrialOutcome, TrainingJob]:
     """Train a task that is no trial's; a process that dies is tried once more. Interrupted, it goes on with --resume.
 
     An attempt that has no score is ended here; one that has is ended by the caller, when its result is kept.
@@ -253,11 +279,12 @@ def train_to_end(
         study.store.save()
         engine.submit(task)
         try:
-            while not (outcomes := engine.wait(POLL_SECONDS)):
+            while not (outcomes := note(study, engine.poll(POLL_SECONDS))):
+                study.store.save()
                 audience.refresh(engine.running)
                 check_stop_file(study.store.folder)
         except BaseException:
-            for stopped in engine.interrupt():
+            for stopped in note(study, engine.interrupt()):
                 study.end_attempt(study.attempt_of(stopped), AttemptState.STOPPED, stopped)
             study.store.save()
             raise
@@ -272,10 +299,10 @@ def train_to_end(
             return outcome, task
 
 
-def settle(study: Study, outcome: TrialOutcome, task: TrialTask) -> str:
+def settle(study: Study, outcome: TrialOutcome, task: TrainingJob) -> str:
     """Decide on the end of a training that is no trial's, and delete its files; return why it has no score, if so."""
     drop_files(task)
-    pulse_path(task.folder, task.attempt).unlink(missing_ok=True)
+    forget(study, task)
     if outcome.state != OutcomeState.COMPLETED:
         return f"its training ended as {outcome.state}: {outcome.reason}"
     study.end_attempt(study.attempt_of(outcome), AttemptState.DONE, outcome)

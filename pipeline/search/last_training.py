@@ -1,7 +1,6 @@
 """The last trainings of a search, in a child process: the default network and the winner, who meets the test images."""
 
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,58 +14,50 @@ from pipeline.data.dataset import StoredDataset, Subset
 from pipeline.data.source import encodable
 from pipeline.errors import TrialFailed
 from pipeline.models.predict import predict_logits
-from pipeline.pulse import going_on
 from pipeline.search import flip_average, networks, predictions
-from pipeline.search.attempt import training_of
-from pipeline.search.checkpoints import baseline_logits, pulse_path
-from pipeline.search.openings import note_opening
-from pipeline.search.rungs import labelled, reporter, stored_dataset, train_watched
-from pipeline.search.store import StudyStore
-from pipeline.search.task import Findings, TrialTask
+from pipeline.search.checkpoints import baseline_logits
+from pipeline.search.events import Reporter
+from pipeline.search.rungs import labelled, stored_dataset, train_watched
+from pipeline.search.task import Findings, TrainingJob
 from pipeline.search.teaching import taught
 from pipeline.search.verdict import Answers, Decided, judge_winner
-from pipeline.spec import StudySpec
 from pipeline.states import OutcomeState, TrainingKind
 from pipeline.targets import is_right
 
 NUM_NAMED = 10  # images that are named in model.json
 
 
-def train_final(task: TrialTask) -> tuple[float, Findings]:
+def train_final(job: TrainingJob, reporter: Reporter) -> tuple[float, Findings]:
     """Train the winner on train + validation, save it, and open the test split, once, with the saved file.
 
     Returns the test accuracy and the facts of the test. The logits are saved beside the model for reports.
     """
     from pipeline.training.latency import measure_latency
 
-    with StudyStore(task.folder.database) as store:
-        spec, winner = store.spec(), training_of(store.get("winner"))
-        dataset = stored_dataset(task, spec)
-        images, test = dataset.split("train", "val"), dataset.split("test")
-        is_taught = winner == TrainingKind.STUDENT
-        training = taught(task, spec, dataset, images) if is_taught else labelled(images)
-        trained, ensemble = networks.train_networks(task, spec, store.ensemble(), training, reporter(store, task))
-        network = answering([each.model for each in trained])
-        average = flip_average.choose(task, spec, winner, ensemble, network)
-        target = task.folder.new_model / "model.keras"
-        saved = saved_model(network, average.is_kept, target)
-        digests = dataset.digests(test.images)
-        note_opening(task.folder, task.attempt, digests)
-        distillation = store.distillation()
-        decided = Decided(winner, average, distillation, ensemble, store.baseline())
-    with closing(going_on(pulse_path(task.folder, task.attempt))) as pulse:
-        predict = partial(predict_logits, saved, on_batch=pulse.touch)
-        logits = predict(test.images)
-        predictions.save(target.parent / "test_logits.npz", digests, logits=logits)
-        counted = answered(dataset, test, digests, logits)
-        robustness = examined(task, spec, decided, predict, test, counted)
-    found = judge_winner(task.folder, spec, decided, counted, training.labels)
+    spec, chosen, dataset = job.spec, job.chosen, stored_dataset(job)
+    images, test = dataset.split("train", "val"), dataset.split("test")
+    is_taught = chosen.winner == TrainingKind.STUDENT
+    training = taught(job, dataset, images, reporter.heart) if is_taught else labelled(images)
+    trained, ensemble = networks.train_networks(job, training, reporter)
+    network = answering([each.model for each in trained])
+    average = flip_average.choose(job, ensemble, network)
+    target = job.folders.model / "model.keras"
+    saved = saved_model(network, average.is_kept, target)
+    digests = dataset.digests(test.images)
+    reporter.opening()
+    decided = Decided(chosen.winner, average, chosen.distillation, ensemble, chosen.baseline)
+    predict = partial(predict_logits, saved, on_batch=reporter.heart.touch)
+    logits = predict(test.images)
+    predictions.save(target.parent / "test_logits.npz", digests, logits=logits)
+    counted = answered(dataset, test, digests, logits)
+    robustness = examined(job, decided, predict, test, counted)
+    found = judge_winner(job.folders, spec, decided, counted, training.labels)
     if len(counted.labels) < len(logits):
         found = replace(found, test=replace(found.tested, not_finite=not_finite(dataset, test, logits)))
     found = replace(
         found,
         flip_average=average if spec.average_flips else None,
-        distillation=distillation if spec.distill else None,
+        distillation=chosen.distillation if spec.distill else None,
         ensemble=ensemble if spec.ensemble else None,
         robustness=robustness,
         latency=Latency(*measure_latency(saved)),
@@ -120,37 +111,35 @@ def saved_model(model: Any, is_flip_averaged: bool, target: Path) -> Any:
 
 
 def examined(
-    task: TrialTask, spec: StudySpec, decided: Decided, predict: Callable[..., Any], test: Subset, answers: Answers
+    job: TrainingJob, decided: Decided, predict: Callable[..., Any], test: Subset, answers: Answers
 ) -> Robustness:  # fmt: skip
     """Return how the accuracy of the saved model falls as the test images it is judged by change a little."""
     from pipeline.training.robustness import examine, num_examined, pixel_range
 
-    flops = flip_average.work(task, spec, decided.ensemble) * (2 if decided.flip_average.is_kept else 1)
+    flops = flip_average.work(job, decided.ensemble) * (2 if decided.flip_average.is_kept else 1)
     counted = answers.counted().places
     places = np.random.default_rng(0).permutation(counted)[: num_examined(len(counted), flops)]
     places.sort()
-    return examine(predict, test.images[places], test.labels[places], pixel_range(spec.image.dtype, spec.std))
+    return examine(predict, test.images[places], test.labels[places], pixel_range(job.spec.image.dtype, job.spec.std))
 
 
-def train_default(task: TrialTask) -> tuple[float, Findings]:
+def train_default(job: TrainingJob, reporter: Reporter) -> tuple[float, Findings]:
     """Train the default network on train + validation and keep what it says of the test images; return its accuracy.
 
     It is built by the product even where the space is code of the user. With flip averaging both answers are kept.
     """
     from pipeline.models.flipped import both_answers
 
-    with StudyStore(task.folder.database) as store:
-        spec = replace(store.spec(), space={})
-        dataset = stored_dataset(task, spec)
-        training, test = labelled(dataset.split("train", "val")), dataset.split("test")
-        model, last, _ = train_watched(task, spec, training, None, reporter(store, task))
-        with closing(going_on(pulse_path(task.folder, task.attempt))) as pulse:
-            predict = partial(predict_logits, model, on_batch=pulse.touch)
-            answers = both_answers(predict, test.images) if spec.average_flips else (predict(test.images),)
+    job = replace(job, spec=replace(job.spec, space={}))
+    dataset = stored_dataset(job)
+    training, test = labelled(dataset.split("train", "val")), dataset.split("test")
+    model, last, _ = train_watched(job, training, None, reporter)
+    predict = partial(predict_logits, model, on_batch=reporter.heart.touch)
+    answers = both_answers(predict, test.images) if job.spec.average_flips else (predict(test.images),)
     digests = dataset.digests(test.images)
     for is_averaged, answer in enumerate(answers):
-        predictions.save(baseline_logits(task.folder, bool(is_averaged)), digests, logits=answer)
-    return float(is_right(answers[0], test.labels).mean()), Findings(epochs=last.step - task.first_step + 1)
+        predictions.save(baseline_logits(job.folders.baseline, bool(is_averaged)), digests, logits=answer)
+    return float(is_right(answers[0], test.labels).mean()), Findings(epochs=last.step - job.first_step + 1)
 
 
 def versions() -> dict[str, str]:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 from pipeline.card import Ensemble, num_networks
 from pipeline.errors import TrialFailed
 from pipeline.search.attempt import stored_number
-from pipeline.search.rungs import Report, train_watched
+from pipeline.search.events import Reporter
+from pipeline.search.rungs import train_watched
 from pipeline.search.seeds import trial_seed
-from pipeline.search.task import TrialTask
-from pipeline.spec import StudySpec
+from pipeline.search.task import TrainingJob
 from pipeline.states import OutcomeState
 
 LAST_RUNG = 200  # above the rungs of any study and of `crossfit`: the seeds of these networks differ from all others
@@ -24,9 +24,7 @@ class Network(NamedTuple):
     num_planned: int
 
 
-def train_networks(
-    task: TrialTask, spec: StudySpec, ensemble: Ensemble | None, training: Any, report: Report
-) -> tuple[list[Network], Ensemble | None]:
+def train_networks(job: TrainingJob, training: Any, reporter: Reporter) -> tuple[list[Network], Ensemble | None]:
     """Train the network that answers, or those that answer together, and return them with the `ensemble`.
 
     One after the first that fails, or is cut off before its learning rate fell, would spoil the mean: then the first
@@ -35,13 +33,14 @@ def train_networks(
     Raises:
         TrialFailed: the first failed, or the training was stopped and goes on with --resume.
     """
+    ensemble = job.chosen.ensemble
     if ensemble is None or not ensemble.is_kept:
-        return [train_network(task, spec, training, report, None)], ensemble
-    ends, networks = time.monotonic() + task.seconds_limit, list[Network]()
+        return [train_network(job, training, reporter, None)], ensemble
+    began, networks = time.monotonic(), list[Network]()
     for index in range(num_networks(ensemble)):
-        part = part_of(task, spec, ensemble, networks, ends)
+        part = part_of(job, ensemble, networks, time.monotonic() - began)
         try:
-            networks.append(train_network(part, spec, training, report, index or None))
+            networks.append(train_network(part, training, reporter, index or None))
         except TrialFailed as error:
             if error.state == OutcomeState.STOPPED or not networks:
                 raise
@@ -52,26 +51,26 @@ def train_networks(
     return networks, replace(ensemble, epochs=tuple(network.epochs for network in networks))
 
 
-def part_of(task: TrialTask, spec: StudySpec, ensemble: Ensemble, before: list[Network], ends: float) -> TrialTask:
+def part_of(job: TrainingJob, ensemble: Ensemble, before: list[Network], seconds_gone: float) -> TrainingJob:
     """Return the training of the network after those `before`, which is to end in its share of the time that is left.
 
     Who is late takes the time of those after it.
     """
-    index, now = len(before), time.monotonic()
+    index = len(before)
     return replace(
-        task,
-        samples=ensemble.samples or task.samples,
-        seed=trial_seed(spec.seed, stored_number(task.training), LAST_RUNG + index) if index else task.seed,
-        first_step=task.first_step + sum(network.epochs for network in before),
-        seconds_limit=ends - now,
-        wanted_end=now + (task.wanted_end - now) / (num_networks(ensemble) - index),
+        job,
+        samples=ensemble.samples or job.samples,
+        seed=trial_seed(job.spec.seed, stored_number(job.training), LAST_RUNG + index) if index else job.seed,
+        first_step=job.first_step + sum(network.epochs for network in before),
+        seconds_limit=job.seconds_limit - seconds_gone,
+        seconds_wanted=(job.seconds_wanted - seconds_gone) / (num_networks(ensemble) - index),
     )
 
 
-def train_network(task: TrialTask, spec: StudySpec, training: Any, report: Report, index: int | None) -> Network:
+def train_network(job: TrainingJob, training: Any, reporter: Reporter, index: int | None) -> Network:
     """Train one network on train + validation; `index` tells its checkpoint from that of the first."""
-    model, last, num_planned = train_watched(task, spec, training, None, report, index)
-    return Network(bare(model), max(0, last.step - task.first_step + 1), num_planned)
+    model, last, num_planned = train_watched(job, training, None, reporter, index)
+    return Network(bare(model), max(0, last.step - job.first_step + 1), num_planned)
 
 
 def bare(model: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How far a study is, read from its file and the pulses of its children: for the live board and for other terminals."""
+"""How far a study is, by its file and the heartbeats of its trainings: for the live board and other terminals."""
 
 import socket
 import time
@@ -10,11 +10,10 @@ from typing import Any
 from pipeline.card import num_networks
 from pipeline.errors import DataError
 from pipeline.files import lock_owner
-from pipeline.pulse import read_pulse
+from pipeline.heartbeat import read_beat
 from pipeline.records import Objective, TrialRow
 from pipeline.search.attempt import Attempt
 from pipeline.search.budget import DEFAULT_BUDGET
-from pipeline.search.checkpoints import pulse_path
 from pipeline.search.health import kind
 from pipeline.search.ranking import winner
 from pipeline.search.store import StudyStore
@@ -97,7 +96,7 @@ class Watch:
         self.best: TrialRow | None = None
 
     def look(self, state: str, elapsed: float, is_here: bool = True) -> Snapshot:
-        """Return where the study is; `is_here` says that this machine trains it, whose clock the pulses follow."""
+        """Return where the study is; `is_here` says that this machine trains it, whose clock the heartbeats follow."""
         self.catch_up()
         counts = self.counts.copy()
         running: list[RunningTrial] = []
@@ -143,7 +142,7 @@ class Watch:
             self.best = winner([each for each in (self.best, row) if each is not None], self.objective)
 
     def place(self, attempt: Attempt, is_here: bool) -> RunningTrial:
-        """Return how far a training is, by its pulse."""
+        """Return how far a training is, by its latest heartbeat."""
         training = attempt.training
         number = training if isinstance(training, int) else None
         roles: dict[str, Any] = {
@@ -153,12 +152,13 @@ class Watch:
         }
         if training == TrainingKind.FINAL:
             roles["num_networks"] = num_networks(self.store.ensemble())
-        pulse = read_pulse(pulse_path(self.store.folder, attempt.id))
-        if pulse is None or pulse.batch == 0:
+        stored = read_beat(self.store.folder.heartbeat(attempt.id))
+        if stored is None or stored.beat.batch == 0:
             return RunningTrial(number, attempt.rung, 0, attempt.epochs, 0, 0, 0.0, None, **roles)
-        fraction = (pulse.epoch - 1 + pulse.batch / pulse.num_batches) / pulse.num_epochs
-        since = round(max(time.monotonic() - pulse.beat, 0.0), 1) if is_here else None
-        place = (pulse.epoch, pulse.num_epochs, pulse.batch, pulse.num_batches)
+        beat = stored.beat
+        fraction = (beat.epoch - 1 + beat.batch / beat.num_batches) / beat.num_epochs
+        since = round(max(time.monotonic() - stored.heard, 0.0), 1) if is_here else None
+        place = (beat.epoch, beat.num_epochs, beat.batch, beat.num_batches)
         return RunningTrial(number, attempt.rung, *place, round(min(fraction, 1.0), 4), since, **roles)
 
     def commonest_failure(self) -> Failure | None:

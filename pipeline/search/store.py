@@ -16,7 +16,7 @@ from pipeline.crashpoints import crashpoint
 from pipeline.errors import DataError
 from pipeline.files import is_locked, is_network_folder
 from pipeline.json_records import Record, from_json
-from pipeline.records import EpochRow, TrialRow
+from pipeline.records import EPOCH_COLUMNS, EpochRow, TrialRow
 from pipeline.search.attempt import Attempt, attempt_of, stored_number, stored_row, trial_row
 from pipeline.search.marks import MARK_TABLES, changed_trials, read_marks, unsent_versions, write_mark
 from pipeline.search.result import SearchResult
@@ -44,9 +44,6 @@ CREATE TABLE IF NOT EXISTS epoch (
     val_accuracy REAL, val_balanced_accuracy REAL, val_macro_f1 REAL, val_auc REAL, learning_rate REAL, seconds REAL,
     PRIMARY KEY (attempt, step)) WITHOUT ROWID;
 """
-
-
-EPOCH_COLUMNS = tuple(field.name for field in dataclasses.fields(EpochRow) if field.name != "step")
 
 
 class StudyStore:
@@ -252,12 +249,12 @@ class StudyStore:
         """Decide on a fact."""
         self.decide(PUT_FACT, name, json.dumps(value))
 
-    def add_epoch(self, attempt: int, row: EpochRow) -> None:
-        """Record one epoch of an attempt, at once; NaN becomes NULL."""
+    def put_epoch(self, attempt: int, row: EpochRow) -> None:
+        """Decide on one epoch of an attempt; NaN becomes NULL."""
         columns = ", ".join("?" * (len(EPOCH_COLUMNS) + 2))
         values = (getattr(row, name) for name in EPOCH_COLUMNS)
         crashpoint("before-epoch")
-        self.connection.execute(f"INSERT OR REPLACE INTO epoch VALUES ({columns})", (attempt, row.step, *values))
+        self.decide(f"INSERT OR REPLACE INTO epoch VALUES ({columns})", attempt, row.step, *values)
         crashpoint("after-epoch")
 
     def has_final_model(self) -> bool:

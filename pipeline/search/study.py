@@ -1,21 +1,23 @@
 """A study: what to train next (ask) and what came of it (tell). It trains nothing and starts no process."""
 
 import math
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Protocol
 
 from pipeline.records import Objective, Params, TrialRow
 from pipeline.search.attempt import Attempt, stored_number, trial_row
 from pipeline.search.budget import LEADER_PART
 from pipeline.search.choice import next_training
+from pipeline.search.events import EpochEnded
 from pipeline.search.pace import Pace
 from pipeline.search.ranking import knee, pareto_front, winner
 from pipeline.search.seeds import trial_seed
 from pipeline.search.store import StudyStore
-from pipeline.search.task import TrialOutcome, TrialTask
+from pipeline.search.task import TrainingJob, TrainingPlan, TrialOutcome
+from pipeline.spec import StudySpec
 from pipeline.states import AttemptState, OutcomeState, TrainingId, TrainingKind, TrialState
 
 LAST_TRAININGS = (TrainingKind.FINAL, TrainingKind.BASELINE)  # on train + validation
@@ -59,11 +61,15 @@ class Study:
         self.front = pareto_front(self.rows.values(), objective)  # with two, the trial at the knee of this
         self.attempts: dict[TrainingId, list[Attempt]] = {}
         self.waiting: deque[tuple[int, int]] = deque()
-        self.running: dict[int, TrialTask] = {}  # by attempt
-        self.seen: dict[int, int] = {}  # last epoch that the oracle knows, by attempt
+        self.running: dict[int, TrainingJob] = {}  # by attempt
         self.last_event = 0
         self.is_ending = False
         self.oracle: Proposes | None = None
+
+    @cached_property
+    def spec(self) -> StudySpec:
+        """What the study is."""
+        return self.store.spec()
 
     def recover(self) -> int:
         """Continue a study of an earlier process: queue what it did not finish; return the number of its trials."""
@@ -115,7 +121,7 @@ class Study:
             return deaths.index(attempt.id) + 1 >= MAX_DEATHS
         return attempt.state not in (AttemptState.STOPPED, AttemptState.PRUNED, AttemptState.RETRIED)
 
-    def ask(self) -> TrialTask | None:
+    def ask(self) -> TrainingJob | None:
         """Return the next task; None if the end of a running one must be waited for, or if all is done.
 
         The task must not run before `store.save`.
@@ -146,7 +152,7 @@ class Study:
         cheap = knee(self.front, self.objective)
         return min(self.pace.time_left(cheap), self.pace.time_left(self.leader, LEADER_PART))
 
-    def start(self, number: int, rung: int) -> TrialTask:
+    def start(self, number: int, rung: int) -> TrainingJob:
         """Decide on an attempt of a trial and return its task."""
         self.rows[number] = replace(self.rows[number], state=TrialState.RUNNING)
         self.store.put_trial(self.rows[number])
@@ -155,29 +161,41 @@ class Study:
         limit = max(self.time_left(), 0.0) if self.budget.is_timed else math.inf
         if len(self.rows) == 1:  # the first trial runs, however short the time is
             limit = max(limit, 2 * self.pace.training_seconds(params, samples))
-        return self.begin(number, rung, samples, params, limit)
+        return self.begin(number, TrainingPlan(rung, samples, params, limit))
 
-    def begin(
-        self, training: TrainingId, rung: int, samples: int, params: Params, limit: float,
-        wanted: float = math.inf, trial: int | None = None,
-    ) -> TrialTask:  # fmt: skip
-        """Decide on an attempt, before it runs, and return its task; `trial` owns the network of what is no trial."""
+    def begin(self, training: TrainingId, plan: TrainingPlan) -> TrainingJob:
+        """Decide on an attempt, before it runs, and return its job."""
         earlier = self.attempts.setdefault(training, [])
-        first_step = 1 + sum(attempt.epochs for attempt in earlier if attempt.state == AttemptState.DONE)
         attempt = Attempt(
-            self.next_event(), training, rung, samples, self.num_epochs(training, samples), first_step,
-            self.num_micro_batches(training if trial is None else trial), AttemptState.STARTED,
-        )  # fmt: skip
+            id=self.next_event(),
+            training=training,
+            rung=plan.rung,
+            samples=plan.samples,
+            epochs=self.num_epochs(training, plan.samples),
+            first_step=1 + sum(attempt.epochs for attempt in earlier if attempt.state == AttemptState.DONE),
+            num_micro_batches=self.num_micro_batches(training if plan.trial is None else plan.trial),
+            state=AttemptState.STARTED,
+        )
         earlier.append(attempt)
         self.store.put_attempt(attempt)
-        task = TrialTask(
-            study_path=str(self.store.folder.path), attempt=attempt.id, training=training, rung=rung, samples=samples,
-            params=params, seed=trial_seed(self.terms.seed, stored_number(training), rung), seconds_limit=limit,
-            first_step=first_step, num_micro_batches=attempt.num_micro_batches, wanted_end=time.monotonic() + wanted,
+        job = TrainingJob(
+            spec=self.spec,
+            folders=self.store.folder.for_training,
+            attempt=attempt.id,
+            training=training,
+            rung=plan.rung,
+            samples=plan.samples,
+            params=plan.params,
+            seed=trial_seed(self.terms.seed, stored_number(training), plan.rung),
+            seconds_limit=plan.seconds_limit,
+            first_step=attempt.first_step,
+            num_micro_batches=attempt.num_micro_batches,
+            seconds_wanted=plan.seconds_wanted,
             is_final=training in LAST_TRAININGS,
-        )  # fmt: skip
-        self.running[attempt.id] = task
-        return task
+            chosen=plan.chosen,
+        )
+        self.running[attempt.id] = job
+        return job
 
     def num_epochs(self, training: TrainingId, samples: int) -> int:
         """Return the epochs of a training: the passes over its images, at least one."""
@@ -193,7 +211,7 @@ class Study:
         attempts = self.attempts.get(training)
         return attempts[-1].state if attempts else None
 
-    def tell(self, outcome: TrialOutcome) -> TrialTask:
+    def tell(self, outcome: TrialOutcome) -> TrainingJob:
         """Decide what becomes of a trial after an outcome, and return the task that ended.
 
         `store.save` makes the decision durable.
@@ -216,11 +234,10 @@ class Study:
             )
         else:
             self.tell_failure(outcome)
-        self.seen.pop(outcome.attempt, None)
         self.store.put_later("elapsed", self.pace.elapsed())
         return task
 
-    def tell_score(self, outcome: TrialOutcome, task: TrialTask) -> None:
+    def tell_score(self, outcome: TrialOutcome, task: TrainingJob) -> None:
         """Decide on the end of a rung."""
         attempt = self.end_attempt(self.attempt_of(outcome), AttemptState.DONE, outcome)
         is_top = outcome.rung == len(self.budget.rungs) - 1
@@ -249,7 +266,7 @@ class Study:
         if outcome.state != OutcomeState.PRUNED:
             self.tell_oracle(outcome, None)
 
-    def is_first_shortage(self, outcome: TrialOutcome, task: TrialTask) -> bool:
+    def is_first_shortage(self, outcome: TrialOutcome, task: TrainingJob) -> bool:
         """Tell whether a trial ran out of memory with whole batches."""
         is_shortage = outcome.state == OutcomeState.INFEASIBLE and outcome.findings.is_out_of_memory
         return is_shortage and task.num_micro_batches == 1
@@ -259,13 +276,12 @@ class Study:
         if self.oracle is not None:
             self.oracle.tell(outcome.number, outcome.rung, values)
 
-    def observe(self) -> None:
-        """Pass the epochs that running trials have finished to the oracle."""
-        for task in self.running.values():
-            for row in self.store.epochs(task.training, self.seen.get(task.attempt, task.first_step - 1)):
-                self.seen[task.attempt] = row.step
-                if self.oracle is not None:
-                    self.oracle.report(task.number, task.rung, row.step, getattr(row, self.objective.name))
+    def observe(self, event: EpochEnded) -> None:
+        """Keep an epoch of a running training, and tell the oracle of it."""
+        job = self.running[event.attempt]
+        self.store.put_epoch(event.attempt, event.row)
+        if self.oracle is not None and not isinstance(job.training, TrainingKind):
+            self.oracle.report(job.number, job.rung, event.row.step, getattr(event.row, self.objective.name))
 
     def complete(self) -> None:
         """Decide that no trial goes on: those that wait at a rung are completed."""

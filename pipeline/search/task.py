@@ -1,27 +1,56 @@
-"""What a child is given to train, and what it gives back."""
+"""What a worker is given to train, and what it gives back."""
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
-from pipeline.card import Evaluation, Latency
+from pipeline.card import Baseline, Distillation, Ensemble, Evaluation, Latency
 from pipeline.errors import TrialFailed
 from pipeline.records import Params
+from pipeline.spec import StudySpec
 from pipeline.states import OutcomeState, TrainingId, trial_number
-from pipeline.workspace import StudyFolder
+from pipeline.workspace import TrainingFolders
 
 
 @dataclass(frozen=True)
-class TrialTask:
-    """Unit of work: a training to the end of `rung`, in which the network sees `samples` images.
+class Chosen:
+    """What was decided before a winner's last training: by which training it won, and what else answers or teaches."""
 
-    `attempt` is the id of the row that was written before the work started. `seconds_limit` is the time after which
-    the child stops at the next batch; one that would end after `wanted_end`, in seconds of `time.monotonic()`, is
-    shortened, its learning rate with it. `num_micro_batches` > 1 cuts each batch into that many, whose gradients are
-    added up. `first_step` is the number of the rung's first epoch when the epochs of all rungs are counted on.
+    winner: TrainingId = 0
+    distillation: Distillation | None = None
+    ensemble: Ensemble | None = None
+    baseline: Baseline | None = None
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a training is to be, before it becomes an attempt: see `TrainingJob` for the fields that it passes on.
+
+    `trial` owns the network of a training that is no trial's.
     """
 
-    study_path: str
+    rung: int
+    samples: int
+    params: Params
+    seconds_limit: float
+    seconds_wanted: float = math.inf
+    trial: int | None = None
+    chosen: Chosen = Chosen()
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """Unit of work: a training to the end of `rung`, in which the network sees `samples` images.
+
+    It holds all that a worker needs to know, wherever that runs: `spec` says what the study is, `folders` where images
+    lie and files are kept, `chosen` what a last training follows from. `attempt` is the id of the row that was written
+    before the work started. `seconds_limit` is the time after which the training stops at the next batch; one that
+    would take longer than `seconds_wanted` is shortened, its learning rate with it. `num_micro_batches` > 1 cuts each
+    batch into that many, whose gradients are added up. `first_step` is the number of the rung's first epoch when the
+    epochs of all rungs are counted on.
+    """
+
+    spec: StudySpec
+    folders: TrainingFolders
     attempt: int
     training: TrainingId
     rung: int
@@ -31,18 +60,14 @@ class TrialTask:
     seconds_limit: float
     first_step: int = 1
     num_micro_batches: int = 1
-    wanted_end: float = math.inf
+    seconds_wanted: float = math.inf
     is_final: bool = False  # the winner's training on train + validation
+    chosen: Chosen = Chosen()
 
     @property
     def number(self) -> int:
         """The number of the trial, if it is one."""
         return trial_number(self.training)
-
-    @property
-    def folder(self) -> StudyFolder:
-        """The folder of the study."""
-        return StudyFolder(Path(self.study_path))
 
 
 @dataclass(frozen=True)

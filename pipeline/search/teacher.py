@@ -10,9 +10,7 @@ import numpy as np
 from pipeline.data.arrays import NPZ_ERRORS
 from pipeline.files import replacing
 from pipeline.records import Params
-from pipeline.search.task import TrialTask
-from pipeline.spec import StudySpec
-from pipeline.workspace import StudyFolder
+from pipeline.search.task import TrainingJob
 
 
 @dataclass(frozen=True)
@@ -24,30 +22,30 @@ class Teacher:
     params: Params
 
 
-def weights_path(folder: StudyFolder) -> Path:
+def weights_path(folder: Path) -> Path:
     """Return where the weights of the teacher lie."""
-    return folder.teacher / "weights.npz"
+    return folder / "weights.npz"
 
 
-def answers_path(folder: StudyFolder, number: int) -> Path:
+def answers_path(folder: Path, number: int) -> Path:
     """Return where the logits of a teacher lie, for the images of train and val."""
-    return folder.teacher / f"t{number:05d}.npz"
+    return folder / f"t{number:05d}.npz"
 
 
-def keep_if_best(task: TrialTask, spec: StudySpec, model: Any, score: float) -> None:
+def keep_if_best(task: TrainingJob, model: Any, score: float) -> None:
     """Keep the weights of a trial that has finished the highest rung, if the study distils and no other is better."""
-    if not spec.distill or task.rung != spec.top_rung:
+    if not task.spec.distill or task.rung != task.spec.top_rung:
         return
-    best, sign = read_teacher(task.folder), spec.ranking.sign
+    best, sign = read_teacher(task.folders.teacher), task.spec.ranking.sign
     if best is not None and sign * best.score >= sign * score:
         return
     about = json.dumps({"number": task.training, "score": score, "params": task.params})
     arrays = {f"weight{number:04d}": array for number, array in enumerate(model.get_weights())}
-    with replacing(weights_path(task.folder)) as temporary, temporary.open("wb") as file:
+    with replacing(weights_path(task.folders.teacher)) as temporary, temporary.open("wb") as file:
         np.savez(file, about=np.array(about), **arrays)
 
 
-def read_teacher(folder: StudyFolder) -> Teacher | None:
+def read_teacher(folder: Path) -> Teacher | None:
     """Return whose weights are kept; None without any, or if the file is damaged."""
     try:
         with np.load(weights_path(folder), allow_pickle=False) as stored:

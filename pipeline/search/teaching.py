@@ -1,7 +1,6 @@
 """Distillation in a child process: what the best trial says of the images, and the training of who learns it."""
 
 import time
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,46 +10,41 @@ from numpy.typing import NDArray
 
 from pipeline.data.dataset import StoredDataset, Subset
 from pipeline.errors import TrialFailed
-from pipeline.pulse import going_on
+from pipeline.heartbeat import Heart
 from pipeline.search import predictions, validation
-from pipeline.search.checkpoints import pulse_path
-from pipeline.search.rungs import labelled, network, reporter, stored_dataset, train_watched
-from pipeline.search.store import StudyStore
-from pipeline.search.task import Findings, TrialTask
+from pipeline.search.events import Reporter
+from pipeline.search.rungs import labelled, network, stored_dataset, train_watched
+from pipeline.search.task import Findings, TrainingJob
 from pipeline.search.teacher import answers_path, read_teacher, weights_path
 from pipeline.space import recipe
 from pipeline.space.augmentation import augmentation_of
-from pipeline.spec import StudySpec
 from pipeline.states import OutcomeState
 
 
-def train_student(task: TrialTask) -> tuple[float, Findings]:
+def train_student(job: TrainingJob, reporter: Reporter) -> tuple[float, Findings]:
     """Train a network on what the teacher says of the training images, and return its objective on the others."""
-    started = time.monotonic()
-    with StudyStore(task.folder.database) as store:
-        spec = store.spec()
-        dataset = stored_dataset(task, spec)
-        training, held_out = taught(task, spec, dataset, dataset.split("train")), labelled(dataset.split("val"))
-        rest = replace(task, seconds_limit=task.seconds_limit - (time.monotonic() - started))
-        model, last, _ = train_watched(rest, spec, training, held_out, reporter(store, task))
-        validation.keep(task, [validation.predicted(task, spec, model, dataset, held_out)])
-    return float(getattr(last, spec.objective)), Findings()
+    started, dataset = time.monotonic(), stored_dataset(job)
+    training, held_out = taught(job, dataset, dataset.split("train"), reporter.heart), labelled(dataset.split("val"))
+    rest = replace(job, seconds_limit=job.seconds_limit - (time.monotonic() - started))
+    model, last, _ = train_watched(rest, training, held_out, reporter)
+    validation.keep(job, [validation.predicted(job, model, dataset, held_out, reporter.heart)])
+    return float(getattr(last, job.spec.objective)), Findings()
 
 
-def taught(task: TrialTask, spec: StudySpec, dataset: StoredDataset, subset: Subset) -> Any:
+def taught(job: TrainingJob, dataset: StoredDataset, subset: Subset, heart: Heart) -> Any:
     """Return images of train or val with their labels and what the teacher says of them."""
     from pipeline.targets import is_multi_label
     from pipeline.training.distillation import lesson
     from pipeline.training.recipe import log_priors
 
-    said = teacher_logits(task, spec, dataset, subset)
-    is_adjusted = spec.balance == "logits"
-    offsets = log_priors(subset.labels, len(spec.classes)) if is_adjusted else (0.0,)
+    said = teacher_logits(job, dataset, subset, heart)
+    is_adjusted = job.spec.balance == "logits"
+    offsets = log_priors(subset.labels, len(job.spec.classes)) if is_adjusted else (0.0,)
     return replace(labelled(subset), taught=lesson(said, is_multi_label(subset.labels), offsets))
 
 
 def teacher_logits(
-    task: TrialTask, spec: StudySpec, dataset: StoredDataset, subset: Subset
+    job: TrainingJob, dataset: StoredDataset, subset: Subset, heart: Heart
 ) -> NDArray[np.float32]:  # fmt: skip
     """Return what the teacher says of images of train or val, float32 (num_images, num_classes).
 
@@ -63,19 +57,18 @@ def teacher_logits(
     from pipeline.models.flipped import both_answers
     from pipeline.models.predict import predict_logits
 
-    teacher = read_teacher(task.folder)
+    folder = job.folders.teacher
+    teacher = read_teacher(folder)
     if teacher is None:
-        raise TrialFailed(OutcomeState.FAILED, f"{weights_path(task.folder)} is missing or damaged")
-    path, digests = answers_path(task.folder, teacher.number), dataset.digests(subset.images)
+        raise TrialFailed(OutcomeState.FAILED, f"{weights_path(folder)} is missing or damaged")
+    path, digests = answers_path(folder, teacher.number), dataset.digests(subset.images)
     if path.is_file():
         return predictions.load_for(path, digests)["logits"]
-    model, asked = network(teacher.params, spec), dataset.split("train", "val").images
-    with np.load(weights_path(task.folder), allow_pickle=False) as stored:
+    model, asked = network(teacher.params, job.spec), dataset.split("train", "val").images
+    with np.load(weights_path(folder), allow_pickle=False) as stored:
         model.set_weights([stored[name] for name in sorted(stored.files) if name.startswith("weight")])
-    pulse_path(task.folder, task.attempt).parent.mkdir(exist_ok=True)
-    flips = augmentation_of(recipe(teacher.params)["augment"]).flips and spec.allows_flips
-    with closing(going_on(pulse_path(task.folder, task.attempt))) as pulse:
-        predict = partial(predict_logits, model, on_batch=pulse.touch)
-        logits = both_answers(predict, asked)[1] if flips else predict(asked)
+    predict = partial(predict_logits, model, on_batch=heart.touch)
+    flips = augmentation_of(recipe(teacher.params)["augment"]).flips and job.spec.allows_flips
+    logits = both_answers(predict, asked)[1] if flips else predict(asked)
     predictions.save(path, dataset.digests(asked), logits=logits)
     return predictions.load_for(path, digests)["logits"]

@@ -1,7 +1,6 @@
 """What trials of the highest rung said of their validation images, and the temperature that follows for the winner."""
 
 from collections.abc import Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,22 +11,19 @@ from numpy.typing import NDArray
 from pipeline.card import Calibration, CalibrationErrors, Ensemble, Figure, FittedOn, num_networks
 from pipeline.data.arrays import NPZ_ERRORS
 from pipeline.data.dataset import StoredDataset
-from pipeline.pulse import going_on
+from pipeline.heartbeat import Heart
 from pipeline.search import predictions
 from pipeline.search.attempt import stored_number
-from pipeline.search.checkpoints import pulse_path
-from pipeline.search.task import TrialTask
-from pipeline.spec import StudySpec
+from pipeline.search.task import TrainingJob
 from pipeline.states import TrainingId, TrainingKind
 from pipeline.targets import Labels, losses
 from pipeline.training.calibration import NUM_BINS, Temperature, calibration_error, choose_temperature
 from pipeline.training.certainty import measure_with_intervals
-from pipeline.workspace import StudyFolder
 
 
-def logits_path(folder: StudyFolder, training: TrainingId) -> Path:
+def logits_path(folder: Path, training: TrainingId) -> Path:
     """Return where the validation logits and labels of a training lie."""
-    return folder.logits / f"t{stored_number(training):05d}.npz"
+    return folder / f"t{stored_number(training):05d}.npz"
 
 
 class Predictions(NamedTuple):
@@ -44,37 +40,36 @@ class Predictions(NamedTuple):
 
 
 def predicted(
-    task: TrialTask, spec: StudySpec, model: Any, dataset: StoredDataset, validation: Any
+    task: TrainingJob, model: Any, dataset: StoredDataset, validation: Any, heart: Heart
 ) -> Predictions | None:  # fmt: skip
     """Return what a network says of the validation images after a training of the highest rung, else nothing.
 
     Only such a trial can be a winner, which needs a temperature.
     """
-    if task.rung != spec.top_rung:
+    if task.rung != task.spec.top_rung:
         return None
     from pipeline.models.flipped import both_answers
     from pipeline.models.predict import predict_logits
 
     digests = dataset.digests(validation.images)
-    with closing(going_on(pulse_path(task.folder, task.attempt))) as pulse:
-        predict = partial(predict_logits, model, on_batch=pulse.touch)
-        if not spec.average_flips:
-            return Predictions(predict(validation.images), validation.labels, None, digests)
-        alone, averaged = both_answers(predict, validation.images)
-        return Predictions(alone, validation.labels, averaged, digests)
+    predict = partial(predict_logits, model, on_batch=heart.touch)
+    if not task.spec.average_flips:
+        return Predictions(predict(validation.images), validation.labels, None, digests)
+    alone, averaged = both_answers(predict, validation.images)
+    return Predictions(alone, validation.labels, averaged, digests)
 
 
-def keep(task: TrialTask, parts: list[Predictions | None]) -> None:
+def keep(task: TrainingJob, parts: list[Predictions | None]) -> None:
     """Write what one network, or the networks of all folds, said of images that they did not train on."""
     whole = [part for part in parts if part is not None]
     if len(whole) < len(parts):
         return
     columns = zip(Predictions._fields, zip(*whole, strict=True), strict=True)
     arrays: dict[str, Any] = {name: np.concatenate(values) for name, values in columns if values[0] is not None}
-    predictions.save(logits_path(task.folder, task.training), **arrays)
+    predictions.save(logits_path(task.folders.logits, task.training), **arrays)
 
 
-def read(folder: StudyFolder, training: TrainingId) -> Predictions | None:
+def read(folder: Path, training: TrainingId) -> Predictions | None:
     """Return what a network said of the validation images; None if it has not finished the highest rung.
 
     Raises:
@@ -97,7 +92,7 @@ def judged_trainings(winner: TrainingId, ensemble: Ensemble | None) -> list[Trai
     return [winner, TrainingKind.SECOND_SEED] if num_networks(ensemble) > 1 else [winner]
 
 
-def read_mean(folder: StudyFolder, trainings: Sequence[TrainingId]) -> Predictions | None:
+def read_mean(folder: Path, trainings: Sequence[TrainingId]) -> Predictions | None:
     """Return the means of what networks said of the validation images; None if one has not finished the highest rung.
 
     Images of which a mean is NaN or infinite are left out.
@@ -126,7 +121,7 @@ def mean(logits: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
 
 
 def judge_validation(
-    folder: StudyFolder, trainings: Sequence[TrainingId], objective: str, is_flip_averaged: bool = False
+    folder: Path, trainings: Sequence[TrainingId], objective: str, is_flip_averaged: bool = False
 ) -> tuple[Figure | None, Temperature]:
     """Return value and 95 % interval of the objective on the validation images, and the temperature for it.
 

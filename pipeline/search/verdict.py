@@ -33,7 +33,7 @@ from pipeline.targets import Labels, Logits, answers, blind_logits, class_scores
 from pipeline.training.auc import MIN_SIDE, class_counts, gain_interval, measure_auc, shortage, smaller_sides
 from pipeline.training.certainty import UNDEFINED, count_answers, measure_by_class, measure_with_intervals
 from pipeline.training.metrics import mean_where, measure_logits
-from pipeline.workspace import StudyFolder
+from pipeline.workspace import TrainingFolders
 
 Floats = NDArray[np.float64]
 Gain = tuple[float, Interval, float]
@@ -91,7 +91,7 @@ class Decided:
 
 
 def judge_winner(
-    folder: StudyFolder, spec: StudySpec, decided: Decided, answers: Answers, trained_labels: Labels
+    folders: TrainingFolders, spec: StudySpec, decided: Decided, answers: Answers, trained_labels: Labels
 ) -> Evaluation:  # fmt: skip
     """Return what the answers to the test images, and the logits of the trials, say of a winner's worth.
 
@@ -101,13 +101,14 @@ def judge_winner(
     counted = answers.counted()
     is_flip_averaged, objective = decided.flip_average.is_kept, spec.objective
     judged = judged_trainings(decided.winner, decided.ensemble)
-    validation, temperature = judge_validation(folder, judged, objective, is_flip_averaged)
+    validation, temperature = judge_validation(folders.logits, judged, objective, is_flip_averaged)
+    kept = baseline_logits(folders.baseline, is_flip_averaged)
     has_one_label = not is_multi_label(counted.labels)
     return Evaluation(
         test=judge_test(answers, trained_labels, objective),
         validation=validation,
         temperature=describe_temperature(temperature, counted.logits, counted.labels),
-        search_gain=judge_gain(decided.baseline, counted, baseline_logits(folder, is_flip_averaged), objective),
+        search_gain=judge_gain(decided.baseline, counted, kept, objective),
         slices=judge_slices(is_right(counted.logits, counted.labels), counted.slices),
         by_class=dict(zip(spec.classes, measure_by_class(counted.logits, counted.labels), strict=True)),
         confusion=confusion_of(counted, spec.classes) if has_one_label else None,

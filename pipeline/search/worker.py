@@ -1,4 +1,4 @@
-"""A child process: how it is made ready, and how a task that it trains becomes an outcome."""
+"""A child process: how it is made ready, and how a job that it does becomes an outcome."""
 
 import contextlib
 import os
@@ -6,18 +6,20 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from pipeline.errors import TrialFailed
 from pipeline.files import is_disk_full
 from pipeline.machine import GPU_SHARE, Resources, end_with_parent, gpu_mb, leave_ctrl_c_to_parent
+from pipeline.search.events import Emit, Reporter, reporter_of
 from pipeline.search.last_training import train_default, train_final
 from pipeline.search.rungs import train_rung
-from pipeline.search.task import Findings, TooSlow, TrialOutcome, TrialTask
+from pipeline.search.task import Findings, TooSlow, TrainingJob, TrialOutcome
 from pipeline.search.teaching import train_student
 from pipeline.states import OutcomeState, TrainingId, TrainingKind
 
-Train = Callable[[TrialTask], tuple[float, Findings]]  # to the score and what else was found
+Train = Callable[[TrainingJob, Reporter], tuple[float, Findings]]  # to the score and what else was found
 
 # What child processes are started with; the parent sets none of it for itself.
 CHILD_ENVIRONMENT = {
@@ -27,15 +29,17 @@ CHILD_ENVIRONMENT = {
 }
 # What Keras imports for tools that no training uses: 1.4 of the 3.7 s that its import takes.
 NEEDLESS_IMPORTS = ("matplotlib", "pandas", "sklearn")
+_CHANNEL: list[Connection] = []  # to the parent, the one thing that a process pool cannot hand over with a job
 KILL_ME_FIRST = "500"  # of -1000 to 1000: when memory runs out the kernel kills a child rather than the search
 
 
-def prepare(resources: Resources, log_path: str) -> None:
+def prepare(resources: Resources, log_path: str, channel: Connection) -> None:
     """Make this child ready: its cores, GPU and threads, its chatter to a file, and Ctrl-C left to the parent.
 
     It ends with its parent.
     """
     end_with_parent()
+    _CHANNEL.append(channel)
     with Path(log_path).open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -80,22 +84,28 @@ def absent(names: Iterable[str]) -> Iterator[None]:
             del sys.modules[name]
 
 
-def run_task(task: TrialTask) -> TrialOutcome:
-    """Train and return the outcome."""
+def run_job(job: TrainingJob, emit: Emit) -> TrialOutcome:
+    """Train, tell what happens on the way, and return the outcome; it needs no study, only what the job holds."""
     others: dict[TrainingId, Train] = {
         TrainingKind.FINAL: train_final, TrainingKind.BASELINE: train_default, TrainingKind.STUDENT: train_student,
     }  # fmt: skip
-    return outcome_of(others.get(task.training, train_rung), task)
+    return outcome_of(others.get(job.training, train_rung), job, emit)
 
 
-def outcome_of(train: Train, task: TrialTask) -> TrialOutcome:
+def train_in_child(train: Callable[[TrainingJob, Emit], TrialOutcome], job: TrainingJob) -> TrialOutcome:
+    """Do a job in a child process, whose events go to the parent through the channel that `prepare` got."""
+    (channel,) = _CHANNEL
+    return train(job, channel.send)
+
+
+def outcome_of(train: Train, job: TrainingJob, emit: Emit) -> TrialOutcome:
     """Return the outcome of a training: every exception becomes one, with its reason.
 
     A full disk is no fault of the trial: it goes on when there is room.
     """
     started, score, findings = time.monotonic(), None, Findings()
     try:
-        score, findings = train(task)
+        score, findings = train(job, reporter_of(job.attempt, emit))
         state, reason = OutcomeState.COMPLETED, ""
     except TrialFailed as error:
         latency = error.latency if isinstance(error, TooSlow) else None
@@ -107,4 +117,4 @@ def outcome_of(train: Train, task: TrialTask) -> TrialOutcome:
             findings, state = Findings(is_disk_full=True), OutcomeState.STOPPED
             reason = f"the disk is full; free some space ({reason})"
     seconds = time.monotonic() - started
-    return TrialOutcome(task.attempt, task.training, task.rung, state, score, reason, seconds, findings)
+    return TrialOutcome(job.attempt, job.training, job.rung, state, score, reason, seconds, findings)

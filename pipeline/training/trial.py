@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -14,9 +14,9 @@ import keras
 
 from pipeline.errors import TrialFailed
 from pipeline.files import sha256_json
+from pipeline.heartbeat import Heart
 from pipeline.models.build import Pixels, build
 from pipeline.models.predict import predict_logits
-from pipeline.pulse import Pulse
 from pipeline.records import EpochRow
 from pipeline.space import Builder, recipe
 from pipeline.space.augmentation import Augmentation, augmentation_of
@@ -79,14 +79,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class TrainingFiles:
-    """Where a training keeps its state and its sign of life, and the state of another one whose weights it begins with.
+    """Where a training keeps its state, the state of another one whose weights it begins with, and its sign of life.
 
     A training goes on from `checkpoint` if that is there and of this training, and then `start_from` is not read.
     """
 
     checkpoint: Path | None = None
     start_from: Path | None = None
-    pulse: Path | None = None
+    heart: Heart | None = None
 
 
 def train(
@@ -114,7 +114,8 @@ def train(
     values = recipe(params)
     steps = plan_steps(setting.samples, len(training), values["batch_size"], setting.num_micro_batches)
     task = task_hash(values, training, setting)
-    with closing(Pulse(files.pulse)) as pulse, naming_lack_of_memory(steps):
+    heart = files.heart or Heart(lambda beat: None)
+    with naming_lack_of_memory(steps):
         pixels = Pixels(training.images.shape[1:], setting.dtype, setting.mean, setting.std)
         model = build(params, pixels, setting.num_classes, setting.builder)
         with computing(model, setting.precision):
@@ -127,7 +128,7 @@ def train(
                 checkpoint.start_from(files.start_from, model)
             if position is not None and position.num_epochs:
                 steps = replace(steps, num_epochs=position.num_epochs, num_batches=position.num_batches)
-            watch = Watch(model, steps, setting.seconds_limit, wanted_end, pulse)
+            watch = Watch(model, steps, setting.seconds_limit, wanted_end, heart)
             keep = partial(checkpoint.save, files.checkpoint, model, task)
             progress = Progress(position or Position(), watch, validation, setting, report, keep)
             try:
@@ -224,7 +225,7 @@ class Progress(keras.callbacks.Callback):
         """Return the row of a whole epoch."""
         started, found = time.monotonic(), NOTHING
         if self.validation is not None:
-            logits = predict_logits(self.model, self.validation.images, on_batch=self.watch.pulse.touch)
+            logits = predict_logits(self.model, self.validation.images, on_batch=self.watch.heart.touch)
             found = measure_logits(logits, self.validation.labels)
         return EpochRow(
             step=self.setting.first_step + len(part.rows),

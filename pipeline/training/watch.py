@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from pipeline.pulse import Pulse
+from pipeline.heartbeat import Heart
 from pipeline.states import OutcomeState
 from pipeline.training import stopping
 from pipeline.training.images import Steps
@@ -25,18 +25,18 @@ class Watch:
     is the plan, which `shorten` changes.
     """
 
-    def __init__(self, model: Any, steps: Steps, seconds_limit: float, wanted_end: float, pulse: Pulse) -> None:
+    def __init__(self, model: Any, steps: Steps, seconds_limit: float, wanted_end: float, heart: Heart) -> None:
         self.model = model
         self.steps = steps
         self.ends = time.monotonic() + seconds_limit
         self.wanted_end = wanted_end  # in seconds of time.monotonic()
-        self.pulse = pulse
+        self.heart = heart
         self.first: int | None = None  # the first step that is fetched, counted over the epochs of the plan
         self.timed_from: tuple[int, float] | None = None  # a step and its time
 
     def on_step(self, epoch: int, step: int) -> None:
         """Note that a step of an epoch (both from 0) is fetched."""
-        self.pulse.batch(epoch + 1, self.steps.num_epochs, step + 1, self.steps.per_epoch)
+        self.heart.batch(epoch + 1, self.steps.num_epochs, step + 1, self.steps.per_epoch)
         place = epoch * self.steps.per_epoch + step
         self.first = place if self.first is None else self.first
         untimed = max(UNTIMED_STEPS, UNTIMED_PART * self.steps.per_epoch)

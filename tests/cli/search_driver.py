@@ -16,17 +16,17 @@ from pipeline.cli.interruptions import interruptions
 from pipeline.cli.main import fail
 from pipeline.errors import PipelineError
 from pipeline.files import locked
-from pipeline.pulse import Pulse
+from pipeline.heartbeat import Beat
 from pipeline.records import Objective
 from pipeline.search.attempt import stored_number
 from pipeline.search.budget import Budget
-from pipeline.search.checkpoints import pulse_path
+from pipeline.search.events import Heartbeat, TrainingEnded
 from pipeline.search.health import forget_stop
 from pipeline.search.job import run_trials
 from pipeline.search.pace import Pace, Terms
 from pipeline.search.store import StudyStore
 from pipeline.search.study import Study
-from pipeline.search.task import TrialOutcome, TrialTask
+from pipeline.search.task import TrainingJob, TrialOutcome
 from pipeline.space import load_space
 from pipeline.states import OutcomeState
 from pipeline.workspace import StudyFolder, Workspace
@@ -44,12 +44,11 @@ FACTS = {
 
 @dataclass
 class PretendEngine:
-    """Two children that count batches into their pulses; every fifth trial has no memory."""
+    """Two children that count batches; every fifth trial has no memory."""
 
     halt_at: float = math.inf
     step_seconds: float = STEP_SECONDS
-    running: list[TrialTask] = field(default_factory=list)
-    pulses: dict[int, Pulse] = field(default_factory=dict)
+    running: list[TrainingJob] = field(default_factory=list)
     steps: Counter[int] = field(default_factory=Counter)
     num_done: int = 0
 
@@ -57,16 +56,13 @@ class PretendEngine:
         return NUM_CHILDREN - len(self.running)
 
     def submit(self, task):
-        path = pulse_path(task.folder, task.attempt)
-        path.parent.mkdir(exist_ok=True)
         self.running.append(task)
-        self.pulses[task.attempt] = Pulse(path)
 
-    def wait(self, seconds):
+    def poll(self, seconds):
         time.sleep(self.step_seconds)
         if self.num_done >= self.halt_at:
             raise RuntimeError("a bug in the engine")
-        return [outcome for task in list(self.running) if (outcome := self.step(task))]
+        return [self.step(task) for task in list(self.running)]
 
     def step(self, task):
         epoch, batch = divmod(self.steps[task.attempt], NUM_BATCHES)
@@ -78,14 +74,12 @@ class PretendEngine:
             return self.end(task, OutcomeState.INFEASIBLE, reason=reason)
         if epoch == NUM_EPOCHS:
             return self.end(task, OutcomeState.COMPLETED, score=0.5 + number % 50 / 100)
-        self.pulses[task.attempt].batch(epoch + 1, NUM_EPOCHS, batch + 1, NUM_BATCHES)
-        return None
+        return Heartbeat(task.attempt, Beat(epoch + 1, NUM_EPOCHS, batch + 1, NUM_BATCHES))
 
     def end(self, task, state, **facts):
         self.running.remove(task)
-        self.pulses.pop(task.attempt).close()
         self.num_done += 1
-        return TrialOutcome(task.attempt, task.training, task.rung, state, seconds=1.0, **facts)
+        return TrainingEnded(TrialOutcome(task.attempt, task.training, task.rung, state, seconds=1.0, **facts))
 
     def interrupt(self):
         return [self.end(task, OutcomeState.STOPPED, reason="stopped") for task in list(self.running)]

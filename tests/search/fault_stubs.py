@@ -6,14 +6,12 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
-from typing import Any
 
 from pipeline.files import replacing
-from pipeline.pulse import Pulse
-from pipeline.search.checkpoints import checkpoint_path, pulse_path
-from pipeline.search.store import StudyStore
-from pipeline.search.task import Findings, TrialOutcome, TrialTask
+from pipeline.heartbeat import Heart
+from pipeline.search.checkpoints import checkpoint_path
+from pipeline.search.events import Emit, Reporter, reporter_of
+from pipeline.search.task import Findings, TrainingJob, TrialOutcome
 from pipeline.search.worker import outcome_of
 from pipeline.states import OutcomeState
 from pipeline.training import stopping
@@ -42,84 +40,82 @@ def lack_the_backend() -> int:
     raise ModuleNotFoundError("No module named 'tensorflow'")
 
 
-def outcome(task: TrialTask, score: object = 0.5, state: str = OutcomeState.COMPLETED) -> TrialOutcome:
+def outcome(task: TrainingJob, score: object = 0.5, state: str = OutcomeState.COMPLETED) -> TrialOutcome:
     """Return what a training returns, with the number of its process."""
     return TrialOutcome(task.attempt, task.training, task.rung, state, score, findings=Findings(epochs=os.getpid()))
 
 
-def first_pulse(task: TrialTask) -> Pulse:
-    path = pulse_path(task.folder, task.attempt)
-    path.parent.mkdir(exist_ok=True)
-    return Pulse(path)
+def first_beat(task: TrainingJob, emit: Emit) -> Heart:
+    return reporter_of(task.attempt, emit).heart
 
 
-def work_as_bidden(task):
+def work_as_bidden(task, emit):
     return outcome(task)
 
 
-def raise_an_error(task):
+def raise_an_error(task, emit):
     raise ValueError("no such layer")
 
 
-def leave_python(task):
+def leave_python(task, emit):
     sys.exit(3)
 
 
-def leave_the_process(task):
+def leave_the_process(task, emit):
     os._exit(9)
 
 
-def break_the_process(task):
+def break_the_process(task, emit):
     ctypes.string_at(0)
 
 
-def take_memory(task):
-    pulse, taken = first_pulse(task), []
+def take_memory(task, emit):
+    heart, taken = first_beat(task, emit), []
     for _ in range(NUM_MEGABYTES):
         taken.append(os.urandom(1) * 2**20)
-        pulse.touch()
+        heart.touch()
     time.sleep(FOREVER)
 
 
-def hang_before_the_first_step(task):
-    first_pulse(task)
+def hang_before_the_first_step(task, emit):
+    first_beat(task, emit)
     time.sleep(FOREVER)
 
 
-def hang_after_a_step(task):
-    first_pulse(task).batch(1, 1, 1, 100)
+def hang_after_a_step(task, emit):
+    first_beat(task, emit).batch(1, 1, 1, 100)
     time.sleep(FOREVER)
 
 
-def hang_and_ignore_sigterm(task):
+def hang_and_ignore_sigterm(task, emit):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    hang_after_a_step(task)
+    hang_after_a_step(task, emit)
 
 
-def step_for_ever(task):
-    pulse, step = first_pulse(task), 0
+def step_for_ever(task, emit):
+    heart, step = first_beat(task, emit), 0
     while True:
         step += 1
-        pulse.batch(1, 1, step, 100)
+        heart.batch(1, 1, step, 100)
         time.sleep(0.01)
 
 
-def step_until_asked(task):
-    pulse, step = first_pulse(task), 0
+def step_until_asked(task, emit):
+    heart, step = first_beat(task, emit), 0
     while not stopping.is_requested():
         step += 1
-        pulse.batch(1, 1, step, 100)
+        heart.batch(1, 1, step, 100)
         time.sleep(0.01)
     stopping.clear()
     return outcome(task, None, OutcomeState.STOPPED)
 
 
-def print_a_line(task):
+def print_a_line(task, emit):
     print("a line of a training", flush=True)
     return outcome(task)
 
 
-def print_until_asked(task):
+def print_until_asked(task, emit):
     while not stopping.is_requested():
         os.write(1, b"x" * 99_999 + b"\n")
         time.sleep(0.005)
@@ -131,29 +127,29 @@ def print_until_asked(task):
 SCORES = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf"), "text": "0.9", "nothing": None}
 
 
-def return_an_odd_score(task):
+def return_an_odd_score(task, emit):
     return outcome(task, SCORES[task.params["score"]])
 
 
-def return_nothing(task):
+def return_nothing(task, emit):
     return None
 
 
-def return_what_cannot_be_sent(task):
+def return_what_cannot_be_sent(task, emit):
     return threading.Lock()
 
 
-def train(task: TrialTask) -> TrialOutcome:
+def train(task: TrainingJob, emit: Emit) -> TrialOutcome:
     """Do what the hyperparameter `fault` names."""
-    return globals()[task.params["fault"]](task)
+    return globals()[task.params["fault"]](task, emit)
 
 
 BAD_TRIALS = {0: "leave_the_process", 1: "take_memory", 2: "hang_after_a_step", 3: "raise_an_error"}
 
 
-def train_by_number(task: TrialTask) -> TrialOutcome:
+def train_by_number(task: TrainingJob, emit: Emit) -> TrialOutcome:
     """Let some trials go wrong, each in its own way, and the others go well."""
-    return globals()[BAD_TRIALS.get(task.training, "work_as_bidden")](task)
+    return globals()[BAD_TRIALS.get(task.training, "work_as_bidden")](task, emit)
 
 
 # ---- trainings that write all that a real one writes -----------------------------------------------------------------
@@ -161,27 +157,22 @@ def train_by_number(task: TrialTask) -> TrialOutcome:
 CHECKPOINT_BYTES, MODEL_BYTES = 200_000, 300_000
 
 
-def train_on_disk(task: TrialTask) -> TrialOutcome:
+def train_on_disk(task: TrainingJob, emit: Emit) -> TrialOutcome:
     """Train at once, behind the border that turns exceptions into outcomes."""
-    return outcome_of(write_training, task)
+    return outcome_of(write_training, task, emit)
 
 
-def write_training(task: TrialTask) -> tuple[float, dict[str, Any]]:
-    """Write pulse, epochs and checkpoints, and of a winner the model; return score and findings."""
-    beat, score = first_pulse(task), score_of(task.params, task.rung)
-    store = StudyStore(Path(task.study_path) / "study.db")
-    try:
-        for index in range(max(1, round(task.samples / NUM_IMAGES))):
-            beat.batch(index + 1, 1, 1, 1)
-            store.add_epoch(task.attempt, epoch_row(task.first_step + index, score))
-            with replacing(checkpoint_path(task)) as temporary:
-                temporary.write_bytes(bytes(CHECKPOINT_BYTES))
-    finally:
-        store.close()
-        beat.close()
+def write_training(task: TrainingJob, reporter: Reporter) -> tuple[float, Findings]:
+    """Tell beats and epochs, and write checkpoints, and of a winner the model; return score and findings."""
+    score = score_of(task.params, task.rung)
+    for index in range(max(1, round(task.samples / NUM_IMAGES))):
+        reporter.heart.batch(index + 1, 1, 1, 1)
+        reporter.epoch(epoch_row(task.first_step + index, score))
+        with replacing(checkpoint_path(task)) as temporary:
+            temporary.write_bytes(bytes(CHECKPOINT_BYTES))
     if not task.is_final:
         return score, Findings()
     findings = save_model(task)
-    with (Path(task.study_path) / "model.new" / "test_logits.npz").open("wb") as file:
+    with (task.folders.model / "test_logits.npz").open("wb") as file:
         file.write(bytes(MODEL_BYTES))
     return score, findings

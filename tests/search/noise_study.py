@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.records import ImageSpec, TrialRow
 from pipeline.search.attempt import Attempt, stored_number
 from pipeline.search.store import StudyStore
-from pipeline.search.task import TrialTask
+from pipeline.search.task import Chosen, TrainingJob
 from pipeline.states import TrainingId
 from tests.search.stubs import FACTS, digests_of
 
@@ -31,7 +31,7 @@ def make_noise_study(folder: Path, **facts: Any) -> Path:
         {
             **FACTS, "cache": str(folder), "image": asdict(ImageSpec(8, 8, 1)), "classes": ["a", "b"], "mean": [128.0],
             "std": [74.0], "objective": "val_loss", "minimise": None, "limits": {}, "folds": None, "space": {},
-            "rungs": [48], "winner": 0, **facts,
+            "rungs": [48], **facts,
         }
     )  # fmt: skip
     for number in range(3):
@@ -42,7 +42,12 @@ def make_noise_study(folder: Path, **facts: Any) -> Path:
     return folder
 
 
-def real_task(folder: Path, training: TrainingId, **params: Any) -> TrialTask:
+def real_task(folder: Path, training: TrainingId, **params: Any) -> TrainingJob:
     """Return the training of one of the trials, two passes over the images."""
     values = {"depth": 1, "filters": 8, "batch_size": 8, **params}
-    return TrialTask(str(folder), stored_number(training) + 1, training, 0, 48, values, seed=1, seconds_limit=600.0)
+    with StudyStore(folder / "study.db") as store:
+        chosen = Chosen(0, store.distillation(), store.ensemble(), store.baseline())
+        return TrainingJob(
+            store.spec(), store.folder.for_training, stored_number(training) + 1, training, 0, 48, values, seed=1,
+            seconds_limit=600.0, chosen=chosen,
+        )  # fmt: skip

@@ -6,6 +6,7 @@ import math
 import os
 import random
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,16 @@ import numpy as np
 
 from pipeline.card import Evaluation, Figure, Leaked, Majority, TestResult
 from pipeline.files import write_text
-from pipeline.pulse import Pulse
 from pipeline.records import EpochRow, Objective, TrialRow
 from pipeline.search import validation
 from pipeline.search.attempt import stored_number
 from pipeline.search.budget import Budget
-from pipeline.search.checkpoints import checkpoint_path, pulse_path, sweep
+from pipeline.search.checkpoints import checkpoint_path, sweep
+from pipeline.search.events import Emit, EpochEnded, TrainingEnded, reporter_of
 from pipeline.search.pace import Pace, Terms
 from pipeline.search.store import StudyStore
 from pipeline.search.study import Study
-from pipeline.search.task import Findings, TrialOutcome, TrialTask
+from pipeline.search.task import Findings, TrainingJob, TrialOutcome
 from pipeline.search.teacher import keep_if_best
 from pipeline.search.validation import Predictions
 from pipeline.search.verdict import Answers
@@ -146,13 +147,20 @@ class StubOracle:
             bisect.insort(self.waiting[rung], (-values[0], number))
 
 
+def job_in(folder, attempt=1, training=0, rung=0, samples=100, params=None, *, spec=None, **changes) -> TrainingJob:
+    """Return a job whose files lie in the folder of a study."""
+    values = {"seed": 0, "seconds_limit": 60.0, **changes}
+    folders = StudyFolder(Path(folder)).for_training
+    return TrainingJob(spec or spec_of(), folders, attempt, training, rung, samples, params or {}, **values)
+
+
 class InstantEngine:
-    """Trains within this process, in the order of submission, one task each time that it is waited for."""
+    """Trains within this process, in the order of submission, one job each time that it is asked what happened."""
 
     def __init__(self, train, num_workers: int = 1) -> None:
         self.train = train
         self.num_workers = num_workers
-        self.running: list[TrialTask] = []
+        self.running: list[TrainingJob] = []
 
     def num_free(self):
         return self.num_workers - len(self.running)
@@ -160,13 +168,36 @@ class InstantEngine:
     def submit(self, task):
         self.running.append(task)
 
-    def wait(self, seconds):
-        return [self.train(self.running.pop(0))] if self.running else []
+    def start(self):
+        pass
+
+    check = stop = start
+
+    def call_all(self, function, *arguments):
+        return [result_of(function, *arguments)] * self.num_workers
+
+    def poll(self, seconds):
+        if not self.running:
+            return []
+        events = []
+        outcome = self.train(self.running[0], events.append)
+        self.running.pop(0)
+        return [*events, TrainingEnded(outcome)]
 
     def interrupt(self):
         stopped = [TrialOutcome(task.attempt, task.training, task.rung, OutcomeState.STOPPED) for task in self.running]
         self.running.clear()
-        return stopped
+        return [TrainingEnded(outcome) for outcome in stopped]
+
+
+def result_of(function, *arguments) -> Future:
+    """Return what a function returns or raises, as a child process gives it."""
+    future = Future()
+    try:
+        future.set_result(function(*arguments))
+    except Exception as error:  # noqa: BLE001
+        future.set_exception(error)
+    return future
 
 
 class Silence:
@@ -222,11 +253,11 @@ def epoch_row(step: int, score: float) -> EpochRow:
     return EpochRow(step, 1.0, 0.5, 1.0, score, score, score, score, 0.1, 0.1)
 
 
-def train_into(store: StudyStore, task: TrialTask, **changes: Any) -> TrialOutcome:
-    """Write the epochs of a training at once, and return its outcome."""
+def train_at_once(task: TrainingJob, emit: Emit, **changes: Any) -> TrialOutcome:
+    """Tell the epochs of a training, and return its outcome."""
     score = score_of(task.params, task.rung)
     for index in range(max(1, round(task.samples / NUM_IMAGES))):
-        store.add_epoch(task.attempt, epoch_row(task.first_step + index, score))
+        emit(EpochEnded(task.attempt, epoch_row(task.first_step + index, score)))
     return TrialOutcome(
         task.attempt,
         task.training,
@@ -235,7 +266,12 @@ def train_into(store: StudyStore, task: TrialTask, **changes: Any) -> TrialOutco
     )
 
 
-def run_all(study: Study, seconds: float = 1.0) -> list[TrialTask]:
+def train_into(study: Study, task: TrainingJob, **changes: Any) -> TrialOutcome:
+    """Train at once, have the study keep the epochs, and return the outcome."""
+    return train_at_once(task, study.observe, **changes)
+
+
+def run_all(study: Study, seconds: float = 1.0) -> list[TrainingJob]:
     """Ask, train and tell until nothing is left; return the tasks in order. Each takes some seconds of a fake clock."""
     tasks = []
     while task := study.ask():
@@ -243,7 +279,7 @@ def run_all(study: Study, seconds: float = 1.0) -> list[TrialTask]:
         study.store.save()
         if isinstance(study.pace.elapsed, Clock):
             study.pace.elapsed.now += seconds
-        study.tell(train_into(study.store, task, seconds=seconds))
+        study.tell(train_into(study, task, seconds=seconds))
     study.complete()
     study.store.save()
     return tasks
@@ -257,8 +293,7 @@ def ends(rows: list[TrialRow]) -> list[tuple[Any, ...]]:
 def keep_teacher(folder: Path, score: float = 2.0, objective: str = "val_accuracy") -> None:
     """Keep the weights of a trial 99 of the highest rung, unless a better one's are kept."""
     spec = spec_of(objective=objective, options={"distill": True}, rungs=RUNGS)
-    task = TrialTask(str(folder), 1, 99, len(RUNGS) - 1, 100, {"filters": 32}, 0, 60.0)
-    keep_if_best(task, spec, Network(score), score)
+    keep_if_best(job_in(folder, 1, 99, len(RUNGS) - 1, 100, {"filters": 32}, spec=spec), Network(score), score)
 
 
 @dataclass
@@ -291,33 +326,21 @@ def warm_up() -> int:
     return os.getpid()
 
 
-def train(task: TrialTask) -> TrialOutcome:
-    """Train as a child does: pulse, epochs, a checkpoint after each, from which it goes on; some fail by design."""
-    store = StudyStore(Path(task.study_path) / "study.db")
-    try:
-        return train_in_child(store, task)
-    finally:
-        store.close()
-
-
-def train_in_child(store: StudyStore, task: TrialTask) -> TrialOutcome:
-    """Train with an open store."""
+def train(task: TrainingJob, emit: Emit) -> TrialOutcome:
+    """Train as a child does: beats, epochs, a checkpoint after each, from which it goes on; some fail by design."""
     if FAILING.get(task.training) == task.rung:
         return TrialOutcome(
             task.attempt, task.training, task.rung, OutcomeState.FAILED, reason="ValueError: by design", seconds=0.1
         )
-    pulse = pulse_path(task.folder, task.attempt)
-    pulse.parent.mkdir(exist_ok=True)
-    beat, checkpoint = Pulse(pulse), checkpoint_path(task)
+    reporter, checkpoint = reporter_of(task.attempt, emit), checkpoint_path(task)
     score = score_of(task.params, task.rung)
     num_epochs = max(1, round(task.samples / (NUM_FINAL_IMAGES if task.is_final else NUM_IMAGES)))
     saved = checkpoint.read_bytes() if checkpoint.exists() else b""
     for index in range(int(saved) if saved.isdigit() else 0, num_epochs):
-        beat.batch(index + 1, num_epochs, 1, 1)
+        reporter.heart.batch(index + 1, num_epochs, 1, 1)
         time.sleep(float(os.environ.get(EPOCH_SECONDS, "0")))
-        store.add_epoch(task.attempt, epoch_row(task.first_step + index, score))
+        reporter.epoch(epoch_row(task.first_step + index, score))
         write_text(checkpoint, str(index + 1))
-    beat.close()
     if task.rung == len(RUNGS) - 1 and not task.is_final:
         keep_logits(task)
     findings = save_model(task) if task.training == TrainingKind.FINAL else Findings()
@@ -326,15 +349,15 @@ def train_in_child(store: StudyStore, task: TrialTask) -> TrialOutcome:
     )
 
 
-def keep_logits(task: TrialTask) -> None:
+def keep_logits(task: TrainingJob) -> None:
     """Keep what the network of a trial says of 30 validation images: half of it is right, by chance."""
     logits = np.random.default_rng(abs(stored_number(task.training))).normal(size=(30, 2)).astype(np.float32)
     validation.keep(task, [Predictions(logits, np.arange(30, dtype=np.int32) % 2, None, digests_of(30))])
 
 
-def save_model(task: TrialTask) -> Findings:
+def save_model(task: TrainingJob) -> Findings:
     """Write the file of a model, which only depends on the winner, and return what its test found."""
-    write_text(Path(task.study_path) / "model.new" / "model.keras", repr(sorted(task.params.items())))
+    write_text(task.folders.model / "model.keras", repr(sorted(task.params.items())))
     majority = Majority("accuracy", 0.5, 0.4, (0.3, 0.5), 0.01, is_beaten=True, number=0)
     figures = {"loss": Figure(0.5, (0.4, 0.6))}
     test = TestResult(88 / 97, (0.83, 0.95), 97, figures, majority, Leaked(3, 0.9))

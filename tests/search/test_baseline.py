@@ -123,7 +123,7 @@ def as_completed(task, **changes) -> TrialOutcome:
 def test_it_is_trained_once_on_train_and_validation_and_is_no_trial(tmp_path):
     study, best = searched(tmp_path)
     tasks = []
-    engine = InstantEngine(lambda task: tasks.append(task) or as_completed(task))
+    engine = InstantEngine(lambda task, emit: tasks.append(task) or as_completed(task))
     assert train_baseline(study, engine, Silence(), best) == ""
     (task,) = tasks
     assert (task.training, task.is_final, task.params) == (TrainingKind.BASELINE, True, PARAMS)
@@ -140,7 +140,7 @@ def test_it_is_trained_once_on_train_and_validation_and_is_no_trial(tmp_path):
 
 def test_one_that_was_cut_off_in_its_first_epoch_is_not_compared(tmp_path):
     study, best = searched(tmp_path)
-    engine = InstantEngine(lambda task: as_completed(task, findings=Findings(epochs=0)))
+    engine = InstantEngine(lambda task, emit: as_completed(task, findings=Findings(epochs=0)))
     reason = train_baseline(study, engine, Silence(), best)
     assert reason == "it was slower than planned and saw 0 passes, less than half of the winner's"
     assert (study.store.baseline().epochs, study.store.baseline().reason) == (0, reason)
@@ -149,7 +149,7 @@ def test_one_that_was_cut_off_in_its_first_epoch_is_not_compared(tmp_path):
 def test_one_that_fails_costs_the_comparison_only(tmp_path):
     study, best = searched(tmp_path)
     engine = InstantEngine(
-        lambda task: as_completed(task, state=OutcomeState.FAILED, score=None, reason="ValueError: odd")
+        lambda task, emit: as_completed(task, state=OutcomeState.FAILED, score=None, reason="ValueError: odd")
     )
     assert train_baseline(study, engine, Silence(), best) == "its training ended as FAILED: ValueError: odd"
     assert study.store.get("baseline")["reason"].endswith("ValueError: odd")
@@ -160,7 +160,7 @@ def test_one_that_fails_costs_the_comparison_only(tmp_path):
 def test_a_process_that_dies_is_tried_once_more(tmp_path):
     study, best = searched(tmp_path)
     states = iter([OutcomeState.CRASHED, OutcomeState.COMPLETED])
-    engine = InstantEngine(lambda task: as_completed(task, state=next(states)))
+    engine = InstantEngine(lambda task, emit: as_completed(task, state=next(states)))
     assert train_baseline(study, engine, Silence(), best) == ""
     assert [each.state for each in study.store.attempts(TrainingKind.BASELINE)] == [
         AttemptState.DIED,
@@ -172,7 +172,7 @@ def test_one_that_was_stopped_goes_on_as_it_began(tmp_path):
     study, best = searched(tmp_path)
 
     class Interrupted(InstantEngine):
-        def wait(self, seconds):
+        def poll(self, seconds):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -180,7 +180,7 @@ def test_one_that_was_stopped_goes_on_as_it_began(tmp_path):
     (first,) = study.store.attempts(TrainingKind.BASELINE)
     assert first.state == AttemptState.STOPPED
     study.budget = study.pace.budget = unlimited(3, (2000,))  # another plan than before
-    train_baseline(study, InstantEngine(as_completed), Silence(), best)
+    train_baseline(study, InstantEngine(lambda task, emit: as_completed(task)), Silence(), best)
     assert [each.samples for each in study.store.attempts(TrainingKind.BASELINE)] == [first.samples] * 2
 
 

@@ -1,7 +1,6 @@
 """How a budget becomes rungs and deadlines, and what a study asks for while its clock runs."""
 
 import math
-import time
 from dataclasses import replace
 
 import pytest
@@ -212,7 +211,7 @@ def run_timed(study, clock):
         seconds = SECONDS_PER_TRIAL + task.samples * SAMPLE_SECONDS
         tasks.append(task)
         clock.now += seconds
-        study.tell(train_into(study.store, task, seconds=seconds))
+        study.tell(train_into(study, task, seconds=seconds))
     study.complete()
     study.store.save()
     return tasks
@@ -230,7 +229,7 @@ def test_a_search_ends_in_time_with_a_winner_of_the_highest_rung(tmp_path, total
     assert best.rung == len(budget.rungs) - 1
     assert clock.now <= budget.end
     assert clock.now + SECONDS_PER_TRIAL + study.pace.final_samples(best) * SAMPLE_SECONDS <= budget.end + 0.01
-    wanted = begin_final(study, best).wanted_end - time.monotonic()
+    wanted = begin_final(study, best).seconds_wanted
     assert wanted == pytest.approx(max(budget.end - clock.now, SECONDS_PER_TRIAL), abs=0.5)
     assert len(study.rows) >= (3 if max_trials is None else min(max_trials, 2))
     assert max_trials is None or len(study.rows) <= max_trials
@@ -248,7 +247,7 @@ def test_nothing_is_asked_for_that_does_not_fit(tmp_path):
             break
         assert SECONDS_PER_TRIAL + task.samples * SAMPLE_SECONDS <= left + 0.01
         clock.now += SECONDS_PER_TRIAL + task.samples * SAMPLE_SECONDS
-        study.tell(train_into(study.store, task, seconds=SECONDS_PER_TRIAL + task.samples * SAMPLE_SECONDS))
+        study.tell(train_into(study, task, seconds=SECONDS_PER_TRIAL + task.samples * SAMPLE_SECONDS))
     assert study.pace.training_seconds({**study.terms.typical}, 1000) > study.time_left()
 
 
@@ -317,7 +316,7 @@ def test_a_trial_is_in_the_front_with_its_latest_score(tmp_path):
         task = study.start(0, rung) if study.rows else study.ask()
         study.store.save()
         study.oracle = None  # it did not promote the trial
-        study.tell(train_into(study.store, task, score=score))
+        study.tell(train_into(study, task, score=score))
         assert [(row.number, row.score) for row in study.front] == [(0, score)]
 
 
@@ -335,7 +334,7 @@ def test_a_task_knows_when_the_time_is_over_and_a_pruned_trial_keeps_its_place(t
     task = study.ask()
     assert task.seconds_limit == pytest.approx(0.8 * 120.0)
     clock.now = 110.0
-    study.tell(train_into(study.store, task, state=OutcomeState.PRUNED, score=None, reason="the time was over"))
+    study.tell(train_into(study, task, state=OutcomeState.PRUNED, score=None, reason="the time was over"))
     assert study.ask() is None
     assert study.rows[0].state == TrialState.PRUNED
 
@@ -346,7 +345,7 @@ def test_a_resumed_study_spends_only_what_is_left(tmp_path):
     for _ in range(2):
         task = study.ask()
         clock.now += 3.0
-        study.tell(train_into(study.store, task, seconds=3.0))
+        study.tell(train_into(study, task, seconds=3.0))
     study.store.save()
     study.store.close()
     later = Clock(now=6.0)

@@ -63,7 +63,8 @@ def store(tmp_path):
     store.put_attempt(Attempt(1, TrainingKind.FINAL, 2, 99, 3, 1, 1, AttemptState.DONE, 0.9, 9.9, ended=2))
     store.save()
     for step in (1, 2, 3):
-        store.add_epoch(1, EpochRow(step, 0.1, 0.9, 0.1, *[0.9] * 4, learning_rate=0.01, seconds=3.3))
+        store.put_epoch(1, EpochRow(step, 0.1, 0.9, 0.1, *[0.9] * 4, learning_rate=0.01, seconds=3.3))
+    store.save()
     yield store
     store.close()
 

@@ -9,7 +9,7 @@ import pytest
 from pipeline.bundle import read_bundle
 from pipeline.errors import DataError, ModelRefused, PipelineError, StoppedEarly
 from pipeline.files import locked
-from pipeline.search.job import finish, run_trials
+from pipeline.search.job import finish, note, run_trials
 from pipeline.search.snapshot import read_snapshot
 from pipeline.search.store import StudyStore
 from pipeline.search.studies import list_studies, open_study
@@ -33,13 +33,14 @@ class Interrupting(Silence):
 
 
 def begin(folder: Path, num_tasks: int) -> None:
-    """Leave a study as a kill does in the middle: the log is not merged, a checkpoint and a pulse are there."""
+    """Leave a study as a kill does in the middle: the log is not merged, a checkpoint and a heartbeat are there."""
     study = make_study(folder.parent / "work", unlimited(NUM_TRIALS))
     with pytest.raises(StoppedEarly):
         run_trials(study, InstantEngine(train), Interrupting(num_tasks))
     task = study.ask()
     study.store.save()
-    train(task)  # its end is not told
+    train(task, lambda event: note(study, [event]))  # its end is not told
+    study.store.save()
     shutil.copytree(folder.parent / "work", folder)  # with the log, which closing would merge
     study.store.close()
 

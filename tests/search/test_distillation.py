@@ -8,13 +8,12 @@ import pytest
 from pipeline.card import Distillation, Evaluation
 from pipeline.errors import InvalidUsage
 from pipeline.records import Objective
-from pipeline.search.attempt import training_of
 from pipeline.search.budget import Budget, Workforce, plan_budget
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.distillation import distil, distillation_text
 from pipeline.search.job import begin_final, final_score
 from pipeline.search.options import SearchOptions, check_distillation
-from pipeline.search.task import TrialOutcome, TrialTask
+from pipeline.search.task import TrainingJob, TrialOutcome
 from pipeline.search.teacher import keep_if_best, read_teacher, weights_path
 from pipeline.states import AttemptState, OutcomeState, TrainingKind
 from pipeline.workspace import StudyFolder
@@ -23,6 +22,7 @@ from tests.search.stubs import (
     InstantEngine,
     Network,
     Silence,
+    job_in,
     keep_teacher,
     make_study,
     make_terms,
@@ -35,12 +35,12 @@ SPEC = spec_of(options={"distill": True}, rungs=[100, 300])
 PARAMS = {"filters": 32}
 
 
-def task_in(folder, number=3, rung=1) -> TrialTask:
-    return TrialTask(str(folder), 1, number, rung, 100, PARAMS, 0, 60.0)
+def task_in(folder, number=3, rung=1, spec=None) -> TrainingJob:
+    return job_in(folder, 1, number, rung, 100, PARAMS, spec=spec)
 
 
 def keep(folder, score, number=3, rung=1, spec=SPEC):
-    keep_if_best(task_in(folder, number, rung), spec, Network(score), score)
+    keep_if_best(task_in(folder, number, rung, spec), Network(score), score)
 
 
 # ---- whose weights are kept -----------------------------------------------------------------------------------------
@@ -52,20 +52,20 @@ def test_the_weights_of_the_best_trial_of_the_highest_rung_are_kept(tmp_path, ob
     for number, score in enumerate((0.5, 0.9, 0.3, 0.9)):
         keep(tmp_path, score, number, spec=spec)
     keep(tmp_path, 1.0 if best == 0.9 else 0.0, 7, rung=0, spec=spec)
-    teacher = read_teacher(StudyFolder(tmp_path))
+    teacher = read_teacher(StudyFolder(tmp_path).teacher)
     assert (teacher.number, teacher.score, teacher.params) == (1 if best == 0.9 else 2, best, PARAMS)
-    with np.load(weights_path(StudyFolder(tmp_path))) as stored:
+    with np.load(weights_path(StudyFolder(tmp_path).teacher)) as stored:
         assert stored["weight0000"].tolist() == np.full((2, 2), best, np.float32).tolist()
 
 
 def test_none_are_kept_where_nobody_asked_and_a_damaged_file_is_replaced(tmp_path):
     keep(tmp_path, 0.9, spec=replace(SPEC, distill=False))
-    assert not weights_path(StudyFolder(tmp_path)).exists()
-    weights_path(StudyFolder(tmp_path)).parent.mkdir()
-    weights_path(StudyFolder(tmp_path)).write_bytes(b"damaged")
-    assert read_teacher(StudyFolder(tmp_path)) is None
+    assert not weights_path(StudyFolder(tmp_path).teacher).exists()
+    weights_path(StudyFolder(tmp_path).teacher).parent.mkdir()
+    weights_path(StudyFolder(tmp_path).teacher).write_bytes(b"damaged")
+    assert read_teacher(StudyFolder(tmp_path).teacher) is None
     keep(tmp_path, 0.2)
-    assert read_teacher(StudyFolder(tmp_path)).score == 0.2
+    assert read_teacher(StudyFolder(tmp_path).teacher).score == 0.2
 
 
 # ---- whether the winner learns --------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def trained(score, tasks=None, **changes):
     """Return an engine that trains to a score, and keeps the tasks."""
     values = {"state": OutcomeState.COMPLETED, "score": score, "seconds": 2.0, **changes}
 
-    def train(task):
+    def train(task, emit):
         if tasks is not None:
             tasks.append(task)
         return TrialOutcome(task.attempt, task.training, task.rung, **values)
@@ -117,9 +117,7 @@ def test_it_trains_as_its_trial_did_and_is_kept_where_the_objective_is_better(tm
 
 def judged(study, row):
     """Return whose validation logits are looked for in the last training of a winner."""
-    begin_final(study, row)
-    study.store.save()
-    return training_of(study.store.get("winner"))
+    return begin_final(study, row).chosen.winner
 
 
 @pytest.mark.parametrize(("objective", "scores"), [("val_accuracy", (0.5, 0.4)), ("val_loss", (0.5, 0.6))])
@@ -160,7 +158,7 @@ def test_a_process_that_dies_is_tried_once_more(tmp_path):
     study, best = searched(tmp_path)
     keep_teacher(tmp_path, 0.9)
     states = iter([OutcomeState.CRASHED, OutcomeState.COMPLETED])
-    engine = InstantEngine(lambda task: TrialOutcome(task.attempt, task.training, task.rung, next(states), 0.6))
+    engine = InstantEngine(lambda task, emit: TrialOutcome(task.attempt, task.training, task.rung, next(states), 0.6))
     assert distil(study, engine, Silence(), best).is_kept
     assert [each.state for each in study.store.attempts(TrainingKind.STUDENT)] == [AttemptState.DIED, AttemptState.DONE]
 

@@ -11,51 +11,67 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InvalidUsage, StoppedEarly
+from pipeline.heartbeat import Beat
 from pipeline.machine import Resources
-from pipeline.pulse import Pulse
-from pipeline.search.checkpoints import checkpoint_path, pulse_path
+from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.child import Child, Patience, is_process
 from pipeline.search.engine import TASKS_PER_CHILD, LocalEngine, Work, bound_log
+from pipeline.search.events import EpochEnded, Heartbeat, SplitOpened, TrainingEnded
 from pipeline.search.job import run_trials
 from pipeline.search.predictions import load
-from pipeline.search.store import StudyStore
 from pipeline.search.study import MICRO_BATCHES
-from pipeline.search.task import TrialTask
+from pipeline.search.task import TrainingJob
 from pipeline.search.validation import logits_path
 from pipeline.states import TrainingKind
 from pipeline.workspace import StudyFolder
 from tests.search import fault_stubs
 from tests.search.noise_study import make_noise_study, real_task
-from tests.search.stubs import Silence, make_study, unlimited
+from tests.search.stubs import Silence, job_in, make_study, unlimited
 
 MEMORY_MB = 400.0
 IMPATIENT = Patience(start=60.0, build=1.0, silent=1.0, overtime=0.0, term=0.3)
 
 
-def bad_task(folder, fault: str, attempt: int = 1, **changes) -> TrialTask:
+def bad_task(folder, fault: str, attempt: int = 1, **changes) -> TrainingJob:
     params = {"fault": fault, "score": changes.pop("score", None)}
-    task = TrialTask(str(folder), attempt, 3, 0, samples=100, params=params, seed=1, seconds_limit=600.0)
+    task = job_in(folder, attempt, 3, 0, 100, params, seconds_limit=600.0)
     return replace(task, **changes)
 
 
-def next_outcome(engine):
-    for _ in range(120):
-        for outcome in engine.wait(1.0):
-            return outcome
+def next_outcome(engine, events=None):
+    """Wait for the end of a training, and keep what it tells before."""
+    deadline = time.monotonic() + 120.0
+    while time.monotonic() < deadline:
+        for event in engine.poll(1.0):
+            if isinstance(event, TrainingEnded):
+                return event.outcome
+            if events is not None:
+                events.append(event)
     raise AssertionError("the engine does not answer")
 
 
-def do(engine, task):
+def do(engine, task, events=None):
     """Have a task done by a child that is warm: its patience is short."""
     engine.check()
     engine.submit(task)
-    return next_outcome(engine)
+    return next_outcome(engine, events)
 
 
-def wait_for_pulses(engine, folder, *attempts):
+def outcomes_of(events):
+    return [event.outcome for event in events if isinstance(event, TrainingEnded)]
+
+
+def wait_for_epoch(engine):
+    """Wait until a training has ended its first epoch."""
+    while not any(isinstance(event, EpochEnded) for event in engine.poll(0.05)):
+        assert engine.running
+
+
+def wait_for_beats(engine, *attempts):
     """Wait until the trainings of some attempts have begun."""
-    while not all(pulse_path(StudyFolder(folder), attempt).exists() for attempt in attempts):
-        assert engine.wait(0.05) == []
+    begun = set()
+    while not begun.issuperset(attempts):
+        begun.update(event.attempt for event in engine.poll(0.05) if isinstance(event, Heartbeat))
 
 
 @pytest.fixture
@@ -124,15 +140,15 @@ def test_what_children_print_is_bounded_and_its_end_is_kept(start, tmp_path, mon
     for attempt in (1, 2):
         engine.submit(bad_task(tmp_path, "print_until_asked", attempt=attempt))
     while not older.exists():
-        engine.wait(0.05)
+        engine.poll(0.05)
     sizes = []
     for _ in range(40):
-        engine.wait(0.05)
+        engine.poll(0.05)
         sizes.append(log.stat().st_size)
     assert max(sizes) < 3 * 3_000_000  # what two children print between two looks comes on top
     assert older.stat().st_size <= 3_000_000
     assert any(after < before for before, after in itertools.pairwise(sizes))
-    assert len(engine.interrupt(seconds=60.0)) == 2
+    assert len(outcomes_of(engine.interrupt(seconds=60.0))) == 2
     assert do(engine, bad_task(tmp_path, "print_a_line", attempt=3)).state == "COMPLETED"
     assert log.read_bytes().endswith(b"a line of a training\n")
     assert b"\0" not in log.read_bytes()  # a child that wrote where it was would leave a hole
@@ -159,8 +175,9 @@ def test_a_long_log_of_an_earlier_search_is_cut_and_one_that_cannot_be_written_s
 @pytest.mark.heavy
 def test_a_child_that_is_killed_from_outside_says_by_what(start, tmp_path):
     engine = start(patience=Patience())
+    engine.check()
     engine.submit(bad_task(tmp_path, "step_for_ever"))
-    wait_for_pulses(engine, tmp_path, 1)
+    wait_for_beats(engine, 1)
     os.kill(engine.children[0].pid, signal.SIGKILL)
     died = next_outcome(engine)
     killed = "its process died (signal 9, which the kernel sends when memory runs out)"
@@ -213,10 +230,10 @@ def test_an_interruption_stops_those_that_hear_it_and_kills_the_others(start, tm
     for attempt in (2, 3, 4):
         engine.submit(bad_task(tmp_path, "hang_and_ignore_sigterm", attempt=attempt))
     pids = [child.pid for child in engine.children]
-    wait_for_pulses(engine, tmp_path, 1, 2, 3, 4)
+    wait_for_beats(engine, 1, 2, 3, 4)
     assert engine.num_free() == 0
     begun = time.monotonic()
-    heard, *killed = engine.interrupt(seconds=2.0)
+    heard, *killed = outcomes_of(engine.interrupt(seconds=2.0))
     assert time.monotonic() - begun < 2.0 + 2.5  # killed at once: pebble itself gives each of them 3 s after SIGTERM
     assert (heard.attempt, heard.state, heard.reason) == (1, "STOPPED", "")
     assert [(outcome.attempt, outcome.state) for outcome in killed] == [(2, "STOPPED"), (3, "STOPPED"), (4, "STOPPED")]
@@ -254,34 +271,34 @@ def study_folder(tmp_path):
 @pytest.mark.heavy
 def test_a_real_child_trains_fails_stops_and_saves_a_model(study_folder, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    store = StudyStore(study_folder / "study.db")
-    engine = LocalEngine([Resources(1)], study_folder / "trials.log")
+    engine, told = LocalEngine([Resources(1)], study_folder / "trials.log"), []
     engine.start()
     try:
         assert os.environ["CUDA_VISIBLE_DEVICES"] == ""  # the parent never touches a GPU
-        trained = do(engine, real_task(study_folder, 0))
-        rows = store.epochs(0)
+        trained = do(engine, real_task(study_folder, 0), told)
+        rows = [event.row for event in told if isinstance(event, EpochEnded)]
         assert [row.step for row in rows] == [1, 2]
         assert (trained.state, trained.score) == ("COMPLETED", rows[-1].val_loss)
         raised = do(engine, real_task(study_folder, 1, pooling="no such pooling", depth=2))
         assert (raised.state, "no such pooling" in raised.reason) == ("FAILED", True)
         engine.submit(replace(real_task(study_folder, 2), samples=10**6))
-        while not store.epochs(2):
-            assert engine.wait(0.05) == []
-        (stopped,) = engine.interrupt(seconds=60.0)
+        wait_for_epoch(engine)
+        (stopped,) = outcomes_of(engine.interrupt(seconds=60.0))
         assert stopped.state == "STOPPED"
         assert re.match(r"it was stopped after \d+ of 41667 epochs", stopped.reason)
         assert checkpoint_path(real_task(study_folder, 2)).exists()
-        final = do(engine, replace(real_task(study_folder, TrainingKind.FINAL), attempt=9, is_final=True))
+        told.clear()
+        final = do(engine, replace(real_task(study_folder, TrainingKind.FINAL), attempt=9, is_final=True), told)
     finally:
         engine.stop()
-        store.close()
+    kinds = [type(event) for event in told if not isinstance(event, Heartbeat)]
+    assert kinds == [EpochEnded, EpochEnded, SplitOpened]
     evaluation = final.findings.evaluation
     test = evaluation.test
     assert (final.state, test.num_images, test.leaked.num_images) == ("COMPLETED", 7, 1)
     assert final.score == test.accuracy
     assert test.majority.number in (0, 1)
-    with np.load(logits_path(StudyFolder(study_folder), 0)) as kept:  # of a network that did not train on them
+    with np.load(logits_path(StudyFolder(study_folder).logits, 0)) as kept:  # of a network that did not train on them
         assert (kept["logits"].shape, kept["labels"].tolist()) == ((8, 2), [0, 1] * 4)
     validation = evaluation.validation
     assert validation.value == pytest.approx(rows[-1].val_loss, abs=1e-5)
@@ -302,18 +319,13 @@ def test_a_real_child_trains_fails_stops_and_saves_a_model(study_folder, monkeyp
 # ---- the watchdog without a process ---------------------------------------------------------------------------------
 
 
-def judged(folder, began: float, patience: Patience, pulse=None, **changes):
+def judged(folder, began: float, patience: Patience, beat=None, **changes):
     """Return the verdict on a task that began some seconds ago."""
     task = bad_task(folder, "none", **changes)
     child = Child(Resources(1), folder / "log", fault_stubs.warm_up, patience)
     child.began = time.monotonic() - began
-    if pulse is not None:
-        pulse_path(StudyFolder(folder), task.attempt).parent.mkdir(exist_ok=True)
-        writer = Pulse(pulse_path(StudyFolder(folder), task.attempt))
-        writer.intervals.extend([pulse["step"]])
-        writer.place = (1, 1, pulse["batch"], 10)
-        writer.write(time.monotonic() - pulse["ago"])
-        writer.close()
+    if beat is not None:
+        child.beat, child.heard = Beat(1, 1, beat["batch"], 10, beat["step"]), time.monotonic() - beat["ago"]
     return child.judge(task)
 
 
@@ -330,7 +342,7 @@ def test_slow_steps_and_slow_builds_are_no_hangs(tmp_path):
     assert judged(tmp_path, 602, patience, {**steps, "step": 30.0, "ago": 601})[0] == "TIMEOUT"
 
 
-def test_the_pulse_of_an_earlier_task_condemns_nobody(tmp_path):
+def test_the_heartbeat_of_an_earlier_task_condemns_nobody(tmp_path):
     old = {"batch": 0, "step": 0.0, "ago": 5000}
     assert judged(tmp_path, 10, Patience(), old) is None
 

@@ -16,12 +16,22 @@ from pipeline.search.ensemble import choose_networks, ensemble_text
 from pipeline.search.job import begin_final, cost_of, final_score
 from pipeline.search.options import SearchOptions, check_ensemble
 from pipeline.search.pace import HOPE, LATE_PART, LATE_SECONDS, MAX_STRETCH, PLANNED_PART, Pace
-from pipeline.search.task import TrialOutcome, TrialTask
+from pipeline.search.task import TrialOutcome
 from pipeline.search.validation import Predictions, judge_validation, judged_trainings, read_mean
 from pipeline.states import AttemptState, OutcomeState, TrainingKind, TrialState
 from pipeline.tracking.figures import decision_tags
 from pipeline.workspace import StudyFolder
-from tests.search.stubs import Clock, InstantEngine, Silence, digests_of, make_study, make_terms, spec_of, unlimited
+from tests.search.stubs import (
+    Clock,
+    InstantEngine,
+    Silence,
+    digests_of,
+    job_in,
+    make_study,
+    make_terms,
+    spec_of,
+    unlimited,
+)
 
 LABELS = (np.arange(60) % 2).astype(np.int32)
 ROWS = {"first": slice(0, 30), "middle": slice(20, 50), "none": slice(0, 0), "all": slice(0, 60)}
@@ -36,8 +46,7 @@ def right_in(name: str) -> np.ndarray:
 
 
 def keep(folder, number, logits, averaged=None):
-    task = TrialTask(str(folder), 1, number, 2, 100, {}, 0, 60.0)
-    validation.keep(task, [Predictions(logits, LABELS, averaged, digests_of(60))])
+    validation.keep(job_in(folder, 1, number, 2), [Predictions(logits, LABELS, averaged, digests_of(60))])
 
 
 def searched(folder, objective="val_accuracy", budget=None, clock=None, **terms):
@@ -53,13 +62,13 @@ def searched(folder, objective="val_accuracy", budget=None, clock=None, **terms)
 def twin(says="middle", tasks=None, **changes):
     """Return an engine that trains a twin, which is right in some of the images."""
 
-    def train(task):
+    def train(task, emit):
         if tasks is not None:
             tasks.append(task)
         checkpoint_path(task).parent.mkdir(exist_ok=True)
         checkpoint_path(task).touch()
         if says:
-            keep(task.study_path, task.training, right_in(says))
+            keep(task.folders.data.parent, task.training, right_in(says))
         values = {"state": OutcomeState.COMPLETED, "score": 0.5, "seconds": 2.0, **changes}
         return TrialOutcome(task.attempt, task.training, task.rung, **values)
 
@@ -133,7 +142,7 @@ def test_without_logits_of_the_winner_or_its_twin_nobody_knows(tmp_path):
     study, best = searched(tmp_path)
     assert choose(study, best, twin(says="")).reason == "the twin has no validation logits"
     for damage in (lambda path: path.write_bytes(b"damaged"), lambda path: path.unlink()):
-        damage(validation.logits_path(StudyFolder(tmp_path), 0))
+        damage(validation.logits_path(StudyFolder(tmp_path).logits, 0))
         found = choose(study, best, InstantEngine(None))
         assert found.reason == "the winner has no validation logits of the highest rung"
     assert ensemble_text(found, "val_accuracy") == f"not used: {found.reason}"
@@ -147,8 +156,8 @@ def test_a_twin_that_fails_costs_this_only_and_one_that_dies_is_tried_once_more(
     study, best = searched(tmp_path / "another")
     states = iter([OutcomeState.CRASHED, OutcomeState.COMPLETED])
 
-    def train(task):
-        keep(task.study_path, task.training, right_in("all"))
+    def train(task, emit):
+        keep(task.folders.data.parent, task.training, right_in("all"))
         return TrialOutcome(task.attempt, task.training, task.rung, next(states), 0.6)
 
     assert choose(study, best, InstantEngine(train)).is_kept
@@ -213,10 +222,10 @@ def timed(folder, seconds_left):
 def test_as_many_answer_as_can_train_for_long_after_the_twin(tmp_path, seconds_left, number):
     study, best = timed(tmp_path, seconds_left + 28.5)
 
-    def train(task):
+    def train(task, emit):
         assert task.seconds_limit == pytest.approx(seconds_left + 28.5 - 35.25)
         study.pace.elapsed.now += 28.5
-        return twin("middle").train(task)
+        return twin("middle").train(task, emit)
 
     found = choose(study, best, InstantEngine(train))
     assert found.num_networks == number
@@ -225,18 +234,17 @@ def test_as_many_answer_as_can_train_for_long_after_the_twin(tmp_path, seconds_l
     assert found.samples == pytest.approx(min(HOPE * stretch, MAX_STRETCH) * 33_750, rel=1e-3)
     task = begin_final(study, best)
     assert task.samples == number * found.samples
-    study.store.save()
-    assert study.store.get("winner") == 0
+    assert task.chosen.winner == 0
 
 
 @pytest.mark.parametrize("is_late", [False, True])
 def test_where_time_is_short_one_network_trains_longer(tmp_path, is_late):
     study, best = timed(tmp_path, 58.0 + 28.5 if is_late else 50.0 + 28.5)
 
-    def train(task):
+    def train(task, emit):
         assert is_late
         study.pace.elapsed.now += 28.5 + 8.0  # longer than was planned
-        return twin("middle").train(task)
+        return twin("middle").train(task, emit)
 
     found = choose(study, best, InstantEngine(train))
     passes = 27 * PLANNED_PART * (50.0 - 3.0) / 67.5
@@ -364,17 +372,17 @@ def test_the_mean_of_the_winner_and_its_twin_is_what_is_judged(tmp_path):
     assert judged_trainings(4, Ensemble(False)) == judged_trainings(4, None) == [4]
     keep(tmp_path, 0, right_in("first"), right_in("all"))
     keep(tmp_path, 1, right_in("middle"), right_in("none"))
-    said = read_mean(StudyFolder(tmp_path), [0, 1])
+    said = read_mean(StudyFolder(tmp_path).logits, [0, 1])
     np.testing.assert_allclose(said.logits, (right_in("first") + right_in("middle")) / 2)
     np.testing.assert_allclose(said.averaged, (right_in("all") + right_in("none")) / 2)
-    assert read_mean(StudyFolder(tmp_path), [0, 7]) is None
-    np.testing.assert_array_equal(read_mean(StudyFolder(tmp_path), [0]).logits, right_in("first"))
-    assert judge_validation(StudyFolder(tmp_path), [0, 1], "val_accuracy")[0].value == pytest.approx(50 / 60)
+    assert read_mean(StudyFolder(tmp_path).logits, [0, 7]) is None
+    np.testing.assert_array_equal(read_mean(StudyFolder(tmp_path).logits, [0]).logits, right_in("first"))
+    assert judge_validation(StudyFolder(tmp_path).logits, [0, 1], "val_accuracy")[0].value == pytest.approx(50 / 60)
     keep(tmp_path, 1, right_in("middle"))
-    assert read_mean(StudyFolder(tmp_path), [0, 1]).averaged is None
-    validation.logits_path(StudyFolder(tmp_path), 1).write_bytes(b"damaged")
-    reason = judge_validation(StudyFolder(tmp_path), [0, 1], "val_accuracy")[1].reason
-    path = validation.logits_path(StudyFolder(tmp_path), 1)
+    assert read_mean(StudyFolder(tmp_path).logits, [0, 1]).averaged is None
+    validation.logits_path(StudyFolder(tmp_path).logits, 1).write_bytes(b"damaged")
+    reason = judge_validation(StudyFolder(tmp_path).logits, [0, 1], "val_accuracy")[1].reason
+    path = validation.logits_path(StudyFolder(tmp_path).logits, 1)
     assert f"t00000.npz or {path} cannot be used: " in reason
 
 
@@ -382,12 +390,10 @@ def test_flips_are_averaged_by_all_networks_and_count_for_all(tmp_path):
     for number in (0, TrainingKind.SECOND_SEED):
         keep(tmp_path, number, right_in("first"), right_in("all"))
     spec, three = spec_of(options={"average_flips": True}), Ensemble(True, num_networks=3)
-    task = TrialTask(str(tmp_path), 1, TrainingKind.FINAL, 2, 100, {"filters": 16, "depth": 1}, 0, 60.0)
-    found = flip_average.choose(task, spec, 0, three, None)
+    task = job_in(tmp_path, 1, TrainingKind.FINAL, 2, 100, {"filters": 16, "depth": 1}, spec=spec)
+    found = flip_average.choose(task, three, None)
     assert (found.alone, found.value, found.is_kept) == (0.5, 1.0, True)
     one = 2 * (8 * 8 * 9 * 16 + 16 * 2)
-    assert flip_average.work(task, spec, three) == 3 * one
-    limited = replace(spec, limits=Limits(max_mflops=5.9 * one / 1e6))
-    assert flip_average.choose(task, limited, 0, three, None).reason.startswith(
-        f"twice the work is {6 * one / 1e6:.6g}"
-    )
+    assert flip_average.work(task, three) == 3 * one
+    limited = replace(task, spec=replace(spec, limits=Limits(max_mflops=5.9 * one / 1e6)))
+    assert flip_average.choose(limited, three, None).reason.startswith(f"twice the work is {6 * one / 1e6:.6g}")

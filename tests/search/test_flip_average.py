@@ -11,11 +11,11 @@ from pipeline.limits import Limits
 from pipeline.search import flip_average, predictions, validation
 from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.options import SearchOptions, check_averaging
-from pipeline.search.task import TrialTask
+from pipeline.search.task import Chosen, TrainingJob
 from pipeline.search.validation import Predictions
 from pipeline.search.verdict import Decided, judge_winner
 from pipeline.workspace import StudyFolder
-from tests.search.stubs import answers_of, digests_of, spec_of
+from tests.search.stubs import answers_of, digests_of, job_in, spec_of
 
 LABELS = (np.arange(60) % 2).astype(np.int32)
 DIGESTS = digests_of(60)
@@ -24,17 +24,15 @@ HALF_RIGHT = np.where(np.arange(60)[:, None] < 30, RIGHT, RIGHT[:, ::-1])
 SPEC = spec_of(options={"average_flips": True}, rungs=[100])
 
 
-def task_in(folder) -> TrialTask:
-    return TrialTask(
-        study_path=str(folder), attempt=1, training=3, rung=0, samples=100, params={"filters": 16, "depth": 1}, seed=0,
-        seconds_limit=60.0,
-    )  # fmt: skip
+def task_in(folder, **changes) -> TrainingJob:
+    spec = replace(SPEC, **changes)
+    return job_in(folder, 1, 3, 0, 100, {"filters": 16, "depth": 1}, spec=spec, chosen=Chosen(winner=3))
 
 
 def choose(folder, averaged, **changes):
     """Return what is decided on a winner that is right in half of the images by itself."""
     validation.keep(task_in(folder), [Predictions(HALF_RIGHT, LABELS, averaged, DIGESTS)])
-    return flip_average.choose(task_in(folder), replace(SPEC, **changes), 3, None, model=None)
+    return flip_average.choose(task_in(folder, **changes), None, model=None)
 
 
 def test_it_is_kept_where_the_objective_is_better_with_it(tmp_path):
@@ -62,8 +60,8 @@ def test_a_limit_forbids_it_where_twice_the_work_breaks_it(tmp_path):
 def test_without_validation_logits_of_mirror_images_there_is_none(tmp_path):
     found = choose(tmp_path, None)
     assert (found.is_kept, found.reason) == (False, "the winner has no validation logits of mirror images")
-    validation.logits_path(StudyFolder(tmp_path), 3).write_bytes(b"damaged")
-    assert not flip_average.choose(task_in(tmp_path), SPEC, 3, None, None).is_kept
+    validation.logits_path(StudyFolder(tmp_path).logits, 3).write_bytes(b"damaged")
+    assert not flip_average.choose(task_in(tmp_path), None, None).is_kept
     assert not choose(tmp_path, RIGHT, average_flips=False).is_kept  # nobody asked
 
 
@@ -71,12 +69,12 @@ def test_what_the_folds_said_is_kept_one_after_the_other(tmp_path):
     first = Predictions(RIGHT, LABELS, HALF_RIGHT, DIGESTS)
     second = Predictions(HALF_RIGHT, LABELS, RIGHT, digests_of(60, first=60))
     validation.keep(task_in(tmp_path), [first, second])
-    stored = validation.read(StudyFolder(tmp_path), 3)
+    stored = validation.read(StudyFolder(tmp_path).logits, 3)
     for name in Predictions._fields:
         both = [getattr(part, name) for part in (first, second)]
         np.testing.assert_array_equal(getattr(stored, name), np.concatenate(both))
     validation.keep(replace(task_in(tmp_path), training=4), [first, None])  # a lower rung
-    assert validation.read(StudyFolder(tmp_path), 4) is None
+    assert validation.read(StudyFolder(tmp_path).logits, 4) is None
 
 
 def test_temperature_and_search_gain_are_those_of_the_logits_that_the_winner_gives(tmp_path):
@@ -85,16 +83,17 @@ def test_temperature_and_search_gain_are_those_of_the_logits_that_the_winner_giv
     alone = np.eye(2, dtype=np.float32)[np.where(rng.random(400) < 0.8, labels, 1 - labels)]
     validation.keep(task_in(tmp_path), [Predictions(alone, labels, 4 * alone, digests_of(400))])
     values = [
-        validation.judge_validation(StudyFolder(tmp_path), [3], "val_accuracy", kept)[1].value for kept in (False, True)
+        validation.judge_validation(StudyFolder(tmp_path).logits, [3], "val_accuracy", kept)[1].value
+        for kept in (False, True)
     ]
     assert values[1] == pytest.approx(4 * values[0], rel=1e-3)
 
     baseline = {False: HALF_RIGHT, True: RIGHT}
     for is_averaged, logits in baseline.items():
-        predictions.save(baseline_logits(StudyFolder(tmp_path), is_averaged), DIGESTS, logits=logits)
+        predictions.save(baseline_logits(StudyFolder(tmp_path).baseline, is_averaged), DIGESTS, logits=logits)
     for is_kept, gain in ((False, 0.5), (True, 0.0)):
         decided = Decided(3, FlipAverage(is_kept), None, None, Baseline(""))
-        found = judge_winner(StudyFolder(tmp_path), SPEC, decided, answers_of(RIGHT, LABELS), LABELS)
+        found = judge_winner(StudyFolder(tmp_path).for_training, SPEC, decided, answers_of(RIGHT, LABELS), LABELS)
         assert found.search_gain.comparison.gain == gain
 
 

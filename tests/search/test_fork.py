@@ -61,7 +61,7 @@ def parent(tmp_path):
     study = make_study(Workspace(tmp_path).studies / "old", unlimited(12))
     task = study.ask()
     study.store.save()
-    study.tell(train_into(study.store, task, state=OutcomeState.FAILED, score=None, reason="loss became nan"))
+    study.tell(train_into(study, task, state=OutcomeState.FAILED, score=None, reason="loss became nan"))
     run_all(study)
     study.store.close()
     return facts
@@ -153,7 +153,8 @@ def test_another_objective_is_read_from_the_epochs(tmp_path, parent):
         if attempt.state == AttemptState.DONE:
             losses[attempt.number] = 2.0 + attempt.number
             last = attempt.first_step + attempt.epochs - 1
-            store.add_epoch(attempt.id, replace(epoch_row(last, 0.5), val_loss=losses[attempt.number]))
+            store.put_epoch(attempt.id, replace(epoch_row(last, 0.5), val_loss=losses[attempt.number]))
+    store.save()
     store.close()
     _, path = fork(tmp_path, parent, objective="val_loss")
     assert [row.score for row in rows_of(path)] == list(losses.values())
@@ -194,7 +195,7 @@ def test_a_pick_that_is_no_scored_trial_names_those_that_are(front, pick):
 def test_one_objective_has_no_knee_and_a_failed_trial_cannot_be_picked(tmp_path):
     study = make_study(tmp_path, unlimited(2, (1000,)))
     task = study.ask()
-    study.tell(train_into(study.store, task, state=OutcomeState.FAILED, score=None, reason="nan"))
+    study.tell(train_into(study, task, state=OutcomeState.FAILED, score=None, reason="nan"))
     run_all(study)
     with pytest.raises(InvalidUsage, match="has no front: it looked for one objective"):
         pick_trial(study.store, "knee")

@@ -7,7 +7,7 @@ import pytest
 from pipeline.search.job import run_trials
 from pipeline.search.store import StudyStore
 from pipeline.search.study import Study
-from tests.search.stubs import InstantEngine, Silence, make_study, train_into, unlimited
+from tests.search.stubs import InstantEngine, Silence, make_study, train_at_once, unlimited
 
 pytestmark = pytest.mark.heavy
 
@@ -47,7 +47,7 @@ def test_a_trial_costs_the_same_at_the_end_of_a_long_search(tmp_path, num_trials
     effort = Effort(study, num_trials)
     tracer = sys.getprofile()
     try:
-        run_trials(study, InstantEngine(lambda task: train_into(study.store, task)), effort)
+        run_trials(study, InstantEngine(train_at_once), effort)
     finally:
         sys.setprofile(tracer)
     assert len(study.store.trials()) == num_trials

@@ -94,11 +94,11 @@ def test_a_child_without_room_on_the_disk_stops_the_search(tmp_path):
 
 
 def test_a_search_stops_at_the_eleventh_failure_and_goes_on_when_the_cause_is_gone(tmp_path):
-    def fail(task):
+    def fail(task, emit):
         reason = f"ValueError: file {task.number} of the data is gone"
         return TrialOutcome(task.attempt, task.training, task.rung, OutcomeState.FAILED, reason=reason)
 
-    def train(task):
+    def train(task, emit):
         return TrialOutcome(
             task.attempt, task.training, task.rung, OutcomeState.COMPLETED, score_of(task.params, task.rung)
         )

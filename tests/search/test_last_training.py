@@ -12,6 +12,7 @@ from pipeline.data import manifest
 from pipeline.data.dataset import StoredDataset
 from pipeline.data.source import Files, Source
 from pipeline.errors import TrialFailed
+from pipeline.heartbeat import Heart
 from pipeline.records import ImageSpec
 from pipeline.search import predictions
 from pipeline.search.last_training import answered, not_finite
@@ -67,10 +68,11 @@ def test_a_network_without_a_finite_answer_to_any_test_image_has_failed(dataset)
 def test_answers_of_a_teacher_belong_to_images_whatever_their_order(dataset):
     """The rows of the table changed their order after the teacher was asked."""
     study = Path(dataset.folder).parent
-    task, spec = real_task(study, 3), spec_of(objective="val_loss", options={"distill": True}, rungs=[48])
-    keep_if_best(task, spec, Network(1.0), 0.5)
+    spec = spec_of(objective="val_loss", options={"distill": True}, rungs=[48])
+    task = replace(real_task(study, 3), spec=spec)
+    keep_if_best(task, Network(1.0), 0.5)
     order = np.random.default_rng(0).permutation(32)
     answers = np.stack([np.arange(32), np.zeros(32)], axis=1).astype(np.float32)
-    predictions.save(answers_path(StudyFolder(study), 3), digests_of(40)[:32][order], logits=answers[order])
-    said = teacher_logits(task, spec, dataset, dataset.split("val"))
+    predictions.save(answers_path(StudyFolder(study).teacher, 3), digests_of(40)[:32][order], logits=answers[order])
+    said = teacher_logits(task, dataset, dataset.split("val"), Heart(lambda beat: None))
     np.testing.assert_array_equal(said, answers[24:32])

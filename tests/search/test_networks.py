@@ -1,6 +1,5 @@
 """Several networks are trained one after the other: all are in the model, and a stop between them costs nothing."""
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -11,16 +10,15 @@ from pipeline.errors import TrialFailed
 from pipeline.machine import Resources
 from pipeline.records import EpochRow
 from pipeline.search import networks, validation
-from pipeline.search.attempt import Attempt
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.engine import LocalEngine
+from pipeline.search.events import EpochEnded, TrainingEnded
 from pipeline.search.predictions import load
-from pipeline.search.store import StudyStore
-from pipeline.search.task import TrialTask
+from pipeline.search.task import Chosen
 from pipeline.search.validation import Predictions
-from pipeline.states import AttemptState, OutcomeState, TrainingKind
+from pipeline.states import OutcomeState, TrainingKind
 from tests.search.noise_study import make_noise_study, real_task
-from tests.search.stubs import digests_of, spec_of
+from tests.search.stubs import digests_of, job_in, spec_of
 
 NUM_EPOCHS = 100
 LABELS = np.arange(8, dtype=np.int32) % 2
@@ -42,21 +40,20 @@ def make_ensemble(folder):
 
 def train_final(folder, attempt, interrupt=False):
     """Train the winner's last training in a child; interrupted, when the second network has begun."""
-    store = StudyStore(folder / "study.db")
-    store.put_attempt(Attempt(attempt, TrainingKind.FINAL, 0, 48, 2 * NUM_EPOCHS, 1, 1, AttemptState.STARTED))
-    store.save()
     engine = LocalEngine([Resources(1)], folder / "trials.log")
     engine.start()
     try:
         engine.submit(replace(real_task(folder, TrainingKind.FINAL), attempt=attempt, is_final=True))
-        while not (ended := engine.wait(0.02)):
-            if interrupt and len(store.epochs(TrainingKind.FINAL)) > NUM_EPOCHS:
-                ended = engine.interrupt(seconds=60.0)
-                break
-        return ended[0], store.epochs(TrainingKind.FINAL)
+        epochs = []
+        while True:
+            events = engine.poll(0.02)
+            epochs += [event.row for event in events if isinstance(event, EpochEnded)]
+            if interrupt and len(epochs) > NUM_EPOCHS:
+                events = engine.interrupt(seconds=60.0)
+            if ended := [event.outcome for event in events if isinstance(event, TrainingEnded)]:
+                return ended[0], epochs
     finally:
         engine.stop()
-        store.close()
 
 
 @pytest.mark.heavy
@@ -98,7 +95,7 @@ def trained(monkeypatch, outcomes, is_kept=True):
     """Train networks whose trainings end as named; return what became of them and the tasks."""
     tasks = []
 
-    def train_watched(task, spec, training, held_out, report, fold):
+    def train_watched(task, training, held_out, reporter, fold):
         tasks.append((task, fold))
         outcome = outcomes[len(tasks) - 1]
         if isinstance(outcome, str):
@@ -108,13 +105,14 @@ def trained(monkeypatch, outcomes, is_kept=True):
     monkeypatch.setattr(networks, "train_watched", train_watched)
     monkeypatch.setattr(networks, "bare", lambda model: model)
     ensemble = Ensemble(is_kept, num_networks=3, samples=33, winner=7)
-    wanted_end = time.monotonic() + 60.0
-    task = TrialTask("study", 1, TrainingKind.FINAL, 2, 99, {"filters": 8}, 11, 60.0, 5, 4, wanted_end, is_final=True)
-    return *networks.train_networks(task, spec_of(seed=3), ensemble, None, None), tasks
+    job = job_in(
+        "study", 1, TrainingKind.FINAL, 2, 99, {"filters": 8}, spec=spec_of(seed=3), seed=11, first_step=5,
+        num_micro_batches=4, seconds_wanted=60.0, is_final=True, chosen=Chosen(7, ensemble=ensemble),
+    )  # fmt: skip
+    return *networks.train_networks(job, None, None), tasks
 
 
 def test_networks_train_one_after_the_other_and_share_what_is_left(monkeypatch):
-    began = time.monotonic()
     found, ensemble, tasks = trained(monkeypatch, [(4, 4), (2, 2), (3, 3)])
     assert [(each.model, each.epochs) for each in found] == [("model 0", 4), ("model 1", 2), ("model 2", 3)]
     assert [fold for _, fold in tasks] == [None, 1, 2]
@@ -124,7 +122,7 @@ def test_networks_train_one_after_the_other_and_share_what_is_left(monkeypatch):
     assert [task.seconds_limit for task, _ in tasks] == [
         pytest.approx(60, abs=0.2)
     ] * 3  # who is late takes the others'
-    wanted = [task.wanted_end - began for task, _ in tasks]
+    wanted = [task.seconds_wanted for task, _ in tasks]
     assert wanted == [pytest.approx(20, abs=0.2), pytest.approx(30, abs=0.2), pytest.approx(60, abs=0.2)]
     seeds = [task.seed for task, _ in tasks]
     assert (seeds[0], len(set(seeds))) == (11, 3)

@@ -10,12 +10,11 @@ from pipeline.card import Baseline, FlipAverage
 from pipeline.search import predictions, validation
 from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.openings import count_openings, note_opening, openings_path
-from pipeline.search.task import TrialTask
 from pipeline.search.validation import Predictions, judge_validation, read_mean
 from pipeline.search.verdict import Decided, judge_winner
 from pipeline.states import TrainingKind
 from pipeline.workspace import StudyFolder
-from tests.search.stubs import answers_of, digests_of, spec_of
+from tests.search.stubs import answers_of, digests_of, job_in, spec_of
 
 NUM_IMAGES = 60
 LABELS = (np.arange(NUM_IMAGES) % 2).astype(np.int32)
@@ -27,8 +26,7 @@ DECIDED = Decided(3, FlipAverage(False), None, None, Baseline(""))
 
 
 def keep(folder, number, logits, order=slice(None)):
-    task = TrialTask(str(folder), 1, number, 2, 100, {}, 0, 60.0)
-    validation.keep(task, [Predictions(logits[order], LABELS[order], None, DIGESTS[order])])
+    validation.keep(job_in(folder, 1, number, 2), [Predictions(logits[order], LABELS[order], None, DIGESTS[order])])
 
 
 def test_predictions_are_found_again_in_another_order(tmp_path):
@@ -63,7 +61,7 @@ def test_the_mean_of_a_trial_and_its_twin_is_one_of_the_same_images(tmp_path):
     """The rows of the table changed their order between the two trainings."""
     keep(tmp_path, 3, LOGITS)
     keep(tmp_path, TrainingKind.SECOND_SEED, 3 * LOGITS, SHUFFLED)
-    said = read_mean(StudyFolder(tmp_path), [3, TrainingKind.SECOND_SEED])
+    said = read_mean(StudyFolder(tmp_path).logits, [3, TrainingKind.SECOND_SEED])
     np.testing.assert_allclose(said.logits, 2 * LOGITS, rtol=1e-6)
     np.testing.assert_array_equal(said.labels, LABELS)
 
@@ -73,29 +71,31 @@ def test_images_that_a_network_answers_with_nan_do_not_judge_it(tmp_path):
     spoiled[[4, 9]] = np.nan, -np.inf
     keep(tmp_path, 3, spoiled)
     whole, kept = np.arange(NUM_IMAGES), np.setdiff1d(np.arange(NUM_IMAGES), [4, 9])
-    np.testing.assert_array_equal(read_mean(StudyFolder(tmp_path), [3]).logits, LOGITS[kept])
-    assert np.isfinite(judge_validation(StudyFolder(tmp_path), [3], "val_loss")[0].value)
+    np.testing.assert_array_equal(read_mean(StudyFolder(tmp_path).logits, [3]).logits, LOGITS[kept])
+    assert np.isfinite(judge_validation(StudyFolder(tmp_path).logits, [3], "val_loss")[0].value)
     keep(tmp_path, 3, np.full_like(LOGITS, np.nan)[whole])
-    assert judge_validation(StudyFolder(tmp_path), [3], "val_loss")[0] is None
+    assert judge_validation(StudyFolder(tmp_path).logits, [3], "val_loss")[0] is None
 
 
 @pytest.mark.parametrize("order", [slice(None), SHUFFLED], ids=["as it was", "shuffled"])
 def test_what_a_search_gained_does_not_depend_on_the_order_of_the_rows(tmp_path, order):
     right = np.eye(2, dtype=np.float32)[LABELS]
     default = np.where(np.arange(NUM_IMAGES)[:, None] < 45, right, 1 - right)
-    predictions.save(baseline_logits(StudyFolder(tmp_path)), DIGESTS[order], logits=default[order])
-    found = judge_winner(StudyFolder(tmp_path), spec_of(), DECIDED, answers_of(right, LABELS), LABELS).search_gain
+    predictions.save(baseline_logits(StudyFolder(tmp_path).baseline), DIGESTS[order], logits=default[order])
+    found = judge_winner(
+        StudyFolder(tmp_path).for_training, spec_of(), DECIDED, answers_of(right, LABELS), LABELS
+    ).search_gain
     assert (found.baseline.reason, found.comparison.value, found.comparison.gain) == ("", 0.75, 0.25)
 
 
 def test_a_default_network_is_compared_where_both_answer(tmp_path):
-    folder = StudyFolder(tmp_path)
+    folder = StudyFolder(tmp_path).for_training
     right = np.eye(2, dtype=np.float32)[LABELS]
     default = np.where(np.arange(NUM_IMAGES)[:, None] < 30, np.float32(np.nan), right)
-    predictions.save(baseline_logits(folder), DIGESTS, logits=default)
+    predictions.save(baseline_logits(folder.baseline), DIGESTS, logits=default)
     found = judge_winner(folder, spec_of(), DECIDED, answers_of(right, LABELS), LABELS)
     assert (found.search_gain.comparison.value, found.search_gain.comparison.gain) == (1.0, 0.0)
-    predictions.save(baseline_logits(folder), DIGESTS, logits=np.full_like(default, np.nan))
+    predictions.save(baseline_logits(folder.baseline), DIGESTS, logits=np.full_like(default, np.nan))
     found = judge_winner(folder, spec_of(), DECIDED, answers_of(right, LABELS), LABELS)
     assert found.search_gain.baseline.reason.endswith("cannot be used: ValueError: no prediction is finite")
 
@@ -109,8 +109,8 @@ def test_openings_are_counted_by_the_content_of_the_test_images_in_the_workspace
         np.save(study / "data" / "sha256.npy", of_study)
         np.save(study / "data" / "splits.npy", splits[::order])
     assert [count_openings(StudyFolder(study)) for study in studies] == [0, 0, 0]
-    note_opening(StudyFolder(studies[0]), 7, DIGESTS[30:])
-    note_opening(StudyFolder(studies[1]), 9, DIGESTS[SHUFFLED[SHUFFLED >= 30]])
+    note_opening(StudyFolder(studies[0]), 7)
+    note_opening(StudyFolder(studies[1]), 9)
     assert [count_openings(StudyFolder(study)) for study in studies] == [2, 2, 0]
     lines = openings_path(StudyFolder(studies[0]), DIGESTS[30:]).read_text().splitlines()
     assert [(json.loads(line)["study"], json.loads(line)["attempt"]) for line in lines] == [

@@ -1,4 +1,4 @@
-"""Where a study is, told from its file and from pulses; nothing is written to tell it."""
+"""Where a study is, told from its file and from heartbeats; nothing is written to tell it."""
 
 import dataclasses
 from pathlib import Path
@@ -8,10 +8,9 @@ import pytest
 from pipeline.cli.board import title_of
 from pipeline.errors import DataError
 from pipeline.files import locked
-from pipeline.pulse import Pulse
+from pipeline.heartbeat import Beat, write_beat
 from pipeline.records import TrialRow
 from pipeline.search.attempt import Attempt
-from pipeline.search.checkpoints import pulse_path
 from pipeline.search.snapshot import Failure, Snapshot, Watch, read_snapshot
 from pipeline.search.store import StudyStore
 from pipeline.states import AttemptState, TrainingKind, TrialState
@@ -54,12 +53,7 @@ def add_trial(store: StudyStore, number: int, state: str, score: float | None = 
 
 
 def beat(store: StudyStore, attempt: int, *place: int) -> None:
-    path = pulse_path(store.folder, attempt)
-    path.parent.mkdir(exist_ok=True)
-    pulse = Pulse(path)
-    if place:
-        pulse.batch(*place)
-    pulse.close()
+    write_beat(store.folder.heartbeat(attempt), Beat(*place))
 
 
 def fill(store: StudyStore) -> None:
@@ -100,7 +94,7 @@ def test_an_objective_that_is_minimised_has_the_least_as_best(tmp_path):
     assert Watch(store).look("stopped", 0.0).best.number == 1
 
 
-def test_pulses_of_another_machine_follow_another_clock(tmp_path):
+def test_heartbeats_of_another_machine_follow_another_clock(tmp_path):
     store = make_store(tmp_path)
     fill(store)
     assert Watch(store).look("running", 1.0, is_here=False).running[0].seconds_since_step is None

@@ -221,9 +221,11 @@ def test_random_scores_seldom_beat_the_blind_answer(counts):
 def test_a_winner_of_several_labels_is_judged_label_by_label(tmp_path):
     labels, logits = several(np.random.default_rng(3), 200, 2.0)
     spec = spec_of(objective="val_auc", classes=CLASSES)
-    save(logits_path(StudyFolder(tmp_path), 3), digests_of(200), logits=logits * 3, labels=labels)
+    save(logits_path(StudyFolder(tmp_path).logits, 3), digests_of(200), logits=logits * 3, labels=labels)
     sites = {"site": (["north"], np.zeros(200, np.int32))}
-    found = judge_winner(StudyFolder(tmp_path), spec, DECIDED, answers_of(logits * 3, labels, slices=sites), labels)
+    found = judge_winner(
+        StudyFolder(tmp_path).for_training, spec, DECIDED, answers_of(logits * 3, labels, slices=sites), labels
+    )
     assert list(found.by_class) == CLASSES
     assert found.by_class["bee"].num_images == labels[:, 1].sum()
     assert found.slices["site"]["north"].accuracy == found.test.accuracy
@@ -250,10 +252,10 @@ def test_figures_of_any_labels_and_logits_are_numbers_or_null_with_a_reason(tmp_
     labels = data.draw(arrays(np.uint8 if has_several else np.int32, shape, elements=st.integers(0, most)))
     said, default, stored = (data.draw(logits_of(num_images, num_classes)) for _ in range(3))
     is_clean = data.draw(arrays(np.bool_, num_images))
-    folder, digests = StudyFolder(tmp_path), digests_of(num_images)
+    folder, digests = StudyFolder(tmp_path).for_training, digests_of(num_images)
     holes = data.draw(arrays(np.float32, (num_images, 1), elements=st.sampled_from([0.0, math.nan, math.inf])))
-    save(baseline_logits(folder), digests, logits=default + holes)
-    save(logits_path(folder, 3), digests, logits=stored + holes[::-1], labels=labels)
+    save(baseline_logits(folder.baseline), digests, logits=default + holes)
+    save(logits_path(folder.logits, 3), digests, logits=stored + holes[::-1], labels=labels)
     spec, decided = spec_of(objective=objective, classes=CLASSES[:num_classes]), replace(DECIDED, baseline=BASELINE)
     found = judge_winner(folder, spec, decided, answers_of(said, labels, is_clean), labels)
     assert from_json(Evaluation, json.loads(json.dumps(to_json(found), allow_nan=False))) == found
@@ -268,7 +270,7 @@ def test_figures_of_any_labels_and_logits_are_numbers_or_null_with_a_reason(tmp_
 
 @pytest.mark.parametrize("content", [b"", b"no numbers", None])
 def test_a_winner_is_judged_although_a_file_beside_it_is_damaged(tmp_path, content):
-    path, kept = logits_path(StudyFolder(tmp_path), 3), baseline_logits(StudyFolder(tmp_path))
+    path, kept = logits_path(StudyFolder(tmp_path).logits, 3), baseline_logits(StudyFolder(tmp_path).baseline)
     for each in (path, kept):
         each.parent.mkdir()
         each.write_bytes(content or b"")
@@ -280,7 +282,7 @@ def test_a_winner_is_judged_although_a_file_beside_it_is_damaged(tmp_path, conte
     logits = np.eye(2, dtype=np.float32)[np.arange(40) % 2]
     labels = (np.arange(40) % 2).astype(np.int32)
     decided = replace(DECIDED, baseline=BASELINE)
-    found = judge_winner(StudyFolder(tmp_path), spec_of(), decided, answers_of(logits, labels), labels)
+    found = judge_winner(StudyFolder(tmp_path).for_training, spec_of(), decided, answers_of(logits, labels), labels)
     assert found.test.accuracy == 1.0
     assert found.temperature.reason.startswith(f"{path} cannot be used: ")
     assert (found.validation, to_json(found)["validation"]) == (None, {})

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import TrialFailed
+from pipeline.heartbeat import Heart
 
 pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("deterministic", "stoppable")]
 
@@ -49,7 +50,8 @@ class Run:
 
         folder.mkdir()
         self.params = {**PARAMS, **(params or {})}
-        self.files = TrainingFiles(folder / "trial.npz", pulse=folder / "pulse")
+        self.beats = []
+        self.files = TrainingFiles(folder / "trial.npz", heart=Heart(self.beats.append))
         self.setting = Setting(3, (128.0,), (60.0,), epochs * NUM_STEPS * 8, seed=4, is_deterministic=True, **changes)
         self.rows = []
 
@@ -183,12 +185,11 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path):
     assert num_refused > len(content) / 6
 
 
-def test_the_pulse_shows_the_last_step(tmp_path):
-    from pipeline.pulse import read_pulse
-
+def test_heartbeats_show_the_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.heartbeat.SEND_SECONDS", 0.0)
     run = Run(tmp_path / "run", epochs=2)
     run.train()
-    seen = read_pulse(run.files.pulse)
+    assert run.beats[0].batch == 0
+    seen = run.beats[-1]
     assert (seen.epoch, seen.num_epochs, seen.batch, seen.num_batches) == (2, 2, NUM_STEPS, NUM_STEPS)
-    assert seen.pid == os.getpid()
     assert 0 < seen.step_seconds < 1
