@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.search.verdict import compare, compare_with_majority
+from pipeline.search.worker.evaluation import compare, compare_with_majority
 from pipeline.targets import Labels, class_scores
 from pipeline.training.auc import measure_auc
 

@@ -14,8 +14,8 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from pipeline.search.ranking import winner
-from pipeline.search.store import StudyStore
-from pipeline.search.studies import open_study
+from pipeline.search.storage.store import StudyStore
+from pipeline.search.storage.studies import open_study
 
 
 def main(study: str, target: str) -> None:

@@ -30,7 +30,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the stubs of the tests
 
 from pipeline.records import Objective
-from pipeline.search.job import run_trials
+from pipeline.search.loop import run_trials
 from tests.search import stubs
 
 PARTS = ("ask", "tell", "store", "epochs", "rest", "mirror")
@@ -94,7 +94,7 @@ def make_oracle(name: str, study: Any) -> Any:
 def make_mirror(folder: Path, workspace: Path) -> Callable[[], None]:
     """Return the function that sends what is new to MLflow."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    from pipeline.search.store import StudyStore
+    from pipeline.search.storage.store import StudyStore
     from pipeline.tracking.mirror import MlflowMirror
 
     mirror = MlflowMirror(StudyStore(folder / "study.db"), workspace)

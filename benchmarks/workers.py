@@ -19,8 +19,8 @@ from accuracy import describe_machine, installed
 
 from pipeline.machine import Resources, core_groups, num_cores
 from pipeline.records import ImageSpec
-from pipeline.search.engine import LocalEngine
-from pipeline.search.probe import measure_speed
+from pipeline.search.engines.local import LocalEngine
+from pipeline.search.timing.speed import measure_speed
 from pipeline.space import load_space
 
 IMAGES = {"28x28x1": ImageSpec(28, 28, 1), "32x32x3": ImageSpec(32, 32, 3)}

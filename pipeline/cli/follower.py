@@ -10,9 +10,9 @@ from pipeline.cli.interruptions import Interruptions
 from pipeline.cli.output import say, verbosity
 from pipeline.cli.values import format_seconds
 from pipeline.records import TrialRow
+from pipeline.search.jobs import TrainingJob, TrialOutcome
 from pipeline.search.snapshot import Watch
 from pipeline.search.study import Study
-from pipeline.search.task import TrainingJob, TrialOutcome
 
 CLOCK_SECONDS = 5.0  # at most so much of the budget is forgotten by a kill
 BOARD_SECONDS = 0.25

@@ -34,8 +34,8 @@ def command(study: str, pick: str, as_json: bool) -> None:
     from pipeline.cli.search_job import Search
     from pipeline.cli.search_plan import Call, make_plan
     from pipeline.cli.summary import print_end
-    from pipeline.search.job import pick_trial
-    from pipeline.search.studies import list_studies, open_study
+    from pipeline.search.finish import pick_trial
+    from pipeline.search.storage.studies import list_studies, open_study
 
     if study in list_studies(Path.cwd()):
         with open_study(Path.cwd(), study, is_read_only=True) as store:

@@ -23,7 +23,7 @@ def command(study: str | None, as_json: bool) -> None:
     """
     from pipeline.errors import DataError
     from pipeline.search.ranking import pareto_front, ranked
-    from pipeline.search.studies import is_alive, list_studies, open_study
+    from pipeline.search.storage.studies import is_alive, list_studies, open_study
 
     workspace = Path.cwd()
     names = list_studies(workspace)

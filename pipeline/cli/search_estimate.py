@@ -5,13 +5,13 @@ import math
 from typing import Any
 
 from pipeline.cli.search_plan import Plan
-from pipeline.search.budget import (
+from pipeline.search.timing.budget import (
     CLOSING_SECONDS,
     REDUCTION,
     STARTUP_SECONDS,
     Budget,
 )
-from pipeline.search.pace import Pace, Terms
+from pipeline.search.timing.estimates import Pace, Terms
 
 
 def describe_plan(plan: Plan, terms: Terms, budget: Budget, factor: float) -> dict[str, Any]:

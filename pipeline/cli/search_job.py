@@ -22,29 +22,25 @@ from pipeline.files import locked
 from pipeline.machine import Resources, check_backend, has_bfloat16, num_cores
 from pipeline.records import TrialRow
 from pipeline.search import setup
-from pipeline.search.baseline import is_trained, train_baseline
-from pipeline.search.budget import PROBE_FACTOR, RESTART_SECONDS, SECONDS_PER_TRIAL, Budget
 from pipeline.search.checkpoints import check_free_space
-from pipeline.search.distillation import distil, distillation_text
-from pipeline.search.engine import LocalEngine
-from pipeline.search.ensemble import choose_networks, ensemble_text
-from pipeline.search.finished import result_of, times_opened
+from pipeline.search.conclusion import result_of, times_opened
+from pipeline.search.engines.base import Engine
+from pipeline.search.engines.local import local_engine
+from pipeline.search.finalists.baseline import is_trained, train_baseline
+from pipeline.search.finalists.distillation import distil, distillation_text
+from pipeline.search.finalists.ensemble import choose_networks, ensemble_text
+from pipeline.search.finish import Finished, chosen, finish, pick_trial
 from pipeline.search.fork import fork_study
 from pipeline.search.health import clean_disk_errors, forget_stop
-from pipeline.search.job import (
-    Finished,
-    chosen,
-    finish,
-    pick_trial,
-    run_trials,
-)
+from pipeline.search.loop import run_trials
 from pipeline.search.mirroring import BackgroundMirror
-from pipeline.search.pace import Pace, Terms
-from pipeline.search.probe import Speed, measure_speed
 from pipeline.search.result import SearchResult
-from pipeline.search.spaces import FOR_CPU, FOR_GPU
-from pipeline.search.store import StudyStore
+from pipeline.search.spaces.loader import FOR_CPU, FOR_GPU
+from pipeline.search.storage.store import StudyStore
 from pipeline.search.study import Study
+from pipeline.search.timing.budget import PROBE_FACTOR, RESTART_SECONDS, SECONDS_PER_TRIAL, Budget
+from pipeline.search.timing.estimates import Pace, Terms
+from pipeline.search.timing.speed import Speed, measure_speed
 from pipeline.tracking.store import check_settings
 
 REPORT_SECONDS = 5.0
@@ -74,7 +70,7 @@ class Search:
         say("measuring this machine with some steps of a typical network ...")
         with TemporaryDirectory() as folder:
             os.environ |= {"KERAS_HOME": folder, "MPLCONFIGDIR": folder}  # nothing is written to the workspace
-            engine = LocalEngine(self.plan.resources, Path(folder) / "log")
+            engine = local_engine(self.plan.resources, Path(folder) / "log")
             terms = self.plan.terms(self.plan.spec, self.plan.counts)
             try:
                 engine.start()
@@ -99,7 +95,7 @@ class Search:
         check_backend()
         check_settings(plan.call.workspace)
         check_free_space(plan.folder)
-        engine = LocalEngine(plan.resources, plan.folder.log)
+        engine = local_engine(plan.resources, plan.folder.log)
         mirror: BackgroundMirror | None = None
         state = "FAILED"
         try:
@@ -144,7 +140,7 @@ class Search:
         before = float(store.get("elapsed") or 0.0)
         return lambda: before + time.monotonic() - self.started
 
-    def probe_if_needed(self, engine: LocalEngine, terms: Terms) -> float:
+    def probe_if_needed(self, engine: Engine, terms: Terms) -> float:
         """Return what `probe` does; 1 where there is no time to divide and no precision to choose, and none is lost."""
         wanted = self.wanted_precision()
         if self.make_budget(terms, 1.0, 0.0).is_timed or (wanted == "auto" and has_bfloat16()):
@@ -152,7 +148,7 @@ class Search:
         self.precision = "float32" if wanted == "auto" else wanted
         return 1.0
 
-    def probe(self, engine: LocalEngine, terms: Terms) -> float:
+    def probe(self, engine: Engine, terms: Terms) -> float:
         """Return by what estimates of seconds have to be multiplied, 1 if a child cannot say.
 
         Note the precision, and how long a training takes to start. Each child begins as soon as it is warm.
@@ -256,7 +252,7 @@ class Search:
             on_failure.pop_all()
         return store
 
-    def search(self, store: StudyStore, engine: LocalEngine, pace: Pace, stop: Interruptions) -> Finished:
+    def search(self, store: StudyStore, engine: Engine, pace: Pace, stop: Interruptions) -> Finished:
         """Run the trials and the winner."""
         store.put("precision", self.precision)
         store.put("allows_flips", self.allows_flips)
@@ -293,7 +289,7 @@ class Search:
         )
 
     def finish(
-        self, study: Study, engine: LocalEngine, follower: Follower, picked: TrialRow | None = None
+        self, study: Study, engine: Engine, follower: Follower, picked: TrialRow | None = None
     ) -> Finished:  # fmt: skip
         """Train the winner, in a process that has the whole machine if that is worth its start."""
         best = picked or study.leader
@@ -303,7 +299,7 @@ class Search:
         first = self.plan.resources[0]
         memory_mb = sum(each.memory_mb for each in self.plan.resources)
         whole = Resources(num_cores(), gpu=first.gpu, memory_mb=memory_mb)
-        alone = LocalEngine([whole], self.plan.folder.log)
+        alone = local_engine([whole], self.plan.folder.log)
         try:
             alone.start()
             return self.train_last(study, alone, follower, picked)
@@ -311,7 +307,7 @@ class Search:
             alone.stop()
 
     def train_last(
-        self, study: Study, engine: LocalEngine, follower: Follower, picked: TrialRow | None
+        self, study: Study, engine: Engine, follower: Follower, picked: TrialRow | None
     ) -> Finished:  # fmt: skip
         """Train the default network and the winner; a trial that was picked meets the default network of the search."""
         best = picked or chosen(study)

@@ -16,10 +16,10 @@ from pipeline.models.backbones import fetch_weights, refusal
 from pipeline.records import ImageSpec, Objective
 from pipeline.search import setup
 from pipeline.search.options import SearchOptions, check_options
-from pipeline.search.pace import Terms
-from pipeline.search.spaces import default_space, open_space, read_space
-from pipeline.search.store import StudyStore
-from pipeline.search.studies import list_studies
+from pipeline.search.spaces.loader import default_space, open_space, read_space
+from pipeline.search.storage.store import StudyStore
+from pipeline.search.storage.studies import list_studies
+from pipeline.search.timing.estimates import Terms
 from pipeline.space import SearchSpace
 from pipeline.text import redacted, safe_name
 from pipeline.workspace import StudyFolder, Workspace

@@ -20,7 +20,7 @@ from pipeline.cli.output import (
 )
 from pipeline.cli.values import ImageShape
 from pipeline.errors import SpaceError
-from pipeline.search.spaces import open_space
+from pipeline.search.spaces.loader import open_space
 from pipeline.space import (
     DEFAULTS,
     Param,

@@ -42,7 +42,7 @@ def default_study(workspace: Path) -> str:
         DataError: there is none.
     """
     from pipeline.errors import DataError
-    from pipeline.search.studies import is_alive, list_studies
+    from pipeline.search.storage.studies import is_alive, list_studies
     from pipeline.workspace import StudyFolder, Workspace
 
     names = list_studies(workspace)
@@ -86,7 +86,7 @@ def as_lines(snapshot: Any) -> list[str]:
 def what_next(snapshot: Any, workspace: Path) -> list[tuple[str, str]]:
     """Return what to type next."""
     from pipeline.cli.summary import score_step
-    from pipeline.search.studies import open_study
+    from pipeline.search.storage.studies import open_study
 
     study = quoted(snapshot.study)
     leaderboard = (f"pipeline runs {study}", "the leaderboard")

@@ -31,7 +31,7 @@ def command(study: str, wait: bool) -> None:
       pipeline stop photos-1 --no-wait
     """
     from pipeline.search.health import ask_to_stop, forget_stop
-    from pipeline.search.studies import is_alive, open_study
+    from pipeline.search.storage.studies import is_alive, open_study
     from pipeline.workspace import Workspace
 
     workspace = Path.cwd()

@@ -197,10 +197,10 @@ def _chosen_by(found: SearchResult) -> str:
 
 def _decision_lines(found: SearchResult) -> Lines:
     """Return what the search gained, and what became of flip averaging, distillation and an ensemble if asked for."""
-    from pipeline.search.distillation import distillation_text
-    from pipeline.search.ensemble import ensemble_text
-    from pipeline.search.flip_average import average_text
-    from pipeline.search.verdict import gain_text
+    from pipeline.search.finalists.distillation import distillation_text
+    from pipeline.search.finalists.ensemble import ensemble_text
+    from pipeline.search.worker.evaluation import gain_text
+    from pipeline.search.worker.flip_average import average_text
 
     evaluation, lines = found.evaluation, {}
     if evaluation.search_gain is not None:

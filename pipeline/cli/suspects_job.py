@@ -18,10 +18,10 @@ from pipeline.files import locked, write_text
 from pipeline.machine import check_backend, share_resources
 from pipeline.models.backbones import fetch_weights
 from pipeline.parts import is_pretrained
-from pipeline.search import crossfit
-from pipeline.search.engine import LocalEngine
-from pipeline.search.store import StudyStore
-from pipeline.search.studies import open_study
+from pipeline.search import out_of_fold as crossfit
+from pipeline.search.engines.local import local_engine
+from pipeline.search.storage.store import StudyStore
+from pipeline.search.storage.studies import open_study
 from pipeline.spec import StudySpec
 from pipeline.text import one_line
 
@@ -87,7 +87,7 @@ class SuspectsJob:
 
     def run_folds(self, plan: crossfit.CrossFit, missing: list[int]) -> None:
         """Train folds in a child process, one after the other; whatever happens, the child ends."""
-        engine = LocalEngine(share_resources(1, None), plan.folder / "folds.log")
+        engine = local_engine(share_resources(1, None), plan.folder / "folds.log")
         try:
             engine.start()
             engine.check()

@@ -9,9 +9,9 @@ from pipeline.errors import DataError, PipelineError, StoppedEarly, TrackingErro
 from pipeline.files import locked
 from pipeline.search.mirroring import BackgroundMirror
 from pipeline.search.result import SearchResult
-from pipeline.search.store import StudyStore
-from pipeline.search.studies import is_alive, list_studies, open_study
-from pipeline.search.verdict import flaw_of
+from pipeline.search.storage.store import StudyStore
+from pipeline.search.storage.studies import is_alive, list_studies, open_study
+from pipeline.search.worker.evaluation import flaw_of
 from pipeline.text import safe_name
 from pipeline.tracking.figures import decision_tags, evaluation_metrics, flaw_tags
 from pipeline.tracking.mirror import MlflowMirror

@@ -136,7 +136,7 @@ def is_free(host: str, port: int) -> bool:
 
 def close_stale(workspace: Path) -> None:
     """Mark the runs of killed searches; the interface opens even when that fails."""
-    from pipeline.search.studies import is_alive
+    from pipeline.search.storage.studies import is_alive
     from pipeline.tracking.registry import close_stale_runs
 
     try:

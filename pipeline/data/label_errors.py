@@ -1,6 +1,6 @@
 """Which labels are contradicted by predictions of models that did not see the images: confident learning, as arrays.
 
-How such predictions are made is in `pipeline.search.crossfit`.
+How such predictions are made is in `pipeline.search.out_of_fold`.
 """
 
 from dataclasses import dataclass

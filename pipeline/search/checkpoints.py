@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import StoppedEarly
-from pipeline.search.task import TrainingJob
+from pipeline.search.jobs import TrainingJob
 from pipeline.states import TrainingKind
 from pipeline.workspace import StudyFolder
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pipeline.heartbeat import Beat, Heart
 from pipeline.records import EpochRow
-from pipeline.search.task import TrialOutcome
+from pipeline.search.jobs import TrialOutcome
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 from pipeline.records import TrialRow
 from pipeline.search.ranking import ranked
 from pipeline.search.setup import differences
-from pipeline.search.store import StudyStore
-from pipeline.search.studies import open_study
+from pipeline.search.storage.store import StudyStore
+from pipeline.search.storage.studies import open_study
 from pipeline.space import SearchSpace
 from pipeline.spec import StudySpec
 from pipeline.states import AttemptState

@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.errors import StoppedEarly
 from pipeline.files import is_disk_full
 from pipeline.search.checkpoints import FREE_FLOOR_MB, check_free_space
-from pipeline.search.task import TrialOutcome
+from pipeline.search.jobs import TrialOutcome
 from pipeline.states import OutcomeState
 from pipeline.workspace import StudyFolder
 

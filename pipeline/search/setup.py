@@ -19,14 +19,14 @@ from pipeline.limits import Limits
 from pipeline.machine import Resources, num_cores
 from pipeline.models.cost import ImpossibleNetwork
 from pipeline.records import ImageSpec, Objective, Params
-from pipeline.search.baseline import baseline_params, is_trained
-from pipeline.search.budget import MIN_PASSES, STARTUP_SECONDS, Budget, Workforce, plan_budget
 from pipeline.search.checkpoints import sweep
-from pipeline.search.pace import Pace, Terms
-from pipeline.search.spaces import FOR_GPU, default_space
-from pipeline.search.store import StudyStore
-from pipeline.search.studies import list_studies
+from pipeline.search.finalists.baseline import baseline_params, is_trained
+from pipeline.search.spaces.loader import FOR_GPU, default_space
+from pipeline.search.storage.store import StudyStore
+from pipeline.search.storage.studies import list_studies
 from pipeline.search.study import Study
+from pipeline.search.timing.budget import MIN_PASSES, STARTUP_SECONDS, Budget, Workforce, plan_budget
+from pipeline.search.timing.estimates import Pace, Terms
 from pipeline.space import SearchSpace
 from pipeline.spec import StudySpec
 from pipeline.workspace import Workspace

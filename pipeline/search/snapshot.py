@@ -12,12 +12,12 @@ from pipeline.errors import DataError
 from pipeline.files import lock_owner
 from pipeline.heartbeat import read_beat
 from pipeline.records import Objective, TrialRow
-from pipeline.search.attempt import Attempt
-from pipeline.search.budget import DEFAULT_BUDGET
 from pipeline.search.health import kind
 from pipeline.search.ranking import winner
-from pipeline.search.store import StudyStore
-from pipeline.search.studies import is_alive, open_study
+from pipeline.search.storage.attempts import Attempt
+from pipeline.search.storage.store import StudyStore
+from pipeline.search.storage.studies import is_alive, open_study
+from pipeline.search.timing.budget import DEFAULT_BUDGET
 from pipeline.states import AttemptState, TrainingKind, TrialState
 from pipeline.workspace import Workspace
 

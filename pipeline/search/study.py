@@ -8,15 +8,15 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from pipeline.records import Objective, Params, TrialRow
-from pipeline.search.attempt import Attempt, stored_number, trial_row
-from pipeline.search.budget import LEADER_PART
-from pipeline.search.choice import next_training
 from pipeline.search.events import EpochEnded
-from pipeline.search.pace import Pace
+from pipeline.search.jobs import TrainingJob, TrainingPlan, TrialOutcome
 from pipeline.search.ranking import knee, pareto_front, winner
+from pipeline.search.scheduler import next_training
 from pipeline.search.seeds import trial_seed
-from pipeline.search.store import StudyStore
-from pipeline.search.task import TrainingJob, TrainingPlan, TrialOutcome
+from pipeline.search.storage.attempts import Attempt, stored_number, trial_row
+from pipeline.search.storage.store import StudyStore
+from pipeline.search.timing.budget import LEADER_PART
+from pipeline.search.timing.estimates import Pace
 from pipeline.spec import StudySpec
 from pipeline.states import AttemptState, OutcomeState, TrainingId, TrainingKind, TrialState
 

@@ -18,15 +18,15 @@ from pipeline.errors import PipelineError
 from pipeline.files import locked
 from pipeline.heartbeat import Beat
 from pipeline.records import Objective
-from pipeline.search.attempt import stored_number
-from pipeline.search.budget import Budget
 from pipeline.search.events import Heartbeat, TrainingEnded
 from pipeline.search.health import forget_stop
-from pipeline.search.job import run_trials
-from pipeline.search.pace import Pace, Terms
-from pipeline.search.store import StudyStore
+from pipeline.search.jobs import TrainingJob, TrialOutcome
+from pipeline.search.loop import run_trials
+from pipeline.search.storage.attempts import stored_number
+from pipeline.search.storage.store import StudyStore
 from pipeline.search.study import Study
-from pipeline.search.task import TrainingJob, TrialOutcome
+from pipeline.search.timing.budget import Budget
+from pipeline.search.timing.estimates import Pace, Terms
 from pipeline.space import load_space
 from pipeline.states import OutcomeState
 from pipeline.workspace import StudyFolder, Workspace

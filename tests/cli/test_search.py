@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.files import sha256_file
 from pipeline.json_records import to_json
-from pipeline.search.budget import PROBE_FACTOR, SECONDS_PER_TRIAL
+from pipeline.search.timing.budget import PROBE_FACTOR, SECONDS_PER_TRIAL
 from pipeline.states import TrainingKind
 from tests.cli.workspace import pipeline, write_photos
 from tests.data.pictures import write_picture
@@ -62,7 +62,7 @@ def test_the_first_trial_waits_for_a_probe_only_where_something_hangs_on_speed(
     from concurrent.futures import Future
 
     from pipeline.cli import search_job
-    from pipeline.search.probe import Speed
+    from pipeline.search.timing.speed import Speed
 
     search = make_search(tmp_path, monkeypatch, *limits)
     monkeypatch.setattr(search_job, "has_bfloat16", lambda: bfloat16)
@@ -121,7 +121,7 @@ def test_the_broken_file_is_named(searched):
 
 
 def test_how_trainings_compute_and_whether_they_flip_is_decided_and_said(searched):
-    from pipeline.search.store import StudyStore
+    from pipeline.search.storage.store import StudyStore
 
     folder, _, printed = searched
     store = StudyStore(folder / "mlruns" / "studies" / "photos-1" / "study.db")
@@ -344,7 +344,7 @@ def test_the_mean_of_several_networks_answers_if_validation_says_so(tmp_path):
     from mlflow import MlflowClient
 
     from pipeline.bundle import load_model, read_bundle
-    from pipeline.search.store import StudyStore
+    from pipeline.search.storage.store import StudyStore
 
     write_photos(tmp_path)
     wanted = ("--ensemble", "--objective", "val_loss", "--trials", "1")  # of which a mean is never worse
@@ -393,7 +393,7 @@ def test_a_cheaper_network_learns_from_the_best_one_if_validation_says_so(distil
     from mlflow import MlflowClient
 
     from pipeline.bundle import read_bundle
-    from pipeline.search.store import StudyStore
+    from pipeline.search.storage.store import StudyStore
 
     folder, cheapest, best, promote = distilled
     study = folder / "mlruns/studies/photos-1"

@@ -13,8 +13,8 @@ from pipeline.errors import DataError, InvalidUsage
 from pipeline.limits import Limits
 from pipeline.records import Objective
 from pipeline.search.options import SearchOptions, check_precision
-from pipeline.search.spaces import default_space
-from pipeline.search.store import StudyStore
+from pipeline.search.spaces.loader import default_space
+from pipeline.search.storage.store import StudyStore
 from pipeline.workspace import Workspace
 from tests.search.stubs import FACTS
 

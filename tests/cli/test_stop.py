@@ -17,8 +17,9 @@ from pipeline.cli.main import cli
 from pipeline.cli.search_job import Search
 from pipeline.errors import StoppedEarly
 from pipeline.files import locked
+from pipeline.search.finish import finish
 from pipeline.search.health import ask_to_stop
-from pipeline.search.job import finish, run_trials
+from pipeline.search.loop import run_trials
 from pipeline.states import AttemptState, TrainingKind
 from pipeline.workspace import StudyFolder, Workspace
 from tests.cli.search_driver import PretendEngine, make_study

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from pipeline.cli.main import cli
 from pipeline.files import locked
 from pipeline.records import TrialRow
-from pipeline.search.store import StudyStore
-from pipeline.search.studies import open_study
+from pipeline.search.storage.store import StudyStore
+from pipeline.search.storage.studies import open_study
 from pipeline.tracking.store import open_client
 from pipeline.workspace import Workspace
 from tests.tracking.fakes import study_facts, tiny_bundle

@@ -21,7 +21,7 @@ def test_the_saved_model_gives_the_mean_of_all(tmp_path, is_flip_averaged):
 
     from pipeline.models.build import Pixels, averaged, build
     from pipeline.models.flipped import both_answers
-    from pipeline.search.last_training import saved_model
+    from pipeline.search.worker.final import saved_model
 
     pixels, models = Pixels((8, 12, 3), "uint8", (0.4,) * 3, (0.2,) * 3), []
     for filters in (8, 8, 16):

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.heavy
 def test_the_saved_model_gives_the_mean_of_both(tmp_path, dtype):
     from pipeline.models.build import Pixels, build
     from pipeline.models.flipped import Flipped
-    from pipeline.search.last_training import saved_model
+    from pipeline.search.worker.final import saved_model
 
     model = build({"depth": 2, "filters": 8}, Pixels((8, 12, 3), dtype, (0.4,) * 3, (0.2,) * 3), 4)
     images = np.random.default_rng(0).integers(0, 255, (5, 8, 12, 3)).astype(dtype)

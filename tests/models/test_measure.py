@@ -5,7 +5,7 @@ import pytest
 from pipeline.models.cost import ImpossibleNetwork
 from pipeline.models.measure import dense_params, measure
 from pipeline.models.plan import plan_layers, stage_filters
-from pipeline.search.budget import estimate_seconds
+from pipeline.search.timing.budget import estimate_seconds
 
 SMALL = {"depth": 2, "filters": 8, "filters_growth": 2.0, "norm": "none", "dropout": 0.0}
 

@@ -11,8 +11,8 @@ from pipeline.files import replacing
 from pipeline.heartbeat import Heart
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.events import Emit, Reporter, reporter_of
-from pipeline.search.task import Findings, TrainingJob, TrialOutcome
-from pipeline.search.worker import outcome_of
+from pipeline.search.jobs import Findings, TrainingJob, TrialOutcome
+from pipeline.search.worker.main import outcome_of
 from pipeline.states import OutcomeState
 from pipeline.training import stopping
 from tests.search.stubs import NUM_IMAGES, epoch_row, save_model, score_of
@@ -105,6 +105,14 @@ def step_until_asked(task, emit):
     while not stopping.is_requested():
         step += 1
         heart.batch(1, 1, step, 100)
+        time.sleep(0.01)
+    stopping.clear()
+    return outcome(task, None, OutcomeState.STOPPED)
+
+
+def wait_in_silence(task, emit):
+    first_beat(task, emit)
+    while not stopping.is_requested():
         time.sleep(0.01)
     stopping.clear()
     return outcome(task, None, OutcomeState.STOPPED)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.records import ImageSpec, TrialRow
-from pipeline.search.attempt import Attempt, stored_number
-from pipeline.search.store import StudyStore
-from pipeline.search.task import Chosen, TrainingJob
+from pipeline.search.jobs import Chosen, TrainingJob
+from pipeline.search.storage.attempts import Attempt, stored_number
+from pipeline.search.storage.store import StudyStore
 from pipeline.states import TrainingId
 from tests.search.stubs import FACTS, digests_of
 

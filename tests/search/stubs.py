@@ -16,18 +16,18 @@ import numpy as np
 from pipeline.card import Evaluation, Figure, Leaked, Majority, TestResult
 from pipeline.files import write_text
 from pipeline.records import EpochRow, Objective, TrialRow
-from pipeline.search import validation
-from pipeline.search.attempt import stored_number
-from pipeline.search.budget import Budget
 from pipeline.search.checkpoints import checkpoint_path, sweep
 from pipeline.search.events import Emit, EpochEnded, TrainingEnded, reporter_of
-from pipeline.search.pace import Pace, Terms
-from pipeline.search.store import StudyStore
+from pipeline.search.jobs import Findings, TrainingJob, TrialOutcome
+from pipeline.search.storage.attempts import stored_number
+from pipeline.search.storage.store import StudyStore
 from pipeline.search.study import Study
-from pipeline.search.task import Findings, TrainingJob, TrialOutcome
-from pipeline.search.teacher import keep_if_best
-from pipeline.search.validation import Predictions
-from pipeline.search.verdict import Answers
+from pipeline.search.timing.budget import Budget
+from pipeline.search.timing.estimates import Pace, Terms
+from pipeline.search.worker import validation
+from pipeline.search.worker.evaluation import Answers
+from pipeline.search.worker.teacher import keep_if_best
+from pipeline.search.worker.validation import Predictions
 from pipeline.space import SearchSpace, load_space
 from pipeline.spec import StudySpec
 from pipeline.states import OutcomeState, TrainingKind

@@ -12,11 +12,12 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.files import locked
 from pipeline.machine import Resources
-from pipeline.search.baseline import train_baseline
-from pipeline.search.distillation import distil
-from pipeline.search.engine import LocalEngine, Work
-from pipeline.search.ensemble import choose_networks
-from pipeline.search.job import chosen, finish, run_trials
+from pipeline.search.engines.local import LocalEngine, Work
+from pipeline.search.finalists.baseline import train_baseline
+from pipeline.search.finalists.distillation import distil
+from pipeline.search.finalists.ensemble import choose_networks
+from pipeline.search.finish import chosen, finish
+from pipeline.search.loop import run_trials
 from tests.search.stubs import InstantEngine, Silence, keep_teacher, make_study, make_terms, train, unlimited, warm_up
 
 

@@ -9,10 +9,11 @@ import pytest
 from pipeline.bundle import read_bundle
 from pipeline.errors import DataError, ModelRefused, PipelineError, StoppedEarly
 from pipeline.files import locked
-from pipeline.search.job import finish, note, run_trials
+from pipeline.search.finish import finish
+from pipeline.search.loop import note, run_trials
 from pipeline.search.snapshot import read_snapshot
-from pipeline.search.store import StudyStore
-from pipeline.search.studies import list_studies, open_study
+from pipeline.search.storage.store import StudyStore
+from pipeline.search.storage.studies import list_studies, open_study
 from pipeline.workspace import Workspace
 from tests.search.stubs import InstantEngine, Silence, ends, make_study, train, unlimited
 

@@ -12,10 +12,11 @@ import pytest
 from pipeline.errors import StoppedEarly
 from pipeline.files import is_disk_full
 from pipeline.machine import Resources
-from pipeline.search.engine import LocalEngine, Work
+from pipeline.search.engines.local import LocalEngine, Work
+from pipeline.search.finish import finish
 from pipeline.search.health import clean_disk_errors
-from pipeline.search.job import finish, run_trials
-from pipeline.search.store import StudyStore
+from pipeline.search.loop import run_trials
+from pipeline.search.storage.store import StudyStore
 from tests.search.fault_stubs import train_on_disk, warm_up
 from tests.search.stubs import InstantEngine, Silence, ends, make_study, unlimited
 

@@ -7,11 +7,11 @@ import pytest
 
 from pipeline.errors import InvalidUsage
 from pipeline.records import Objective
+from pipeline.search.finish import adopt_model, begin_final, finish, pick_trial
 from pipeline.search.fork import NUM_REMEMBERED, fork_study
-from pipeline.search.job import adopt_model, begin_final, finish, pick_trial
 from pipeline.search.ranking import pareto_front, ranked
 from pipeline.search.setup import FIXED_FACTS
-from pipeline.search.store import StudyStore
+from pipeline.search.storage.store import StudyStore
 from pipeline.space import space_from
 from pipeline.states import AttemptState, OutcomeState, TrainingKind
 from pipeline.workspace import StudyFolder, Workspace

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from pipeline.search.job import run_trials
-from pipeline.search.store import StudyStore
+from pipeline.search.loop import run_trials
+from pipeline.search.storage.store import StudyStore
 from pipeline.search.study import Study
 from tests.search.stubs import InstantEngine, Silence, make_study, train_at_once, unlimited
 

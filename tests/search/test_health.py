@@ -4,8 +4,8 @@ import pytest
 
 from pipeline.errors import StoppedEarly
 from pipeline.search.health import Health, ask_to_stop, forget_stop
-from pipeline.search.job import run_trials
-from pipeline.search.task import Findings, TrialOutcome
+from pipeline.search.jobs import Findings, TrialOutcome
+from pipeline.search.loop import run_trials
 from pipeline.states import OutcomeState
 from pipeline.workspace import StudyFolder
 from tests.search.stubs import InstantEngine, Silence, make_study, score_of, unlimited

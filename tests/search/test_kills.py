@@ -16,8 +16,8 @@ import pytest
 
 from pipeline.bundle import read_bundle
 from pipeline.errors import StoppedEarly
-from pipeline.search.attempt import Attempt
-from pipeline.search.store import StudyStore
+from pipeline.search.storage.attempts import Attempt
+from pipeline.search.storage.store import StudyStore
 from pipeline.states import AttemptState, TrainingKind
 from tests.search import study_process
 from tests.search.stubs import EPOCH_SECONDS, FAILING, ends

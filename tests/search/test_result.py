@@ -8,10 +8,10 @@ import pytest
 from pipeline.card import Evaluation, Figure, TestResult
 from pipeline.errors import DataError
 from pipeline.records import TrialRow
-from pipeline.search.job import card_of
+from pipeline.search.finish import card_of
+from pipeline.search.jobs import Findings
 from pipeline.search.result import FrontPoint, SearchResult, Winner
-from pipeline.search.store import StudyStore
-from pipeline.search.task import Findings
+from pipeline.search.storage.store import StudyStore
 from pipeline.spec import StudySpec
 from pipeline.states import TrialState
 from tests.search.stubs import FACTS, make_study

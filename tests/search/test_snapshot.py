@@ -10,9 +10,9 @@ from pipeline.errors import DataError
 from pipeline.files import locked
 from pipeline.heartbeat import Beat, write_beat
 from pipeline.records import TrialRow
-from pipeline.search.attempt import Attempt
 from pipeline.search.snapshot import Failure, Snapshot, Watch, read_snapshot
-from pipeline.search.store import StudyStore
+from pipeline.search.storage.attempts import Attempt
+from pipeline.search.storage.store import StudyStore
 from pipeline.states import AttemptState, TrainingKind, TrialState
 from pipeline.workspace import Workspace
 from tests.search.stubs import FACTS as STUB_FACTS

@@ -6,13 +6,14 @@ import pytest
 
 from pipeline.card import Latency
 from pipeline.records import Objective
-from pipeline.search.distillation import begin as begin_student
-from pipeline.search.job import begin_final, run_trials
-from pipeline.search.pace import Limits
+from pipeline.search.finalists.distillation import begin as begin_student
+from pipeline.search.finish import begin_final
+from pipeline.search.jobs import Findings, TrialOutcome
+from pipeline.search.loop import run_trials
 from pipeline.search.ranking import winner
 from pipeline.search.seeds import trial_seed
-from pipeline.search.store import StudyStore
-from pipeline.search.task import Findings, TrialOutcome
+from pipeline.search.storage.store import StudyStore
+from pipeline.search.timing.estimates import Limits
 from pipeline.space import space_from
 from pipeline.states import AttemptState, OutcomeState, TrainingKind, TrialState
 from tests.search.stubs import (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import SpaceError
-from pipeline.search.spaces import open_space
+from pipeline.search.spaces.loader import open_space
 from pipeline.space import Builder, Param, SearchSpace, load_space, recipe
 from pipeline.space.builder import is_code, read_builder
 from pipeline.space.params import DEFAULTS, RECIPE

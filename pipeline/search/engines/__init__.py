@@ -1,0 +1,1 @@
+"""Who trains: the protocol, and child processes on this machine."""

@@ -1,0 +1,1 @@
+"""What follows the trials: the default network, a taught winner, several networks."""

@@ -1,0 +1,1 @@
+"""How the time of a search is divided, and how long trainings take."""
