@@ -78,6 +78,7 @@ class Search:
                 terms = terms.starting_in(self.start_seconds)
             finally:
                 engine.stop()
+        setup.check_budget(terms, self.request, factor, 0.0)
         return describe_plan(self.plan, terms, self.make_budget(terms, factor, 0.0), factor)
 
     def run(self, stop: Interruptions) -> SearchResult:
@@ -107,7 +108,10 @@ class Search:
             factor = self.probe_if_needed(engine, terms)
             terms = terms.starting_in(self.start_seconds)
             engine.check()
-            budget = self.make_budget(terms, factor, time.monotonic() - self.started)
+            elapsed = time.monotonic() - self.started
+            if not plan.stored and self.pick is None:
+                setup.check_budget(terms, self.request, factor, elapsed)
+            budget = self.make_budget(terms, factor, elapsed)
             with self.open_store(dataset, budget) as store:
                 mirror = start_mirror(plan.folder, plan.call.workspace, say)
                 with stop.deferred():

@@ -1,8 +1,8 @@
 """A study's beginning: its name, its facts, what must not change when it is resumed, and the objects that run it."""
 
+import math
 import random
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,15 @@ from pipeline.search.spaces.loader import FOR_GPU, default_space
 from pipeline.search.storage.store import StudyStore
 from pipeline.search.storage.studies import list_studies
 from pipeline.search.study import Study
-from pipeline.search.timing.budget import MIN_PASSES, STARTUP_SECONDS, Budget, Workforce, plan_budget
+from pipeline.search.timing.budget import (
+    MIN_PASSES,
+    STARTUP_SECONDS,
+    Budget,
+    BudgetRequest,
+    Workforce,
+    least_seconds,
+    plan_budget,
+)
 from pipeline.search.timing.estimates import Pace, Terms
 from pipeline.space import SearchSpace
 from pipeline.spec import StudySpec
@@ -297,16 +305,48 @@ def make_budget(terms: Terms, request: Request, factor: float = 1.0, elapsed: fl
 
     Nothing is kept for several networks where two would have no time to train for long.
     """
-    samples = 1000
-    start = max(STARTUP_SECONDS, elapsed) if elapsed == 0.0 else elapsed
-    plan = partial(
-        plan_budget, request.budget_seconds, request.max_trials, request.num_epochs,
-        factor * terms.estimate(terms.typical, samples) / samples, terms.num_images, request.oracle == "asha",
-        terms.workforce, start, terms.baseline is not None, request.distills,
-    )  # fmt: skip
-    budget = plan(has_ensemble=request.ensembles)
+    asked = budget_request(terms, request, factor, elapsed or STARTUP_SECONDS)
+    budget = plan_budget(asked)
     passes_of_two = budget.final_stretch / 2 * budget.rungs[-1] / terms.num_images
-    return plan() if request.ensembles and passes_of_two < MIN_PASSES else budget
+    is_too_short = request.ensembles and passes_of_two < MIN_PASSES
+    return plan_budget(replace(asked, has_ensemble=False)) if is_too_short else budget
+
+
+def budget_request(terms: Terms, request: Request, factor: float, start: float) -> BudgetRequest:
+    """Return what a search is to do in which time, if trials begin at `start`."""
+    samples = 1000
+    return BudgetRequest(
+        seconds=request.budget_seconds,
+        max_trials=request.max_trials,
+        num_epochs=request.num_epochs,
+        sample_seconds=factor * terms.estimate(terms.typical, samples) / samples,
+        num_images=terms.num_images,
+        has_rungs=request.oracle == "asha",
+        workforce=terms.workforce,
+        start=start,
+        has_baseline=terms.baseline is not None,
+        has_student=request.distills,
+        has_ensemble=request.ensembles,
+    )
+
+
+def check_budget(terms: Terms, request: Request, factor: float, elapsed: float) -> None:
+    """Refuse a budget in which a new search, begun `elapsed` seconds ago, could not train a network to the end.
+
+    Before it has begun, its start is estimated.
+
+    Raises:
+        InvalidUsage: the message names the shortest one that can work.
+    """
+    start = elapsed or STARTUP_SECONDS
+    asked = budget_request(terms, request, factor, start)
+    total, least = plan_budget(asked).total, least_seconds(asked)
+    if least > total:
+        raise InvalidUsage(
+            f"--budget {total:.0f}s is too short: here it takes {start:.0f} s until the first trial can begin, and "
+            f"some {least - start:.0f} s for one trial, the last training, its test and the model; give it "
+            f"{5 * math.ceil(least / 5)}s or more"
+        )
 
 
 def make_study(store: StudyStore, request: Request, pace: Pace) -> Study:

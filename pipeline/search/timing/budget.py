@@ -102,47 +102,90 @@ def estimate_seconds(cost: Cost, params: Mapping[str, Any], samples: int, flops:
     return compute + SECONDS_PER_STEP * samples / recipe(params)["batch_size"]
 
 
-def plan_budget(
-    seconds: float | None, max_trials: int | None, num_epochs: int | None, sample_seconds: float, num_images: int,
-    has_rungs: bool, workforce: Workforce, start: float = STARTUP_SECONDS, has_baseline: bool = False,
-    has_student: bool = False, has_ensemble: bool = False,
-) -> Budget:  # fmt: skip
-    """Divide a budget. `sample_seconds` is the time of a typical network for one image; trials begin at `start`.
+@dataclass(frozen=True)
+class BudgetRequest:
+    """What a search is to do in which time, and what that takes here.
 
-    With `max_trials` or `num_epochs` and no seconds the time is not limited. `num_epochs` fixes the full training.
+    `seconds` is the budget, None for the default one or, with `max_trials` or `num_epochs`, for none at all.
+    `num_epochs` fixes the full training. `sample_seconds` is the time of a typical network for one image; trials begin
+    at `start`. `has_rungs` tells whether weak trials are stopped early.
     """
-    if seconds is None and (max_trials is not None or num_epochs is not None):
-        epochs = num_epochs or clamp(round(SAMPLES_WITHOUT_BUDGET / num_images), 3, MAX_EPOCHS // 4)
-        return Budget(math.inf, max_trials, rung_samples(epochs * num_images, has_rungs), math.inf, math.inf)
-    total = seconds or DEFAULT_BUDGET
+
+    seconds: float | None
+    max_trials: int | None
+    num_epochs: int | None
+    sample_seconds: float
+    num_images: int
+    has_rungs: bool
+    workforce: Workforce
+    start: float = STARTUP_SECONDS
+    has_baseline: bool = False
+    has_student: bool = False
+    has_ensemble: bool = False
+
+    @property
+    def retrainings(self) -> float:
+        """How many trainings of the highest rung follow the trials before the last one."""
+        return STUDENT_PART * self.has_student + TWIN_PART * self.has_ensemble
+
+    @property
+    def restart_seconds(self) -> float:
+        """The seconds in which a process with all cores starts for the winner."""
+        return RESTART_SECONDS * (self.workforce.num_workers > 1)
+
+
+def plan_budget(request: BudgetRequest) -> Budget:
+    """Divide a budget; without seconds, but with a number of trials or epochs, the time is not limited."""
+    if request.seconds is None and (request.max_trials is not None or request.num_epochs is not None):
+        epochs = request.num_epochs or clamp(round(SAMPLES_WITHOUT_BUDGET / request.num_images), 3, MAX_EPOCHS // 4)
+        rungs = rung_samples(epochs * request.num_images, request.has_rungs)
+        return Budget(math.inf, request.max_trials, rungs, math.inf, math.inf)
+    workforce, total = request.workforce, request.seconds or DEFAULT_BUDGET
     end = max(total - CLOSING_SECONDS, 0.5 * total)
     share = BASELINE_PART * total
-    baseline_seconds = share if has_baseline and share >= MIN_BASELINE_SECONDS else 0.0
-    working = max(end - start - baseline_seconds - RESTART_SECONDS * (workforce.num_workers > 1), 0.3 * total)
-    num_full = FULL_TRIALS[has_rungs]
-    if max_trials is not None:
-        num_full = max(1.0, num_full * min(1.0, max_trials / 12))
-    final_stretch = ENSEMBLE_STRETCH if has_ensemble else FINAL_STRETCH
+    baseline_seconds = share if request.has_baseline and share >= MIN_BASELINE_SECONDS else 0.0
+    working = max(end - request.start - baseline_seconds - request.restart_seconds, 0.3 * total)
+    final_stretch = ENSEMBLE_STRETCH if request.has_ensemble else FINAL_STRETCH
     final_part = final_stretch * FINAL_IMAGES / workforce.final_speedup
-    retrain_part = (STUDENT_PART * has_student + TWIN_PART * has_ensemble) / workforce.final_speedup
-    full_seconds = working / (num_full / workforce.num_workers + final_part + retrain_part)
-    samples = int(max(full_seconds - workforce.start_seconds, 0.1) / sample_seconds)
-    full = (num_epochs or MAX_EPOCHS) * num_images
-    full = full if num_epochs else min(full, max(samples, MIN_SAMPLES))
-    final_seconds = workforce.start_seconds + final_part * full * sample_seconds
-    if workforce.num_workers > 1:
-        final_seconds += RESTART_SECONDS
-    retrain_seconds = workforce.start_seconds + retrain_part * full * sample_seconds if retrain_part else 0.0
+    retrain_part = request.retrainings / workforce.final_speedup
+    full_seconds = working / (num_full_trials(request) / workforce.num_workers + final_part + retrain_part)
+    full = full_samples(request, full_seconds)
+    final_seconds = workforce.start_seconds + final_part * full * request.sample_seconds + request.restart_seconds
+    retrain_seconds = workforce.start_seconds + retrain_part * full * request.sample_seconds if retrain_part else 0.0
     return Budget(
         total=total,
-        max_trials=max_trials,
-        rungs=rung_samples(full, has_rungs),
+        max_trials=request.max_trials,
+        rungs=rung_samples(full, request.has_rungs),
         search_until=max(end - final_seconds - baseline_seconds - retrain_seconds, 0.4 * end),
         end=end,
         baseline_seconds=baseline_seconds,
         retrain_seconds=retrain_seconds,
         final_stretch=final_stretch,
     )
+
+
+def num_full_trials(request: BudgetRequest) -> float:
+    """Return into how many trainings to the highest rung the time is cut."""
+    number = FULL_TRIALS[request.has_rungs]
+    return number if request.max_trials is None else max(1.0, number * min(1.0, request.max_trials / 12))
+
+
+def full_samples(request: BudgetRequest, seconds: float) -> int:
+    """Return the images that a trial sees in the highest rung, which is to take some seconds."""
+    if request.num_epochs:
+        return request.num_epochs * request.num_images
+    samples = int(max(seconds - request.workforce.start_seconds, 0.1) / request.sample_seconds)
+    return min(MAX_EPOCHS * request.num_images, max(samples, MIN_SAMPLES))
+
+
+def least_seconds(request: BudgetRequest) -> float:
+    """Return the shortest budget in which a search finds anything: one trial, the last training, test and model.
+
+    Each training sees MIN_SAMPLES images.
+    """
+    start_seconds, samples = request.workforce.start_seconds, MIN_SAMPLES * request.sample_seconds
+    last = start_seconds + FINAL_IMAGES * samples / request.workforce.final_speedup
+    return request.start + start_seconds + samples + request.restart_seconds + last + CLOSING_SECONDS
 
 
 def rung_samples(full: int, has_rungs: bool) -> tuple[int, ...]:

@@ -11,7 +11,14 @@ from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.finalists.baseline import MIN_PART, NETWORK, baseline_params, plan_baseline, train_baseline
 from pipeline.search.finish import chosen
 from pipeline.search.jobs import Findings, TrialOutcome
-from pipeline.search.timing.budget import BASELINE_PART, MIN_BASELINE_SECONDS, Budget, Workforce, plan_budget
+from pipeline.search.timing.budget import (
+    BASELINE_PART,
+    MIN_BASELINE_SECONDS,
+    Budget,
+    BudgetRequest,
+    Workforce,
+    plan_budget,
+)
 from pipeline.search.timing.estimates import Pace
 from pipeline.search.worker.evaluation import gain_text, search_gain
 from pipeline.space import load_space
@@ -28,7 +35,10 @@ PARAMS = {"filters": 16}
 @pytest.mark.parametrize("workers", [1, 2])
 def test_its_share_is_bounded_and_taken_from_the_trials(total, workers):
     workforce = Workforce(workers, 1, 1.5)
-    plain, shared = (plan_budget(total, None, None, 0.001, 10_000, True, workforce, 12.0, has) for has in (False, True))
+    plain, shared = (
+        plan_budget(BudgetRequest(total, None, None, 0.001, 10_000, True, workforce, 12.0, has))
+        for has in (False, True)
+    )
     assert plain.baseline_seconds == 0
     if BASELINE_PART * total < MIN_BASELINE_SECONDS:
         assert shared == plain

@@ -13,7 +13,7 @@ from pipeline.search.finalists.distillation import distil, distillation_text
 from pipeline.search.finish import begin_final, final_score
 from pipeline.search.jobs import TrainingJob, TrialOutcome
 from pipeline.search.options import SearchOptions, check_distillation
-from pipeline.search.timing.budget import Budget, Workforce, plan_budget
+from pipeline.search.timing.budget import Budget, BudgetRequest, Workforce, plan_budget
 from pipeline.search.worker.teacher import keep_if_best, read_teacher, weights_path
 from pipeline.states import AttemptState, OutcomeState, TrainingKind
 from pipeline.workspace import StudyFolder
@@ -216,7 +216,8 @@ def test_the_winner_comes_first_where_time_is_short(tmp_path):
 def test_its_share_is_taken_from_the_trials(workers):
     workforce = Workforce(workers, 1, 1.5)
     plain, shared = (
-        plan_budget(600.0, None, None, 0.001, 10_000, True, workforce, 12.0, True, has) for has in (False, True)
+        plan_budget(BudgetRequest(600.0, None, None, 0.001, 10_000, True, workforce, 12.0, True, has))
+        for has in (False, True)
     )
     assert (plain.retrain_seconds, shared.end) == (0, plain.end)
     assert shared.retrain_seconds == pytest.approx(1.3 / 1.5 * shared.rungs[-1] * 0.001 + workforce.start_seconds)

@@ -16,7 +16,14 @@ from pipeline.search.finalists.ensemble import choose_networks, ensemble_text
 from pipeline.search.finish import begin_final, cost_of, final_score
 from pipeline.search.jobs import TrialOutcome
 from pipeline.search.options import SearchOptions, check_ensemble
-from pipeline.search.timing.budget import ENSEMBLE_STRETCH, RESTART_SECONDS, Budget, Workforce, plan_budget
+from pipeline.search.timing.budget import (
+    ENSEMBLE_STRETCH,
+    RESTART_SECONDS,
+    Budget,
+    BudgetRequest,
+    Workforce,
+    plan_budget,
+)
 from pipeline.search.timing.estimates import HOPE, LATE_PART, LATE_SECONDS, MAX_STRETCH, PLANNED_PART, Pace
 from pipeline.search.worker import flip_average, validation
 from pipeline.search.worker.validation import Predictions, judge_validation, judged_trainings, read_mean
@@ -332,10 +339,8 @@ def test_after_a_last_training_of_several_that_failed_the_winner_answers_alone(t
 @pytest.mark.parametrize("workers", [1, 2])
 def test_time_for_the_twin_and_three_is_kept_from_the_trials(workers):
     workforce = Workforce(workers, 1, 1.5)
-    plain, shared = (
-        plan_budget(600.0, None, None, 0.001, 10_000, True, workforce, 12.0, True, has_ensemble=has)
-        for has in (False, True)
-    )
+    asked = BudgetRequest(600.0, None, None, 0.001, 10_000, True, workforce, 12.0, has_baseline=True)
+    plain, shared = (plan_budget(replace(asked, has_ensemble=has)) for has in (False, True))
     assert (shared.final_stretch, shared.end) == (ENSEMBLE_STRETCH, plain.end)
     assert shared.retrain_seconds == pytest.approx(shared.rungs[-1] * 0.001 / 1.5 + workforce.start_seconds)
     assert shared.search_until < plain.search_until

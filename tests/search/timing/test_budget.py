@@ -5,12 +5,16 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline.errors import InvalidUsage
+from pipeline.limits import Limits
 from pipeline.models.cost import Cost
 from pipeline.records import Objective, TrialRow
 from pipeline.search.finish import begin_final, chosen, standard_error
 from pipeline.search.ranking import pareto_front, winner
 from pipeline.search.scheduler import is_affordable
+from pipeline.search.setup import Request, check_budget
 from pipeline.search.timing.budget import (
+    CLOSING_SECONDS,
     DEFAULT_BUDGET,
     DEPTHWISE_SLOWNESS,
     FINAL_IMAGES,
@@ -21,22 +25,44 @@ from pipeline.search.timing.budget import (
     SECONDS_PER_STEP,
     SECONDS_PER_TRIAL,
     Budget,
+    BudgetRequest,
     Workforce,
     correction,
     estimate_seconds,
+    least_seconds,
     plan_budget,
     rung_samples,
 )
 from pipeline.search.timing.estimates import HOPE, LATE_PART, LATE_SECONDS, MIN_SHRINK, PLANNED_PART, SLOWEST, Pace
 from pipeline.states import OutcomeState, TrialState
-from tests.search.stubs import NUM_FINAL_IMAGES, NUM_IMAGES, Clock, make_study, make_terms, run_all, train_into
+from tests.search.stubs import NUM_FINAL_IMAGES, NUM_IMAGES, TINY, Clock, make_study, make_terms, run_all, train_into
 
 ONE = Workforce(1, 1)
 SAMPLE_SECONDS = 0.001  # that a fake training takes for one image
 
 
 def plan(seconds, max_trials=None, num_epochs=None, has_rungs=True, workforce=ONE, num_images=10_000):
-    return plan_budget(seconds, max_trials, num_epochs, SAMPLE_SECONDS, num_images, has_rungs, workforce)
+    return plan_budget(BudgetRequest(seconds, max_trials, num_epochs, SAMPLE_SECONDS, num_images, has_rungs, workforce))
+
+
+def test_the_least_budget_holds_one_trial_the_last_training_and_the_end():
+    asked = BudgetRequest(60.0, None, None, 0.01, 10_000, True, Workforce(1, 1), start=6.0)
+    trainings = (1.5 + 512 * 0.01) + (1.5 + 1.25 * 512 * 0.01)
+    assert least_seconds(asked) == pytest.approx(6.0 + trainings + CLOSING_SECONDS)
+    two = replace(asked, workforce=Workforce(2, 1, final_speedup=2.0))
+    trainings = (1.5 + 512 * 0.01) + (1.5 + 1.25 * 512 * 0.01 / 2)
+    assert least_seconds(two) == pytest.approx(6.0 + trainings + RESTART_SECONDS + CLOSING_SECONDS)
+
+
+@pytest.mark.parametrize("seconds", [5.0, 30.0])
+def test_a_budget_that_cannot_work_is_refused_with_the_least_one_that_can(seconds):
+    context = make_terms(typical=TINY.defaults())
+    request = Request("stub-1", "asha", 3, Objective(), Limits(), seconds, None)
+    message = rf"--budget {seconds:.0f}s is too short: here it takes 19 s until .* give it 35s or more"
+    with pytest.raises(InvalidUsage, match=message):
+        check_budget(context, request, 1.0, elapsed=19.0)
+    check_budget(context, replace(request, budget_seconds=35.0), 1.0, elapsed=19.0)
+    check_budget(context, replace(request, budget_seconds=None, max_trials=1), 1.0, elapsed=19.0)
 
 
 # ---- seconds to rungs -----------------------------------------------------------------------------------------------
