@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.card import Latency, NotFinite, Robustness
-from pipeline.data.dataset import StoredDataset, Subset
 from pipeline.data.source import encodable
+from pipeline.data.splits.dataset import StoredDataset, Subset
 from pipeline.errors import TrialFailed
 from pipeline.models.predict import predict_logits
 from pipeline.pulse import going_on
@@ -137,7 +137,7 @@ def train_default(task: TrialTask) -> tuple[float, Findings]:
 
     It is built by the product even where the space is code of the user. With flip averaging both answers are kept.
     """
-    from pipeline.models.flipped import both_answers
+    from pipeline.models.averaging import both_answers
 
     with StudyStore(task.folder.database) as store:
         spec = replace(store.spec(), space={})

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.dataset import StoredDataset, Subset
+from pipeline.data.splits.dataset import StoredDataset, Subset
 from pipeline.errors import TrialFailed
 from pipeline.pulse import going_on
 from pipeline.search import predictions, validation
@@ -60,7 +60,7 @@ def teacher_logits(
     Raises:
         TrialFailed: its weights cannot be read.
     """
-    from pipeline.models.flipped import both_answers
+    from pipeline.models.averaging import both_answers
     from pipeline.models.predict import predict_logits
 
     teacher = read_teacher(task.folder)
