@@ -28,11 +28,12 @@ import numpy as np
 from accuracy import describe_machine, installed
 from PIL import Image
 
-from pipeline.data.cache import SpecOptions, choose_spec, open_cache
-from pipeline.data.chunks import Chunk, decode_chunk
-from pipeline.data.dataset import split_dataset
-from pipeline.data.decoders import CHUNK, Decoders, chunks_of
-from pipeline.data.sources import open_source, source_key
+from pipeline.data.cache.images import SpecOptions, choose_spec, open_cache
+from pipeline.data.cache.stamps import source_key
+from pipeline.data.decoding.chunks import Chunk, decode_chunk
+from pipeline.data.decoding.decoders import CHUNK, Decoders, chunks_of
+from pipeline.data.readers.registry import open_source
+from pipeline.data.splits.dataset import split_dataset
 from pipeline.records import ImageSpec
 
 THREADS = 2
@@ -213,10 +214,10 @@ def memory_here(folder: str) -> None:
     """Check, then split, in this process; say on stdout when a step begins."""
     import pyarrow.parquet
 
-    import pipeline.data.manifest
-    from pipeline.data.check import check_data
+    import pipeline.data.splits.manifest
+    from pipeline.data.quality.check import check_data
 
-    print("imports", pyarrow.parquet.__name__, pipeline.data.manifest.__name__, flush=True)
+    print("imports", pyarrow.parquet.__name__, pipeline.data.splits.manifest.__name__, flush=True)
     print("scan", *memory_of("self"), flush=True)
     source = open_source(str(Path(folder, "set")), Path(folder))
     print("cache", flush=True)
@@ -305,7 +306,7 @@ def child(root: Path) -> None:
 def stream(root: Path) -> None:
     """Measure batches of 128 images in random order that are decoded anew, as a training whose images stream gets them,
     against the same decoding in threads of this process."""
-    from pipeline.data.streaming import StreamedImages, write_locations
+    from pipeline.data.cache.streaming import StreamedImages, write_locations
 
     with tempfile.TemporaryDirectory() as folder:
         source = open_source(str(root), Path(folder))

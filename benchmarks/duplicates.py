@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance
 
-from pipeline.data.duplicates import Clusters, clusters_of, find_duplicates, thumbnails
+from pipeline.data.similarity.duplicates import Clusters, clusters_of, find_duplicates, thumbnails
 
 NUM_BASES = 2000
 NUM_SHOWN = 60

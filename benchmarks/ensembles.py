@@ -52,7 +52,7 @@ def main() -> None:
 
 def train(training: Any, validation: Any, seed: int, num_epochs: int) -> dict[str, NDArray[Any]]:
     """Return what one network says of the validation images and of their mirror images, and its weights."""
-    from pipeline.models.flipped import Flipped
+    from pipeline.models.averaging import Flipped
     from pipeline.models.predict import predict_logits
     from pipeline.training import trial
 

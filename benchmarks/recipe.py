@@ -150,9 +150,9 @@ def read(
     """
     import numpy as np
 
-    from pipeline.data.cache import SpecOptions, choose_spec, open_cache
+    from pipeline.data.cache.images import SpecOptions, choose_spec, open_cache
+    from pipeline.data.readers.registry import open_source
     from pipeline.data.source import NOT_GIVEN, SPLITS
-    from pipeline.data.sources import open_source
     from pipeline.training.images import Labelled
 
     workspace.mkdir(parents=True, exist_ok=True)

@@ -144,9 +144,9 @@ def make_environment(folder: Path, packages: tuple[str, ...]) -> Path:
 def write_arrays(name: str, folder: Path, target: Path) -> Path:
     """Write the images that this pipeline decodes from `folder` as arrays, with their given splits."""
     if not target.exists():
-        from pipeline.data.cache import SpecOptions, choose_spec, open_cache
+        from pipeline.data.cache.images import SpecOptions, choose_spec, open_cache
+        from pipeline.data.readers.registry import open_source
         from pipeline.data.source import SPLITS
-        from pipeline.data.sources import open_source
 
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as workspace:

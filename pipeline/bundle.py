@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from pipeline.card import ModelCard
-from pipeline.data.arrays import ARCHIVE_ERRORS
-from pipeline.data.decode import DECODER_VERSION
+from pipeline.data.decoding.decode import DECODER_VERSION
+from pipeline.data.readers.arrays import ARCHIVE_ERRORS
 from pipeline.data.source import encodable
 from pipeline.errors import ModelRefused
 from pipeline.files import sha256_file, write_json

@@ -17,7 +17,7 @@ class ImageSpec:
     `channels` is 1 (grey), 3 (RGB) or the number of bands. `dtype` is uint8, uint16 (16-bit grey or bands, whole range)
     or float32 (values as they are). `background` is the colour (#rrggbb) under transparent pixels. Files of more than
     `max_megapixels` or `max_megabytes` are refused before they are decoded. `decoder_version` names the rules of
-    `pipeline.data.decode`.
+    `pipeline.data.decoding.decode`.
     """
 
     height: int

@@ -11,7 +11,7 @@ SHIM = Path(__file__).with_name("nfs_flock.c")
 CHILD = """
 import errno, fcntl, sys
 from pathlib import Path
-from pipeline.data import cache_folder
+from pipeline.data.cache import folder as cache_folder
 from pipeline.files import is_locked, locked
 from pipeline.tracking.store import first_use_lock
 from pipeline.workspace import Workspace

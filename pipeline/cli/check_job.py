@@ -8,13 +8,14 @@ from typing import Any
 
 from pipeline.cli.output import quoted, say
 from pipeline.cli.values import PAGES, refuse_ending
-from pipeline.data.cache import ImageCache, SpecOptions, choose_spec, open_cache
-from pipeline.data.check import MEANING, REFUSE, Check, check_data
-from pipeline.data.fix import Kept, clean
-from pipeline.data.manifest import write_manifest
+from pipeline.data.cache.images import ImageCache, SpecOptions, choose_spec, open_cache
+from pipeline.data.quality.check import MEANING, REFUSE, Check, check_data
+from pipeline.data.quality.fix import Kept, clean
+from pipeline.data.quality.survey import Group
+from pipeline.data.readers.registry import names_no_files, open_source
+from pipeline.data.readers.tables import TABLES
 from pipeline.data.source import Finding, Source, encodable
-from pipeline.data.sources import TABLES, names_no_files, open_source
-from pipeline.data.survey import Group
+from pipeline.data.splits.manifest import write_manifest
 from pipeline.errors import DataError, InvalidUsage
 from pipeline.files import write_text
 from pipeline.text import counted, one_line, redacted

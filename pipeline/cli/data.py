@@ -40,7 +40,7 @@ def list_command(as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from pipeline.data.builtin import catalogue
+    from pipeline.data.readers.builtin import catalogue
 
     sets = catalogue(Path.cwd())
     if as_json:

@@ -13,7 +13,7 @@ import click
 
 import pipeline
 from pipeline.errors import InvalidUsage, PipelineError, StoppedEarly
-from pipeline.models.backbones import MODELS, weights_folder
+from pipeline.models.backbones.applications import MODELS, weights_folder
 from pipeline.text import printable
 from pipeline.workspace import Workspace
 

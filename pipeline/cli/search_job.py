@@ -14,9 +14,9 @@ from pipeline.cli.interruptions import Interruptions
 from pipeline.cli.output import say
 from pipeline.cli.search_plan import Plan
 from pipeline.cli.sync_job import register_result, start_mirror
-from pipeline.data.cache import open_cache
-from pipeline.data.dataset import Dataset, split_dataset
+from pipeline.data.cache.images import open_cache
 from pipeline.data.source import encodable
+from pipeline.data.splits.dataset import Dataset, split_dataset
 from pipeline.errors import TrackingError
 from pipeline.files import locked
 from pipeline.machine import Resources, check_backend, has_bfloat16, num_cores

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli.output import quoted
-from pipeline.data.cache import choose_spec
+from pipeline.data.cache.images import choose_spec
+from pipeline.data.readers.registry import open_source, source_name
 from pipeline.data.source import Source
-from pipeline.data.sources import open_source, source_name
 from pipeline.errors import DataError, InvalidUsage, StoppedEarly
 from pipeline.files import is_locked, lock_owner
 from pipeline.json_records import from_json
 from pipeline.machine import Resources, hide_gpus, share_resources
-from pipeline.models.backbones import fetch_weights, refusal
+from pipeline.models.backbones.applications import fetch_weights, refusal
 from pipeline.records import ImageSpec, Objective
 from pipeline.search import setup
 from pipeline.search.options import SearchOptions, check_options

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from pipeline.cli.output import quoted, say, table
 from pipeline.cli.values import PAGES, format_seconds, refuse_ending
-from pipeline.data import manifest
-from pipeline.data.cache import open_images
-from pipeline.data.label_errors import LabelErrors, find_label_errors
+from pipeline.data.cache.images import open_images
+from pipeline.data.quality.label_errors import LabelErrors, find_label_errors
 from pipeline.data.source import SPLITS, encodable
+from pipeline.data.splits import manifest
 from pipeline.files import locked, write_text
 from pipeline.machine import check_backend, share_resources
-from pipeline.models.backbones import fetch_weights
+from pipeline.models.backbones.applications import fetch_weights
 from pipeline.parts import is_pretrained
 from pipeline.search import out_of_fold as crossfit
 from pipeline.search.engines.local import local_engine

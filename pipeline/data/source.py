@@ -10,7 +10,6 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.cache_folder import Hold
 from pipeline.text import is_url
 
 SPLITS = ("train", "val", "test")
@@ -84,11 +83,11 @@ class Members:
 class Rows:
     """Each image is a row of a .npy file (num_images, height, width[, bands]) of uint8, uint16 or float32.
 
-    `hold` keeps its folder from being cleared away while the source is in use.
+    `lease` keeps its folder from being cleared away: it is held as long as the source is, and not used.
     """
 
     array_path: str
-    hold: Hold | None = None
+    lease: object = None
 
     def location(self, index: int) -> Location:
         """Return the row of image `index`."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from pipeline.models.backbones import make_backbone
+from pipeline.models.backbones.applications import make_backbone
 from pipeline.models.plan import has_backbone, plan_layers
 from pipeline.parts import Layer, pixel_range, scaled
 from pipeline.space import Builder
@@ -121,7 +121,7 @@ def build(params: Mapping[str, Any], pixels: Pixels, num_classes: int, builder: 
     With a `builder` it is the user's, which normalises by itself and may be compiled.
     """
     if builder is not None:
-        from pipeline.models.hypermodel import build_hypermodel, preset
+        from pipeline.models.hypermodel.build import build_hypermodel, preset
 
         return build_hypermodel(builder, preset(params), pixels.shape, num_classes)
     inputs = keras.Input(pixels.shape, dtype=pixels.dtype, name="image")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 Shape = tuple[int, ...]
+ImageShape = tuple[int, int, int]  # height, width, channels
 
 
 class ImpossibleNetwork(ValueError):

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.models.backbones import measure_backbone
+from pipeline.models.backbones.applications import measure_backbone
 from pipeline.models.cost import Cost, ImpossibleNetwork, Shape
 from pipeline.models.plan import plan_layers
 from pipeline.parts import Layer, scaled
@@ -22,7 +22,7 @@ def measure(
         ImpossibleNetwork: a pooling finds fewer than two pixels in a direction, or the builder fails.
     """
     if builder is not None:
-        from pipeline.models.hypermodel import measure_hypermodel
+        from pipeline.models.hypermodel.build import measure_hypermodel
 
         return measure_hypermodel(builder, tuple(params.items()), image_shape, num_classes)
     num_params = flops = depthwise_flops = 0

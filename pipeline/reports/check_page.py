@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.cache import ImageCache
-from pipeline.data.check import MEANING, Check, two_labels
+from pipeline.data.cache.images import ImageCache
+from pipeline.data.quality.check import MEANING, Check, two_labels
+from pipeline.data.quality.survey import Group
 from pipeline.data.source import Source
-from pipeline.data.survey import Group
 from pipeline.reports.page import data_uri, render
 from pipeline.text import one_line
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.cache import Images
+from pipeline.data.cache.images import Images
 from pipeline.reports.page import data_uri, render
 
 MAX_IMAGES = 200

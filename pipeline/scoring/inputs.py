@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.data.parquet import parquet_rows
-from pipeline.data.rows import MAX_TABLE_BYTES, TABLE_ERRORS, csv_rows, jsonl_rows
+from pipeline.data.readers.parquet import parquet_rows
+from pipeline.data.readers.rows import MAX_TABLE_BYTES, TABLE_ERRORS, csv_rows, jsonl_rows
 from pipeline.errors import DataError, InvalidUsage
 from pipeline.scoring.output import PLAN_FILE
 from pipeline.text import is_url, redacted

@@ -110,8 +110,8 @@ def hash_paths(paths: Sequence[bytes], hosts: tuple[str, ...] = ()) -> str:
 
     Relative paths count with the folder that they start at. `hosts` are as in `Location`.
     """
+    from pipeline.data.cache.stamps import url_stamps
     from pipeline.data.source import Location
-    from pipeline.data.stamps import url_stamps
 
     digest = hashlib.sha256()
     if not all(path.startswith(b"/") for path in paths):

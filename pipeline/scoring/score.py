@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.bundle import Bundle
-from pipeline.data.chunks import decode_chunk
-from pipeline.data.decode import DecodeError
-from pipeline.data.decoders import Decoders, Killed, chunks_of
+from pipeline.data.decoding.chunks import decode_chunk
+from pipeline.data.decoding.decode import DecodeError
+from pipeline.data.decoding.decoders import Decoders, Killed, chunks_of
 from pipeline.data.source import Location
 from pipeline.files import locked, sha256_json
 from pipeline.records import ImageSpec

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from pipeline.data.cache import SpecOptions
-from pipeline.data.cache_folder import LIMIT_BYTES
+from pipeline.data.cache.folder import LIMIT_BYTES
+from pipeline.data.cache.images import SpecOptions
 from pipeline.errors import InvalidUsage
 from pipeline.limits import Limits
 from pipeline.machine import has_bfloat16

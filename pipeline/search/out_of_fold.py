@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.bundle import read_bundle
-from pipeline.data import cache_folder, manifest
+from pipeline.data.cache import folder as cache_folder
 from pipeline.data.source import NOT_GIVEN, Files, Source
-from pipeline.data.split import assign_folds, merge_groups
+from pipeline.data.splits import manifest
+from pipeline.data.splits.split import assign_folds, merge_groups
 from pipeline.errors import DataError, StoppedEarly, TrialFailed
 from pipeline.files import replacing, sha256_file, write_json
 from pipeline.machine import describe_exit
@@ -112,7 +113,7 @@ def restore_command(spec: StudySpec) -> str:
     return f"pipeline search DATA --name {spec.study} --resume (DATA was {spec.source})"
 
 
-def hold_images(spec: StudySpec) -> cache_folder.Hold:
+def hold_images(spec: StudySpec) -> cache_folder.CacheLease:
     """Keep the decoded images of a study from being cleared away until the hold is closed.
 
     Raises:

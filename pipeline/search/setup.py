@@ -10,9 +10,9 @@ import numpy as np
 
 import pipeline
 from pipeline.bundle import native_chatter_hidden
-from pipeline.data.dataset import Dataset, has_folds_of, write_dataset
 from pipeline.data.source import SPLITS, Source, encodable
-from pipeline.data.split import MAX_VAL_IMAGES, TEST_FRACTION, VAL_FRACTION
+from pipeline.data.splits.dataset import Dataset, has_folds_of, write_dataset
+from pipeline.data.splits.split import MAX_VAL_IMAGES, TEST_FRACTION, VAL_FRACTION
 from pipeline.errors import InvalidUsage, SpaceError
 from pipeline.files import write_json
 from pipeline.limits import Limits

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from pipeline.cli.data_options import Colour, Host, Size, data_options
-from pipeline.data.cache_folder import LIMIT_BYTES
-from pipeline.data.decode import PILLOW_MEGAPIXELS
+from pipeline.data.cache.folder import LIMIT_BYTES
+from pipeline.data.decoding.decode import PILLOW_MEGAPIXELS
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pipeline.models.backbones import weights_path
+from pipeline.models.backbones.applications import weights_path
 from tests.cli.workspace import env, pipeline, write_photos
 from tests.models.presets import efficientnet, write_preset
 from tests.models.weights import write_weights

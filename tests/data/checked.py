@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.cache import ImageCache
-from pipeline.data.cache_folder import Hold
-from pipeline.data.chunks import ALL_FORMATS, CODES, FACTS
-from pipeline.data.duplicates import Clusters
+from pipeline.data.cache.folder import CacheLease
+from pipeline.data.cache.images import ImageCache
+from pipeline.data.decoding.chunks import ALL_FORMATS, CODES, FACTS
+from pipeline.data.similarity.duplicates import Clusters
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Finding, Source
 from pipeline.records import ImageSpec
 
@@ -60,4 +60,4 @@ def make_cache(folder: Path, rows: list[Row], spec: ImageSpec | None = None) -> 
     np.save(folder / "images.npy", rng.integers(0, 256, (len(rows), *spec.shape), np.uint8).astype(spec.dtype))
     clusters = Clusters(np.array([row.exact for row in rows]), np.array([row.near for row in rows]))
     bad = tuple(Finding(row.path, row.code, f"it is {row.code}") for row in rows if row.code)
-    return ImageCache(folder, spec, facts, moments, clusters, bad, False, Hold(folder, io.BytesIO()))
+    return ImageCache(folder, spec, facts, moments, clusters, bad, False, CacheLease(folder, io.BytesIO()))

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from pipeline.data.decode import DecodeError, decode
+from pipeline.data.decoding.decode import DecodeError, decode
 from pipeline.records import ImageSpec
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from pipeline.bundle import check_layers, read_bundle
 from pipeline.card import ModelCard
-from pipeline.data import manifest
-from pipeline.data.cache_folder import LIMIT_BYTES
-from pipeline.data.cifar import LAYOUTS, from_cifar
-from pipeline.data.decode import DecodeError, decode, probe
-from pipeline.data.idx import IDX_FILES, from_idx_folder
-from pipeline.data.npz import from_npz
-from pipeline.data.shards import from_shards
-from pipeline.data.tables import from_table
+from pipeline.data.cache.folder import LIMIT_BYTES
+from pipeline.data.decoding.decode import DecodeError, decode, probe
+from pipeline.data.readers.cifar import LAYOUTS, from_cifar
+from pipeline.data.readers.idx import IDX_FILES, from_idx_folder
+from pipeline.data.readers.npz import from_npz
+from pipeline.data.readers.shards import from_shards
+from pipeline.data.readers.tables import from_table
+from pipeline.data.splits import manifest
 from pipeline.errors import DataError, ModelRefused, SpaceError, StoppedEarly
 from pipeline.files import sha256_file
 from pipeline.json_records import from_json, to_json

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import yaml
 from PIL import Image
 
-from pipeline.data.cifar import LAYOUTS
+from pipeline.data.readers.cifar import LAYOUTS
 from pipeline.records import ImageSpec
 from tests.data.encoded import encoded, saved, tiff
 

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.heavy
 def test_the_saved_model_gives_the_mean_of_all(tmp_path, is_flip_averaged):
     import keras
 
+    from pipeline.models.averaging import both_answers
     from pipeline.models.build import Pixels, averaged, build
-    from pipeline.models.flipped import both_answers
     from pipeline.search.worker.final import saved_model
 
     pixels, models = Pixels((8, 12, 3), "uint8", (0.4,) * 3, (0.2,) * 3), []

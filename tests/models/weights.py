@@ -11,7 +11,7 @@ def write_weights(home: Path, name: str) -> list[Any]:
     import h5py
     from keras.src.legacy.saving import legacy_h5_format
 
-    from pipeline.models.backbones import make_backbone
+    from pipeline.models.backbones.applications import make_backbone
 
     network = make_backbone(name, (32, 32, 3), has_weights=False)
     path = home / "models" / BACKBONES[name].file

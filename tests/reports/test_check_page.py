@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.data.check import check_data
+from pipeline.data.quality.check import check_data
 from pipeline.data.source import Finding
 from pipeline.records import ImageSpec
 from pipeline.reports.check_page import check_page

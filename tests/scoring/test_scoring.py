@@ -325,7 +325,7 @@ def brighter_than_a_fifth(images):
 
 
 def test_a_multi_label_model_gives_lists_that_are_read_again_as_labels(tmp_path, several):
-    from pipeline.data.sources import open_source
+    from pipeline.data.readers.registry import open_source
 
     (tmp_path / "in").mkdir()
     colours = {"both.png": (255, 51, 0), "none.png": (0, 0, 0), "blue.png": (0, 50, 255)}

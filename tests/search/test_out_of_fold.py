@@ -9,8 +9,9 @@ import pytest
 
 from pipeline.bundle import write_bundle
 from pipeline.card import ModelCard
-from pipeline.data import cache_folder, manifest
+from pipeline.data.cache import folder as cache_folder
 from pipeline.data.source import NOT_GIVEN, Files, Source
+from pipeline.data.splits import manifest
 from pipeline.errors import DataError, StoppedEarly
 from pipeline.files import write_json
 from pipeline.machine import Resources

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.card import Ensemble
 from pipeline.crashpoints import crashpoint
-from pipeline.data.arrays import NPZ_ERRORS
+from pipeline.data.readers.arrays import NPZ_ERRORS
 from pipeline.json_records import to_json
 from pipeline.limits import Limits
 from pipeline.records import TrialRow

@@ -13,8 +13,9 @@ from typing import Any
 import keras
 
 from pipeline.errors import SpaceError
-from pipeline.models.cost import ImpossibleNetwork
-from pipeline.models.hypermodel import Shape, load, modules_beside, outlined, preset
+from pipeline.models.cost import ImageShape, ImpossibleNetwork
+from pipeline.models.hypermodel.build import inspect_without_weights, preset
+from pipeline.models.hypermodel.loader import load, modules_beside
 from pipeline.space import KNOWN_PARAMS, Builder, Param, SearchSpace
 from pipeline.space.params import RECIPE, is_same
 from pipeline.space.values import checked_value, described, refuse
@@ -35,7 +36,7 @@ class Survey:
     """
 
     builder: Builder
-    image_shape: Shape
+    image_shape: ImageShape
     num_classes: int
     declared: dict[tuple[str, str], Any] = field(default_factory=dict)
     builds: list[tuple[dict[str, Any], frozenset[str]]] = field(default_factory=list)
@@ -51,7 +52,9 @@ class Survey:
         self.num_builds += 1
         hp = preset(values)
         try:
-            is_compiled = outlined(self.builder, hp, self.image_shape, self.num_classes, lambda model: model.compiled)
+            is_compiled = inspect_without_weights(
+                self.builder, hp, self.image_shape, self.num_classes, lambda model: model.compiled
+            )
         except ImpossibleNetwork as error:
             if not values:
                 raise SpaceError(
@@ -109,7 +112,7 @@ def probes(hp: Any) -> list[Any]:
     return values if len(values) <= MAX_PROBED else [values[0], values[-1]]
 
 
-def load_hypermodel(builder: Builder, image_shape: Shape, num_classes: int) -> SearchSpace:
+def load_hypermodel(builder: Builder, image_shape: ImageShape, num_classes: int) -> SearchSpace:
     """Return the space of a user's code for images (height, width, channels).
 
     Raises:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.dataset import TEST
-from pipeline.data.manifest import sha256_of
+from pipeline.data.splits.dataset import TEST
+from pipeline.data.splits.manifest import sha256_of
 from pipeline.workspace import StudyFolder
 
 

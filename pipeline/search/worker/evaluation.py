@@ -22,7 +22,7 @@ from pipeline.card import (
     SliceFigures,
     TestResult,
 )
-from pipeline.data.arrays import NPZ_ERRORS
+from pipeline.data.readers.arrays import NPZ_ERRORS
 from pipeline.intervals import Interval, counts_interval, paired_interval, wilson_interval
 from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.worker import predictions

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.card import Latency, NotFinite, Robustness
-from pipeline.data.dataset import StoredDataset, Subset
 from pipeline.data.source import encodable
+from pipeline.data.splits.dataset import StoredDataset, Subset
 from pipeline.errors import TrialFailed
 from pipeline.models.predict import predict_logits
 from pipeline.search.checkpoints import baseline_logits
@@ -128,7 +128,7 @@ def train_default(job: TrainingJob, reporter: Reporter) -> tuple[float, Findings
 
     It is built by the product even where the space is code of the user. With flip averaging both answers are kept.
     """
-    from pipeline.models.flipped import both_answers
+    from pipeline.models.averaging import both_answers
 
     job = replace(job, spec=replace(job.spec, space={}))
     dataset = stored_dataset(job)

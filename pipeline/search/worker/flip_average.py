@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.card import Ensemble, FlipAverage, num_networks
-from pipeline.data.arrays import NPZ_ERRORS
+from pipeline.data.readers.arrays import NPZ_ERRORS
 from pipeline.models.measure import measure
 from pipeline.records import Objective
 from pipeline.search.jobs import TrainingJob

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.manifest import places_of
+from pipeline.data.splits.manifest import places_of
 from pipeline.files import replacing
 
 

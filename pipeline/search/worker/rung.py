@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.card import Latency
-from pipeline.data.dataset import StoredDataset, Subset
+from pipeline.data.splits.dataset import StoredDataset, Subset
 from pipeline.errors import TrialFailed
 from pipeline.machine import has_bfloat16
 from pipeline.records import EPOCH_COLUMNS, EpochRow, Params

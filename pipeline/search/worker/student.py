@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.dataset import StoredDataset, Subset
+from pipeline.data.splits.dataset import StoredDataset, Subset
 from pipeline.errors import TrialFailed
 from pipeline.heartbeat import Heart
 from pipeline.search.events import Reporter
@@ -54,7 +54,7 @@ def teacher_logits(
     Raises:
         TrialFailed: its weights cannot be read.
     """
-    from pipeline.models.flipped import both_answers
+    from pipeline.models.averaging import both_answers
     from pipeline.models.predict import predict_logits
 
     folder = job.folders.teacher

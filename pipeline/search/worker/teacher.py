@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.arrays import NPZ_ERRORS
+from pipeline.data.readers.arrays import NPZ_ERRORS
 from pipeline.files import replacing
 from pipeline.records import Params
 from pipeline.search.jobs import TrainingJob

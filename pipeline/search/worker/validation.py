@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.card import Calibration, CalibrationErrors, Ensemble, Figure, FittedOn, num_networks
-from pipeline.data.arrays import NPZ_ERRORS
-from pipeline.data.dataset import StoredDataset
+from pipeline.data.readers.arrays import NPZ_ERRORS
+from pipeline.data.splits.dataset import StoredDataset
 from pipeline.heartbeat import Heart
 from pipeline.search.jobs import TrainingJob
 from pipeline.search.storage.attempts import stored_number
@@ -48,7 +48,7 @@ def predicted(
     """
     if task.rung != task.spec.top_rung:
         return None
-    from pipeline.models.flipped import both_answers
+    from pipeline.models.averaging import both_answers
     from pipeline.models.predict import predict_logits
 
     digests = dataset.digests(validation.images)

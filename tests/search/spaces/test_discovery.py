@@ -240,7 +240,7 @@ HELPED = (
 
 def forget_helpers():
     """Take the modules of these tests out of this process, as in a new one."""
-    from pipeline.models.hypermodel import load
+    from pipeline.models.hypermodel.loader import load
 
     load.cache_clear()
     for name in [name for name in sys.modules if name.startswith(("beside_mine", "package_of_mine"))]:
@@ -301,7 +301,7 @@ def test_a_space_without_such_modules_keeps_none_though_packages_lie_below_its_f
 
 
 def test_a_child_that_finds_a_module_edited_does_not_train(helped, tmp_path):
-    from pipeline.models.hypermodel import load
+    from pipeline.models.hypermodel.loader import load
 
     builder = Builder.of(facts_of(helped)["space"])
     assert load(builder).__name__ == "build"

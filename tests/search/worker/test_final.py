@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from pipeline.card import Evaluation, NotFinite
-from pipeline.data import manifest
-from pipeline.data.dataset import StoredDataset
 from pipeline.data.source import Files, Source
+from pipeline.data.splits import manifest
+from pipeline.data.splits.dataset import StoredDataset
 from pipeline.errors import TrialFailed
 from pipeline.heartbeat import Heart
 from pipeline.records import ImageSpec

@@ -1,0 +1,1 @@
+"""Files to pixels: formats, limits, and the disposable children that decode."""

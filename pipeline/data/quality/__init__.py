@@ -1,0 +1,1 @@
+"""What is wrong with labelled images: finding it, judging it, mending it."""

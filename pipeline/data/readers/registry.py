@@ -1,0 +1,124 @@
+"""DATA of the command line (a name, a folder, a file, a URL) becomes labelled images; the readers live elsewhere."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.data.cache.folder import LIMIT_BYTES
+from pipeline.data.readers import builtin, folders, idx, npz, remote, shards, tables
+from pipeline.data.readers.tables import TABLES
+from pipeline.data.source import NOT_GIVEN, SPLITS, Source, encodable, local_path
+from pipeline.errors import DataError, InvalidUsage
+from pipeline.text import is_url, redacted
+
+
+def open_source(
+    data: str,
+    workspace: Path,
+    source_folder: str | None = None,
+    limit_bytes: int = LIMIT_BYTES,
+    hosts: Sequence[str] = (),
+) -> Source:
+    """Return the labelled images that `data` names: a built-in set, a URL, a folder or a file.
+
+    `source_folder` is where the files of a built-in set lie (`--source`); `limit_bytes` bounds the cache, which arrays
+    are unpacked into. A path wins only if it is written as one (`./digits`); a bare built-in name is the built-in set.
+    `hosts` are machines that the URLs of a table may reach although their addresses are not public (`--allow-host`).
+
+    Raises:
+        DataError: nothing is there, or it does not hold labelled images; the message shows the layouts that do.
+        InvalidUsage: a `source_folder` for what is no built-in set.
+    """
+    if source_folder and data not in builtin.NAMES:
+        raise InvalidUsage(
+            f"--source {source_folder}: {encodable(redacted(data))} is not a built-in set; expected one of "
+            f"{', '.join(builtin.NAMES)}; leave --source out"
+        )
+    if data in builtin.NAMES:
+        return checked(builtin.open_builtin(data, workspace, source_folder, limit_bytes))
+    data = local_path(data)
+    if is_url(data):
+        return checked(remote.from_url(data, source_name(data), hosts))
+    if os.path.isdir(data):  # noqa: PTH112  (Path.is_dir raises where this says no)
+        return checked(open_folder(Path(data), workspace, limit_bytes))
+    if os.path.isfile(data):  # noqa: PTH113
+        return checked(open_file(Path(data), workspace, limit_bytes, hosts))
+    raise wrong_layout(data, "nothing")
+
+
+def names_no_files(data: str) -> bool:
+    """Tell whether the images of DATA are known not to be separate files, without opening it."""
+    path = Path(local_path(data))
+    if data in builtin.NAMES:
+        return data != "digits"
+    if os.path.isdir(path):  # noqa: PTH112  (see open_source)
+        return idx.has_idx(path) or shards.is_shard_folder(path)
+    return path.suffix.lower() == ".npz" or shards.is_shard(path)
+
+
+def open_folder(path: Path, workspace: Path, limit_bytes: int) -> Source:
+    """Return the labelled images of a folder."""
+    if idx.has_idx(path):
+        return idx.from_idx_folder(path, workspace, limit_bytes)
+    if shards.is_shard_folder(path):
+        return shards.from_shards(path)
+    return folders.from_folder(path, source_name(str(path)), encodable(str(path)))
+
+
+def open_file(path: Path, workspace: Path, limit_bytes: int, hosts: Sequence[str]) -> Source:
+    """Return the labelled images of a file, by its ending."""
+    kind = path.suffix.lower()
+    if kind in TABLES:
+        return remote.guarded(tables.from_table(path, source_name(str(path))), hosts)
+    if kind == ".npz":
+        return npz.from_npz(path, workspace, limit_bytes)
+    if shards.is_shard(path):
+        return shards.from_shards(path)
+    raise wrong_layout(str(path), "a file of another kind")
+
+
+def wrong_layout(data: str, found: str) -> DataError:
+    """Return the error that shows what DATA may be."""
+    return DataError(
+        f"{encodable(data)}: found {found}; expected a built-in set ({', '.join(builtin.NAMES)}), a folder with a "
+        "sub-folder per class, a folder with train/ [val/] test/ of such folders, a folder of .tar shards or idx "
+        f"files, a {'/'.join(TABLES)} table with {tables.EXPECTED}, an .npz or .tar file, or a URL (s3://, gs://, "
+        "https://) of a table or folder"
+    )
+
+
+def source_name(data: str) -> str:
+    """Return the name of the data set that `data` names, without opening it."""
+    if data in builtin.NAMES:
+        return data
+    data = local_path(data)
+    # A link keeps its name: abspath follows none.
+    path = Path(redacted(data) if is_url(data) else os.path.abspath(data))  # noqa: PTH100
+    is_file = path.suffix.lower() in (*TABLES, ".npz", ".tar") and not os.path.isdir(data)  # noqa: PTH112
+    return encodable(path.stem if is_file else path.name)
+
+
+def checked(source: Source) -> Source:
+    """Return the source if its labels and splits can be learned from.
+
+    Raises:
+        DataError: fewer than two classes, or a class without training images although splits are given.
+    """
+    if len(source.classes) < 2:
+        raise DataError(
+            f"{source.origin}: found {len(source.classes)} class ({', '.join(source.classes)}); expected at least 2, "
+            "as sub-folders or as labels in the table"
+        )
+    if (source.splits == NOT_GIVEN).all():
+        return source
+    labels = source.labels[source.splits == SPLITS.index("train")]
+    counts = labels.sum(axis=0) if source.is_multi_label else np.bincount(labels, minlength=len(source.classes))
+    untrained = [name for name, count in zip(source.classes, counts, strict=True) if not count]
+    if untrained:
+        raise DataError(
+            f"{source.origin}: no training images of {', '.join(untrained[:5])}; expected every class in train; "
+            "add images or remove the class from the other splits"
+        )
+    return source

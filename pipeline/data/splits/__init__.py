@@ -1,0 +1,1 @@
+"""Train, validation and test: how images are divided, remembered and written down."""

@@ -1,0 +1,1 @@
+"""Pretrained networks: those of keras.applications, and presets of keras-hub."""
