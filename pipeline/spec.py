@@ -47,7 +47,6 @@ class StudySpec:
     rungs: tuple[int, ...] = ()
     precision: str = "float32"
     allows_flips: bool = True
-    split_manifest: str | None = None
     forked_from: str | None = None
     versions_seen: tuple[str, ...] = ()
     average_flips: bool = False
@@ -67,7 +66,7 @@ class StudySpec:
 
     def facts(self) -> dict[str, Any]:
         """Return the facts that are written when a study begins, by name."""
-        later = ("rungs", "precision", "allows_flips", "split_manifest", "forked_from", "versions_seen", *SWITCHES)
+        later = ("rungs", "precision", "allows_flips", "forked_from", "versions_seen", *SWITCHES)
         found: dict[str, Any] = to_json(self)
         nulls = {"minimise": None, "balance": None}
         return nulls | {name: found[name] for name in found if name not in later} | {"limits": asdict(self.limits)}

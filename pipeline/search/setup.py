@@ -131,7 +131,7 @@ def create_study(
     write_dataset(folder.data, dataset)
     if bad := dataset.cache.bad:
         write_json(folder.bad_files, [asdict(item) | {"path": encodable(item.path)} for item in bad])
-    beginning = {"split_manifest": str(folder.split_table), "options": options, "rungs": budget.rungs, "elapsed": 0.0}
+    beginning = {"options": options, "rungs": budget.rungs, "elapsed": 0.0}
     store.create({**facts, **beginning})
 
 

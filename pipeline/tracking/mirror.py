@@ -22,6 +22,7 @@ from pipeline.tracking.store import (
     tracking_errors,
     workspace_tag,
 )
+from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -188,8 +189,9 @@ class MlflowMirror:
             client.log_batch(run_id, params=entries.param_entries(entries.parent_params(self._spec)))
             client.log_inputs(run_id, [entries.dataset_input(self._spec)])
             client.log_text(run_id, json.dumps(self._spec.space, indent=2), "space.json")
-            if manifest := self._spec.split_manifest:
-                client.log_artifact(run_id, manifest, "data")
+            split_table = Workspace(self._workspace).study(self._spec.study).split_table
+            if split_table.is_file():
+                client.log_artifact(run_id, str(split_table), "data")
             self._mark(PARENT, MirrorMark(run_id, 1))
 
     def _common_tags(self) -> dict[str, str]:

@@ -30,15 +30,15 @@ from pipeline.search.timing.estimates import Pace, Terms
 from pipeline.space import load_space
 from pipeline.states import OutcomeState
 from pipeline.workspace import StudyFolder, Workspace
+from tests.search import stubs
 
 STEP_SECONDS = 0.05
 NUM_EPOCHS, NUM_BATCHES, NUM_CHILDREN = 3, 5, 2
 FACTS = {
+    **stubs.FACTS,
     "study": "photos-1",
     "dataset": "photos",
-    "objective": "val_accuracy",
     "options": {"budget": None, "trials": 100, "epochs": None},
-    "elapsed": 0.0,
 }
 
 

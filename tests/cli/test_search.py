@@ -68,7 +68,7 @@ def test_the_first_trial_waits_for_a_probe_only_where_something_hangs_on_speed(
     monkeypatch.setattr(search_job, "has_bfloat16", lambda: bfloat16)
     terms, speed, calls = search.plan.terms(search.plan.spec, search.plan.counts), Future(), []
     speed.set_result(Speed(2 * terms.estimate(terms.typical, 1000) / 1000, "float32", 7.0))
-    engine = SimpleNamespace(probe=lambda *call: calls.append(call) or [speed] * 2, check=lambda: None)
+    engine = SimpleNamespace(call_all=lambda *call: calls.append(call) or [speed] * 2, check=lambda: None)
     factor = search.probe_if_needed(engine, terms)
     assert len(calls) == num_probes
     assert factor == pytest.approx(2 * PROBE_FACTOR if num_probes else 1.0)
