@@ -1,6 +1,6 @@
 """The plan of a network as a `keras.Model`: pixels in, normalisation inside, logits out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,6 +10,7 @@ import keras
 from pipeline.models.backbones.applications import make_backbone
 from pipeline.models.plan import has_backbone, plan_layers
 from pipeline.parts import Layer, pixel_range, scaled
+from pipeline.records import Params
 from pipeline.space import Builder
 
 BATCH_NORM_MOMENTUM = (
@@ -115,7 +116,7 @@ class Pixels:
         return scale, [-value * factor for value, factor in zip(self.mean, scale, strict=True)]
 
 
-def build(params: Mapping[str, Any], pixels: Pixels, num_classes: int, builder: Builder | None = None) -> keras.Model:
+def build(params: Params, pixels: Pixels, num_classes: int, builder: Builder | None = None) -> keras.Model:
     """Return an untrained model: pixels (batch, height, width, channels) to float32 logits (batch, num_classes).
 
     With a `builder` it is the user's, which normalises by itself and may be compiled.

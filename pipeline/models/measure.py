@@ -1,18 +1,18 @@
 """Output shapes, parameters and FLOPs of a network by arithmetic, before anything is built."""
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from pipeline.models.backbones.applications import measure_backbone
 from pipeline.models.cost import Cost, ImpossibleNetwork, Shape
 from pipeline.models.plan import plan_layers
 from pipeline.parts import Layer, scaled
+from pipeline.records import Params
 from pipeline.space import Builder
 
 
 def measure(
-    params: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int, builder: Builder | None = None
+    params: Params, image_shape: tuple[int, int, int], num_classes: int, builder: Builder | None = None
 ) -> Cost:
     """Return the cost of the network that `params` describe for images (height, width, channels).
 
@@ -36,7 +36,7 @@ def measure(
     return Cost(num_params, flops, tuple(shapes), depthwise_flops)
 
 
-def dense_params(params: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int) -> int:
+def dense_params(params: Params, image_shape: tuple[int, int, int], num_classes: int) -> int:
     """Return the weights of the network in which each convolution is a fully connected layer between the same maps.
 
     That is what the sharing of weights over the picture saves: there each output sees all inputs by weights of its own.
@@ -49,9 +49,7 @@ def dense_params(params: Mapping[str, Any], image_shape: tuple[int, int, int], n
     return total
 
 
-def taken_shapes(
-    params: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int
-) -> Iterator[tuple[Layer, Shape]]:
+def taken_shapes(params: Params, image_shape: tuple[int, int, int], num_classes: int) -> Iterator[tuple[Layer, Shape]]:
     """Yield each layer of a network with the shape of what it takes."""
     shape: Shape = image_shape
     shapes: dict[str, Shape] = {}

@@ -9,53 +9,24 @@
 Read the parts by their names, part-*.parquet: a reader that is given the folder also tries MANIFEST.json.
 """
 
-import csv
-import hashlib
 import importlib.metadata
 import json
-import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InvalidUsage, StoppedEarly
-from pipeline.files import locked, replacing, sha256_file, sha256_json, write_json, write_text
-from pipeline.text import NEW_CELL, is_formula, is_url
+from pipeline.files import locked, replacing, sha256_file, write_json, write_text
+from pipeline.scoring.plan import SCHEMA, Plan
 
-SCHEMA = 1
 PLAN_FILE = "_PLAN.json"
 MANIFEST_FILE = "MANIFEST.json"
 SUCCESS_FILE = "_SUCCESS"
 PACKAGES = ("keras", "numpy", "pillow", "pyarrow")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that the rows depend on; the same plan gives the same rows. A changed file is another plan."""
-
-    paths_sha256: str
-    num_paths: int
-    shard_size: int
-    model_sha256: str
-    classes_sha256: str
-    decoder_version: int
-    top_k: int
-    temperature: float = 1.0
-    is_multi_label: bool = False
-
-    @property
-    def plan_id(self) -> str:
-        """SHA-256 of the plan, in hexadecimal."""
-        return sha256_json({"schema": SCHEMA, **asdict(self)})
-
-    @property
-    def num_parts(self) -> int:
-        """How many shards the paths fall into."""
-        return -(-self.num_paths // self.shard_size)
 
 
 @dataclass(frozen=True)
@@ -103,39 +74,6 @@ class ScoreFacts:
     errors_by_code: dict[str, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     unlabelled: int = 0
-
-
-def hash_paths(paths: Sequence[bytes], hosts: tuple[str, ...] = ()) -> str:
-    """Return the SHA-256 of the ordered paths and their stamps, which change with the content.
-
-    Relative paths count with the folder that they start at. `hosts` are as in `Location`.
-    """
-    from pipeline.data.cache.stamps import url_stamps
-    from pipeline.data.source import Location
-
-    digest = hashlib.sha256()
-    if not all(path.startswith(b"/") for path in paths):
-        digest.update(os.fsencode(Path.cwd()))
-    urls = [row for row, path in enumerate(paths) if is_remote(path)]
-    asked = url_stamps(lambda row: Location(os.fsdecode(paths[row]), hosts=hosts), urls)
-    for path in paths:
-        state = f"{next(asked)};".encode() if is_remote(path) else state_of(path)
-        digest.update(b"%d:" % len(path) + path + state)
-    return digest.hexdigest()
-
-
-def is_remote(path: bytes) -> bool:
-    """Tell whether a path of the inventory is a URL."""
-    return b"://" in path and is_url(os.fsdecode(path))
-
-
-def state_of(path: bytes) -> bytes:
-    """Return what changes when a file does: size and time of change (ns)."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - pathlib takes no bytes
-    except (OSError, ValueError):  # ValueError: a NUL in the name
-        return b"missing"
-    return b"%d,%d;" % (status.st_size, status.st_mtime_ns)
 
 
 def check_folder(out: Path, plan: Plan) -> None:
@@ -344,49 +282,3 @@ def read_facts(out: Path, plan: Plan) -> ScoreFacts | None:
     if not all(read_part(out, plan, index) for index in range(plan.num_parts)):
         return None
     return facts_of(out, json.loads(manifest_path.read_bytes()))
-
-
-def read_rows(out: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of all parts, in the order of the inputs; one batch is held at a time."""
-    import pyarrow.parquet
-
-    for part in sorted(out.glob("part-*.parquet")):
-        with pyarrow.parquet.ParquetFile(part) as file:
-            for batch in file.iter_batches():
-                yield from batch.to_pylist()
-
-
-def first_errors(out: Path, limit: int) -> list[tuple[str, str]]:
-    """Return (path, reason) of the first rows without a label."""
-    found: list[tuple[str, str]] = []
-    for row in read_rows(out):
-        if len(found) == limit:
-            break
-        if row["status"] == "error":
-            found.append((row["path"], f"{row['error_code']}: {row['error_detail']}"))
-    return found
-
-
-def export_csv(out: Path, path: Path) -> int:
-    """Write all rows as one CSV file and return their number; formulas for a spreadsheet are disarmed."""
-    num_rows = 0
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        for row in read_rows(out):
-            if num_rows == 0:
-                writer.writerow(row)
-            writer.writerow([csv_cell(value) for value in row.values()])
-            num_rows += 1
-    return num_rows
-
-
-def csv_cell(value: Any) -> str:
-    """Return one value as CSV text: floats with the 7 digits that float32 has, lists as JSON, formulas disarmed."""
-    if value is None:
-        return ""
-    if isinstance(value, list):
-        return json.dumps([float(f"{each:.7g}") if isinstance(each, float) else each for each in value])
-    if isinstance(value, float):
-        return f"{value:.7g}"
-    text = str(value)
-    return "'" + NEW_CELL.sub(r"\g<0>'", text) if is_formula(text) else text

@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.bundle import Bundle
+from pipeline.data.decoding.bands import DecodeError
 from pipeline.data.decoding.chunks import decode_chunk
-from pipeline.data.decoding.decode import DecodeError
 from pipeline.data.decoding.decoders import Decoders, Killed, chunks_of
 from pipeline.data.source import Location
 from pipeline.files import locked, sha256_json
 from pipeline.records import ImageSpec
 from pipeline.scoring import output
-from pipeline.scoring.output import Plan, Row, ScoreFacts
+from pipeline.scoring.output import Row, ScoreFacts
+from pipeline.scoring.plan import Plan, hash_paths
 from pipeline.targets import answers, probabilities
 
 SHARD_SIZE = 4096  # rows that a kill can cost; a part of it takes ~100 KB
@@ -52,7 +53,7 @@ class ScoreJob:
     def plan(self) -> Plan:
         """What the output depends on; the batch size is not part of it. Files and URLs are asked once for each job."""
         return Plan(
-            paths_sha256=output.hash_paths(self.paths, self.hosts),
+            paths_sha256=hash_paths(self.paths, self.hosts),
             num_paths=len(self.paths),
             shard_size=self.shard_size,
             model_sha256=self.bundle.sha256,

@@ -14,14 +14,8 @@ from pipeline.states import FINAL_STATES, TrialState
 from pipeline.study_view import PARENT, MirrorMark, StudyView
 from pipeline.tracking import entries
 from pipeline.tracking.entries import Clock
-from pipeline.tracking.store import (
-    STUDY_TAG,
-    WORKSPACE_TAG,
-    experiment_id,
-    open_client,
-    tracking_errors,
-    workspace_tag,
-)
+from pipeline.tracking.experiments import experiment_id
+from pipeline.tracking.store import STUDY_TAG, WORKSPACE_TAG, open_client, tracking_errors, workspace_tag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

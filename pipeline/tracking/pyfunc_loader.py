@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.bundle import Bundle, load_model, read_bundle
-from pipeline.data.decoding.decode import DecodeError, decode
+from pipeline.data.decoding.bands import DecodeError
+from pipeline.data.decoding.decode import decode
 from pipeline.errors import DataError
 from pipeline.models.predict import predict_logits
 from pipeline.records import ImageSpec

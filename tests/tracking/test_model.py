@@ -14,7 +14,8 @@ from PIL import Image
 
 from pipeline.errors import DataError, ModelRefused
 from pipeline.tracking.mirror import MlflowMirror
-from pipeline.tracking.registry import RegisteredModel, log_and_register, resolve_model
+from pipeline.tracking.registry import RegisteredModel, log_and_register
+from pipeline.tracking.resolve import resolve_model
 from pipeline.tracking.store import open_client
 from tests.tracking.fakes import FakeView, small_study, study_facts, tiny_bundle
 

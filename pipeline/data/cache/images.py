@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 from pipeline.data.cache import folder as cache_folder
 from pipeline.data.cache.stamps import source_key
 from pipeline.data.cache.streaming import StreamedImages, write_locations
+from pipeline.data.decoding.bands import DecodeError, Header
 from pipeline.data.decoding.chunks import (
     CODES,
     FACTS,
@@ -24,9 +25,11 @@ from pipeline.data.decoding.chunks import (
     probe_chunk,
     write_rows,
 )
-from pipeline.data.decoding.decode import DECODER_VERSION, FORMATS, DecodeError, Header
+from pipeline.data.decoding.decode import DECODER_VERSION, FORMATS
 from pipeline.data.decoding.decoders import Decoders, Killed, chunks_of
-from pipeline.data.similarity.duplicates import THUMB_SIDE, Clusters, find_duplicates
+from pipeline.data.similarity.clusters import Clusters
+from pipeline.data.similarity.duplicates import find_duplicates
+from pipeline.data.similarity.thumbnails import THUMB_SIDE
 from pipeline.data.source import Finding, Source, encodable
 from pipeline.errors import DataError
 from pipeline.files import sha256_json, write_json

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.decoding.bands import DecodeError
 from pipeline.data.decoding.chunks import decode_chunk
-from pipeline.data.decoding.decode import DecodeError
 from pipeline.data.decoding.decoders import CHUNK, Decoders, Killed, chunks_of
 from pipeline.data.decoding.urls import public_name
 from pipeline.data.source import Location, Source, encodable

@@ -10,19 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.decoding.decode import (
-    ERROR_CODES,
-    FORMATS,
-    DecodeError,
-    Header,
-    array_header,
-    decode_picture,
-    from_array,
-    probe,
-    read_file,
-)
+from pipeline.data.decoding.bands import DecodeError, Header, array_header
+from pipeline.data.decoding.content import read_file
+from pipeline.data.decoding.decode import ERROR_CODES, FORMATS, decode_picture, from_array, probe
 from pipeline.data.decoding.urls import read_url, url_stamp
-from pipeline.data.similarity.duplicates import THUMB_SIDE, thumbnails
+from pipeline.data.similarity.thumbnails import THUMB_SIDE, thumbnails
 from pipeline.data.source import Location
 from pipeline.records import ImageSpec
 from pipeline.text import is_url

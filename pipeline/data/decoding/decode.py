@@ -15,10 +15,7 @@ to 800 pixels at the least ratios: 1/2 1.3 and 26, 1/4 1.2 and 15, 1/8 1.7 and 1
 224 -> 96 differs by 8 and 42.
 """
 
-import errno
 import io
-import os
-import stat
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -29,7 +26,6 @@ from pipeline.data.decoding.bands import (
     Header,
     Pixels,
     Read,
-    array_header,
     check_size,
     describe,
     exif_orientation,
@@ -38,24 +34,9 @@ from pipeline.data.decoding.bands import (
     simplified,
     turn,
 )
+from pipeline.data.decoding.content import check_bytes
 from pipeline.data.decoding.tiff import TIFF_MAGICS, count_pages, open_tiff
 from pipeline.records import ImageSpec
-
-__all__ = [
-    "DECODER_VERSION",
-    "ERROR_CODES",
-    "FORMATS",
-    "REDUCE_TOLERANCE",
-    "DecodeError",
-    "Header",
-    "array_header",
-    "decode",
-    "decode_picture",
-    "from_array",
-    "open_image",
-    "probe",
-    "read_file",
-]
 
 DECODER_VERSION = 2
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
@@ -89,51 +70,6 @@ GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 DEPTHS = {"1": 1, "I": 32, "F": 32, "I;16": 16, "I;16B": 16, "I;16L": 16, "I;16N": 16}
 WHITE_IS_ZERO = 0  # TIFF PhotometricInterpretation, tag 262
-
-
-def read_file(path: str, max_megabytes: int = ImageSpec.max_megabytes) -> bytes:
-    """Return the bytes of a regular file of at most `max_megabytes` (of 2**20 bytes); never blocks on a pipe.
-
-    Raises:
-        DecodeError: missing, not_regular, unreadable, empty or too_large.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
-        raise DecodeError("missing", "no such file") from error
-    except OSError as error:
-        code = "not_regular" if error.errno in (errno.ENXIO, errno.ENODEV) else "unreadable"
-        raise DecodeError(code, error.strerror or str(error)) from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise DecodeError("not_regular", "not a regular file")
-        check_bytes(status.st_size, max_megabytes)
-        content = read_all(descriptor, status.st_size)
-    except OSError as error:
-        raise DecodeError("unreadable", error.strerror or str(error)) from error
-    finally:
-        os.close(descriptor)
-    check_bytes(len(content), max_megabytes)  # it may have changed since
-    return content
-
-
-def read_all(descriptor: int, size: int) -> bytes:
-    """Return the bytes of an open file that had `size` bytes a moment ago, and one more if it has grown since."""
-    parts: list[bytes] = []
-    left = size + 1
-    while left and (part := os.read(descriptor, left)):  # sized by the file: a buffer of the limit costs 20 us a file
-        parts.append(part)
-        left -= len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def check_bytes(num_bytes: int, max_megabytes: int) -> None:
-    """Refuse no bytes, or more than `max_megabytes`."""
-    if num_bytes == 0:
-        raise DecodeError("empty", "zero bytes")
-    if num_bytes > max_megabytes << 20:
-        raise DecodeError("too_large", f"{num_bytes:,} bytes; at most {max_megabytes << 20:,} are read")
 
 
 def open_image(content: bytes, max_megapixels: int = ImageSpec.max_megapixels) -> Image.Image:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.data.decoding.decode import DecodeError
+from pipeline.data.decoding.bands import DecodeError
 from pipeline.errors import DataError
 from pipeline.text import is_url, redacted
 

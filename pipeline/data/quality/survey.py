@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.data.cache.images import ImageCache
 from pipeline.data.decoding.chunks import ALL_FORMATS
 from pipeline.data.readers.folders import odd_name
-from pipeline.data.similarity.duplicates import clusters_of
+from pipeline.data.similarity.clusters import clusters_of
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Finding, Source, encodable
 from pipeline.data.splits.split import TEST, TRAIN, VAL, find_leaks, merge_groups
 

@@ -8,12 +8,12 @@ are: photographs differ in everything, while all trousers of a catalogue share a
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-THUMB_SIDE = 16
+from pipeline.data.similarity.clusters import Clusters, components, numbered
+from pipeline.data.similarity.thumbnails import THUMB_SIDE
 
 # Chosen by benchmarks/duplicates.py on the training images of CIFAR-10 and photographs of signed digits.
 HASH_BITS = 128
@@ -37,17 +37,6 @@ RIDGE = 1e-4  # keeps shift and stretch apart where a picture has edges in one p
 
 
 @dataclass(frozen=True)
-class Clusters:
-    """The cluster of each image, int64 (num_images,), -1 if it is alone; clusters are numbered by their first image.
-
-    Images of one `exact` cluster have equal pixels. Each lies within one `near` cluster.
-    """
-
-    exact: NDArray[np.int64]
-    near: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
 class Hashes:
     """What is compared first of thumbnails, each in a column.
 
@@ -66,37 +55,6 @@ class Hashes:
         return number
 
 
-def thumbnails(images: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Return grey thumbnails, uint8 (num_images, 16, 16), of images (num_images, height, width, channels) of one size.
-
-    Grey is the mean of the channels; each cell averages what lies around it, so that a slight shift changes little.
-    uint16 is scaled from its whole range, float32 from the range of each picture.
-    """
-    num_images, height, width, channels = images.shape
-    is_float = images.dtype.kind == "f"
-    stack: NDArray[Any] = images.reshape(num_images, height, width * channels).astype(
-        np.float64 if is_float else np.float32
-    )
-    if is_float:
-        stack = stack - stack.min(axis=(1, 2), keepdims=True)
-        stack = stack * (255 / np.maximum(stack.max(axis=(1, 2), keepdims=True), np.finfo(np.float32).tiny))
-    rows, columns = averaging(height), np.repeat(averaging(width), channels, axis=1).T / np.float32(channels)
-    cells = np.matmul(rows, stack).reshape(-1, width * channels) @ columns
-    grey = cells.reshape(num_images, THUMB_SIDE, THUMB_SIDE)
-    if images.dtype == np.uint16:
-        grey /= 257
-    return np.rint(np.clip(grey, 0, 255)).astype(np.uint8)
-
-
-@cache
-def averaging(size: int) -> NDArray[np.float32]:
-    """Return weights (16, size) of the pixels of a row in each cell: a tent over it, at least as wide as a pixel."""
-    scale = size / THUMB_SIDE
-    centres = (np.arange(THUMB_SIDE) + 0.5) * scale
-    weights = np.maximum(1 - np.abs(centres[:, None] - np.arange(size) - 0.5) / max(scale, 1), 0)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
 def find_duplicates(thumbs: NDArray[np.uint8], digests: NDArray[np.uint8], is_usable: NDArray[np.bool_]) -> Clusters:
     """Return which images are copies of each other.
 
@@ -113,36 +71,6 @@ def find_duplicates(thumbs: NDArray[np.uint8], digests: NDArray[np.uint8], is_us
     linked, places = np.unique(pairs, return_inverse=True)
     near[linked] = linked[components(places[:, 0], places[:, 1], len(linked))]
     return Clusters(numbered(exact), numbered(near[exact]))
-
-
-def clusters_of(column: NDArray[np.int64]) -> list[list[int]]:
-    """Return the members of each cluster, ascending, of a column as in `Clusters`."""
-    members = np.flatnonzero(column >= 0)
-    order = members[np.argsort(column[members], kind="stable")]
-    starts = np.flatnonzero(np.diff(column[order], prepend=-1))
-    clusters = [part.tolist() for part in np.split(order, starts[1:])] if len(order) else []
-    return sorted(clusters)
-
-
-def components(first: NDArray[np.int64], second: NDArray[np.int64], total: int) -> NDArray[np.int64]:
-    """Return the smallest index that each of `total` images is connected with, int64, by links first[k]-second[k]."""
-    root = np.arange(total)
-    while True:
-        low = np.minimum(root[first], root[second])
-        before = root.copy()
-        for ends in (first, second):
-            np.minimum.at(root, root[ends], low)
-            np.minimum.at(root, ends, low)
-        root = root[root]
-        if np.array_equal(root, before):
-            return root
-
-
-def numbered(roots: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return roots as cluster numbers, in the order of the first image of each, -1 for images that are alone."""
-    sizes = np.bincount(roots, minlength=len(roots))
-    numbers = np.where(sizes > 1, np.cumsum(sizes > 1) - 1, -1)
-    return numbers[roots]
 
 
 def first_copies(digests: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.similarity.duplicates import clusters_of, components, numbered
+from pipeline.data.similarity.clusters import clusters_of, components, numbered
 from pipeline.data.source import NOT_GIVEN, SPLITS, Source, encodable
 from pipeline.errors import DataError
 
@@ -161,7 +161,7 @@ def assign_folds(
 def merge_groups(near: NDArray[np.int64], groups: Sequence[str] | None) -> NDArray[np.int64]:
     """Return clusters, int64 (num_images,), of images that share a near cluster or a group, also by way of others.
 
-    As in `duplicates.Clusters`, -1 is alone; an empty group is none.
+    As in `clusters.Clusters`, -1 is alone; an empty group is none.
     """
     if groups is None:
         return near
