@@ -68,7 +68,7 @@ class StudySpec:
     def facts(self) -> dict[str, Any]:
         """Return the facts that are written when a study begins, by name."""
         later = ("rungs", "precision", "allows_flips", "split_manifest", "forked_from", "versions_seen", *SWITCHES)
-        found: dict[str, Any] = to_json(self)
+        found = to_json(self)
         nulls = {"minimise": None, "balance": None}
         return nulls | {name: found[name] for name in found if name not in later} | {"limits": asdict(self.limits)}
 

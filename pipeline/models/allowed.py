@@ -1,6 +1,6 @@
 """Which Keras classes a model may consist of: the one rule for what is trained, saved and loaded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 # Keras' safe_mode has had a dozen bypasses in two years, each through a class that no image classifier needs.
@@ -68,7 +68,7 @@ def foreign_classes(config: Any) -> Iterator[str]:
             yield f"{found.get('module')}.{found.get('class_name')}"
 
 
-def named_classes(config: Any) -> Iterator[dict[str, Any]]:
+def named_classes(config: Any) -> Iterator[Mapping[str, object]]:
     """Yield every object of a Keras config that names a class, however deep."""
     waiting = [config]
     while waiting:
@@ -81,7 +81,7 @@ def named_classes(config: Any) -> Iterator[dict[str, Any]]:
             waiting.extend(value)
 
 
-def is_allowed(found: dict[str, Any]) -> bool:
+def is_allowed(found: Mapping[str, object]) -> bool:
     """Tell whether a serialised object of a Keras config is a known layer or a plain value."""
     name, module = found.get("class_name"), found.get("module")
     if found.get("registered_name") not in (None, name):

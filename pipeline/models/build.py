@@ -131,7 +131,7 @@ def build(params: Params, pixels: Pixels, num_classes: int, builder: Builder | N
         outputs = keras.layers.Rescaling(scale[0], offset[0], name="normalise")(inputs)
     else:
         outputs = keras.layers.Rescaling(scale, offset, name="normalise")(inputs)
-    found: dict[str, Any] = {}
+    found: dict[str, keras.KerasTensor] = {}
     for layer in plan_layers(params, num_classes):
         taken = [found[name] for name in layer.sources]
         found[layer.name] = outputs = BUILDERS[layer.kind](layer)(taken[0] if len(taken) == 1 else taken or outputs)

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.data.readers.rows import Row
 from pipeline.files import replacing
 from pipeline.text import NEW_CELL, is_formula
 
 
-def read_rows(out: Path) -> Iterator[dict[str, Any]]:
+def read_rows(out: Path) -> Iterator[Row]:
     """Yield the rows of all parts, in the order of the inputs; one batch is held at a time."""
     import pyarrow.parquet
 

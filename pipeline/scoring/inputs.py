@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pipeline.data.readers.parquet import parquet_rows
-from pipeline.data.readers.rows import MAX_TABLE_BYTES, TABLE_ERRORS, csv_rows, jsonl_rows
+from pipeline.data.readers.rows import MAX_TABLE_BYTES, TABLE_ERRORS, Row, csv_rows, jsonl_rows
 from pipeline.errors import DataError, InvalidUsage
 from pipeline.scoring.output import PLAN_FILE
 from pipeline.text import is_url, redacted
@@ -184,7 +184,7 @@ def read_manifest(text: str) -> list[bytes]:
     return paths
 
 
-def path_of(text: str, number: int, row: Mapping[str, Any]) -> bytes:
+def path_of(text: str, number: int, row: Row) -> bytes:
     """Return the path in a row of the manifest `text`.
 
     Raises:
@@ -199,7 +199,7 @@ def path_of(text: str, number: int, row: Mapping[str, Any]) -> bytes:
     return os.fsencode(value)
 
 
-READERS: dict[str, Callable[[BinaryIO], Iterator[dict[str, Any]]]] = {
+READERS: dict[str, Callable[[BinaryIO], Iterator[Row]]] = {
     ".csv": csv_rows,
     ".jsonl": jsonl_rows,
     ".parquet": partial(parquet_rows, columns=(PATH_COLUMN,), with_others=False),

@@ -13,12 +13,13 @@ import importlib.metadata
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from pipeline.data.readers.rows import Row as Cells
 from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.files import locked, replacing, sha256_file, write_json, write_text
 from pipeline.scoring.plan import SCHEMA, Plan
@@ -56,6 +57,17 @@ class PartFacts:
     def errors(self) -> int:
         """How many rows have no label."""
         return sum(self.errors_by_code.values())
+
+
+class Counts(TypedDict):
+    """The sums over all parts, as they stand in the manifest."""
+
+    rows: int
+    ok: int
+    errors: int
+    errors_by_code: dict[str, int]
+    labels: dict[str, int]
+    unlabelled: int
 
 
 @dataclass(frozen=True)
@@ -193,9 +205,9 @@ def parquet_schema(plan: Plan) -> Any:
     return pa.schema(fields, metadata={"plan_id": plan.plan_id})
 
 
-def row_cells(row: Row, plan: Plan) -> dict[str, Any]:
+def row_cells(row: Row, plan: Plan) -> Cells:
     """Return the cells of one row by column; the name of a file that is not UTF-8 is shown with escapes."""
-    cells: dict[str, Any] = {"path": row.path.decode("utf-8", "backslashreplace"), "status": "ok"}
+    cells: Cells = {"path": row.path.decode("utf-8", "backslashreplace"), "status": "ok"}
     if row.error:
         detail = row.error[1].encode("utf-8", "backslashreplace").decode("utf-8")
         cells |= {"status": "error", "error_code": row.error[0], "error_detail": detail}
@@ -220,7 +232,7 @@ def read_part(out: Path, plan: Plan, index: int) -> PartFacts | None:
         return None  # half-written or damaged: the shard is scored again
 
 
-def finish(out: Path, plan: Plan, about: dict[str, Any]) -> ScoreFacts:
+def finish(out: Path, plan: Plan, about: Mapping[str, object]) -> ScoreFacts:
     """Count all parts, write the manifest (with what `about` adds to it) and then the success mark.
 
     Raises:
@@ -247,7 +259,7 @@ def finish(out: Path, plan: Plan, about: dict[str, Any]) -> ScoreFacts:
     return facts_of(out, manifest)
 
 
-def counts(parts: Sequence[PartFacts]) -> dict[str, Any]:
+def counts(parts: Sequence[PartFacts]) -> Counts:
     """Return the sums over all parts, the most frequent code and label first."""
     errors: Counter[str] = Counter()
     labels: Counter[str] = Counter()
@@ -265,7 +277,7 @@ def counts(parts: Sequence[PartFacts]) -> dict[str, Any]:
     }
 
 
-def facts_of(out: Path, manifest: dict[str, Any]) -> ScoreFacts:
+def facts_of(out: Path, manifest: Mapping[str, Any]) -> ScoreFacts:
     """Return the facts that a manifest holds."""
     names = ("rows", "ok", "errors", "seconds", "images_per_second", "errors_by_code", "labels")
     return ScoreFacts(out, **{name: manifest[name] for name in names}, unlabelled=manifest.get("unlabelled", 0))

@@ -3,7 +3,7 @@
 import difflib
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,9 +204,9 @@ class Param:
         value = min(max(value, self.min_value), self.max_value)
         return round(value) if self.kind == "int" else value
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the fields that say something, as JSON-able values."""
-        fields: dict[str, Any] = {"name": self.name, "type": self.kind}
+        fields: dict[str, object] = {"name": self.name, "type": self.kind}
         if self.min_value is None:
             fields["values"] = list(self.values)
         else:
@@ -222,7 +222,7 @@ def is_same(left: Any, right: Any) -> bool:
     return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
 
 
-def is_active(param: Param, values: Mapping[str, Any]) -> bool:
+def is_active(param: Param, values: Params) -> bool:
     """Tell whether a hyperparameter exists where its parent has the value that `values` names."""
     if param.when is None:
         return True
@@ -232,7 +232,7 @@ def is_active(param: Param, values: Mapping[str, Any]) -> bool:
 
 def active_defaults(params: Sequence[Param], given: Params | None = None) -> Params:
     """Return the configuration in which every active hyperparameter has the value that is given, or its default."""
-    values: dict[str, Any] = {}
+    values: dict[str, Value] = {}
     for param in params:
         if is_active(param, values):
             values[param.name] = (given or {}).get(param.name, param.default)

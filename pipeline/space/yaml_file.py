@@ -89,7 +89,7 @@ def plain(loader: yaml.SafeLoader, node: yaml.Node, source: str) -> Any:
         return loader.construct_object(node)
     if isinstance(node, yaml.SequenceNode):
         return [plain(loader, child, source) for child in node.value]
-    mapping: dict[str, Any] = {}
+    mapping: dict[str, object] = {}
     for key_node, value_node in node.value:
         key = text_key(key_node, source)
         if key in mapping:

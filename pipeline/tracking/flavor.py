@@ -140,7 +140,7 @@ def signature(has_several: bool = False) -> Any:
     return ModelSignature(inputs=inputs, outputs=outputs)
 
 
-def model_metadata(bundle: Bundle) -> dict[str, Any]:
+def model_metadata(bundle: Bundle) -> dict[str, object]:
     """Return what the signature cannot say: the classes in order, and the pixels that the network takes."""
     return {
         "classes": list(bundle.classes),

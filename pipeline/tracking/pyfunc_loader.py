@@ -27,7 +27,7 @@ class ImageClassifier:
         self.bundle = bundle
         self.model = model
 
-    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+    def predict(self, model_input: Any, params: object = None) -> Any:
         """Return a DataFrame of label, probability and probabilities (by class), one row an image.
 
         Of a multi-label model label and probability are lists: the classes of a probability of at least a half.

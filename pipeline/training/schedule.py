@@ -40,7 +40,7 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
         falling = 0.5 * (1 + ops.cos(math.pi * fallen))
         return self.peak * ops.where(update < warmup, rising, falling)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, float]:
         """Return what the schedule is made of."""
         return {"peak": self.peak, "num_updates": self.num_updates, "num_parts": self.num_parts}
 

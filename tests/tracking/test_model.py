@@ -177,7 +177,7 @@ def test_model_loads_where_the_package_is_not_installed(
     workspace: Path, registered: tuple[str, RegisteredModel], tmp_path: Path
 ) -> None:
     folder = resolve_model(workspace, "champion").folder.parent
-    assert (folder / "code" / "pipeline" / "data" / "decode.py").is_file()
+    assert (folder / "code" / "pipeline" / "data" / "decoding" / "decode.py").is_file()
     script = (
         "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()];"
         "import importlib.util; assert importlib.util.find_spec('pipeline') is None;"

@@ -97,10 +97,9 @@ def _object_store(driver: str) -> Any:
     """Return the store of a provider; its address and credentials come from the environment, never from a table."""
     import fsspec
 
-    options: dict[str, Any] = {}
-    if driver == "s3":
-        options = {"config_kwargs": {"connect_timeout": CONNECT_SECONDS, "retries": {"max_attempts": 1}}}
-    return fsspec.filesystem(driver, **options)
+    if driver != "s3":
+        return fsspec.filesystem(driver)
+    return fsspec.filesystem(driver, config_kwargs={"connect_timeout": CONNECT_SECONDS, "retries": {"max_attempts": 1}})
 
 
 @lru_cache(maxsize=8)

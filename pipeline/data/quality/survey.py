@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,30 @@ class Group:
         return [*sorted(chosen), *(member for member in members if member not in chosen)][:number]
 
 
+class Brightness(TypedDict):
+    """The mean of all pixels, and which images are the darkest and the brightest."""
+
+    mean: float | None
+    darkest: list[str]
+    brightest: list[str]
+
+
+class ImageFacts(TypedDict):
+    """What the usable images are like, as --json prints it: counts by value, and smallest, median and largest.
+
+    `image` are the fields of the ImageSpec that they are decoded to; brightness is on the scale of those pixels.
+    """
+
+    sizes: dict[str, dict[str, float]]
+    aspect: dict[str, float]
+    channels: dict[str, int]
+    depths: dict[str, int]
+    formats: dict[str, int]
+    brightness: Brightness
+    splits: dict[str, int]
+    image: dict[str, int | str]
+
+
 @dataclass(frozen=True)
 class Survey:
     """What was found. `files` are numbers of files by kind, `total` first; `classes` are usable images by class.
@@ -88,7 +112,7 @@ class Survey:
     conflicts: tuple[tuple[str, Group], ...]
     num_rows: int
     num_uniform: int
-    facts: dict[str, Any]
+    facts: ImageFacts
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as a JSON-able document; names are whole, and bytes that are not UTF-8 are escaped."""
@@ -236,8 +260,8 @@ def count_uniform(cache: ImageCache, usable: NDArray[np.bool_]) -> int:
     return int((spread <= UNIFORM_SPREAD * largest).sum())
 
 
-def facts_of(source: Source, cache: ImageCache, rows: NDArray[np.int64]) -> dict[str, Any]:
-    """Return what the usable images are like, as JSON-able values; brightness is on the scale of the decoded pixels."""
+def facts_of(source: Source, cache: ImageCache, rows: NDArray[np.int64]) -> ImageFacts:
+    """Return what the usable images are like."""
     names = dict(enumerate(SPLITS)) | {NOT_GIVEN: "not_given"}
     heights, widths = cache.facts["height"][rows], cache.facts["width"][rows]
     height, width = range_of(heights), range_of(widths)
@@ -268,7 +292,7 @@ def range_of(column: NDArray[Any]) -> dict[str, float]:
     return {key: int(number) if number.is_integer() else number for key, number in rounded.items()}
 
 
-def brightness_of(source: Source, cache: ImageCache, rows: NDArray[np.int64]) -> dict[str, Any]:
+def brightness_of(source: Source, cache: ImageCache, rows: NDArray[np.int64]) -> Brightness:
     """Return the mean of all pixels, and which images are the darkest and the brightest."""
     if not len(rows):
         return {"mean": None, "darkest": [], "brightest": []}
@@ -276,5 +300,8 @@ def brightness_of(source: Source, cache: ImageCache, rows: NDArray[np.int64]) ->
     means = np.concatenate([cache.moments[block, 0].mean(axis=1) for block in blocks])
     order = rows[np.argsort(means, kind="stable")]
     dark, bright = order[:NUM_EXTREMES], order[::-1][:NUM_EXTREMES]
-    paths = {"darkest": [source.paths[row] for row in dark], "brightest": [source.paths[row] for row in bright]}
-    return {"mean": round(float(means.mean()), 4), **{key: shown(names) for key, names in paths.items()}}
+    return {
+        "mean": round(float(means.mean()), 4),
+        "darkest": shown([source.paths[row] for row in dark]),
+        "brightest": shown([source.paths[row] for row in bright]),
+    }

@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.data.readers.rows import MAX_COLUMNS, MAX_ROW, refuse_double_columns
+from pipeline.data.readers.rows import MAX_COLUMNS, MAX_ROW, Row, refuse_double_columns
 from pipeline.machine import (
     ctrl_c_held_back,
     describe_exit,
@@ -37,7 +37,7 @@ END = b"e"
 SPAN = struct.Struct("<qq")
 
 
-def parquet_rows(file: BinaryIO, columns: tuple[str, ...], with_others: bool = True) -> Iterator[dict[str, Any]]:
+def parquet_rows(file: BinaryIO, columns: tuple[str, ...], with_others: bool = True) -> Iterator[Row]:
     """Yield the rows of a Parquet file with `columns`, and, `with_others`, all further ones of single short values.
 
     Raises:

@@ -3,7 +3,7 @@
 import math
 import os
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,7 +15,7 @@ from pipeline.data.decoding.urls import public_name
 from pipeline.data.readers.folders import SPLIT_NAMES, class_name
 from pipeline.data.readers.parquet import parquet_rows
 from pipeline.data.readers.paths import Paths
-from pipeline.data.readers.rows import MAX_COLUMNS, MAX_TABLE_BYTES, TABLE_ERRORS, csv_rows, jsonl_rows
+from pipeline.data.readers.rows import MAX_COLUMNS, MAX_TABLE_BYTES, TABLE_ERRORS, Row, csv_rows, jsonl_rows
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Source, encodable
 from pipeline.errors import DataError
 from pipeline.text import redacted
@@ -46,7 +46,7 @@ class Columns:
         self.shared: dict[str, str] = {}
         self.text_bytes = 0  # of classes and shared texts
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: Row) -> None:
         """Take one row.
 
         Raises:
@@ -122,7 +122,7 @@ class Columns:
             raise self.error(f"weight is {value!r:.80}", "a number of 0 or more")
         return number
 
-    def add_slices(self, row: Mapping[str, Any]) -> None:
+    def add_slices(self, row: Row) -> None:
         """Take the other cells of a row; a list or an object is no slice."""
         for key, value in row.items():
             if key not in COLUMNS and not isinstance(value, list | dict):
@@ -241,7 +241,7 @@ def read_table(file: BinaryIO, kind: str, origin: str, name: str, root: str) -> 
     return columns.source(name, root)
 
 
-def next_row(rows: Iterator[dict[str, Any]], columns: Columns, kind: str) -> dict[str, Any] | None:
+def next_row(rows: Iterator[Row], columns: Columns, kind: str) -> Row | None:
     """Return the next row, None after the last.
 
     Raises:
@@ -253,7 +253,7 @@ def next_row(rows: Iterator[dict[str, Any]], columns: Columns, kind: str) -> dic
         raise columns.error(f"cannot be read as {kind[1:]}: {str(error)[:200]}", EXPECTED) from error
 
 
-READERS: dict[str, Callable[[BinaryIO], Iterator[dict[str, Any]]]] = {
+READERS: dict[str, Callable[[BinaryIO], Iterator[Row]]] = {
     ".csv": csv_rows,
     ".parquet": partial(parquet_rows, columns=COLUMNS),
     ".jsonl": jsonl_rows,

@@ -161,7 +161,7 @@ def write_dataset(folder: Path, dataset: Dataset) -> None:
     source = dataset.source
     # Written first: it shows whether a killed process left the arrays in another order than the decoded images.
     manifest.write_record(folder / "split.parquet", source, dataset.splits, dataset.cache.facts["sha256"])
-    arrays: dict[str, Any] = {"labels": source.labels, "splits": dataset.splits, "leaked": dataset.leaked}
+    arrays: dict[str, NDArray[Any]] = {"labels": source.labels, "splits": dataset.splits, "leaked": dataset.leaked}
     arrays["sha256"] = dataset.cache.facts["sha256"]
     if source.weights is not None:
         arrays["weights"] = source.weights

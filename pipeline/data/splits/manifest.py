@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.decoding.urls import public_name
 from pipeline.data.readers.arrays import NPZ_ERRORS
-from pipeline.data.readers.rows import listed
+from pipeline.data.readers.rows import Row, listed
 from pipeline.data.readers.tables import TABLES
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Source, encodable
 from pipeline.errors import DataError
@@ -73,11 +73,11 @@ def table_rows(
     splits: NDArray[np.uint8] | None,
     digests: NDArray[np.uint8] | None,
     home: Path | None,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Row]:
     """Yield one dictionary a row; paths are relative to `home` where they lie below it."""
     has_splits = splits is not None and len(rows) > 0 and bool((splits[rows] != NOT_GIVEN).all())
     for row in map(int, rows):
-        cells: dict[str, Any] = {"path": table_path(source, row, home), "label": table_label(source, row)}
+        cells: Row = {"path": table_path(source, row, home), "label": table_label(source, row)}
         if has_splits and splits is not None:
             cells["split"] = SPLITS[splits[row]]
         if source.groups is not None:
@@ -111,7 +111,7 @@ def table_label(source: Source, row: int) -> str | list[str]:
     return [source.classes[number] for number in np.flatnonzero(source.labels[row])]
 
 
-def write_rows(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+def write_rows(path: Path, rows: Iterator[Row]) -> None:
     """Write dictionaries of the same keys as the ending of `path` says, by rename."""
     with replacing(path) as temporary:
         if path.suffix.lower() == ".parquet":
@@ -124,7 +124,7 @@ def write_rows(path: Path, rows: Iterator[dict[str, Any]]) -> None:
                 write_csv(file, path, rows)
 
 
-def write_csv(file: TextIO, path: Path, rows: Iterator[dict[str, Any]]) -> None:
+def write_csv(file: TextIO, path: Path, rows: Iterator[Row]) -> None:
     """Write dictionaries as CSV.
 
     Raises:
@@ -152,7 +152,7 @@ def refuse_formulas(path: Path, where: str, cells: Mapping[str, str]) -> None:
             )
 
 
-def write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+def write_parquet(path: Path, rows: Iterator[Row]) -> None:
     """Write dictionaries as Parquet, in batches; paths are bytes, since names need not be UTF-8."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -167,7 +167,7 @@ def write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
         writer.close()
 
 
-def parquet_schema(cells: dict[str, Any]) -> Any:
+def parquet_schema(cells: Row) -> Any:
     """Return the types of the columns of which `cells` is a row; a batch may hold no label that would tell."""
     import pyarrow as pa
 
