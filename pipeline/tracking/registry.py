@@ -43,40 +43,46 @@ class RegisteredModel:
     model_id: str
 
 
-def log_and_register(
-    client: "MlflowClient",
-    workspace: Path,
-    run_id: str,
-    bundle_folder: Path,
-    model_name: str,
-    metrics: Mapping[str, float],
-    step: int,
-    tags: Mapping[str, str],
-    is_champion: bool = True,
-) -> RegisteredModel:
-    """Log a bundle as the model of a run and register it under `model_name`, perhaps as the champion of that name.
+@dataclasses.dataclass(frozen=True)
+class Registration:
+    """Under which name a model is registered, perhaps as the champion of that name, and what is said of it.
 
-    `step` is the best epoch; `tags` go on the version. A second call with the same run and bundle makes no
-    second version and no second model, wherever the first one was cut off, and takes the alias from no newer version.
+    `step` is the best epoch, at which the metrics are shown; `tags` go on the version.
+    """
+
+    model_name: str
+    metrics: Mapping[str, float]
+    step: int
+    tags: Mapping[str, str]
+    is_champion: bool = True
+
+
+def log_and_register(
+    client: "MlflowClient", workspace: Path, run_id: str, bundle_folder: Path, wanted: Registration
+) -> RegisteredModel:
+    """Log a bundle as the model of a run and register it.
+
+    A second call with the same run and bundle makes no second version and no second model, wherever the first one was
+    cut off, and takes the alias from no newer version.
 
     Raises:
         ModelRefused: the folder holds no sound bundle.
         TrackingError: the store cannot be used.
     """
-    bundle = read_bundle(bundle_folder)
+    bundle, model_name = read_bundle(bundle_folder), wanted.model_name
     with tracking_errors(f"registering the model {model_name!r}"):
         previous = open_registered_model(client, model_name).aliases.get(CHAMPION)
         version = find_version(client, model_name, run_id, bundle.sha256)
         if version is None:
-            model_id = log_model(client, run_id, bundle, metrics, step)
-            all_tags = {**version_tags(bundle), WORKSPACE_TAG: workspace_tag(workspace), **tags}
+            model_id = log_model(client, run_id, bundle, wanted.metrics, wanted.step)
+            all_tags = {**version_tags(bundle), WORKSPACE_TAG: workspace_tag(workspace), **wanted.tags}
             if previous is not None:
                 all_tags["champion.previous_version"] = str(previous)
             with default_store(client.tracking_uri):
                 version = client.create_model_version(
                     model_name, f"models:/{model_id}", run_id, tags=all_tags, model_id=model_id
                 )
-        if is_champion and (previous is None or int(previous) < int(version.version)):
+        if wanted.is_champion and (previous is None or int(previous) < int(version.version)):
             client.set_registered_model_alias(model_name, CHAMPION, version.version)
     number = str(version.version)
     return RegisteredModel(model_name, number, f"models:/{model_name}/{number}", logged_model_id(version) or "")
