@@ -25,17 +25,33 @@ def local_path(text: str) -> str:
     return os.fsdecode(unquote_to_bytes(os.fsencode(text[found.end() :]))) if found else text
 
 
-class Location(NamedTuple):
-    """Where one image lies: a file or URL, `size` bytes at `offset` of a file, or row `row` of a .npy file.
+class FileLocation(NamedTuple):
+    """An image that is a file, or lies at a URL.
 
     `hosts` are the machines that a URL may reach although their addresses are not public.
     """
 
     path: str
-    offset: int = -1
-    size: int = -1
-    row: int = -1
     hosts: tuple[str, ...] = ()
+
+
+class MemberLocation(NamedTuple):
+    """An image that is `size` bytes at `offset` of a file."""
+
+    path: str
+    offset: int
+    size: int
+
+
+class RowLocation(NamedTuple):
+    """An image that is a row of a .npy file."""
+
+    path: str
+    row: int
+
+
+Location = FileLocation | MemberLocation | RowLocation
+"""Where one image lies."""
 
 
 class Storage(Protocol):
@@ -58,7 +74,7 @@ class Files:
 
     def location(self, index: int) -> Location:
         """Return the file or URL of image `index`."""
-        return Location(self.place(self.paths[index]), hosts=self.hosts)
+        return FileLocation(self.place(self.paths[index]), self.hosts)
 
     def place(self, path: str) -> str:
         """Return the file or URL that one of `paths` stands for."""
@@ -76,7 +92,7 @@ class Members:
 
     def location(self, index: int) -> Location:
         """Return shard, offset and size of image `index`."""
-        return Location(self.shards[self.shard_of[index]], int(self.offsets[index]), int(self.sizes[index]))
+        return MemberLocation(self.shards[self.shard_of[index]], int(self.offsets[index]), int(self.sizes[index]))
 
 
 @dataclass(frozen=True)
@@ -91,7 +107,7 @@ class Rows:
 
     def location(self, index: int) -> Location:
         """Return the row of image `index`."""
-        return Location(self.array_path, row=index)
+        return RowLocation(self.array_path, index)
 
 
 @dataclass(frozen=True)

@@ -40,16 +40,16 @@ class Plan:
 def hash_paths(paths: Sequence[bytes], hosts: tuple[str, ...] = ()) -> str:
     """Return the SHA-256 of the ordered paths and their stamps, which change with the content.
 
-    Relative paths count with the folder that they start at. `hosts` are as in `Location`.
+    Relative paths count with the folder that they start at. `hosts` are as in `FileLocation`.
     """
     from pipeline.data.cache.stamps import url_stamps
-    from pipeline.data.source import Location
+    from pipeline.data.source import FileLocation
 
     digest = hashlib.sha256()
     if not all(path.startswith(b"/") for path in paths):
         digest.update(os.fsencode(Path.cwd()))
     urls = [row for row, path in enumerate(paths) if is_remote(path)]
-    asked = url_stamps(lambda row: Location(os.fsdecode(paths[row]), hosts=hosts), urls)
+    asked = url_stamps(lambda row: FileLocation(os.fsdecode(paths[row]), hosts=hosts), urls)
     for path in paths:
         state = f"{next(asked)};".encode() if is_remote(path) else state_of(path)
         digest.update(b"%d:" % len(path) + path + state)

@@ -15,7 +15,7 @@ from pipeline.bundle import Bundle
 from pipeline.data.decoding.bands import DecodeError
 from pipeline.data.decoding.chunks import decode_chunk
 from pipeline.data.decoding.decoders import Decoders, Killed, chunks_of
-from pipeline.data.source import Location
+from pipeline.data.source import FileLocation
 from pipeline.files import locked, sha256_json
 from pipeline.records import ImageSpec
 from pipeline.scoring import output
@@ -36,7 +36,7 @@ Decoded = NDArray[Any] | DecodeError
 class ScoreJob:
     """Everything that one scoring run is: which model labels which files, and where the rows go.
 
-    `num_skipped` counts the entries of folders that are not among the paths; `hosts` are as in `Location`.
+    `num_skipped` counts the entries of folders that are not among the paths; `hosts` are as in `FileLocation`.
     """
 
     bundle: Bundle
@@ -150,7 +150,9 @@ def decoded_batches(
     decoders: Decoders, paths: Sequence[bytes], batch_size: int, spec: ImageSpec, hosts: tuple[str, ...] = ()
 ) -> Iterator[tuple[Sequence[bytes], list[Decoded]]]:
     """Yield batches of paths with their pixels, in order; children decode the next while the caller uses one."""
-    chunks = chunks_of(lambda row: Location(os.fsdecode(paths[row]), hosts=hosts), range(len(paths)), spec.num_bytes)
+    chunks = chunks_of(
+        lambda row: FileLocation(os.fsdecode(paths[row]), hosts=hosts), range(len(paths)), spec.num_bytes
+    )
     done = 0
     waiting: list[Decoded] = []
     for _, outcome in decoders.map(partial(decode_chunk, spec=spec), chunks):

@@ -16,11 +16,12 @@ from pipeline.data.decoding.bands import DecodeError
 from pipeline.data.decoding.chunks import decode_chunk
 from pipeline.data.decoding.decoders import CHUNK, Decoders, Killed, chunks_of
 from pipeline.data.decoding.urls import public_name
-from pipeline.data.source import Location, Source, encodable
+from pipeline.data.source import FileLocation, Location, MemberLocation, RowLocation, Source, encodable
 from pipeline.errors import DataError
 from pipeline.records import ImageSpec
 from pipeline.text import redacted
 
+ABSENT = -1  # what stands in an index where a location has no offset, size or row
 HOSTS = b"hosts"  # where the metadata of an index says which machines may be reached
 BLOCK = 2_000  # rows of the index that are built at once; five times as many take 15 MB more
 
@@ -36,7 +37,7 @@ def write_locations(path: Path, source: Source, is_streamed: bool = True) -> Non
     places = (source.storage.location(row).path for row in range(len(source)))
     has_secrets = is_streamed and any(redacted(place) != place for place in places)
     path.touch(0o600 if has_secrets else 0o666)
-    hosts = source.storage.location(0).hosts
+    hosts = getattr(source.storage.location(0), "hosts", ())
     schema = pa.schema(
         [("id", pa.binary()), ("path", pa.binary()), ("offset", pa.int64()), ("size", pa.int64()), ("row", pa.int64()),
          ("label", pa.string()), ("weight", pa.float32())]
@@ -49,7 +50,7 @@ def write_locations(path: Path, source: Source, is_streamed: bool = True) -> Non
             columns = [
                 [os.fsencode(source.paths[row]) for row in rows],
                 [os.fsencode(location.path if is_streamed else public_name(location.path)) for location in locations],
-                *([getattr(location, name) for location in locations] for name in ("offset", "size", "row")),
+                *([getattr(location, name, ABSENT) for location in locations] for name in ("offset", "size", "row")),
                 [encodable(source.label_text(row)) for row in rows],
                 weights,
             ]
@@ -103,7 +104,9 @@ class StreamedImages:
         """Return where an image lies."""
         path = os.fsdecode(self.paths[int(row)].as_py())
         offset, size, number = (int(value) for value in self.places[row])
-        return Location(path, offset, size, number, self.hosts)
+        if number >= 0:
+            return RowLocation(path, number)
+        return MemberLocation(path, offset, size) if offset >= 0 else FileLocation(path, self.hosts)
 
 
 def changed(location: Location, reason: DecodeError | Killed) -> str:

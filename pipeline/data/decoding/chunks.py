@@ -15,7 +15,7 @@ from pipeline.data.decoding.content import read_file
 from pipeline.data.decoding.decode import ERROR_CODES, FORMATS, decode_picture, from_array, probe
 from pipeline.data.decoding.urls import read_url, url_stamp
 from pipeline.data.similarity.thumbnails import THUMB_SIDE, thumbnails
-from pipeline.data.source import Location
+from pipeline.data.source import FileLocation, Location, MemberLocation, RowLocation
 from pipeline.records import ImageSpec
 from pipeline.text import is_url
 
@@ -75,9 +75,9 @@ def load(location: Location, spec: ImageSpec) -> Any:
     Raises:
         DecodeError: they cannot be had, or are more than `spec` allows.
     """
-    if location.row >= 0:
+    if isinstance(location, RowLocation):
         return np.asarray(mapped(location.path)[location.row])
-    if location.offset >= 0:
+    if isinstance(location, MemberLocation):
         return read_member(location, spec.max_megabytes)
     if is_url(location.path):
         return read_url(location.path, spec.max_megabytes << 20, location.hosts)
@@ -90,7 +90,7 @@ def mapped(path: str) -> NDArray[Any]:
     return np.asarray(np.load(path, mmap_mode="r"))
 
 
-def read_member(location: Location, max_megabytes: int) -> bytes:
+def read_member(location: MemberLocation, max_megabytes: int) -> bytes:
     """Return the bytes of a member of a tar."""
     if location.size > max_megabytes << 20:
         raise DecodeError("too_large", f"{location.size} bytes; at most {max_megabytes} MiB are read")
@@ -121,9 +121,10 @@ def decode_content(content: Any, spec: ImageSpec) -> tuple[NDArray[Any], Header]
 
 
 def stamp_chunk(chunk: Chunk) -> list[str]:
-    """Return what `url_stamp` says of each location, which is a URL."""
+    """Return what `url_stamp` says of each location that is a URL; the others are left out."""
+    files = [location for location in chunk.locations if isinstance(location, FileLocation)]
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        return list(pool.map(lambda location: url_stamp(location.path, location.hosts), chunk.locations))
+        return list(pool.map(lambda location: url_stamp(location.path, location.hosts), files))
 
 
 def probe_chunk(chunk: Chunk, spec: ImageSpec) -> list[Header | DecodeError]:
