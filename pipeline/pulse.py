@@ -12,10 +12,10 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-RECORD = struct.Struct("<5q2d")
-CHECK = struct.Struct("<I")
-NUM_INTERVALS = 31  # the median of so many steps rides out a pause and follows a change
-NUM_READS = 5  # a torn read is over in microseconds
+_RECORD = struct.Struct("<5q2d")
+_CHECK = struct.Struct("<I")
+_NUM_INTERVALS = 31  # the median of so many steps rides out a pause and follows a change
+_NUM_READS = 5  # a torn read is over in microseconds
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Pulse:
 
     def __init__(self, path: Path | None) -> None:
         self.descriptor = None if path is None else os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self.intervals: deque[float] = deque(maxlen=NUM_INTERVALS)
+        self.intervals: deque[float] = deque(maxlen=_NUM_INTERVALS)
         self.place = (0, 0, 0, 0)
         self.last_batch: float | None = None
         self.touch()
@@ -65,8 +65,8 @@ class Pulse:
         if self.descriptor is None:
             return
         median = sorted(self.intervals)[len(self.intervals) // 2] if self.intervals else 0.0
-        record = RECORD.pack(os.getpid(), *self.place, now, median)
-        os.pwrite(self.descriptor, record + CHECK.pack(zlib.crc32(record)), 0)
+        record = _RECORD.pack(os.getpid(), *self.place, now, median)
+        os.pwrite(self.descriptor, record + _CHECK.pack(zlib.crc32(record)), 0)
 
     def close(self) -> None:
         """Close the file and leave it: who started the child deletes it."""
@@ -87,12 +87,12 @@ def going_on(path: Path) -> Pulse:
 
 def read_pulse(path: Path) -> PulseState | None:
     """Return what a child last wrote; None without a file, or if it holds no whole record."""
-    for _ in range(NUM_READS):
+    for _ in range(_NUM_READS):
         try:
             content = path.read_bytes()
         except OSError:
             return None
-        record, check = content[: RECORD.size], content[RECORD.size :]
-        if len(record) == RECORD.size and check == CHECK.pack(zlib.crc32(record)):
-            return PulseState(*RECORD.unpack(record))
+        record, check = content[: _RECORD.size], content[_RECORD.size :]
+        if len(record) == _RECORD.size and check == _CHECK.pack(zlib.crc32(record)):
+            return PulseState(*_RECORD.unpack(record))
     return None

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from pipeline.text import is_url
 
 SPLITS = ("train", "val", "test")
-FILE_URL = re.compile(r"file://(localhost)?(?=/)", re.IGNORECASE)
-BLOCK = 1000  # rows of labels that are looked at together
+_FILE_URL = re.compile(r"file://(localhost)?(?=/)", re.IGNORECASE)
+_BLOCK = 1000  # rows of labels that are looked at together
 NOT_GIVEN = 255
 """The number that stands in a column of splits (indices into SPLITS) where no split was given."""
 
 
 def local_path(text: str) -> str:
     """Return the path that a file:// URL of this machine stands for (RFC 8089); any other text as it is."""
-    found = FILE_URL.match(text)
+    found = _FILE_URL.match(text)
     return os.fsdecode(unquote_to_bytes(os.fsencode(text[found.end() :]))) if found else text
 
 
@@ -176,10 +176,10 @@ class Source:
         if not self.is_multi_label:
             return np.asarray(self.labels, np.int32)
         counts, strata = self.labels.sum(axis=0), np.full(len(self), len(self.classes), np.int32)
-        for first in range(0, len(self), BLOCK):  # of all rows at once it is eight times the labels
-            labels = self.labels[first : first + BLOCK]
+        for first in range(0, len(self), _BLOCK):  # of all rows at once it is eight times the labels
+            labels = self.labels[first : first + _BLOCK]
             rarity = np.where(labels > 0, counts, np.iinfo(np.int64).max)
-            strata[first : first + BLOCK][labels.any(axis=1)] = rarity.argmin(axis=1)[labels.any(axis=1)]
+            strata[first : first + _BLOCK][labels.any(axis=1)] = rarity.argmin(axis=1)[labels.any(axis=1)]
         return strata
 
 

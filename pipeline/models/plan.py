@@ -9,7 +9,7 @@ from pipeline.parts import BLOCKS, HEADS, POOLINGS, Layer, Style, conv
 from pipeline.records import Params
 from pipeline.space import complete
 
-FILTER_MULTIPLE = 8  # widths that are multiples of 8 fill the vector registers of CPUs and tensor cores
+_FILTER_MULTIPLE = 8  # widths that are multiples of 8 fill the vector registers of CPUs and tensor cores
 
 
 def plan_layers(params: Params, num_classes: int) -> list[Layer]:
@@ -28,7 +28,7 @@ def plan_layers(params: Params, num_classes: int) -> list[Layer]:
             name, source = f"stage{stage + 1}_conv{index + 1}", layers[-1].name if layers else ""
             layers += BLOCKS[values["block"]](name, width, filters, style, source)
             width = filters
-            if is_pooled(values, stage, index):
+            if _is_pooled(values, stage, index):
                 layers += POOLINGS[values["pooling"]](f"stage{stage + 1}_pool", filters, style)
     return layers + head(values, num_classes)
 
@@ -38,7 +38,7 @@ def has_backbone(params: Params) -> bool:
     return bool(params.get("backbone", "none") != "none")
 
 
-def is_pooled(values: Params, stage: int, index: int) -> bool:
+def _is_pooled(values: Params, stage: int, index: int) -> bool:
     """Tell whether a pooling follows a block: the first one of each stage, or the last one of all stages but the last.
 
     After the first, three quarters of the pixels are gone before most of the convolutions look at them.
@@ -49,8 +49,8 @@ def is_pooled(values: Params, stage: int, index: int) -> bool:
 
 
 def stage_filters(filters: int, growth: float, stage: int) -> int:
-    """Return the width of a stage: filters x growth^stage, to the nearest multiple of FILTER_MULTIPLE."""
-    return max(FILTER_MULTIPLE, round(filters * growth**stage / FILTER_MULTIPLE) * FILTER_MULTIPLE)
+    """Return the width of a stage: filters x growth^stage, to the nearest multiple of _FILTER_MULTIPLE."""
+    return max(_FILTER_MULTIPLE, round(filters * growth**stage / _FILTER_MULTIPLE) * _FILTER_MULTIPLE)
 
 
 def head(values: Params, num_classes: int) -> list[Layer]:

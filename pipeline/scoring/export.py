@@ -40,12 +40,12 @@ def export_csv(out: Path, path: Path) -> int:
         for row in read_rows(out):
             if num_rows == 0:
                 writer.writerow(row)
-            writer.writerow([csv_cell(value) for value in row.values()])
+            writer.writerow([_csv_cell(value) for value in row.values()])
             num_rows += 1
     return num_rows
 
 
-def csv_cell(value: Any) -> str:
+def _csv_cell(value: Any) -> str:
     """Return one value as CSV text: floats with the 7 digits that float32 has, lists as JSON, formulas disarmed."""
     if value is None:
         return ""

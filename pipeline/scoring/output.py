@@ -27,7 +27,7 @@ from pipeline.scoring.plan import SCHEMA, Plan
 PLAN_FILE = "_PLAN.json"
 MANIFEST_FILE = "MANIFEST.json"
 SUCCESS_FILE = "_SUCCESS"
-PACKAGES = ("keras", "numpy", "pillow", "pyarrow")
+_PACKAGES = ("keras", "numpy", "pillow", "pyarrow")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class PartFacts:
         return sum(self.errors_by_code.values())
 
 
-class Counts(TypedDict):
+class _Counts(TypedDict):
     """The sums over all parts, as they stand in the manifest."""
 
     rows: int
@@ -99,7 +99,7 @@ def check_folder(out: Path, plan: Plan) -> None:
         raise InvalidUsage(f"{out}: a file; expected a folder to write into; choose another folder with -o")
     plan_path = out / PLAN_FILE
     if not plan_path.exists():
-        if names := foreign_names(out):
+        if names := _foreign_names(out):
             raise InvalidUsage(f"{out}: holds {', '.join(names[:3])}; expected a new or empty folder; {remedy}")
         return
     try:
@@ -113,7 +113,7 @@ def check_folder(out: Path, plan: Plan) -> None:
         raise InvalidUsage(f"{out}: holds rows of another run ({shown}); expected the same model and inputs; {remedy}")
 
 
-def foreign_names(out: Path) -> list[str]:
+def _foreign_names(out: Path) -> list[str]:
     """Return the names in a folder that are neither the lock nor the remains of a killed run."""
     if not out.exists():
         return []
@@ -137,7 +137,7 @@ def move_aside(out: Path) -> Path | None:
         InvalidUsage: it is no output of scoring.
         StoppedEarly: a process is scoring into it.
     """
-    if not out.is_dir() or not (names := foreign_names(out)):
+    if not out.is_dir() or not (names := _foreign_names(out)):
         return None
     if not is_output(out):
         raise InvalidUsage(
@@ -165,12 +165,12 @@ def prepare(out: Path, plan: Plan) -> None:
                 entry.unlink()
 
 
-def part_path(out: Path, index: int) -> Path:
+def _part_path(out: Path, index: int) -> Path:
     """Return the file of one shard."""
     return out / f"part-{index:05d}.parquet"
 
 
-def part_facts_path(out: Path, index: int) -> Path:
+def _part_facts_path(out: Path, index: int) -> Path:
     """Return the file that says what one part must hold."""
     return out / "_parts" / f"part-{index:05d}.json"
 
@@ -180,18 +180,18 @@ def write_part(out: Path, plan: Plan, index: int, rows: Sequence[Row]) -> None:
     import pyarrow as pa
     import pyarrow.parquet
 
-    table = pa.Table.from_pylist([row_cells(row, plan) for row in rows], schema=parquet_schema(plan))
-    with replacing(part_path(out, index)) as temporary:
+    table = pa.Table.from_pylist([_row_cells(row, plan) for row in rows], schema=_parquet_schema(plan))
+    with replacing(_part_path(out, index)) as temporary:
         pyarrow.parquet.write_table(table, temporary, compression="zstd")
         sha256 = sha256_file(temporary)
     errors = Counter(row.error[0] for row in rows if row.error)
     labels = Counter(name for row in rows for name, _ in row.labels)
     unlabelled = sum(not row.labels and row.error is None for row in rows)
     facts = PartFacts(len(rows), dict(errors), dict(labels), sha256, unlabelled)
-    write_json(part_facts_path(out, index), {"plan_id": plan.plan_id, **asdict(facts)})
+    write_json(_part_facts_path(out, index), {"plan_id": plan.plan_id, **asdict(facts)})
 
 
-def parquet_schema(plan: Plan) -> Any:
+def _parquet_schema(plan: Plan) -> Any:
     """Return the pyarrow schema of a part; `label` and `probability` are lists where images may have several labels."""
     import pyarrow as pa
 
@@ -205,7 +205,7 @@ def parquet_schema(plan: Plan) -> Any:
     return pa.schema(fields, metadata={"plan_id": plan.plan_id})
 
 
-def row_cells(row: Row, plan: Plan) -> Cells:
+def _row_cells(row: Row, plan: Plan) -> Cells:
     """Return the cells of one row by column; the name of a file that is not UTF-8 is shown with escapes."""
     cells: Cells = {"path": row.path.decode("utf-8", "backslashreplace"), "status": "ok"}
     if row.error:
@@ -223,11 +223,11 @@ def row_cells(row: Row, plan: Plan) -> Cells:
 def read_part(out: Path, plan: Plan, index: int) -> PartFacts | None:
     """Return what a part holds, when it is there, undamaged and of this plan; else None."""
     try:
-        found = json.loads(part_facts_path(out, index).read_bytes())
+        found = json.loads(_part_facts_path(out, index).read_bytes())
         if found.pop("plan_id") != plan.plan_id:
             return None
         facts = PartFacts(**found)
-        return facts if sha256_file(part_path(out, index)) == facts.sha256 else None
+        return facts if sha256_file(_part_path(out, index)) == facts.sha256 else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None  # half-written or damaged: the shard is scored again
 
@@ -246,20 +246,20 @@ def finish(out: Path, plan: Plan, about: Mapping[str, object]) -> ScoreFacts:
         "schema": SCHEMA,
         "plan_id": plan.plan_id,
         **about,
-        **counts(parts),
+        **_counts(parts),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
+        "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
         "parts": [
-            {"file": part_path(out, index).name, "rows": part.rows, "sha256": part.sha256}
+            {"file": _part_path(out, index).name, "rows": part.rows, "sha256": part.sha256}
             for index, part in enumerate(parts)
         ],
     }
     write_json(out / MANIFEST_FILE, manifest)
     write_text(out / SUCCESS_FILE, sha256_file(out / MANIFEST_FILE) + "\n")
-    return facts_of(out, manifest)
+    return _facts_of(out, manifest)
 
 
-def counts(parts: Sequence[PartFacts]) -> Counts:
+def _counts(parts: Sequence[PartFacts]) -> _Counts:
     """Return the sums over all parts, the most frequent code and label first."""
     errors: Counter[str] = Counter()
     labels: Counter[str] = Counter()
@@ -277,7 +277,7 @@ def counts(parts: Sequence[PartFacts]) -> Counts:
     }
 
 
-def facts_of(out: Path, manifest: Mapping[str, Any]) -> ScoreFacts:
+def _facts_of(out: Path, manifest: Mapping[str, Any]) -> ScoreFacts:
     """Return the facts that a manifest holds."""
     names = ("rows", "ok", "errors", "seconds", "images_per_second", "errors_by_code", "labels")
     return ScoreFacts(out, **{name: manifest[name] for name in names}, unlabelled=manifest.get("unlabelled", 0))
@@ -293,4 +293,4 @@ def read_facts(out: Path, plan: Plan) -> ScoreFacts | None:
         return None
     if not all(read_part(out, plan, index) for index in range(plan.num_parts)):
         return None
-    return facts_of(out, json.loads(manifest_path.read_bytes()))
+    return _facts_of(out, json.loads(manifest_path.read_bytes()))

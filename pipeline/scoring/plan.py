@@ -48,20 +48,20 @@ def hash_paths(paths: Sequence[bytes], hosts: tuple[str, ...] = ()) -> str:
     digest = hashlib.sha256()
     if not all(path.startswith(b"/") for path in paths):
         digest.update(os.fsencode(Path.cwd()))
-    urls = [row for row, path in enumerate(paths) if is_remote(path)]
+    urls = [row for row, path in enumerate(paths) if _is_remote(path)]
     asked = url_stamps(lambda row: FileLocation(os.fsdecode(paths[row]), hosts=hosts), urls)
     for path in paths:
-        state = f"{next(asked)};".encode() if is_remote(path) else state_of(path)
+        state = f"{next(asked)};".encode() if _is_remote(path) else _state_of(path)
         digest.update(b"%d:" % len(path) + path + state)
     return digest.hexdigest()
 
 
-def is_remote(path: bytes) -> bool:
+def _is_remote(path: bytes) -> bool:
     """Tell whether a path of the inventory is a URL."""
     return b"://" in path and is_url(os.fsdecode(path))
 
 
-def state_of(path: bytes) -> bytes:
+def _state_of(path: bytes) -> bytes:
     """Return what changes when a file does: size and time of change (ns)."""
     try:
         status = os.stat(path)  # noqa: PTH116 - pathlib takes no bytes

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 from pipeline.tracking.store import is_loopback, is_remote, public_uri, tracking_errors
 
 # Folders in ./mlruns/ that are not an experiment's.
-RESERVED_FOLDERS = ("studies", "cache", "splits", "openings")
+_RESERVED_FOLDERS = ("studies", "cache", "splits", "openings")
 
 
 def experiment_id(client: "MlflowClient", name: str, workspace: Path, objective: str) -> str:
@@ -25,7 +25,7 @@ def experiment_id(client: "MlflowClient", name: str, workspace: Path, objective:
     """
     uri = client.tracking_uri
     with tracking_errors(f"opening the experiment {name!r}"):
-        experiment = client.get_experiment_by_name(name) or create_experiment(client, name, workspace)
+        experiment = client.get_experiment_by_name(name) or _create_experiment(client, name, workspace)
     if experiment.lifecycle_stage != "active":
         raise TrackingError(
             f"experiment {name!r} in {public_uri(uri)} was deleted; expected an active one; run"
@@ -33,13 +33,13 @@ def experiment_id(client: "MlflowClient", name: str, workspace: Path, objective:
         )
     check_artifact_location(experiment.artifact_location, uri, name)
     with tracking_errors(f"describing the experiment {name!r}"):
-        for key, value in experiment_tags(name, objective).items():
+        for key, value in _experiment_tags(name, objective).items():
             if key not in experiment.tags:  # a note that the user wrote stays
                 client.set_experiment_tag(experiment.experiment_id, key, value)
     return str(experiment.experiment_id)
 
 
-def create_experiment(client: "MlflowClient", name: str, workspace: Path) -> Any:
+def _create_experiment(client: "MlflowClient", name: str, workspace: Path) -> Any:
     """Create an experiment; a server chooses where its artifacts are, a database needs an absolute place."""
     from mlflow.exceptions import MlflowException
 
@@ -57,7 +57,7 @@ def create_experiment(client: "MlflowClient", name: str, workspace: Path) -> Any
 def slug(name: str) -> str:
     """Return a name as a folder of ./mlruns/, none of ours and none that looks like MLflow's old store."""
     folder = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "experiment"
-    return f"experiment-{folder}" if folder in RESERVED_FOLDERS or folder.isdigit() else folder
+    return f"experiment-{folder}" if folder in _RESERVED_FOLDERS or folder.isdigit() else folder
 
 
 def check_artifact_location(location: str, uri: str, name: str) -> None:
@@ -81,7 +81,7 @@ def check_artifact_location(location: str, uri: str, name: str) -> None:
         )
 
 
-def experiment_tags(name: str, objective: str) -> dict[str, str]:
+def _experiment_tags(name: str, objective: str) -> dict[str, str]:
     """Return the tags by which the user interface shows an experiment as we mean it."""
     return {
         "mlflow.note.content": (

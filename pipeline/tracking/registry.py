@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHAMPION = "champion"
-MODEL_NAME = "model"
+_MODEL_NAME = "model"
 KIND_TAG = "pipeline.kind"
 KIND = "image-classifier"
 LOGGED_URI = re.compile(r"models:/(m-[0-9a-f]+)")
@@ -71,14 +71,14 @@ def log_and_register(
     """
     bundle, model_name = read_bundle(bundle_folder), wanted.model_name
     with tracking_errors(f"registering the model {model_name!r}"):
-        previous = open_registered_model(client, model_name).aliases.get(CHAMPION)
-        version = find_version(client, model_name, run_id, bundle.sha256)
+        previous = _open_registered_model(client, model_name).aliases.get(CHAMPION)
+        version = _find_version(client, model_name, run_id, bundle.sha256)
         if version is None:
-            model_id = log_model(client, run_id, bundle, wanted.metrics, wanted.step)
-            all_tags = {**version_tags(bundle), WORKSPACE_TAG: workspace_tag(workspace), **wanted.tags}
+            model_id = _log_model(client, run_id, bundle, wanted.metrics, wanted.step)
+            all_tags = {**_version_tags(bundle), WORKSPACE_TAG: workspace_tag(workspace), **wanted.tags}
             if previous is not None:
                 all_tags["champion.previous_version"] = str(previous)
-            with default_store(client.tracking_uri):
+            with _default_store(client.tracking_uri):
                 version = client.create_model_version(
                     model_name, f"models:/{model_id}", run_id, tags=all_tags, model_id=model_id
                 )
@@ -88,7 +88,7 @@ def log_and_register(
     return RegisteredModel(model_name, number, f"models:/{model_name}/{number}", logged_model_id(version) or "")
 
 
-def open_registered_model(client: "MlflowClient", name: str) -> Any:
+def _open_registered_model(client: "MlflowClient", name: str) -> Any:
     """Return the registered model of that name, made when there is none."""
     from mlflow.exceptions import MlflowException
 
@@ -101,7 +101,7 @@ def open_registered_model(client: "MlflowClient", name: str) -> Any:
 
 
 @contextlib.contextmanager
-def default_store(uri: str) -> Iterator[None]:
+def _default_store(uri: str) -> Iterator[None]:
     """Name the store in the environment: MLflow's registry asks a client of its own for the logged model."""
     before = os.environ.get("MLFLOW_TRACKING_URI")
     os.environ["MLFLOW_TRACKING_URI"] = uri
@@ -119,20 +119,20 @@ def logged_model_id(version: Any) -> str | None:
     return match[1] if match else None
 
 
-def find_version(client: "MlflowClient", name: str, run_id: str, sha256: str) -> Any:
+def _find_version(client: "MlflowClient", name: str, run_id: str, sha256: str) -> Any:
     """Return the version that this very model of this run has already, or None."""
     versions = client.search_model_versions(f"run_id = '{run_id}'")
     return next((v for v in versions if v.name == name and v.tags.get("sha256") == sha256), None)
 
 
-def version_tags(bundle: Bundle) -> dict[str, str]:
+def _version_tags(bundle: Bundle) -> dict[str, str]:
     """Return the tags of a version that follow from its bundle."""
     test = bundle.card.evaluation.test
     tags = {"study": bundle.card.study or "", "sha256": bundle.sha256}
     return tags if test is None else {**tags, "test_accuracy": f"{test.accuracy:.4f}"}
 
 
-def log_model(client: "MlflowClient", run_id: str, bundle: Bundle, metrics: Mapping[str, float], step: int) -> str:
+def _log_model(client: "MlflowClient", run_id: str, bundle: Bundle, metrics: Mapping[str, float], step: int) -> str:
     """Log a bundle as a model of the run, its metrics on both, and return the model's id.
 
     What an earlier call began is finished. The client's calls are used, not Model.log: that one works on the global
@@ -141,14 +141,14 @@ def log_model(client: "MlflowClient", run_id: str, bundle: Bundle, metrics: Mapp
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 
     run = client.get_run(run_id)
-    logged = find_logged(client, run, bundle) or create_logged(client, run, bundle)
+    logged = _find_logged(client, run, bundle) or _create_logged(client, run, bundle)
     model_id = str(logged.model_id)
     if logged.status == LoggedModelStatus.READY:
         return model_id
     outputs = run.outputs.model_outputs if run.outputs else []
     if all(output.model_id != model_id for output in outputs):
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step=step)])
-    upload_model(client, run_id, logged, bundle)
+    _upload_model(client, run_id, logged, bundle)
     entries = [
         Metric(m.key, m.value, m.timestamp, m.step, model_id=model_id, run_id=run_id)
         for m in points(dict(metrics), logged.creation_timestamp, step)
@@ -158,27 +158,27 @@ def log_model(client: "MlflowClient", run_id: str, bundle: Bundle, metrics: Mapp
     return model_id
 
 
-def find_logged(client: "MlflowClient", run: Any, bundle: Bundle) -> Any:
+def _find_logged(client: "MlflowClient", run: Any, bundle: Bundle) -> Any:
     """Return the logged model that an earlier call made of this bundle, or None."""
     query = f"source_run_id = '{run.info.run_id}' AND tags.sha256 = '{bundle.sha256}'"
     return next(iter(client.search_logged_models([run.info.experiment_id], query)), None)
 
 
-def create_logged(client: "MlflowClient", run: Any, bundle: Bundle) -> Any:
+def _create_logged(client: "MlflowClient", run: Any, bundle: Bundle) -> Any:
     """Create the logged model of a bundle, without its files."""
     params = {name: str(value) for name, value in bundle.card.params.items()}
     tags = {KIND_TAG: KIND, "sha256": bundle.sha256}
     return client.create_logged_model(
-        run.info.experiment_id, MODEL_NAME, source_run_id=run.info.run_id, tags=tags, params=params
+        run.info.experiment_id, _MODEL_NAME, source_run_id=run.info.run_id, tags=tags, params=params
     )
 
 
-def upload_model(client: "MlflowClient", run_id: str, logged: Any, bundle: Bundle) -> None:
+def _upload_model(client: "MlflowClient", run_id: str, logged: Any, bundle: Bundle) -> None:
     """Write a bundle in MLflow's format to the place of a logged model."""
     from mlflow.models import Model
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / MODEL_NAME
+        path = Path(folder) / _MODEL_NAME
         model = Model(
             artifact_path=logged.artifact_location,
             run_id=run_id,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 from pipeline.tracking.registry import CHAMPION, KIND, KIND_TAG, LOGGED_URI, logged_model_id
 
-FORMS = (
+_FORMS = (
     "champion, models:/NAME@ALIAS, models:/NAME/VERSION, models:/m-ID, a run's id (32 hexadecimal digits),"
     " or a folder with model.json"
 )
@@ -58,7 +58,7 @@ def resolve_model(workspace: Path, model: str) -> ResolvedModel:
             return ResolvedModel(home, str(folder.absolute()))
         if not re.fullmatch("[0-9a-f]{32}", model):
             found = "a folder without model.json" if folder.is_dir() else "none of the accepted forms"
-            raise ModelRefused(f"model {model!r}: {found}; expected {FORMS}; `pipeline runs` lists them")
+            raise ModelRefused(f"model {model!r}: {found}; expected {_FORMS}; `pipeline runs` lists them")
     uri = tracking_uri(workspace)
     path = sqlite_path(uri)
     if path is not None and not path.exists():
@@ -67,13 +67,13 @@ def resolve_model(workspace: Path, model: str) -> ResolvedModel:
     client = open_client(workspace)
     with tracking_errors(f"looking for the model {model!r}"):
         if model == CHAMPION:
-            return resolve_champion(client, workspace)
+            return _resolve_champion(client, workspace)
         if model.startswith("models:/"):
-            return resolve_uri(client, workspace, model)
-        return resolve_run(client, workspace, model)
+            return _resolve_uri(client, workspace, model)
+        return _resolve_run(client, workspace, model)
 
 
-def resolve_champion(client: "MlflowClient", workspace: Path) -> ResolvedModel:
+def _resolve_champion(client: "MlflowClient", workspace: Path) -> ResolvedModel:
     """Return the newest champion of all registered models; those made in this workspace come first."""
     versions = []
     token = None
@@ -95,18 +95,18 @@ def resolve_champion(client: "MlflowClient", workspace: Path) -> ResolvedModel:
         chosen, *others = (f"models:/{version.name}@{CHAMPION}" for version in versions)
         kind = "of this workspace" if versions[0].tags.get(WORKSPACE_TAG) == here else "of the store"
         note = f"champion is the newest one {kind}, {chosen}; others: {', '.join(others)}"
-    return fetch_version(client, workspace, versions[0], note)
+    return _fetch_version(client, workspace, versions[0], note)
 
 
-def resolve_uri(client: "MlflowClient", workspace: Path, uri: str) -> ResolvedModel:
+def _resolve_uri(client: "MlflowClient", workspace: Path, uri: str) -> ResolvedModel:
     """Return the model of models:/NAME@ALIAS, models:/NAME/VERSION or models:/m-ID."""
     from mlflow.exceptions import MlflowException
 
     if logged := LOGGED_URI.fullmatch(uri):
-        return resolve_logged(client, workspace, logged[1])
+        return _resolve_logged(client, workspace, logged[1])
     match = re.fullmatch(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))", uri)
     if match is None:
-        raise ModelRefused(f"model {uri!r}: not of a known form; expected {FORMS}")
+        raise ModelRefused(f"model {uri!r}: not of a known form; expected {_FORMS}")
     name, alias, number = match["name"], match["alias"], match["version"]
     try:
         version = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
@@ -116,10 +116,10 @@ def resolve_uri(client: "MlflowClient", workspace: Path, uri: str) -> ResolvedMo
         raise ModelRefused(
             f"model {uri!r}: {error.message}; expected a registered model; `pipeline runs` lists them"
         ) from error
-    return fetch_version(client, workspace, version)
+    return _fetch_version(client, workspace, version)
 
 
-def resolve_run(client: "MlflowClient", workspace: Path, run_id: str) -> ResolvedModel:
+def _resolve_run(client: "MlflowClient", workspace: Path, run_id: str) -> ResolvedModel:
     """Return the model that a run logged last."""
     from mlflow.exceptions import MlflowException
 
@@ -128,17 +128,17 @@ def resolve_run(client: "MlflowClient", workspace: Path, run_id: str) -> Resolve
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise ModelRefused(f"model {run_id!r}: no such run; expected {FORMS}; `pipeline runs` lists them") from error
+        raise ModelRefused(f"model {run_id!r}: no such run; expected {_FORMS}; `pipeline runs` lists them") from error
     outputs = run.outputs.model_outputs if run.outputs else []
     if not outputs:
         raise ModelRefused(
             f"model {run_id!r}: this run logged no model; expected the run of a chosen model; use champion"
         )
     models = [client.get_logged_model(output.model_id) for output in outputs]
-    return fetch_logged(client, workspace, max(models, key=lambda logged: logged.creation_timestamp))
+    return _fetch_logged(client, workspace, max(models, key=lambda logged: logged.creation_timestamp))
 
 
-def resolve_logged(client: "MlflowClient", workspace: Path, model_id: str) -> ResolvedModel:
+def _resolve_logged(client: "MlflowClient", workspace: Path, model_id: str) -> ResolvedModel:
     """Return a logged model, registered or not."""
     from mlflow.exceptions import MlflowException
 
@@ -148,26 +148,26 @@ def resolve_logged(client: "MlflowClient", workspace: Path, model_id: str) -> Re
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise ModelRefused(
-            f"model 'models:/{model_id}': no such logged model; expected {FORMS}; `pipeline runs` lists them"
+            f"model 'models:/{model_id}': no such logged model; expected {_FORMS}; `pipeline runs` lists them"
         ) from error
-    return fetch_logged(client, workspace, logged)
+    return _fetch_logged(client, workspace, logged)
 
 
-def fetch_logged(client: "MlflowClient", workspace: Path, logged: Any) -> ResolvedModel:
+def _fetch_logged(client: "MlflowClient", workspace: Path, logged: Any) -> ResolvedModel:
     """Bring the files of a logged model to this machine."""
-    folder = fetch(workspace, client.tracking_uri, logged.artifact_location, logged.model_id)
+    folder = _fetch(workspace, client.tracking_uri, logged.artifact_location, logged.model_id)
     return ResolvedModel(folder, f"models:/{logged.model_id}")
 
 
-def fetch_version(client: "MlflowClient", workspace: Path, version: Any, note: str = "") -> ResolvedModel:
+def _fetch_version(client: "MlflowClient", workspace: Path, version: Any, note: str = "") -> ResolvedModel:
     """Bring the files of a model version to this machine."""
     location = client.get_model_version_download_uri(version.name, version.version)
     key = logged_model_id(version) or sha256_json([location, version.creation_timestamp])[:32]
-    folder = fetch(workspace, client.tracking_uri, location, key)
+    folder = _fetch(workspace, client.tracking_uri, location, key)
     return ResolvedModel(folder, f"models:/{version.name}/{version.version}", note)
 
 
-def fetch(workspace: Path, uri: str, location: str, key: str) -> Path:
+def _fetch(workspace: Path, uri: str, location: str, key: str) -> Path:
     """Return the folder of model.json: in place when it is on this machine, else downloaded once.
 
     Only data/ is fetched: the code that travels with the model is for other programs and is never run here.

@@ -13,7 +13,7 @@ from pipeline.training.images import Steps
 from pipeline.training.losses import loss_of, metrics_of
 from pipeline.training.schedule import OneCycle
 
-MOMENTUM = 0.9
+_MOMENTUM = 0.9
 
 
 class KernelMuon(keras.optimizers.Muon):
@@ -38,7 +38,7 @@ class KernelMuon(keras.optimizers.Muon):
 def sgd(rate: Any, decay: float, last_layer: str, num_accumulated: int | None) -> Any:
     """Return stochastic gradient descent with Nesterov's momentum."""
     return keras.optimizers.SGD(
-        rate, momentum=MOMENTUM, nesterov=True, weight_decay=decay, gradient_accumulation_steps=num_accumulated
+        rate, momentum=_MOMENTUM, nesterov=True, weight_decay=decay, gradient_accumulation_steps=num_accumulated
     )
 
 
@@ -58,7 +58,7 @@ def muon(rate: Any, decay: float, last_layer: str, num_accumulated: int | None) 
     )
 
 
-OPTIMIZERS: dict[str, Callable[[Any, float, str, int | None], Any]] = {"adamw": adamw, "sgd": sgd, "muon": muon}
+_OPTIMIZERS: dict[str, Callable[[Any, float, str, int | None], Any]] = {"adamw": adamw, "sgd": sgd, "muon": muon}
 
 
 def optimizer(values: Params, steps: Steps, last_layer: str, pretrained: Sequence[Any] = ()) -> Any:
@@ -72,7 +72,7 @@ def optimizer(values: Params, steps: Steps, last_layer: str, pretrained: Sequenc
     peak = values["learning_rate"]
     schedule = OneCycle(peak, steps.num_updates, steps.num_parts)
     num_accumulated = steps.num_parts if steps.num_parts > 1 else None
-    chosen = OPTIMIZERS[values["optimizer"]](schedule, values["weight_decay"] / peak, last_layer, num_accumulated)
+    chosen = _OPTIMIZERS[values["optimizer"]](schedule, values["weight_decay"] / peak, last_layer, num_accumulated)
     schedule.bind(chosen)
     chosen.exclude_from_weight_decay(var_list=list(pretrained), var_names=["bias", "gamma", "beta"])
     if pretrained:

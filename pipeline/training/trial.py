@@ -107,16 +107,16 @@ def train(
             checkpoint to go on from.
     """
     wanted_end = time.monotonic() + setting.seconds_wanted
-    prepare_keras(setting)
+    _prepare_keras(setting)
     values = recipe(params)
     steps = plan_steps(setting.samples, len(training), values["batch_size"], setting.num_micro_batches)
     task = task_hash(values, training, setting)
     pixels = Pixels(training.images.shape[1:], setting.dtype, setting.mean, setting.std)
-    with closing(Pulse(files.pulse)) as pulse, naming_lack_of_memory(steps):
+    with closing(Pulse(files.pulse)) as pulse, _naming_lack_of_memory(steps):
         model = build(params, pixels, setting.num_classes, setting.builder)
         with computing(model, setting.precision):
-            compile_model(model, values, steps, pretrained_variables(model, setting), loss_options(training, setting))
-            position = begin(model, files, task)
+            compile_model(model, values, steps, pretrained_variables(model, setting), _loss_options(training, setting))
+            position = _begin(model, files, task)
             if position.num_epochs:
                 steps = replace(steps, num_epochs=position.num_epochs, num_batches=position.num_batches)
             watch = Watch(model, steps, setting.seconds_limit, wanted_end, pulse)
@@ -128,10 +128,10 @@ def train(
                 if error.state != OutcomeState.PRUNED or not setting.keeps_unfinished:
                     raise
     rows = progress.position.rows
-    return Trained(model, rows[-1] if rows else UNTRAINED, watch.steps.num_epochs)
+    return Trained(model, rows[-1] if rows else _UNTRAINED, watch.steps.num_epochs)
 
 
-UNTRAINED = EpochRow(0, *[math.nan] * 9)
+_UNTRAINED = EpochRow(0, *[math.nan] * 9)
 """The last epoch of a training that was cut off in its first one."""
 
 
@@ -257,7 +257,7 @@ def pretrained_variables(model: keras.Model, setting: Setting) -> list[Any]:
     return [variable for layer in inner for variable in layer.trainable_variables]
 
 
-def prepare_keras(setting: Setting) -> None:
+def _prepare_keras(setting: Setting) -> None:
     """Forget earlier models, and seed what Keras draws."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(setting.seed)
@@ -265,13 +265,13 @@ def prepare_keras(setting: Setting) -> None:
         make_deterministic()
 
 
-def loss_options(training: Labelled, setting: Setting) -> LossOptions:
+def _loss_options(training: Labelled, setting: Setting) -> LossOptions:
     """Return which labels are learnt from, and what makes rare classes count as much as common ones."""
     offsets = log_priors(training.labels, setting.num_classes) if setting.adjusts_logits else (0.0,)
     return LossOptions(offsets, is_multi_label(training.labels), training.taught is not None)
 
 
-def begin(model: keras.Model, files: TrainingFiles, task: str) -> Position:
+def _begin(model: keras.Model, files: TrainingFiles, task: str) -> Position:
     """Restore the state of this training, else the weights of the one that it starts from; return where it goes on."""
     position = checkpoint.resume(files.checkpoint, model, task)
     if position is None and files.start_from is not None:
@@ -301,14 +301,14 @@ def fit(model: keras.Model, training: Labelled, augmentation: Augmentation, prog
         model.fit(batches, initial_epoch=first, epochs=end, verbose=0, callbacks=[progress], shuffle=False)
 
 
-WITHOUT_EFFECT = ("objective", "seconds_limit", "seconds_wanted", "is_deterministic", "keeps_unfinished")
+_WITHOUT_EFFECT = ("objective", "seconds_limit", "seconds_wanted", "is_deterministic", "keeps_unfinished")
 """Fields of a Setting that do not change the course of a training, as far as it goes."""
 
 
 def task_hash(values: Params, training: Labelled, setting: Setting) -> str:
     """Return the hash of what is trained how: a checkpoint of another one is of no use."""
     how = asdict(setting)
-    for name in WITHOUT_EFFECT:
+    for name in _WITHOUT_EFFECT:
         del how[name]
     if training.taught is not None:
         how["taught"] = sha256(training.taught.tobytes()).hexdigest()
@@ -316,7 +316,7 @@ def task_hash(values: Params, training: Labelled, setting: Setting) -> str:
 
 
 @contextmanager
-def naming_lack_of_memory(steps: Steps) -> Iterator[None]:
+def _naming_lack_of_memory(steps: Steps) -> Iterator[None]:
     """Turn what Python, TensorFlow and JAX raise when memory runs out into an INFEASIBLE trial."""
     try:
         yield

@@ -21,9 +21,9 @@ from pipeline.errors import DataError
 from pipeline.records import ImageSpec
 from pipeline.text import redacted
 
-ABSENT = -1  # what stands in an index where a location has no offset, size or row
-HOSTS = b"hosts"  # where the metadata of an index says which machines may be reached
-BLOCK = 2_000  # rows of the index that are built at once; five times as many take 15 MB more
+_ABSENT = -1  # what stands in an index where a location has no offset, size or row
+_HOSTS = b"hosts"  # where the metadata of an index says which machines may be reached
+_BLOCK = 2_000  # rows of the index that are built at once; five times as many take 15 MB more
 
 
 def write_locations(path: Path, source: Source, is_streamed: bool = True) -> None:
@@ -41,16 +41,16 @@ def write_locations(path: Path, source: Source, is_streamed: bool = True) -> Non
     schema = pa.schema(
         [("id", pa.binary()), ("path", pa.binary()), ("offset", pa.int64()), ("size", pa.int64()), ("row", pa.int64()),
          ("label", pa.string()), ("weight", pa.float32())]
-    ).with_metadata({HOSTS: json.dumps(hosts)})  # fmt: skip
+    ).with_metadata({_HOSTS: json.dumps(hosts)})  # fmt: skip
     with pq.ParquetWriter(path, schema) as writer:
-        for start in range(0, len(source), BLOCK):
-            rows = range(start, min(start + BLOCK, len(source)))
+        for start in range(0, len(source), _BLOCK):
+            rows = range(start, min(start + _BLOCK, len(source)))
             locations = [source.storage.location(row) for row in rows]
             weights = [1.0] * len(rows) if source.weights is None else source.weights[rows.start : rows.stop]
             columns = [
                 [os.fsencode(source.paths[row]) for row in rows],
                 [os.fsencode(location.path if is_streamed else public_name(location.path)) for location in locations],
-                *([getattr(location, name, ABSENT) for location in locations] for name in ("offset", "size", "row")),
+                *([getattr(location, name, _ABSENT) for location in locations] for name in ("offset", "size", "row")),
                 [encodable(source.label_text(row)) for row in rows],
                 weights,
             ]
@@ -68,7 +68,7 @@ class StreamedImages:
         import pyarrow.parquet as pq
 
         table = pq.read_table(index_path, columns=["path", "offset", "size", "row"])
-        self.hosts = tuple(json.loads((table.schema.metadata or {}).get(HOSTS, b"[]")))
+        self.hosts = tuple(json.loads((table.schema.metadata or {}).get(_HOSTS, b"[]")))
         self.paths: Any = table["path"]
         self.places = np.stack([table[name].to_numpy() for name in ("offset", "size", "row")], axis=1)
         self.spec = spec

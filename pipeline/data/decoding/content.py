@@ -28,7 +28,7 @@ def read_file(path: str, max_megabytes: int = ImageSpec.max_megabytes) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise DecodeError("not_regular", "not a regular file")
         check_bytes(status.st_size, max_megabytes)
-        content = read_all(descriptor, status.st_size)
+        content = _read_all(descriptor, status.st_size)
     except OSError as error:
         raise DecodeError("unreadable", error.strerror or str(error)) from error
     finally:
@@ -37,7 +37,7 @@ def read_file(path: str, max_megabytes: int = ImageSpec.max_megabytes) -> bytes:
     return content
 
 
-def read_all(descriptor: int, size: int) -> bytes:
+def _read_all(descriptor: int, size: int) -> bytes:
     """Return the bytes of an open file that had `size` bytes a moment ago, and one more if it has grown since."""
     parts: list[bytes] = []
     left = size + 1

@@ -44,11 +44,11 @@ def open_source(
         return checked(remote.from_url(data, source_name(data), hosts))
     is_folder = os.path.isdir(data)  # noqa: PTH112  (Path.is_dir raises where this says no)
     if not is_folder and not os.path.isfile(data):  # noqa: PTH113
-        raise wrong_layout(data, "nothing")
-    reader = reader_of(Path(data), is_folder)
+        raise _wrong_layout(data, "nothing")
+    reader = _reader_of(Path(data), is_folder)
     if reader is None:
-        raise wrong_layout(str(Path(data)), "a file of another kind")
-    return checked(reader.read(Place(Path(data), workspace, limit_bytes, hosts)))
+        raise _wrong_layout(str(Path(data)), "a file of another kind")
+    return checked(reader.read(_Place(Path(data), workspace, limit_bytes, hosts)))
 
 
 def names_no_files(data: str) -> bool:
@@ -56,11 +56,11 @@ def names_no_files(data: str) -> bool:
     path = Path(local_path(data))
     if data in builtin.NAMES:
         return data != "digits"
-    reader = reader_of(path, is_folder=os.path.isdir(path))  # noqa: PTH112  (see open_source)
+    reader = _reader_of(path, is_folder=os.path.isdir(path))  # noqa: PTH112  (see open_source)
     return reader is not None and not reader.reads_files
 
 
-class Place(NamedTuple):
+class _Place(NamedTuple):
     """A folder or file that lies on this machine, and what readers are given beside it, as in `open_source`."""
 
     path: Path
@@ -74,42 +74,42 @@ class Place(NamedTuple):
         return source_name(str(self.path))
 
 
-class Reader(NamedTuple):
+class _Reader(NamedTuple):
     """What reads a layout: how the layout is recognised, and whether each image in it is a file of its own."""
 
     reads_folder: bool
     recognises: Callable[[Path], bool]
-    read: Callable[[Place], Source]
+    read: Callable[[_Place], Source]
     reads_files: bool = False
 
 
-READERS = (
-    Reader(True, idx.has_idx, lambda at: idx.from_idx_folder(at.path, at.workspace, at.limit_bytes)),
-    Reader(True, shards.is_shard_folder, lambda at: shards.from_shards(at.path)),
-    Reader(
+_READERS = (
+    _Reader(True, idx.has_idx, lambda at: idx.from_idx_folder(at.path, at.workspace, at.limit_bytes)),
+    _Reader(True, shards.is_shard_folder, lambda at: shards.from_shards(at.path)),
+    _Reader(
         True, lambda path: True, lambda at: folders.from_folder(at.path, at.name, encodable(str(at.path))),
         reads_files=True,
     ),
-    Reader(
+    _Reader(
         False, lambda path: path.suffix.lower() in TABLES,
         lambda at: remote.guarded(tables.from_table(at.path, at.name), at.hosts), reads_files=True,
     ),
-    Reader(
+    _Reader(
         False, lambda path: path.suffix.lower() == ".npz",
         lambda at: npz.from_npz(at.path, at.workspace, at.limit_bytes),
     ),
-    Reader(False, shards.is_shard, lambda at: shards.from_shards(at.path)),
+    _Reader(False, shards.is_shard, lambda at: shards.from_shards(at.path)),
 )  # fmt: skip
 """The layouts of folders and files; the first that recognises one reads it."""
 
 
-def reader_of(path: Path, is_folder: bool) -> Reader | None:
+def _reader_of(path: Path, is_folder: bool) -> _Reader | None:
     """Return what reads a folder or file, None for a file of another kind."""
-    readers = (reader for reader in READERS if reader.reads_folder == is_folder)
+    readers = (reader for reader in _READERS if reader.reads_folder == is_folder)
     return next((reader for reader in readers if reader.recognises(path)), None)
 
 
-def wrong_layout(data: str, found: str) -> DataError:
+def _wrong_layout(data: str, found: str) -> DataError:
     """Return the error that shows what DATA may be."""
     return DataError(
         f"{encodable(data)}: found {found}; expected a built-in set ({', '.join(builtin.NAMES)}), a folder with a "

@@ -22,9 +22,9 @@ TABLE_ERRORS = (ValueError, TypeError, OSError, csv.Error, NotImplementedError, 
 
 def csv_rows(file: BinaryIO) -> Iterator[Row]:
     """Yield the rows of a CSV file; a label may be a JSON list."""
-    records = csv_records(file)
+    records = _csv_records(file)
     header = next(records, [])
-    refuse_odd_header(header)
+    _refuse_odd_header(header)
     for cells in records:
         if len(cells) > len(header):
             raise ValueError(f"{len(cells)} cells under {len(header)} columns (a comma inside a cell needs quotes)")
@@ -35,7 +35,7 @@ def csv_rows(file: BinaryIO) -> Iterator[Row]:
         yield row
 
 
-def csv_records(file: BinaryIO) -> Iterator[list[str]]:
+def _csv_records(file: BinaryIO) -> Iterator[list[str]]:
     """Yield the cells of each row of a CSV file, the header first; empty lines are left out."""
     length = 0
 
@@ -53,7 +53,7 @@ def csv_records(file: BinaryIO) -> Iterator[list[str]]:
             yield cells
 
 
-def refuse_odd_header(header: Sequence[str]) -> None:
+def _refuse_odd_header(header: Sequence[str]) -> None:
     """Raise ValueError for what a spreadsheet writes that is not comma-separated UTF-8, and for double columns."""
     refuse_double_columns(header)
     if any("\0" in name for name in header):

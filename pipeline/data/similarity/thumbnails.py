@@ -23,7 +23,7 @@ def thumbnails(images: NDArray[np.generic]) -> NDArray[np.uint8]:
     if is_float:
         stack = stack - stack.min(axis=(1, 2), keepdims=True)
         stack = stack * (255 / np.maximum(stack.max(axis=(1, 2), keepdims=True), np.finfo(np.float32).tiny))
-    rows, columns = averaging(height), np.repeat(averaging(width), channels, axis=1).T / np.float32(channels)
+    rows, columns = _averaging(height), np.repeat(_averaging(width), channels, axis=1).T / np.float32(channels)
     cells = np.matmul(rows, stack).reshape(-1, width * channels) @ columns
     grey = cells.reshape(num_images, THUMB_SIDE, THUMB_SIDE)
     if images.dtype == np.uint16:
@@ -32,7 +32,7 @@ def thumbnails(images: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 
 @cache
-def averaging(size: int) -> NDArray[np.float32]:
+def _averaging(size: int) -> NDArray[np.float32]:
     """Return weights (16, size) of the pixels of a row in each cell: a tent over it, at least as wide as a pixel."""
     scale = size / THUMB_SIDE
     centres = (np.arange(THUMB_SIDE) + 0.5) * scale
