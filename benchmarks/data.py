@@ -124,10 +124,10 @@ def photos(count: int) -> None:
 
 def decode_all(paths: list[str], spec: ImageSpec) -> None:
     """Decode files in disposable children, as scoring does."""
-    from pipeline.data.source import Location
+    from pipeline.data.source import FileLocation
 
     with Decoders(THREADS) as decoders:
-        chunks = chunks_of(lambda row: Location(paths[row]), range(len(paths)), spec.num_bytes)
+        chunks = chunks_of(lambda row: FileLocation(paths[row]), range(len(paths)), spec.num_bytes)
         for _ in decoders.map(partial(decode_chunk, spec=spec), chunks):
             pass
 
@@ -283,12 +283,12 @@ def child(root: Path) -> None:
     """Measure decoding in children against the same decoding in threads of this process and in plain processes."""
     from multiprocessing import get_context
 
-    from pipeline.data.source import Location
+    from pipeline.data.source import FileLocation
 
     paths = image_files(root)
     spec = ImageSpec(32, 32, 3)
     work = partial(decode_chunk, spec=spec)
-    chunks = list(chunks_of(lambda row: Location(paths[row]), range(len(paths)), spec.num_bytes))
+    chunks = list(chunks_of(lambda row: FileLocation(paths[row]), range(len(paths)), spec.num_bytes))
     rates: dict[str, list[float]] = {"threads": [], "plain processes": [], "disposable children": []}
     for _ in range(RUNS):
         with ThreadPoolExecutor(THREADS) as pool:

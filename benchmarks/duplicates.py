@@ -20,7 +20,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance
 
-from pipeline.data.similarity.duplicates import Clusters, clusters_of, find_duplicates, thumbnails
+from pipeline.data.similarity.clusters import Clusters, clusters_of
+from pipeline.data.similarity.duplicates import find_duplicates
+from pipeline.data.similarity.thumbnails import thumbnails
 
 NUM_BASES = 2000
 NUM_SHOWN = 60

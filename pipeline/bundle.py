@@ -22,15 +22,15 @@ from pipeline.machine import check_backend
 from pipeline.models.allowed import ALLOWED_LAYERS, foreign_classes
 from pipeline.records import ImageSpec
 
-SCHEMA = 1
+_SCHEMA = 1
 MODEL_FILE = "model.keras"
 FACTS_FILE = "model.json"
 # Written before TF_CPP_MIN_LOG_LEVEL is obeyed (tensorflow 2.21, port.cc).
-NATIVE_CHATTER = re.compile(rb"WARNING: All log messages before absl|[IW]\d{4} \d\d:\d\d|[IW]0000 00:00:")
+_NATIVE_CHATTER = re.compile(rb"WARNING: All log messages before absl|[IW]\d{4} \d\d:\d\d|[IW]0000 00:00:")
 COLOUR = re.compile("#[0-9a-fA-F]{6}")
-MAX_JSON_BYTES = 16 << 20  # an honest config takes ~1 KB a layer, a model.json ~1 KB a class
-MAX_IMAGE_BYTES = 1 << 30  # as the model takes it: 8192 x 8192 RGB pixels of float32 take 768 MiB
-JSON_ERRORS = (OSError, ValueError, RecursionError)  # RecursionError: deep brackets
+_MAX_JSON_BYTES = 16 << 20  # an honest config takes ~1 KB a layer, a model.json ~1 KB a class
+_MAX_IMAGE_BYTES = 1 << 30  # as the model takes it: 8192 x 8192 RGB pixels of float32 take 768 MiB
+_JSON_ERRORS = (OSError, ValueError, RecursionError)  # RecursionError: deep brackets
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def write_bundle(folder: Path, card: ModelCard) -> Bundle:
     keras_path = folder / MODEL_FILE
     if not keras_path.is_file():
         raise ModelRefused(f"{keras_path}: no such file; expected the saved model; save it there first")
-    facts = {"schema": SCHEMA, **replace(card, sha256=sha256_file(keras_path)).to_json()}
-    bundle = parse_facts(folder, facts)
+    facts = {"schema": _SCHEMA, **replace(card, sha256=sha256_file(keras_path)).to_json()}
+    bundle = _parse_facts(folder, facts)
     write_json(folder / FACTS_FILE, facts)
     return bundle
 
@@ -88,7 +88,7 @@ def read_bundle(folder: Path) -> Bundle:
             f"{folder}: no {FACTS_FILE} in it or in its data/ folder; expected a model that"
             " `pipeline search` made; `pipeline runs` lists them"
         )
-    bundle = parse_facts(home, read_facts(home / FACTS_FILE))
+    bundle = _parse_facts(home, _read_facts(home / FACTS_FILE))
     try:
         found = sha256_file(bundle.keras_path)
     except OSError as error:
@@ -102,7 +102,7 @@ def read_bundle(folder: Path) -> Bundle:
     return bundle
 
 
-def read_facts(path: Path) -> Any:
+def _read_facts(path: Path) -> Any:
     """Return what model.json holds.
 
     Raises:
@@ -110,15 +110,15 @@ def read_facts(path: Path) -> Any:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_JSON_BYTES + 1)
-        if len(content) > MAX_JSON_BYTES:
-            raise ValueError(f"more than {MAX_JSON_BYTES >> 20} MiB")
+            content = file.read(_MAX_JSON_BYTES + 1)
+        if len(content) > _MAX_JSON_BYTES:
+            raise ValueError(f"more than {_MAX_JSON_BYTES >> 20} MiB")
         return json.loads(content)
-    except JSON_ERRORS as error:
+    except _JSON_ERRORS as error:
         raise ModelRefused(f"{path}: {error}; expected a JSON object; restore the file from a copy") from error
 
 
-def parse_facts(folder: Path, facts: Any) -> Bundle:
+def _parse_facts(folder: Path, facts: Any) -> Bundle:
     """Return the bundle that the facts describe, once they are well-formed.
 
     Raises:
@@ -127,13 +127,13 @@ def parse_facts(folder: Path, facts: Any) -> Bundle:
     path = folder / FACTS_FILE
     if not isinstance(facts, dict):
         raise ModelRefused(f"{path}: {type(facts).__name__}; expected a JSON object; restore the file from a copy")
-    if facts.get("schema") != SCHEMA:
+    if facts.get("schema") != _SCHEMA:
         raise ModelRefused(
-            f"{path}: schema is {facts.get('schema')!r:.80}; expected {SCHEMA};"
+            f"{path}: schema is {facts.get('schema')!r:.80}; expected {_SCHEMA};"
             " use the version of this program that wrote it"
         )
     classes = facts.get("classes")
-    if not isinstance(classes, list) or not classes or not all(map(is_name, classes)):
+    if not isinstance(classes, list) or not classes or not all(map(_is_name, classes)):
         raise ModelRefused(
             f"{path}: classes is {classes!r:.80}; expected a list of names; restore the file from a copy"
         )
@@ -147,40 +147,40 @@ def parse_facts(folder: Path, facts: Any) -> Bundle:
             f"{path}: is_multi_label is {facts['is_multi_label']!r:.80}; expected true or false; restore the file from "
             "a copy"
         )
-    refuse_temperature(path, facts.get("temperature", {}))
-    refuse_image(path, facts.get("image"))
+    _refuse_temperature(path, facts.get("temperature", {}))
+    _refuse_image(path, facts.get("image"))
     try:
         return Bundle(folder, ModelCard.from_json(facts))
     except ValueError as error:
         raise ModelRefused(f"{path}: {error}; restore the file from a copy") from error
 
 
-def is_name(value: Any) -> bool:
+def _is_name(value: Any) -> bool:
     """Tell whether a value is valid Unicode text: JSON can hold half of a surrogate pair."""
     return isinstance(value, str) and encodable(value) == value
 
 
-def refuse_temperature(path: Path, temperature: Any) -> None:
+def _refuse_temperature(path: Path, temperature: Any) -> None:
     """Raise ModelRefused unless a temperature is absent, or an object whose value is a number above 0."""
     value = temperature.get("value", 1.0) if isinstance(temperature, dict) else None
-    if not is_number(value) or not 0 < value <= sys.float_info.max:
+    if not _is_number(value) or not 0 < value <= sys.float_info.max:
         raise ModelRefused(
             f"{path}: temperature is {temperature!r:.80}; expected a value above 0; restore the file from a copy"
         )
 
 
-def is_number(value: Any) -> TypeGuard[float]:
+def _is_number(value: Any) -> TypeGuard[float]:
     """Tell whether a value of JSON is a number; to Python true and false are numbers too."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def refuse_image(path: Path, image: Any) -> None:
+def _refuse_image(path: Path, image: Any) -> None:
     """Raise ModelRefused if a field is missing or no positive integer, or if the model needs another decoder."""
     names = [field.name for field in fields(ImageSpec)]
     values: dict[str, Any] = {name: image.get(name) if isinstance(image, dict) else None for name in names}
     numbers = [value for name, value in values.items() if name not in ("dtype", "background")]
     is_right = (
-        all(is_number(value) and isinstance(value, int) and value > 0 for value in numbers)
+        all(_is_number(value) and isinstance(value, int) and value > 0 for value in numbers)
         and values["dtype"] in ("uint8", "uint16", "float32")
         and COLOUR.fullmatch(str(values["background"]))
     )
@@ -193,10 +193,10 @@ def refuse_image(path: Path, image: Any) -> None:
             f"{path}: image.decoder_version is {values['decoder_version']!r:.80}; expected {DECODER_VERSION}, the "
             "rules of this program; use the version of this program that trained the model, or train it again"
         )
-    if (spec := ImageSpec(**values)).num_bytes > MAX_IMAGE_BYTES:
+    if (spec := ImageSpec(**values)).num_bytes > _MAX_IMAGE_BYTES:
         raise ModelRefused(
             f"{path}: an image of {spec.shape} {spec.dtype} values takes {spec.num_bytes:,} bytes; expected at most "
-            f"{MAX_IMAGE_BYTES:,}; restore the file from a copy"
+            f"{_MAX_IMAGE_BYTES:,}; restore the file from a copy"
         )
 
 
@@ -244,7 +244,7 @@ def native_chatter_hidden() -> Iterator[None]:
             os.close(real_stderr)
             captured.seek(0)
             for line in captured:
-                if not NATIVE_CHATTER.match(line):
+                if not _NATIVE_CHATTER.match(line):
                     os.write(2, line)
 
 
@@ -257,7 +257,7 @@ def check_layers(keras_path: Path) -> None:
     try:
         with zipfile.ZipFile(keras_path) as archive:
             entry = archive.getinfo("config.json")
-            if entry.file_size > MAX_JSON_BYTES:
+            if entry.file_size > _MAX_JSON_BYTES:
                 raise ValueError(f"config.json takes {entry.file_size} bytes")
             if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without limit
                 raise ValueError(f"config.json uses zip compression method {entry.compress_type}")

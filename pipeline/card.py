@@ -325,11 +325,11 @@ class ModelCard:
         return 1.0 if calibration is None else calibration.value
 
 
-def with_score(facts: dict[str, Any], objective: str | None) -> dict[str, Any]:
+def with_score(facts: Mapping[str, Any], objective: str | None) -> dict[str, object]:
     """Return facts in which the score has the name of its objective."""
     return {objective if name == "score" and objective else name: value for name, value in facts.items()}
 
 
-def without_score(facts: Mapping[str, Any], objective: str | None) -> dict[str, Any]:
+def without_score(facts: Mapping[str, Any], objective: str | None) -> dict[str, object]:
     """Return what `with_score` was given."""
     return {"score" if name == objective else name: value for name, value in facts.items()}

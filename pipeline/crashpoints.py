@@ -3,7 +3,7 @@
 import os
 import signal
 
-VARIABLE = "PIPELINE_CRASH_AT"
+_VARIABLE = "PIPELINE_CRASH_AT"
 
 
 def crashpoint(name: str) -> None:
@@ -11,13 +11,13 @@ def crashpoint(name: str) -> None:
 
     `NAME:N` means the N-th time that the place is reached.
     """
-    wanted = os.environ.get(VARIABLE)
+    wanted = os.environ.get(_VARIABLE)
     if wanted is None:
         return
     place, _, count = wanted.partition(":")
     if place != name:
         return
     if int(count or 1) > 1:
-        os.environ[VARIABLE] = f"{place}:{int(count) - 1}"
+        os.environ[_VARIABLE] = f"{place}:{int(count) - 1}"
     else:
         os.kill(os.getpid(), signal.SIGKILL)

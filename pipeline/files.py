@@ -35,12 +35,12 @@ def replacing(path: Path) -> Iterator[Path]:
         crashpoint("before-rename")
         temporary.replace(path)
         crashpoint("after-rename")
-        sync_folder(path.parent)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Make the names in a folder durable (a rename is lost in a power cut without it)."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -57,7 +57,7 @@ def move_folder(folder: Path, target: Path) -> bool:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             return False
         raise
-    sync_folder(target.parent)
+    _sync_folder(target.parent)
     return True
 
 
@@ -94,7 +94,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         try:
-            acquire(file)
+            _acquire(file)
         except BlockingIOError as error:
             raise StoppedEarly(
                 f"{what} is in use by {lock_owner(path)}; expected one process at a time; wait for it, or stop it and "
@@ -108,7 +108,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
         yield
 
 
-def acquire(file: IO[str]) -> None:
+def _acquire(file: IO[str]) -> None:
     """Take the exclusive lock on an open file.
 
     Raises:
@@ -161,7 +161,7 @@ def is_disk_full(error: BaseException) -> bool:
     return is_named or any(text in str(error) for text in ("disk is full", " requested and "))
 
 
-NETWORK_FILESYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "beegfs", "9p")
+_NETWORK_FILESYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "beegfs", "9p")
 
 
 def is_network_folder(folder: Path, mounts: Path = Path("/proc/mounts")) -> bool:
@@ -175,4 +175,4 @@ def is_network_folder(folder: Path, mounts: Path = Path("/proc/mounts")) -> bool
         point = point.replace("\\040", " ")
         if (place + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(found[0]):
             found = (point, kind)
-    return found[1].removeprefix("fuse.") in (*NETWORK_FILESYSTEMS, "sshfs")
+    return found[1].removeprefix("fuse.") in (*_NETWORK_FILESYSTEMS, "sshfs")

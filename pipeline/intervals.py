@@ -13,11 +13,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-Z95 = 1.959964  # the 97.5 % quantile of the normal distribution
-NUM_RESAMPLES = 2000  # the ends of a 95 % interval then vary by some 4 % of its width
-CHUNK = 4_000_000  # numbers of resamples that are held at once: 32 MB
-MANY = 20_000  # values, from which on their mean is normal to well below what a resample could show
-SEED = 20260101  # of all resamples: the same data give the same interval
+_Z95 = 1.959964  # the 97.5 % quantile of the normal distribution
+_NUM_RESAMPLES = 2000  # the ends of a 95 % interval then vary by some 4 % of its width
+_CHUNK = 4_000_000  # numbers of resamples that are held at once: 32 MB
+_MANY = 20_000  # values, from which on their mean is normal to well below what a resample could show
+_SEED = 20260101  # of all resamples: the same data give the same interval
 
 Interval = tuple[float, float]
 
@@ -27,9 +27,9 @@ def wilson_interval(num_correct: float, num_total: float) -> Interval:
     if num_total == 0:
         return 0.0, 1.0
     share = num_correct / num_total
-    factor = Z95**2 / num_total
+    factor = _Z95**2 / num_total
     centre = (share + factor / 2) / (1 + factor)
-    half = Z95 / (1 + factor) * math.sqrt(share * (1 - share) / num_total + factor / (4 * num_total))
+    half = _Z95 / (1 + factor) * math.sqrt(share * (1 - share) / num_total + factor / (4 * num_total))
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
@@ -41,14 +41,14 @@ def counts_interval(
     `counts` (num_kinds,) are the images of each kind, at least one in all; `statistic` maps resampled counts
     (num_resamples, num_kinds) to one figure each, NaN where it is not defined.
     """
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(_SEED)
     total = int(counts.sum())
-    size = max(1, CHUNK // len(counts))
+    size = max(1, _CHUNK // len(counts))
     figures = [
-        statistic(rng.multinomial(total, counts / total, min(size, NUM_RESAMPLES - start)))
-        for start in range(0, NUM_RESAMPLES, size)
+        statistic(rng.multinomial(total, counts / total, min(size, _NUM_RESAMPLES - start)))
+        for start in range(0, _NUM_RESAMPLES, size)
     ]
-    return percentiles(np.concatenate(figures))
+    return _percentiles(np.concatenate(figures))
 
 
 def paired_interval(is_first: NDArray[np.bool_], is_second: NDArray[np.bool_]) -> tuple[Interval, float]:
@@ -63,25 +63,25 @@ def paired_interval(is_first: NDArray[np.bool_], is_second: NDArray[np.bool_]) -
 
 
 def mean_interval(values: NDArray[np.float64]) -> Interval:
-    """Return the 95 % interval of the mean of values (num_values,): bootstrapped, and normal from MANY values on."""
+    """Return the 95 % interval of the mean of values (num_values,): bootstrapped, and normal from _MANY values on."""
     num_values = len(values)
-    if num_values >= MANY:
-        return normal_interval(float(values.mean()), float(values.std()) / math.sqrt(num_values))
-    rng = np.random.default_rng(SEED)
-    size = max(1, CHUNK // num_values)
+    if num_values >= _MANY:
+        return _normal_interval(float(values.mean()), float(values.std()) / math.sqrt(num_values))
+    rng = np.random.default_rng(_SEED)
+    size = max(1, _CHUNK // num_values)
     means = [
-        values[rng.integers(0, num_values, (min(size, NUM_RESAMPLES - start), num_values), np.int32)].mean(axis=1)
-        for start in range(0, NUM_RESAMPLES, size)
+        values[rng.integers(0, num_values, (min(size, _NUM_RESAMPLES - start), num_values), np.int32)].mean(axis=1)
+        for start in range(0, _NUM_RESAMPLES, size)
     ]
-    return percentiles(np.concatenate(means))[0]
+    return _percentiles(np.concatenate(means))[0]
 
 
-def normal_interval(value: float, standard_error: float) -> Interval:
+def _normal_interval(value: float, standard_error: float) -> Interval:
     """Return the 95 % interval of a figure whose errors are normal."""
-    return value - Z95 * standard_error, value + Z95 * standard_error
+    return value - _Z95 * standard_error, value + _Z95 * standard_error
 
 
-def percentiles(figures: NDArray[np.float64]) -> tuple[Interval, float]:
+def _percentiles(figures: NDArray[np.float64]) -> tuple[Interval, float]:
     """Return the 2.5 % and 97.5 % quantiles of resampled figures and their standard deviation, NaNs left out.
 
     They are NaN if all figures are.

@@ -26,7 +26,7 @@ EMPTY = {"empty": True}
 def to_json(value: Any) -> Any:
     """Return a record, or what holds records, as dicts, lists and plain values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        found: dict[str, Any] = {}
+        found: dict[str, object] = {}
         for field in dataclasses.fields(value):
             inner = getattr(value, field.name)
             if inner is None and field.default is None:
@@ -87,7 +87,7 @@ def _is_plain(kind: Any, value: Any) -> bool:
     return isinstance(value, wanted) and (kind is bool or not isinstance(value, bool))
 
 
-def _record_of(kind: Any, value: dict[str, Any], where: str) -> Any:
+def _record_of(kind: Any, value: Mapping[str, object], where: str) -> Any:
     found, hints = {}, _hints(kind)
     for field in dataclasses.fields(kind):
         hint, key = hints[field.name], _key(field)
@@ -104,12 +104,12 @@ def _record_of(kind: Any, value: dict[str, Any], where: str) -> Any:
     return kind(**found)
 
 
-def _is_absent(hint: Any, value: dict[str, Any]) -> bool:
+def _is_absent(hint: Any, value: Mapping[str, object]) -> bool:
     """Tell whether an object lacks the first key of an optional record that would stand in it."""
     (kind,) = (each for each in typing.get_args(hint) if each is not types.NoneType)
     return _key(dataclasses.fields(kind)[0]) not in value
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: type) -> Mapping[str, Any]:
     return typing.get_type_hints(kind)

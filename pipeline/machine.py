@@ -18,17 +18,17 @@ from pipeline.errors import InvalidUsage
 BACKENDS = {"tensorflow": "tensorflow-cpu", "jax": "jax", "torch": "torch"}  # name in KERAS_BACKEND, package to install
 
 
-MAX_AUTO_WORKERS = 4  # more configurations at once are proposed knowing less of each other
-MEMORY_SHARE = 0.9  # of the available memory, for all children together
-CHILD_MB = 2500  # a child with TensorFlow and a middling network; fewer children than cores where memory is short
+_MAX_AUTO_WORKERS = 4  # more configurations at once are proposed knowing less of each other
+_MEMORY_SHARE = 0.9  # of the available memory, for all children together
+_CHILD_MB = 2500  # a child with TensorFlow and a middling network; fewer children than cores where memory is short
 GPU_SHARE = 0.9  # of a GPU's memory, for its children together; the rest is CUDA's
 
 AUTO = "auto"  # as the number of children of a GPU: as many as fit
 # A judgement, unmeasured: a CUDA context and cuDNN's workspace take 0.5 to 1 GB, a small CNN at batch 128 1 to 2 more.
-GPU_CHILD_MB = 3000
+_GPU_CHILD_MB = 3000
 # Small networks leave most of a GPU idle, large ones nothing: published gains of sharing are 0.7 to 4 times.
-MAX_AUTO_PER_GPU = 4
-GPU_QUERY = (
+_MAX_AUTO_PER_GPU = 4
+_GPU_QUERY = (
     "nvidia-smi", "--query-gpu=index,uuid,memory.total,memory.free", "--format=csv,noheader,nounits",
 )  # fmt: skip
 GPU_QUERY_SECONDS = 10.0  # without its persistence mode the driver is loaded first
@@ -74,12 +74,12 @@ def end_with_parent() -> None:
 
 def limit_memory(num_bytes: int) -> None:
     """Let this process take at most `num_bytes` of address space beside what it has, and leave no core file."""
-    limit = address_space() + num_bytes
+    limit = _address_space() + num_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def address_space() -> int:
+def _address_space() -> int:
     """Return the bytes of address space that this process takes already (its libraries); 0 where that is not known."""
     try:
         return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
@@ -137,7 +137,7 @@ def available_memory_mb() -> float:
     return min(found, default=0.0)
 
 
-def visible_gpus() -> list[str]:
+def _visible_gpus() -> list[str]:
     """Return the NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; nothing is imported."""
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
     if wanted is not None:
@@ -153,7 +153,7 @@ def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     except OSError:
         lines = []
     flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    return bool(visible_gpus()) or "avx512_bf16" in flags or "amx_bf16" in flags
+    return bool(_visible_gpus()) or "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def hide_gpus() -> None:
@@ -162,11 +162,11 @@ def hide_gpus() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def ask_nvidia() -> list[list[str]]:
+def _ask_nvidia() -> list[list[str]]:
     """Return what nvidia-smi says of each GPU: index, UUID, total and free MiB, as texts; nothing if it cannot."""
     try:
         process = subprocess.Popen(
-            GPU_QUERY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            _GPU_QUERY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             errors="replace", start_new_session=True,
         )  # fmt: skip
     except OSError:
@@ -188,7 +188,7 @@ def gpu_mb(gpus: Sequence[str]) -> tuple[float, float]:
     0 is unknown. CUDA does not number GPUs as nvidia-smi does, so an index may mean any of them. Of a MIG slice
     nvidia-smi only tells the memory of the whole GPU.
     """
-    rows, found = ask_nvidia(), []
+    rows, found = _ask_nvidia(), []
     for name in map(str.strip, gpus):
         meant = [row for row in rows if name.isdecimal() or row[1].startswith(name)]
         found.append([min((float(row[place]) for row in meant), default=0.0) for place in (2, 3)])
@@ -196,14 +196,14 @@ def gpu_mb(gpus: Sequence[str]) -> tuple[float, float]:
     return total, free
 
 
-def fitting_per_gpu(gpus: Sequence[str], cores: int, memory_mb: float) -> int:
+def _fitting_per_gpu(gpus: Sequence[str], cores: int, memory_mb: float) -> int:
     """Return how many children a GPU can hold, by its free memory, the cores and the memory of the machine; at least 1.
 
     `memory_mb` 0 is unknown.
     """
-    limits = [MAX_AUTO_PER_GPU, cores // len(gpus), int(GPU_SHARE * gpu_mb(gpus)[1] // GPU_CHILD_MB)]
+    limits = [_MAX_AUTO_PER_GPU, cores // len(gpus), int(GPU_SHARE * gpu_mb(gpus)[1] // _GPU_CHILD_MB)]
     if memory_mb:
-        limits.append(int(memory_mb // CHILD_MB) // len(gpus))
+        limits.append(int(memory_mb // _CHILD_MB) // len(gpus))
     return max(1, min(limits))
 
 
@@ -214,19 +214,19 @@ def share_resources(num_workers: int | None, trials_per_gpu: int | str | None) -
     "Workers and threads"), as long as there is memory for them. `num_workers` None chooses; `trials_per_gpu` None is
     one, and AUTO as many as fit.
     """
-    gpus, cores = visible_gpus(), num_cores()
+    gpus, cores = _visible_gpus(), num_cores()
     memory_mb = available_memory_mb()
     if gpus:
-        per_gpu = fitting_per_gpu(gpus, cores, memory_mb) if trials_per_gpu == AUTO else int(trials_per_gpu or 1)
+        per_gpu = _fitting_per_gpu(gpus, cores, memory_mb) if trials_per_gpu == AUTO else int(trials_per_gpu or 1)
         names = (gpus * per_gpu)[: num_workers or None]
         threads = max(1, cores // len(names))
-        share = MEMORY_SHARE * memory_mb / len(names)
+        share = _MEMORY_SHARE * memory_mb / len(names)
         shares = {name: GPU_SHARE / names.count(name) for name in names}
         return [Resources(threads, gpu=name, gpu_share=shares[name], memory_mb=share) for name in names]
     if num_workers is None:
-        num_workers = min(cores, MAX_AUTO_WORKERS, max(1, int(memory_mb // CHILD_MB)) if memory_mb else cores)
+        num_workers = min(cores, _MAX_AUTO_WORKERS, max(1, int(memory_mb // _CHILD_MB)) if memory_mb else cores)
     threads = max(1, cores // num_workers)
-    share = MEMORY_SHARE * memory_mb / num_workers
+    share = _MEMORY_SHARE * memory_mb / num_workers
     pins = core_groups(num_workers, threads) if num_workers > 1 else [()]
     return [Resources(threads, cores=pin, gpu="" if gpus else None, memory_mb=share) for pin in pins]
 

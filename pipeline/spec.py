@@ -8,7 +8,7 @@ from pipeline.json_records import from_json, to_json
 from pipeline.limits import Limits
 from pipeline.records import ImageSpec, Objective
 
-SWITCHES = ("average_flips", "distill", "ensemble")
+_SWITCHES = ("average_flips", "distill", "ensemble")
 """Parts of the recipe that the file of a study keeps among the options of its command line."""
 
 
@@ -61,13 +61,13 @@ class StudySpec:
             ValueError: one is missing, or of another type; the message names it.
         """
         options = facts.get("options") or {}
-        switches = {name: bool(options.get(name)) for name in SWITCHES}
+        switches = {name: bool(options.get(name)) for name in _SWITCHES}
         return from_json(cls, {**{name: value for name, value in facts.items() if value is not None}, **switches})
 
     def facts(self) -> dict[str, Any]:
         """Return the facts that are written when a study begins, by name."""
-        later = ("rungs", "precision", "allows_flips", "forked_from", "versions_seen", *SWITCHES)
-        found: dict[str, Any] = to_json(self)
+        later = ("rungs", "precision", "allows_flips", "forked_from", "versions_seen", *_SWITCHES)
+        found = to_json(self)
         nulls = {"minimise": None, "balance": None}
         return nulls | {name: found[name] for name in found if name not in later} | {"limits": asdict(self.limits)}
 

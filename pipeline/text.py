@@ -8,12 +8,12 @@ import os
 import re
 
 # OWASP, "CSV Injection": what a formula begins with, also full-width and small East Asian forms.
-SIGN = re.compile("[=+@\uff1d\uff0b\uff0d\uff20\ufe62\ufe63\ufe66\ufe6b-]")
+_SIGN = re.compile("[=+@\uff1d\uff0b\uff0d\uff20\ufe62\ufe63\ufe66\ufe6b-]")
 NEW_CELL = re.compile("[;\t\r\n]")  # where a spreadsheet may begin a cell although commas separate them
-UNSEEN = "".join(map(chr, (*range(33), *range(127, 161), 0xAD, *range(0x2000, 0x2010), *range(0x2028, 0x2030),
+_UNSEEN = "".join(map(chr, (*range(33), *range(127, 161), 0xAD, *range(0x2000, 0x2010), *range(0x2028, 0x2030),
                            0x205F, *range(0x2060, 0x2070), 0x3000, 0xFEFF))) + '"'  # fmt: skip
-NUMBER = re.compile(r"[+-][0-9 .,'%:()\u00a0\u202f]*([eE][+-]?[0-9]+)?")  # also -0,5, -5 %, +49 30 1234
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_NUMBER = re.compile(r"[+-][0-9 .,'%:()\u00a0\u202f]*([eE][+-]?[0-9]+)?")  # also -0,5, -5 %, +49 30 1234
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def printable(text: str, kept: str = "\n\t") -> str:
@@ -35,10 +35,10 @@ def is_formula(text: str) -> bool:
     """
     if text.startswith(("\t", "\r", "\n")):
         return True
-    if not SIGN.search(text):
+    if not _SIGN.search(text):
         return False
-    parts = [part.strip(UNSEEN) for part in NEW_CELL.split(text)]
-    return any(SIGN.match(part) and re.search(r"\w", part) and not NUMBER.fullmatch(part) for part in parts)
+    parts = [part.strip(_UNSEEN) for part in NEW_CELL.split(text)]
+    return any(_SIGN.match(part) and re.search(r"\w", part) and not _NUMBER.fullmatch(part) for part in parts)
 
 
 def counted(number: int, noun: str) -> str:
@@ -61,7 +61,7 @@ def safe_name(name: str) -> str:
 
 def is_url(text: str) -> bool:
     """Tell whether a text is a URL rather than a path."""
-    return "://" in text and URL.match(text) is not None
+    return "://" in text and _URL.match(text) is not None
 
 
 def redacted(place: str) -> str:

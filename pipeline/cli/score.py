@@ -108,7 +108,7 @@ def make_job(model: str, found: "Inventory", out: Path, top_k: int, batch_size: 
     """Find the model, and say what was found."""
     from pipeline.bundle import read_bundle
     from pipeline.scoring.score import ScoreJob
-    from pipeline.tracking.registry import resolve_model
+    from pipeline.tracking.resolve import resolve_model
 
     resolved = resolve_model(Path(), model)
     bundle = read_bundle(resolved.folder)
@@ -181,7 +181,7 @@ def progress() -> Iterator[Callable[[int, int, int], None]]:
 
 def export(facts: "ScoreFacts", csv_path: Path) -> None:
     """Write the CSV file and say so."""
-    from pipeline.scoring.output import export_csv
+    from pipeline.scoring.export import export_csv
 
     output.say(f"Wrote {export_csv(facts.out, csv_path):,} rows to {csv_path}")
 
@@ -191,7 +191,7 @@ def show(job: "ScoreJob", facts: "ScoreFacts", as_json: bool) -> None:
     if as_json:
         output.result_json(as_document(job, facts))
         return
-    from pipeline.scoring.output import first_errors
+    from pipeline.scoring.export import first_errors
 
     lines = sorted(facts.labels.items(), key=lambda item: (-item[1], item[0]))
     rows = [[name, f"{number:,}", f"{number / facts.ok:.1%}"] for name, number in lines[:SHOWN_LABELS]]

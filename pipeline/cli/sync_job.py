@@ -15,7 +15,7 @@ from pipeline.search.worker.evaluation import flaw_of
 from pipeline.text import safe_name
 from pipeline.tracking.figures import decision_tags, evaluation_metrics, flaw_tags
 from pipeline.tracking.mirror import MlflowMirror
-from pipeline.tracking.registry import close_stale_runs, log_and_register
+from pipeline.tracking.registry import Registration, close_stale_runs, log_and_register
 from pipeline.tracking.results import log_result
 from pipeline.tracking.store import check_settings, open_client
 from pipeline.workspace import StudyFolder
@@ -129,16 +129,18 @@ def register_result(store: StudyStore, workspace: Path, run_id: str) -> SearchRe
         workspace,
         run_id,
         store.folder.model,
-        safe_name(spec.dataset),
-        metrics={name: value for name, value in metrics.items() if value is not None},
-        step=winner.epochs,
-        tags={
-            "pipeline.study": result.study,
-            "trial.number": str(winner.trial),
-            **decision_tags(evaluation),
-            **flaw_tags(flaw),
-        },
-        is_champion=not flaw,
+        Registration(
+            safe_name(spec.dataset),
+            metrics={name: value for name, value in metrics.items() if value is not None},
+            step=winner.epochs,
+            tags={
+                "pipeline.study": result.study,
+                "trial.number": str(winner.trial),
+                **decision_tags(evaluation),
+                **flaw_tags(flaw),
+            },
+            is_champion=not flaw,
+        ),
     )
     log_result(client, run_id, flaw_tags(flaw), {})
     result = replace(result, run_id=run_id, model_uri=registered.model_uri, is_champion=not flaw)

@@ -13,29 +13,45 @@ from numpy.typing import NDArray
 from pipeline.text import is_url
 
 SPLITS = ("train", "val", "test")
-FILE_URL = re.compile(r"file://(localhost)?(?=/)", re.IGNORECASE)
-BLOCK = 1000  # rows of labels that are looked at together
+_FILE_URL = re.compile(r"file://(localhost)?(?=/)", re.IGNORECASE)
+_BLOCK = 1000  # rows of labels that are looked at together
 NOT_GIVEN = 255
 """The number that stands in a column of splits (indices into SPLITS) where no split was given."""
 
 
 def local_path(text: str) -> str:
     """Return the path that a file:// URL of this machine stands for (RFC 8089); any other text as it is."""
-    found = FILE_URL.match(text)
+    found = _FILE_URL.match(text)
     return os.fsdecode(unquote_to_bytes(os.fsencode(text[found.end() :]))) if found else text
 
 
-class Location(NamedTuple):
-    """Where one image lies: a file or URL, `size` bytes at `offset` of a file, or row `row` of a .npy file.
+class FileLocation(NamedTuple):
+    """An image that is a file, or lies at a URL.
 
     `hosts` are the machines that a URL may reach although their addresses are not public.
     """
 
     path: str
-    offset: int = -1
-    size: int = -1
-    row: int = -1
     hosts: tuple[str, ...] = ()
+
+
+class MemberLocation(NamedTuple):
+    """An image that is `size` bytes at `offset` of a file."""
+
+    path: str
+    offset: int
+    size: int
+
+
+class RowLocation(NamedTuple):
+    """An image that is a row of a .npy file."""
+
+    path: str
+    row: int
+
+
+Location = FileLocation | MemberLocation | RowLocation
+"""Where one image lies."""
 
 
 class Storage(Protocol):
@@ -58,7 +74,7 @@ class Files:
 
     def location(self, index: int) -> Location:
         """Return the file or URL of image `index`."""
-        return Location(self.place(self.paths[index]), hosts=self.hosts)
+        return FileLocation(self.place(self.paths[index]), self.hosts)
 
     def place(self, path: str) -> str:
         """Return the file or URL that one of `paths` stands for."""
@@ -76,7 +92,7 @@ class Members:
 
     def location(self, index: int) -> Location:
         """Return shard, offset and size of image `index`."""
-        return Location(self.shards[self.shard_of[index]], int(self.offsets[index]), int(self.sizes[index]))
+        return MemberLocation(self.shards[self.shard_of[index]], int(self.offsets[index]), int(self.sizes[index]))
 
 
 @dataclass(frozen=True)
@@ -91,7 +107,7 @@ class Rows:
 
     def location(self, index: int) -> Location:
         """Return the row of image `index`."""
-        return Location(self.array_path, row=index)
+        return RowLocation(self.array_path, index)
 
 
 @dataclass(frozen=True)
@@ -160,10 +176,10 @@ class Source:
         if not self.is_multi_label:
             return np.asarray(self.labels, np.int32)
         counts, strata = self.labels.sum(axis=0), np.full(len(self), len(self.classes), np.int32)
-        for first in range(0, len(self), BLOCK):  # of all rows at once it is eight times the labels
-            labels = self.labels[first : first + BLOCK]
+        for first in range(0, len(self), _BLOCK):  # of all rows at once it is eight times the labels
+            labels = self.labels[first : first + _BLOCK]
             rarity = np.where(labels > 0, counts, np.iinfo(np.int64).max)
-            strata[first : first + BLOCK][labels.any(axis=1)] = rarity.argmin(axis=1)[labels.any(axis=1)]
+            strata[first : first + _BLOCK][labels.any(axis=1)] = rarity.argmin(axis=1)[labels.any(axis=1)]
         return strata
 
 

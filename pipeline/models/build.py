@@ -1,6 +1,6 @@
 """The plan of a network as a `keras.Model`: pixels in, normalisation inside, logits out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,14 +10,15 @@ import keras
 from pipeline.models.backbones.applications import make_backbone
 from pipeline.models.plan import has_backbone, plan_layers
 from pipeline.parts import Layer, pixel_range, scaled
+from pipeline.records import Params
 from pipeline.space import Builder
 
-BATCH_NORM_MOMENTUM = (
+_BATCH_NORM_MOMENTUM = (
     0.9  # short trainings need faster statistics than Keras' 0.99; airbench and hlb-CIFAR10 use <= 0.9
 )
-NUM_GROUPS = 8  # of channels that are normalised together; widths are multiples of it
-LARGEST = {"uint8": 255, "uint16": 65535}  # pixel values
-SMALLEST_CUBE = 1e-6  # the slope of a cube root is infinite at 0
+_NUM_GROUPS = 8  # of channels that are normalised together; widths are multiples of it
+_LARGEST = {"uint8": 255, "uint16": 65535}  # pixel values
+_SMALLEST_CUBE = 1e-6  # the slope of a cube root is infinite at 0
 
 BUILDERS: dict[str, Callable[[Layer], Any]] = {
     "conv": lambda layer: keras.layers.Conv2D(
@@ -37,10 +38,10 @@ BUILDERS: dict[str, Callable[[Layer], Any]] = {
         depthwise_initializer="he_normal",
         name=layer.name,
     ),
-    "backbone": lambda layer: partial(pretrained, layer),
+    "backbone": lambda layer: partial(_pretrained, layer),
     "resize": lambda layer: partial(resized, layer),
-    "batch_norm": lambda layer: keras.layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=layer.name),
-    "group_norm": lambda layer: keras.layers.GroupNormalization(NUM_GROUPS, name=layer.name),
+    "batch_norm": lambda layer: keras.layers.BatchNormalization(momentum=_BATCH_NORM_MOMENTUM, name=layer.name),
+    "group_norm": lambda layer: keras.layers.GroupNormalization(_NUM_GROUPS, name=layer.name),
     "layer_norm": lambda layer: keras.layers.LayerNormalization(name=layer.name),
     "relu": lambda layer: keras.layers.ReLU(name=layer.name),
     "leaky_relu": lambda layer: keras.layers.LeakyReLU(name=layer.name),
@@ -54,7 +55,7 @@ BUILDERS: dict[str, Callable[[Layer], Any]] = {
         layer.kernel, layer.stride, padding(layer), name=layer.name
     ),
     "squeeze": lambda layer: keras.layers.GlobalAveragePooling2D(keepdims=True, name=layer.name),
-    "cube_root": lambda layer: partial(cube_root, layer),
+    "cube_root": lambda layer: partial(_cube_root, layer),
     "global_avg_pool": lambda layer: keras.layers.GlobalAveragePooling2D(name=layer.name),
     "global_max_pool": lambda layer: keras.layers.GlobalMaxPooling2D(name=layer.name),
     "flatten": lambda layer: keras.layers.Flatten(name=layer.name),
@@ -68,7 +69,7 @@ def padding(layer: Layer) -> str:
     return "same" if layer.stride == 1 else "valid"
 
 
-def pretrained(layer: Layer, inputs: Any) -> Any:
+def _pretrained(layer: Layer, inputs: Any) -> Any:
     """Return the features of a pretrained network."""
     rgb = keras.layers.Concatenate(name="grey_as_rgb")([inputs] * 3) if inputs.shape[-1] == 1 else inputs
     return make_backbone(layer.name, rgb.shape[1:])(rgb)
@@ -80,9 +81,9 @@ def resized(layer: Layer, inputs: Any) -> Any:
     return keras.layers.Resizing(height, width, name=layer.name)(inputs)
 
 
-def cube_root(layer: Layer, inputs: Any) -> Any:
+def _cube_root(layer: Layer, inputs: Any) -> Any:
     """Return the cube root of numbers that are not negative."""
-    return keras.ops.power(keras.layers.Rescaling(1.0, SMALLEST_CUBE, name=layer.name)(inputs), 1 / 3)
+    return keras.ops.power(keras.layers.Rescaling(1.0, _SMALLEST_CUBE, name=layer.name)(inputs), 1 / 3)
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ class Pixels:
 
         Of float32 pixels no range is known: two standard deviations around the mean go there.
         """
-        if self.dtype in LARGEST:
-            return [(high - low) / LARGEST[self.dtype]] * len(self.mean), [low] * len(self.mean)
+        if self.dtype in _LARGEST:
+            return [(high - low) / _LARGEST[self.dtype]] * len(self.mean), [low] * len(self.mean)
         part, middle = (high - low) / 4, (high + low) / 2
         scale, offset = self.standard()
         return [part * value for value in scale], [part * value + middle for value in offset]
@@ -115,7 +116,7 @@ class Pixels:
         return scale, [-value * factor for value, factor in zip(self.mean, scale, strict=True)]
 
 
-def build(params: Mapping[str, Any], pixels: Pixels, num_classes: int, builder: Builder | None = None) -> keras.Model:
+def build(params: Params, pixels: Pixels, num_classes: int, builder: Builder | None = None) -> keras.Model:
     """Return an untrained model: pixels (batch, height, width, channels) to float32 logits (batch, num_classes).
 
     With a `builder` it is the user's, which normalises by itself and may be compiled.
@@ -130,7 +131,7 @@ def build(params: Mapping[str, Any], pixels: Pixels, num_classes: int, builder: 
         outputs = keras.layers.Rescaling(scale[0], offset[0], name="normalise")(inputs)
     else:
         outputs = keras.layers.Rescaling(scale, offset, name="normalise")(inputs)
-    found: dict[str, Any] = {}
+    found: dict[str, keras.KerasTensor] = {}
     for layer in plan_layers(params, num_classes):
         taken = [found[name] for name in layer.sources]
         found[layer.name] = outputs = BUILDERS[layer.kind](layer)(taken[0] if len(taken) == 1 else taken or outputs)

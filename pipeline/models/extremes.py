@@ -35,27 +35,27 @@ def extremes(
     start = next((params for params in starts if size_of(params, 1)), None)
     if start is None:
         return None
-    smallest, largest = (climb(space, start, partial(size_of, sign=sign)) for sign in (1, -1))
+    smallest, largest = (_climb(space, start, partial(size_of, sign=sign)) for sign in (1, -1))
     return (smallest, measure(smallest, image_shape, num_classes)), (
         largest,
         measure(largest, image_shape, num_classes),
     )
 
 
-def climb(
+def _climb(
     space: SearchSpace, params: Params, size_of: Callable[[Params], Size | None]
 ) -> Params:  # fmt: skip
     """Return the configuration of the least size that changes of one hyperparameter at a time lead to."""
     least = size_of(params)
     while True:
-        sizes = ((size_of(step), step) for step in neighbours(space, params))
+        sizes = ((size_of(step), step) for step in _neighbours(space, params))
         better = [(size, step) for size, step in sizes if size is not None and least is not None and size < least]
         if not better:
             return params
         least, params = min(better, key=lambda pair: pair[0])
 
 
-def neighbours(space: SearchSpace, params: Params) -> Iterator[Params]:
+def _neighbours(space: SearchSpace, params: Params) -> Iterator[Params]:
     """Yield the configurations that differ in one hyperparameter, at an end of its range or another choice.
 
     Where that brings others into existence, they are at each of their ends.

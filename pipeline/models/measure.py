@@ -1,18 +1,18 @@
 """Output shapes, parameters and FLOPs of a network by arithmetic, before anything is built."""
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from pipeline.models.backbones.applications import measure_backbone
 from pipeline.models.cost import Cost, ImpossibleNetwork, Shape
 from pipeline.models.plan import plan_layers
 from pipeline.parts import Layer, scaled
+from pipeline.records import Params
 from pipeline.space import Builder
 
 
 def measure(
-    params: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int, builder: Builder | None = None
+    params: Params, image_shape: tuple[int, int, int], num_classes: int, builder: Builder | None = None
 ) -> Cost:
     """Return the cost of the network that `params` describe for images (height, width, channels).
 
@@ -27,31 +27,29 @@ def measure(
         return measure_hypermodel(builder, tuple(params.items()), image_shape, num_classes)
     num_params = flops = depthwise_flops = 0
     shapes = []
-    for layer, shape in taken_shapes(params, image_shape, num_classes):
-        num_weights, num_multiplications, given = measure_layer(layer, shape)
+    for layer, shape in _taken_shapes(params, image_shape, num_classes):
+        num_weights, num_multiplications, given = _measure_layer(layer, shape)
         num_params += num_weights
         flops += 2 * num_multiplications
-        depthwise_flops += depthwise_part(layer, shape, 2 * num_multiplications)
+        depthwise_flops += _depthwise_part(layer, shape, 2 * num_multiplications)
         shapes.append((layer.name, given))
     return Cost(num_params, flops, tuple(shapes), depthwise_flops)
 
 
-def dense_params(params: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int) -> int:
+def dense_params(params: Params, image_shape: tuple[int, int, int], num_classes: int) -> int:
     """Return the weights of the network in which each convolution is a fully connected layer between the same maps.
 
     That is what the sharing of weights over the picture saves: there each output sees all inputs by weights of its own.
     """
     total = 0
-    for layer, shape in taken_shapes(params, image_shape, num_classes):
-        num_weights, _, given = measure_layer(layer, shape)
+    for layer, shape in _taken_shapes(params, image_shape, num_classes):
+        num_weights, _, given = _measure_layer(layer, shape)
         is_shared = layer.kind in ("conv", "depthwise")
         total += (math.prod(shape) + layer.use_bias) * math.prod(given) if is_shared else num_weights
     return total
 
 
-def taken_shapes(
-    params: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int
-) -> Iterator[tuple[Layer, Shape]]:
+def _taken_shapes(params: Params, image_shape: tuple[int, int, int], num_classes: int) -> Iterator[tuple[Layer, Shape]]:
     """Yield each layer of a network with the shape of what it takes."""
     shape: Shape = image_shape
     shapes: dict[str, Shape] = {}
@@ -59,17 +57,17 @@ def taken_shapes(
         if layer.sources:  # the largest: a gate is one pixel, and broadcast
             shape = max((shapes[name] for name in layer.sources), key=math.prod)
         yield layer, shape
-        shapes[layer.name] = shape = measure_layer(layer, shape)[2]
+        shapes[layer.name] = shape = _measure_layer(layer, shape)[2]
 
 
-def depthwise_part(layer: Layer, shape: Shape, flops: int) -> int:
+def _depthwise_part(layer: Layer, shape: Shape, flops: int) -> int:
     """Return how many of the FLOPs of a layer are spent on channels by themselves."""
     if layer.kind == "backbone":
         return measure_backbone(layer.name, shape)[2]
     return flops if layer.kind == "depthwise" else 0
 
 
-def measure_layer(layer: Layer, shape: Shape) -> tuple[int, int, Shape]:
+def _measure_layer(layer: Layer, shape: Shape) -> tuple[int, int, Shape]:
     """Return (weights, multiplications, output shape) of one layer on one image."""
     if layer.kind == "conv":
         height, width = (math.ceil(side / layer.stride) for side in shape[:2])  # padding "same"
@@ -84,7 +82,7 @@ def measure_layer(layer: Layer, shape: Shape) -> tuple[int, int, Shape]:
     if layer.kind == "resize":
         return 0, 0, (scaled(shape[0], layer.rate), scaled(shape[1], layer.rate), shape[2])
     if layer.kind in ("max_pool", "avg_pool"):
-        return 0, 0, pooled(layer, shape)
+        return 0, 0, _pooled(layer, shape)
     if layer.kind == "batch_norm":
         return 4 * shape[-1], 0, shape
     if layer.kind in ("group_norm", "layer_norm"):
@@ -100,7 +98,7 @@ def measure_layer(layer: Layer, shape: Shape) -> tuple[int, int, Shape]:
     return 0, 0, shape  # activations, sums, products, dropout
 
 
-def pooled(layer: Layer, shape: Shape) -> Shape:
+def _pooled(layer: Layer, shape: Shape) -> Shape:
     """Return the shape after a pooling.
 
     Raises:

@@ -5,16 +5,14 @@ in logits. With a `backbone` that network, trained before, takes the place of st
 into Keras layers and `measure` into shapes, parameters and FLOPs, so both see one truth.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from pipeline.parts import BLOCKS, HEADS, POOLINGS, Layer, Style, conv
+from pipeline.records import Params
 from pipeline.space import complete
 
-FILTER_MULTIPLE = 8  # widths that are multiples of 8 fill the vector registers of CPUs and tensor cores
+_FILTER_MULTIPLE = 8  # widths that are multiples of 8 fill the vector registers of CPUs and tensor cores
 
 
-def plan_layers(params: Mapping[str, Any], num_classes: int) -> list[Layer]:
+def plan_layers(params: Params, num_classes: int) -> list[Layer]:
     """Return the layers from the normalised image to the logits; missing hyperparameters take their defaults."""
     values = complete(params)
     style = Style(values["kernel_size"], values["norm"], values["activation"], values["squeeze_excite"])
@@ -30,17 +28,17 @@ def plan_layers(params: Mapping[str, Any], num_classes: int) -> list[Layer]:
             name, source = f"stage{stage + 1}_conv{index + 1}", layers[-1].name if layers else ""
             layers += BLOCKS[values["block"]](name, width, filters, style, source)
             width = filters
-            if is_pooled(values, stage, index):
+            if _is_pooled(values, stage, index):
                 layers += POOLINGS[values["pooling"]](f"stage{stage + 1}_pool", filters, style)
     return layers + head(values, num_classes)
 
 
-def has_backbone(params: Mapping[str, Any]) -> bool:
+def has_backbone(params: Params) -> bool:
     """Tell whether a configuration begins with a network that was trained before."""
     return bool(params.get("backbone", "none") != "none")
 
 
-def is_pooled(values: Mapping[str, Any], stage: int, index: int) -> bool:
+def _is_pooled(values: Params, stage: int, index: int) -> bool:
     """Tell whether a pooling follows a block: the first one of each stage, or the last one of all stages but the last.
 
     After the first, three quarters of the pixels are gone before most of the convolutions look at them.
@@ -51,11 +49,11 @@ def is_pooled(values: Mapping[str, Any], stage: int, index: int) -> bool:
 
 
 def stage_filters(filters: int, growth: float, stage: int) -> int:
-    """Return the width of a stage: filters x growth^stage, to the nearest multiple of FILTER_MULTIPLE."""
-    return max(FILTER_MULTIPLE, round(filters * growth**stage / FILTER_MULTIPLE) * FILTER_MULTIPLE)
+    """Return the width of a stage: filters x growth^stage, to the nearest multiple of _FILTER_MULTIPLE."""
+    return max(_FILTER_MULTIPLE, round(filters * growth**stage / _FILTER_MULTIPLE) * _FILTER_MULTIPLE)
 
 
-def head(values: Mapping[str, Any], num_classes: int) -> list[Layer]:
+def head(values: Params, num_classes: int) -> list[Layer]:
     """Return the fully connected part: collapse the map, dense layers, logits."""
     layers = HEADS[values["head"]]()
     for index in range(values["dense_layers"]):

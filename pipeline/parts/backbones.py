@@ -2,17 +2,17 @@
 
 from dataclasses import dataclass
 
-STORE = "https://storage.googleapis.com/tensorflow/keras-applications"
+_STORE = "https://storage.googleapis.com/tensorflow/keras-applications"
 MIN_SIDE = 32  # pixels; smaller images are refused by keras.applications
 HUB = "hub:"
-HUB_PIXELS = (0.0, 255.0)  # what keras-hub's image converters take
+_HUB_PIXELS = (0.0, 255.0)  # what keras-hub's image converters take
 
 
 @dataclass(frozen=True)
-class Backbone:
+class _Backbone:
     """A network of keras.applications without its last layer.
 
-    `constructor` is its name there; `file` holds its weights, under that name below `folder` of STORE and in Keras'
+    `constructor` is its name there; `file` holds its weights, under that name below `folder` of _STORE and in Keras'
     own cache; `md5` is the digest that Keras knows of it, empty where it knows none. `pixels` are the lowest and the
     highest value that it takes.
     """
@@ -26,21 +26,21 @@ class Backbone:
     @property
     def url(self) -> str:
         """Where Keras' own download is from."""
-        return f"{STORE}/{self.folder}/{self.file}"
+        return f"{_STORE}/{self.folder}/{self.file}"
 
 
 BACKBONES = {
-    "mobilenet_v2": Backbone(
+    "mobilenet_v2": _Backbone(
         "MobileNetV2", "mobilenet_v2", "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
     ),
-    "efficientnet_v2_b0": Backbone(  # it brings the normalisation that it was trained with
+    "efficientnet_v2_b0": _Backbone(  # it brings the normalisation that it was trained with
         "EfficientNetV2B0",
         "efficientnet_v2",
         "efficientnetv2-b0_notop.h5",
         "893217f2bb855e2983157299931e43ff",
         (0.0, 255.0),
     ),
-    "resnet50_v2": Backbone(
+    "resnet50_v2": _Backbone(
         "ResNet50V2",
         "resnet",
         "resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
@@ -64,4 +64,4 @@ def is_pretrained(name: object) -> bool:
 
 def pixel_range(name: str) -> tuple[float, float]:
     """Return the lowest and the highest value of a pixel that a network takes."""
-    return HUB_PIXELS if name.startswith(HUB) else BACKBONES[name].pixels
+    return _HUB_PIXELS if name.startswith(HUB) else BACKBONES[name].pixels

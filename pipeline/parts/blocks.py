@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from pipeline.parts.layer import Layer
 
-EXPANSION = 4  # of the channels inside a mobile block; MobileNetV2 has 6, smaller pictures need less
-SQUEEZE = 4  # by which squeeze-excite narrows; Hu et al. 2018 have 16 for widths of 256 and more
-NARROWEST = 8
+_EXPANSION = 4  # of the channels inside a mobile block; MobileNetV2 has 6, smaller pictures need less
+_SQUEEZE = 4  # by which squeeze-excite narrows; Hu et al. 2018 have 16 for widths of 256 and more
+_NARROWEST = 8
 
 
 @dataclass(frozen=True)
@@ -29,30 +29,30 @@ Block = Callable[[str, int, int, Style, str], list[Layer]]
 def plain(name: str, width: int, filters: int, style: Style, source: str) -> list[Layer]:
     """Return one convolution."""
     layers = conv(name, filters, style)
-    return layers + excited(name, filters, style, layers[-1].name)
+    return layers + _excited(name, filters, style, layers[-1].name)
 
 
 def residual(name: str, width: int, filters: int, style: Style, source: str) -> list[Layer]:
     """Return two convolutions with a connection around them (He et al. 2016)."""
     layers = conv(f"{name}a", filters, style) + conv(f"{name}b", filters, style, is_active=False)
-    layers += excited(name, filters, style, layers[-1].name)
-    return added(name, layers, width, filters, style, source)
+    layers += _excited(name, filters, style, layers[-1].name)
+    return _added(name, layers, width, filters, style, source)
 
 
 def separable(name: str, width: int, filters: int, style: Style, source: str) -> list[Layer]:
     """Return a convolution of each channel by itself, then one of 1 x 1 over all channels (Chollet 2017)."""
     layers = [Layer("depthwise", f"{name}_depthwise", kernel=style.kernel, use_bias=False)]
     layers += conv(name, filters, style, kernel=1)
-    return layers + excited(name, filters, style, layers[-1].name)
+    return layers + _excited(name, filters, style, layers[-1].name)
 
 
 def mobile(name: str, width: int, filters: int, style: Style, source: str) -> list[Layer]:
     """Return an inverted residual: wider, each channel by itself, narrow again (Sandler et al. 2018)."""
-    inner, has_bias = EXPANSION * width, style.norm == "none"
+    inner, has_bias = _EXPANSION * width, style.norm == "none"
     layers = conv(f"{name}_expand", inner, style, kernel=1)
     layers += [Layer("depthwise", f"{name}_depthwise", kernel=style.kernel, use_bias=has_bias)]
     layers += finished(f"{name}_depthwise", style)
-    layers += excited(name, inner, style, layers[-1].name)
+    layers += _excited(name, inner, style, layers[-1].name)
     layers += conv(f"{name}_project", filters, style, kernel=1, is_active=False)
     if width != filters:
         return layers
@@ -88,13 +88,13 @@ def finished(name: str, style: Style) -> list[Layer]:
     return [*NORMS[style.norm](f"{name}_norm"), Layer(style.activation, f"{name}_{style.activation}")]
 
 
-def excited(name: str, filters: int, style: Style, source: str) -> list[Layer]:
+def _excited(name: str, filters: int, style: Style, source: str) -> list[Layer]:
     """Return squeeze-excite, if the style has it: each channel times a gate that sees the mean of all channels."""
     if not style.squeeze_excite:
         return []
     return [
         Layer("squeeze", f"{name}_squeeze"),
-        Layer("conv", f"{name}_narrow", units=max(NARROWEST, filters // SQUEEZE), kernel=1),
+        Layer("conv", f"{name}_narrow", units=max(_NARROWEST, filters // _SQUEEZE), kernel=1),
         Layer("relu", f"{name}_narrow_relu"),
         Layer("conv", f"{name}_gate", units=filters, kernel=1),
         Layer("sigmoid", f"{name}_gate_sigmoid"),
@@ -102,7 +102,7 @@ def excited(name: str, filters: int, style: Style, source: str) -> list[Layer]:
     ]
 
 
-def added(name: str, layers: list[Layer], width: int, filters: int, style: Style, source: str) -> list[Layer]:
+def _added(name: str, layers: list[Layer], width: int, filters: int, style: Style, source: str) -> list[Layer]:
     """Return layers with a connection around them, by a convolution of 1 x 1 where the number of channels changes."""
     end = layers[-1].name
     if width != filters:

@@ -7,7 +7,7 @@ from pipeline.parts.layer import Layer
 Head = Callable[[], list[Layer]]
 
 
-def generalised_mean() -> list[Layer]:
+def _generalised_mean() -> list[Layer]:
     """Return the cube root of the mean of cubes, between mean and maximum (Radenovic et al. 2018, there learned)."""
     return [
         Layer("relu", "head_relu"),
@@ -20,6 +20,6 @@ def generalised_mean() -> list[Layer]:
 HEADS: dict[str, Head] = {
     "gap": lambda: [Layer("global_avg_pool", "head")],
     "gmp": lambda: [Layer("global_max_pool", "head")],
-    "gem": generalised_mean,
+    "gem": _generalised_mean,
     "flatten": lambda: [Layer("flatten", "head")],
 }

@@ -18,7 +18,7 @@ def average(name: str, filters: int, style: Style) -> list[Layer]:
     return [Layer("avg_pool", name, kernel=2, stride=2)]
 
 
-def strided(name: str, filters: int, style: Style) -> list[Layer]:
+def _strided(name: str, filters: int, style: Style) -> list[Layer]:
     """Return a convolution that skips every second pixel."""
     return conv(name, filters, style, kernel=3, stride=2)
 
@@ -35,4 +35,4 @@ def blurred(name: str, filters: int, style: Style) -> list[Layer]:
     ]
 
 
-POOLINGS: dict[str, Pooling] = {"max": maximum, "avg": average, "stride": strided, "blur": blurred}
+POOLINGS: dict[str, Pooling] = {"max": maximum, "avg": average, "stride": _strided, "blur": blurred}

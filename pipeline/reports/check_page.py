@@ -14,15 +14,15 @@ from pipeline.data.source import Source
 from pipeline.reports.page import data_uri, render
 from pipeline.text import one_line
 
-CLASS_IMAGES = 12
-MAX_GRIDS = 40
-MAX_BARS = 200
-MAX_GROUPS = 50
-GROUP_IMAGES = 6
-MAX_FILES = 500
-MAX_SIDE = 96  # pixels of a thumbnail
-PAGE_BYTES = 4_000_000  # of thumbnails, even if they do not compress; browsers stay quick, mail takes it
-BLOCK = 128
+_CLASS_IMAGES = 12
+_MAX_GRIDS = 40
+_MAX_BARS = 200
+_MAX_GROUPS = 50
+_GROUP_IMAGES = 6
+_MAX_FILES = 500
+_MAX_SIDE = 96  # pixels of a thumbnail
+_PAGE_BYTES = 4_000_000  # of thumbnails, even if they do not compress; browsers stay quick, mail takes it
+_BLOCK = 128
 
 
 class Tile(NamedTuple):
@@ -45,10 +45,10 @@ class Sheet:
 def check_page(check: Check, source: Source, cache: ImageCache) -> str:
     """Return an HTML page of less than 5 MB that shows a check, with pictures of classes and of suspicious images."""
     found = check.found
-    grids = class_sheets(source, cache)
+    grids = _class_sheets(source, cache)
     sections = [
         ("leaks", "In more than one split", found.leaks, sheets(found.leaks, "splits")),
-        ("conflicts", f"The same under {two_labels(found)}", found.conflicts, conflict_sheets(found.conflicts)),
+        ("conflicts", f"The same under {two_labels(found)}", found.conflicts, _conflict_sheets(found.conflicts)),
         ("exact", "Exact duplicates", found.exact, sheets(found.exact, "splits")),
         ("near", "Near duplicates", found.near, sheets(found.near, "splits")),
     ]
@@ -59,28 +59,28 @@ def check_page(check: Check, source: Source, cache: ImageCache) -> str:
         check=check,
         meaning=MEANING[check.verdict],
         found=found,
-        facts=facts_table(check),
-        bars=[(name, count, 100 * count / max(most, 1)) for name, count in list(found.classes.items())[:MAX_BARS]],
-        num_more_bars=max(0, len(found.classes) - MAX_BARS),
+        facts=_facts_table(check),
+        bars=[(name, count, 100 * count / max(most, 1)) for name, count in list(found.classes.items())[:_MAX_BARS]],
+        num_more_bars=max(0, len(found.classes) - _MAX_BARS),
         grids=grids,
-        class_images=CLASS_IMAGES,
+        class_images=_CLASS_IMAGES,
         num_more_grids=sum(count > 0 for count in found.classes.values()) - len(grids),
         sections=sections,
-        pictures=thumbnails(cache, [tile.row for sheet in (*grids, *shown) for tile in sheet.tiles]),
-        files=found.bad[:MAX_FILES],
-        num_more_files=max(0, len(found.bad) - MAX_FILES),
+        pictures=_thumbnails(cache, [tile.row for sheet in (*grids, *shown) for tile in sheet.tiles]),
+        files=found.bad[:_MAX_FILES],
+        num_more_files=max(0, len(found.bad) - _MAX_FILES),
     )
 
 
-def class_sheets(source: Source, cache: ImageCache) -> list[Sheet]:
-    """Return up to CLASS_IMAGES usable images of each of the first classes, spread over the class."""
+def _class_sheets(source: Source, cache: ImageCache) -> list[Sheet]:
+    """Return up to _CLASS_IMAGES usable images of each of the first classes, spread over the class."""
     found: list[Sheet] = []
     usable = cache.facts["code"] == 0
     for number, name in enumerate(source.classes):
         is_member = source.labels[:, number] > 0 if source.is_multi_label else source.labels == number
         members = np.flatnonzero(usable & is_member)
-        if len(members) and len(found) < MAX_GRIDS:
-            places = np.linspace(0, len(members) - 1, min(CLASS_IMAGES, len(members))).round().astype(int)
+        if len(members) and len(found) < _MAX_GRIDS:
+            places = np.linspace(0, len(members) - 1, min(_CLASS_IMAGES, len(members))).round().astype(int)
             found.append(Sheet(name, [Tile(int(row), source.paths[row], "") for row in members[places]], 0))
     return found
 
@@ -88,37 +88,37 @@ def class_sheets(source: Source, cache: ImageCache) -> list[Sheet]:
 def sheets(groups: Sequence[Group], marks: str, title: str = "") -> list[Sheet]:
     """Return the first images of the first groups, each marked with its split or its label."""
     found = []
-    for group in groups[:MAX_GROUPS]:
-        tiles = [Tile(*member) for member in group.leading(getattr(group, marks), GROUP_IMAGES)]
+    for group in groups[:_MAX_GROUPS]:
+        tiles = [Tile(*member) for member in group.leading(getattr(group, marks), _GROUP_IMAGES)]
         found.append(Sheet(title, tiles, len(group.rows) - len(tiles)))
     return found
 
 
-def conflict_sheets(conflicts: Sequence[tuple[str, Group]]) -> list[Sheet]:
+def _conflict_sheets(conflicts: Sequence[tuple[str, Group]]) -> list[Sheet]:
     """Return the first images of the first conflicts, each marked with its label."""
     titles = {"exact": "exact copies", "near": "near-duplicates"}
-    return [sheet for kind, group in conflicts[:MAX_GROUPS] for sheet in sheets([group], "labels", titles[kind])]
+    return [sheet for kind, group in conflicts[:_MAX_GROUPS] for sheet in sheets([group], "labels", titles[kind])]
 
 
-def thumbnails(cache: ImageCache, rows: Sequence[int]) -> dict[int, str]:
-    """Return pictures by row, as small as PAGE_BYTES asks for so many places on the page."""
+def _thumbnails(cache: ImageCache, rows: Sequence[int]) -> dict[int, str]:
+    """Return pictures by row, as small as _PAGE_BYTES asks for so many places on the page."""
     channels = 3 if cache.spec.channels >= 3 else 1
-    side = int((PAGE_BYTES * 3 / 4 / channels / max(len(rows), 1)) ** 0.5)
+    side = int((_PAGE_BYTES * 3 / 4 / channels / max(len(rows), 1)) ** 0.5)
     images, wanted = cache.images(), np.unique(np.array(rows, np.int64))
     pictures: dict[int, str] = {}
-    for start in range(0, len(wanted), BLOCK):
-        block = wanted[start : start + BLOCK]
+    for start in range(0, len(wanted), _BLOCK):
+        block = wanted[start : start + _BLOCK]
         stack: NDArray[Any] = np.asarray(images[block])
-        pictures |= {int(row): data_uri(pixels, min(side, MAX_SIDE)) for row, pixels in zip(block, stack, strict=True)}
+        pictures |= {int(row): data_uri(pixels, min(side, _MAX_SIDE)) for row, pixels in zip(block, stack, strict=True)}
     return pictures
 
 
-def facts_table(check: Check) -> list[tuple[str, str]]:
+def _facts_table(check: Check) -> list[tuple[str, str]]:
     """Return names and values of what the images are like, for reading."""
     facts = check.found.facts
     sizes, spec = facts["sizes"], facts["image"]
     table = [(f"{key} size", f"{size['height']} x {size['width']}") for key, size in sizes.items()]
-    table += [(key, counts_text(facts[key])) for key in ("channels", "depths", "formats", "splits")]
+    table += [(key, _counts_text(facts[key])) for key in ("channels", "depths", "formats", "splits")]
     if facts["aspect"]:
         table.append(("aspect (width / height)", " / ".join(str(number) for number in facts["aspect"].values())))
     bright = facts["brightness"]
@@ -131,6 +131,6 @@ def facts_table(check: Check) -> list[tuple[str, str]]:
     return [(name, text) for name, text in table if text]
 
 
-def counts_text(counts: dict[str, int]) -> str:
+def _counts_text(counts: dict[str, int]) -> str:
     """Return counts for reading."""
     return ", ".join(f"{name}: {count:,}" for name, count in counts.items())

@@ -42,7 +42,7 @@ def data_uri(pixels: NDArray[Any], longest_side: int | None = None) -> str:
     Deep and float pixels are stretched from their darkest to their brightest; of two bands the first is shown, of more
     the first three.
     """
-    image = Image.fromarray(displayable(pixels))
+    image = Image.fromarray(_displayable(pixels))
     if longest_side is not None:
         image.thumbnail((longest_side, longest_side))
     buffer = io.BytesIO()
@@ -50,7 +50,7 @@ def data_uri(pixels: NDArray[Any], longest_side: int | None = None) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def displayable(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+def _displayable(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     """Return uint8 pixels (height, width) or (height, width, 3)."""
     if pixels.ndim == 3:
         pixels = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]

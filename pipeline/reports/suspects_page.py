@@ -10,7 +10,9 @@ from pipeline.data.cache.images import Images
 from pipeline.reports.page import data_uri, render
 
 MAX_IMAGES = 200
-MAX_SIDE = 96  # pixels of a thumbnail: 200 colour ones take at most 7 MB, and a tenth of that as most pictures compress
+_MAX_SIDE = (
+    96  # pixels of a thumbnail: 200 colour ones take at most 7 MB, and a tenth of that as most pictures compress
+)
 
 
 def suspects_page(facts: Mapping[str, Any], rows: NDArray[np.int64], images: Images) -> str:
@@ -20,7 +22,7 @@ def suspects_page(facts: Mapping[str, Any], rows: NDArray[np.int64], images: Ima
     """
     pictures = images[rows[:MAX_IMAGES]]
     tiles = [
-        {**suspect, "picture": data_uri(pixels, MAX_SIDE)}
+        {**suspect, "picture": data_uri(pixels, _MAX_SIDE)}
         for suspect, pixels in zip(facts["suspects"], pictures, strict=False)
     ]
     return render("suspects.html", facts=facts, tiles=tiles)

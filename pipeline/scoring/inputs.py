@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pipeline.data.readers.parquet import parquet_rows
-from pipeline.data.readers.rows import MAX_TABLE_BYTES, TABLE_ERRORS, csv_rows, jsonl_rows
+from pipeline.data.readers.rows import MAX_TABLE_BYTES, TABLE_ERRORS, Row, csv_rows, jsonl_rows
 from pipeline.errors import DataError, InvalidUsage
 from pipeline.scoring.output import PLAN_FILE
 from pipeline.text import is_url, redacted
 
-PATH_COLUMN = "path"
-PATH_BYTES = 50  # what a path takes in a list beside its own bytes
+_PATH_COLUMN = "path"
+_PATH_BYTES = 50  # what a path takes in a list beside its own bytes
 # What a search leaves in the current folder.
-WORKSPACE_NAMES = (b"mlruns", b"mlflow.db", b"mlflow.db-wal", b"mlflow.db-shm", b"mlflow.db-journal")
+_WORKSPACE_NAMES = (b"mlruns", b"mlflow.db", b"mlflow.db-wal", b"mlflow.db-shm", b"mlflow.db-journal")
 Identity = tuple[int, int]
 
 
@@ -41,7 +41,7 @@ def find_inputs(inputs: Sequence[str], out: Path | None = None, csv_path: Path |
         DataError: an input does not exist, or a manifest cannot be read.
         InvalidUsage: an input lies inside `out`.
     """
-    own = own_names(csv_path)
+    own = _own_names(csv_path)
     paths: list[bytes] = []
     num_skipped = 0
     for text in inputs:
@@ -54,36 +54,36 @@ def find_inputs(inputs: Sequence[str], out: Path | None = None, csv_path: Path |
             inside, skipped = walk(path, out, own)
             paths += inside
             num_skipped += skipped
-        elif Path(text).suffix.lower() in READERS:
-            paths += read_manifest(text)
+        elif Path(text).suffix.lower() in _READERS:
+            paths += _read_manifest(text)
         else:
             paths.append(path)
     if out is not None:
         given = [os.path.join(text, b"") if os.path.isdir(text) else text for text in map(os.fsencode, inputs)]
-        check_outside(out, given + paths)
+        _check_outside(out, given + paths)
     return Inventory(paths, num_skipped)
 
 
-def own_names(csv_path: Path | None) -> dict[Identity, set[bytes]]:
+def _own_names(csv_path: Path | None) -> dict[Identity, set[bytes]]:
     """Return the names that this program writes beside a user's files, by the identity of their folder."""
-    names = {identity(b"."): set(WORKSPACE_NAMES)}
+    names = {_identity(b"."): set(_WORKSPACE_NAMES)}
     if csv_path is not None and csv_path.parent.is_dir():
-        names.setdefault(identity(os.fsencode(csv_path.parent)), set()).add(os.fsencode(csv_path.name))
+        names.setdefault(_identity(os.fsencode(csv_path.parent)), set()).add(os.fsencode(csv_path.name))
     return names
 
 
-def check_outside(out: Path, paths: Sequence[bytes]) -> None:
+def _check_outside(out: Path, paths: Sequence[bytes]) -> None:
     """Make sure that no path lies in the output, which --overwrite moves away; links to folders are followed.
 
     Raises:
         InvalidUsage: one does.
     """
-    home = real_folder(os.fsencode(out))
+    home = _real_folder(os.fsencode(out))
     is_inside: dict[bytes, bool] = {}
     for path in paths:
         folder = os.path.dirname(path)
         if folder not in is_inside:
-            is_inside[folder] = real_folder(folder).startswith(home)
+            is_inside[folder] = _real_folder(folder).startswith(home)
         if is_inside[folder]:
             raise InvalidUsage(
                 f"{os.fsdecode(path)}: lies inside the output {out}; expected inputs outside of it;"
@@ -91,7 +91,7 @@ def check_outside(out: Path, paths: Sequence[bytes]) -> None:
             )
 
 
-def real_folder(path: bytes) -> bytes:
+def _real_folder(path: bytes) -> bytes:
     """Return a folder's path without links and with a slash at its end."""
     try:
         return os.path.join(os.path.realpath(path), b"")
@@ -108,7 +108,7 @@ def walk(root: bytes, out: Path | None, own: Mapping[Identity, set[bytes]]) -> t
     """
     visited = set()
     if out is not None and out.exists():
-        visited.add(identity(os.fsencode(out)))
+        visited.add(_identity(os.fsencode(out)))
     paths: list[bytes] = []
     num_skipped = 0
     waiting = [(root, True)]
@@ -118,11 +118,11 @@ def walk(root: bytes, out: Path | None, own: Mapping[Identity, set[bytes]]) -> t
             paths.append(path)
             continue
         try:
-            if (key := identity(path)) in visited:
+            if (key := _identity(path)) in visited:
                 continue
             visited.add(key)
             with os.scandir(path) as entries:
-                found = [(entry.name, safe_is_dir(entry)) for entry in entries]
+                found = [(entry.name, _safe_is_dir(entry)) for entry in entries]
         except OSError:
             paths.append(path)
             continue
@@ -138,13 +138,13 @@ def walk(root: bytes, out: Path | None, own: Mapping[Identity, set[bytes]]) -> t
     return paths, num_skipped
 
 
-def identity(path: bytes) -> Identity:
+def _identity(path: bytes) -> Identity:
     """Return what names a folder whatever links lead to it."""
     status = os.stat(path)
     return (status.st_dev, status.st_ino)
 
 
-def safe_is_dir(entry: os.DirEntry[bytes]) -> bool:
+def _safe_is_dir(entry: os.DirEntry[bytes]) -> bool:
     """Tell whether an entry is a folder or a link to one; a link in a loop is none."""
     try:
         return entry.is_dir()
@@ -152,7 +152,7 @@ def safe_is_dir(entry: os.DirEntry[bytes]) -> bool:
         return False
 
 
-def read_manifest(text: str) -> list[bytes]:
+def _read_manifest(text: str) -> list[bytes]:
     """Return the column `path` of a .csv, .parquet or .jsonl file; relative paths start at its folder.
 
     Raises:
@@ -165,11 +165,11 @@ def read_manifest(text: str) -> list[bytes]:
     num_bytes = 0
     try:
         with open(text, "rb") as file:
-            for number, row in enumerate(READERS[Path(text).suffix.lower()](file), start=1):
-                path = path_of(text, number, row)
+            for number, row in enumerate(_READERS[Path(text).suffix.lower()](file), start=1):
+                path = _path_of(text, number, row)
                 path = os.fsencode(local_path(os.fsdecode(path)))
                 path = path if is_url(os.fsdecode(path)) else os.path.join(folder, path)
-                num_bytes += PATH_BYTES + len(path)
+                num_bytes += _PATH_BYTES + len(path)
                 if num_bytes > MAX_TABLE_BYTES:
                     limit = f"{MAX_TABLE_BYTES / 2**30:g} GiB"
                     raise DataError(f"{text}: row {number}: the paths take more than {limit}; split the table")
@@ -177,30 +177,30 @@ def read_manifest(text: str) -> list[bytes]:
     except TABLE_ERRORS as error:
         raise DataError(
             f"{text}: {str(error)[:200]}; expected a .csv, .parquet or .jsonl table with a"
-            f" column {PATH_COLUMN!r}; correct the file"
+            f" column {_PATH_COLUMN!r}; correct the file"
         ) from error
     if not paths:
-        raise DataError(f"{text}: found no rows; expected one for each image, with a column {PATH_COLUMN!r}")
+        raise DataError(f"{text}: found no rows; expected one for each image, with a column {_PATH_COLUMN!r}")
     return paths
 
 
-def path_of(text: str, number: int, row: Mapping[str, Any]) -> bytes:
+def _path_of(text: str, number: int, row: Row) -> bytes:
     """Return the path in a row of the manifest `text`.
 
     Raises:
         DataError: the manifest has no such column, or the cell is empty.
     """
-    if PATH_COLUMN not in row:
+    if _PATH_COLUMN not in row:
         names = ", ".join(row) or "none"
-        raise DataError(f"{text}: its columns are {names:.200}; expected one named {PATH_COLUMN!r}; rename the column")
-    value = row[PATH_COLUMN]
+        raise DataError(f"{text}: its columns are {names:.200}; expected one named {_PATH_COLUMN!r}; rename the column")
+    value = row[_PATH_COLUMN]
     if not isinstance(value, str | bytes) or not value:
         raise DataError(f"{text}: row {number}: path is {value!r:.80}; expected a path; correct the row")
     return os.fsencode(value)
 
 
-READERS: dict[str, Callable[[BinaryIO], Iterator[dict[str, Any]]]] = {
+_READERS: dict[str, Callable[[BinaryIO], Iterator[Row]]] = {
     ".csv": csv_rows,
     ".jsonl": jsonl_rows,
-    ".parquet": partial(parquet_rows, columns=(PATH_COLUMN,), with_others=False),
+    ".parquet": partial(parquet_rows, columns=(_PATH_COLUMN,), with_others=False),
 }

@@ -9,53 +9,25 @@
 Read the parts by their names, part-*.parquet: a reader that is given the folder also tries MANIFEST.json.
 """
 
-import csv
-import hashlib
 import importlib.metadata
 import json
-import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from pipeline.data.readers.rows import Row as Cells
 from pipeline.errors import InvalidUsage, StoppedEarly
-from pipeline.files import locked, replacing, sha256_file, sha256_json, write_json, write_text
-from pipeline.text import NEW_CELL, is_formula, is_url
+from pipeline.files import locked, replacing, sha256_file, write_json, write_text
+from pipeline.scoring.plan import SCHEMA, Plan
 
-SCHEMA = 1
 PLAN_FILE = "_PLAN.json"
 MANIFEST_FILE = "MANIFEST.json"
 SUCCESS_FILE = "_SUCCESS"
-PACKAGES = ("keras", "numpy", "pillow", "pyarrow")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that the rows depend on; the same plan gives the same rows. A changed file is another plan."""
-
-    paths_sha256: str
-    num_paths: int
-    shard_size: int
-    model_sha256: str
-    classes_sha256: str
-    decoder_version: int
-    top_k: int
-    temperature: float = 1.0
-    is_multi_label: bool = False
-
-    @property
-    def plan_id(self) -> str:
-        """SHA-256 of the plan, in hexadecimal."""
-        return sha256_json({"schema": SCHEMA, **asdict(self)})
-
-    @property
-    def num_parts(self) -> int:
-        """How many shards the paths fall into."""
-        return -(-self.num_paths // self.shard_size)
+_PACKAGES = ("keras", "numpy", "pillow", "pyarrow")
 
 
 @dataclass(frozen=True)
@@ -87,6 +59,17 @@ class PartFacts:
         return sum(self.errors_by_code.values())
 
 
+class _Counts(TypedDict):
+    """The sums over all parts, as they stand in the manifest."""
+
+    rows: int
+    ok: int
+    errors: int
+    errors_by_code: dict[str, int]
+    labels: dict[str, int]
+    unlabelled: int
+
+
 @dataclass(frozen=True)
 class ScoreFacts:
     """What a finished output holds; seconds and speed are those of the run that finished it.
@@ -105,39 +88,6 @@ class ScoreFacts:
     unlabelled: int = 0
 
 
-def hash_paths(paths: Sequence[bytes], hosts: tuple[str, ...] = ()) -> str:
-    """Return the SHA-256 of the ordered paths and their stamps, which change with the content.
-
-    Relative paths count with the folder that they start at. `hosts` are as in `Location`.
-    """
-    from pipeline.data.cache.stamps import url_stamps
-    from pipeline.data.source import Location
-
-    digest = hashlib.sha256()
-    if not all(path.startswith(b"/") for path in paths):
-        digest.update(os.fsencode(Path.cwd()))
-    urls = [row for row, path in enumerate(paths) if is_remote(path)]
-    asked = url_stamps(lambda row: Location(os.fsdecode(paths[row]), hosts=hosts), urls)
-    for path in paths:
-        state = f"{next(asked)};".encode() if is_remote(path) else state_of(path)
-        digest.update(b"%d:" % len(path) + path + state)
-    return digest.hexdigest()
-
-
-def is_remote(path: bytes) -> bool:
-    """Tell whether a path of the inventory is a URL."""
-    return b"://" in path and is_url(os.fsdecode(path))
-
-
-def state_of(path: bytes) -> bytes:
-    """Return what changes when a file does: size and time of change (ns)."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - pathlib takes no bytes
-    except (OSError, ValueError):  # ValueError: a NUL in the name
-        return b"missing"
-    return b"%d,%d;" % (status.st_size, status.st_mtime_ns)
-
-
 def check_folder(out: Path, plan: Plan) -> None:
     """Make sure that `out` is new, empty, or holds rows of this plan.
 
@@ -149,7 +99,7 @@ def check_folder(out: Path, plan: Plan) -> None:
         raise InvalidUsage(f"{out}: a file; expected a folder to write into; choose another folder with -o")
     plan_path = out / PLAN_FILE
     if not plan_path.exists():
-        if names := foreign_names(out):
+        if names := _foreign_names(out):
             raise InvalidUsage(f"{out}: holds {', '.join(names[:3])}; expected a new or empty folder; {remedy}")
         return
     try:
@@ -163,7 +113,7 @@ def check_folder(out: Path, plan: Plan) -> None:
         raise InvalidUsage(f"{out}: holds rows of another run ({shown}); expected the same model and inputs; {remedy}")
 
 
-def foreign_names(out: Path) -> list[str]:
+def _foreign_names(out: Path) -> list[str]:
     """Return the names in a folder that are neither the lock nor the remains of a killed run."""
     if not out.exists():
         return []
@@ -187,7 +137,7 @@ def move_aside(out: Path) -> Path | None:
         InvalidUsage: it is no output of scoring.
         StoppedEarly: a process is scoring into it.
     """
-    if not out.is_dir() or not (names := foreign_names(out)):
+    if not out.is_dir() or not (names := _foreign_names(out)):
         return None
     if not is_output(out):
         raise InvalidUsage(
@@ -215,12 +165,12 @@ def prepare(out: Path, plan: Plan) -> None:
                 entry.unlink()
 
 
-def part_path(out: Path, index: int) -> Path:
+def _part_path(out: Path, index: int) -> Path:
     """Return the file of one shard."""
     return out / f"part-{index:05d}.parquet"
 
 
-def part_facts_path(out: Path, index: int) -> Path:
+def _part_facts_path(out: Path, index: int) -> Path:
     """Return the file that says what one part must hold."""
     return out / "_parts" / f"part-{index:05d}.json"
 
@@ -230,18 +180,18 @@ def write_part(out: Path, plan: Plan, index: int, rows: Sequence[Row]) -> None:
     import pyarrow as pa
     import pyarrow.parquet
 
-    table = pa.Table.from_pylist([row_cells(row, plan) for row in rows], schema=parquet_schema(plan))
-    with replacing(part_path(out, index)) as temporary:
+    table = pa.Table.from_pylist([_row_cells(row, plan) for row in rows], schema=_parquet_schema(plan))
+    with replacing(_part_path(out, index)) as temporary:
         pyarrow.parquet.write_table(table, temporary, compression="zstd")
         sha256 = sha256_file(temporary)
     errors = Counter(row.error[0] for row in rows if row.error)
     labels = Counter(name for row in rows for name, _ in row.labels)
     unlabelled = sum(not row.labels and row.error is None for row in rows)
     facts = PartFacts(len(rows), dict(errors), dict(labels), sha256, unlabelled)
-    write_json(part_facts_path(out, index), {"plan_id": plan.plan_id, **asdict(facts)})
+    write_json(_part_facts_path(out, index), {"plan_id": plan.plan_id, **asdict(facts)})
 
 
-def parquet_schema(plan: Plan) -> Any:
+def _parquet_schema(plan: Plan) -> Any:
     """Return the pyarrow schema of a part; `label` and `probability` are lists where images may have several labels."""
     import pyarrow as pa
 
@@ -255,9 +205,9 @@ def parquet_schema(plan: Plan) -> Any:
     return pa.schema(fields, metadata={"plan_id": plan.plan_id})
 
 
-def row_cells(row: Row, plan: Plan) -> dict[str, Any]:
+def _row_cells(row: Row, plan: Plan) -> Cells:
     """Return the cells of one row by column; the name of a file that is not UTF-8 is shown with escapes."""
-    cells: dict[str, Any] = {"path": row.path.decode("utf-8", "backslashreplace"), "status": "ok"}
+    cells: Cells = {"path": row.path.decode("utf-8", "backslashreplace"), "status": "ok"}
     if row.error:
         detail = row.error[1].encode("utf-8", "backslashreplace").decode("utf-8")
         cells |= {"status": "error", "error_code": row.error[0], "error_detail": detail}
@@ -273,16 +223,16 @@ def row_cells(row: Row, plan: Plan) -> dict[str, Any]:
 def read_part(out: Path, plan: Plan, index: int) -> PartFacts | None:
     """Return what a part holds, when it is there, undamaged and of this plan; else None."""
     try:
-        found = json.loads(part_facts_path(out, index).read_bytes())
+        found = json.loads(_part_facts_path(out, index).read_bytes())
         if found.pop("plan_id") != plan.plan_id:
             return None
         facts = PartFacts(**found)
-        return facts if sha256_file(part_path(out, index)) == facts.sha256 else None
+        return facts if sha256_file(_part_path(out, index)) == facts.sha256 else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None  # half-written or damaged: the shard is scored again
 
 
-def finish(out: Path, plan: Plan, about: dict[str, Any]) -> ScoreFacts:
+def finish(out: Path, plan: Plan, about: Mapping[str, object]) -> ScoreFacts:
     """Count all parts, write the manifest (with what `about` adds to it) and then the success mark.
 
     Raises:
@@ -296,20 +246,20 @@ def finish(out: Path, plan: Plan, about: dict[str, Any]) -> ScoreFacts:
         "schema": SCHEMA,
         "plan_id": plan.plan_id,
         **about,
-        **counts(parts),
+        **_counts(parts),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
+        "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
         "parts": [
-            {"file": part_path(out, index).name, "rows": part.rows, "sha256": part.sha256}
+            {"file": _part_path(out, index).name, "rows": part.rows, "sha256": part.sha256}
             for index, part in enumerate(parts)
         ],
     }
     write_json(out / MANIFEST_FILE, manifest)
     write_text(out / SUCCESS_FILE, sha256_file(out / MANIFEST_FILE) + "\n")
-    return facts_of(out, manifest)
+    return _facts_of(out, manifest)
 
 
-def counts(parts: Sequence[PartFacts]) -> dict[str, Any]:
+def _counts(parts: Sequence[PartFacts]) -> _Counts:
     """Return the sums over all parts, the most frequent code and label first."""
     errors: Counter[str] = Counter()
     labels: Counter[str] = Counter()
@@ -327,7 +277,7 @@ def counts(parts: Sequence[PartFacts]) -> dict[str, Any]:
     }
 
 
-def facts_of(out: Path, manifest: dict[str, Any]) -> ScoreFacts:
+def _facts_of(out: Path, manifest: Mapping[str, Any]) -> ScoreFacts:
     """Return the facts that a manifest holds."""
     names = ("rows", "ok", "errors", "seconds", "images_per_second", "errors_by_code", "labels")
     return ScoreFacts(out, **{name: manifest[name] for name in names}, unlabelled=manifest.get("unlabelled", 0))
@@ -343,50 +293,4 @@ def read_facts(out: Path, plan: Plan) -> ScoreFacts | None:
         return None
     if not all(read_part(out, plan, index) for index in range(plan.num_parts)):
         return None
-    return facts_of(out, json.loads(manifest_path.read_bytes()))
-
-
-def read_rows(out: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of all parts, in the order of the inputs; one batch is held at a time."""
-    import pyarrow.parquet
-
-    for part in sorted(out.glob("part-*.parquet")):
-        with pyarrow.parquet.ParquetFile(part) as file:
-            for batch in file.iter_batches():
-                yield from batch.to_pylist()
-
-
-def first_errors(out: Path, limit: int) -> list[tuple[str, str]]:
-    """Return (path, reason) of the first rows without a label."""
-    found: list[tuple[str, str]] = []
-    for row in read_rows(out):
-        if len(found) == limit:
-            break
-        if row["status"] == "error":
-            found.append((row["path"], f"{row['error_code']}: {row['error_detail']}"))
-    return found
-
-
-def export_csv(out: Path, path: Path) -> int:
-    """Write all rows as one CSV file and return their number; formulas for a spreadsheet are disarmed."""
-    num_rows = 0
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        for row in read_rows(out):
-            if num_rows == 0:
-                writer.writerow(row)
-            writer.writerow([csv_cell(value) for value in row.values()])
-            num_rows += 1
-    return num_rows
-
-
-def csv_cell(value: Any) -> str:
-    """Return one value as CSV text: floats with the 7 digits that float32 has, lists as JSON, formulas disarmed."""
-    if value is None:
-        return ""
-    if isinstance(value, list):
-        return json.dumps([float(f"{each:.7g}") if isinstance(each, float) else each for each in value])
-    if isinstance(value, float):
-        return f"{value:.7g}"
-    text = str(value)
-    return "'" + NEW_CELL.sub(r"\g<0>'", text) if is_formula(text) else text
+    return _facts_of(out, json.loads(manifest_path.read_bytes()))

@@ -12,30 +12,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.bundle import Bundle
+from pipeline.data.decoding.bands import DecodeError
 from pipeline.data.decoding.chunks import decode_chunk
-from pipeline.data.decoding.decode import DecodeError
 from pipeline.data.decoding.decoders import Decoders, Killed, chunks_of
-from pipeline.data.source import Location
+from pipeline.data.source import FileLocation
 from pipeline.files import locked, sha256_json
 from pipeline.records import ImageSpec
 from pipeline.scoring import output
-from pipeline.scoring.output import Plan, Row, ScoreFacts
+from pipeline.scoring.output import Row, ScoreFacts
+from pipeline.scoring.plan import Plan, hash_paths
 from pipeline.targets import answers, probabilities
 
-SHARD_SIZE = 4096  # rows that a kill can cost; a part of it takes ~100 KB
+_SHARD_SIZE = 4096  # rows that a kill can cost; a part of it takes ~100 KB
 
 Predict = Callable[[NDArray[Any]], NDArray[np.float32]]
 """Pixels (batch, height, width, channels) to logits, float32 (batch, num_classes)."""
 Report = Callable[[int, int, int], None]
 """Called with (files done, files in all, files without a label) after every batch."""
-Decoded = NDArray[Any] | DecodeError
+_Decoded = NDArray[Any] | DecodeError
 
 
 @dataclass(frozen=True)
 class ScoreJob:
     """Everything that one scoring run is: which model labels which files, and where the rows go.
 
-    `num_skipped` counts the entries of folders that are not among the paths; `hosts` are as in `Location`.
+    `num_skipped` counts the entries of folders that are not among the paths; `hosts` are as in `FileLocation`.
     """
 
     bundle: Bundle
@@ -44,7 +45,7 @@ class ScoreJob:
     out: Path
     top_k: int = 3
     batch_size: int = 256
-    shard_size: int = SHARD_SIZE
+    shard_size: int = _SHARD_SIZE
     num_skipped: int = 0
     hosts: tuple[str, ...] = ()
 
@@ -52,7 +53,7 @@ class ScoreJob:
     def plan(self) -> Plan:
         """What the output depends on; the batch size is not part of it. Files and URLs are asked once for each job."""
         return Plan(
-            paths_sha256=output.hash_paths(self.paths, self.hosts),
+            paths_sha256=hash_paths(self.paths, self.hosts),
             num_paths=len(self.paths),
             shard_size=self.shard_size,
             model_sha256=self.bundle.sha256,
@@ -92,7 +93,7 @@ def score(job: ScoreJob, predict: Predict, report: Report) -> ScoreFacts:
             return facts
         output.prepare(job.out, plan)
         started = time.perf_counter()
-        num_scored = score_missing_parts(job, plan, predict, report)
+        num_scored = _score_missing_parts(job, plan, predict, report)
         seconds = time.perf_counter() - started
         about = {
             "model": {"uri": job.model_uri, "sha256": job.bundle.sha256},
@@ -104,7 +105,7 @@ def score(job: ScoreJob, predict: Predict, report: Report) -> ScoreFacts:
         return output.finish(job.out, plan, about)
 
 
-def score_missing_parts(job: ScoreJob, plan: Plan, predict: Predict, report: Report) -> int:
+def _score_missing_parts(job: ScoreJob, plan: Plan, predict: Predict, report: Report) -> int:
     """Write every part that is missing or damaged; return how many files that took."""
     kept = {index: facts for index in range(plan.num_parts) if (facts := output.read_part(job.out, plan, index))}
     done = sum(facts.rows for facts in kept.values())
@@ -116,7 +117,7 @@ def score_missing_parts(job: ScoreJob, plan: Plan, predict: Predict, report: Rep
             if index in kept:
                 continue
             rows: list[Row] = []
-            for batch in score_shard(job, decoders, index, predict):
+            for batch in _score_shard(job, decoders, index, predict):
                 rows += batch
                 done += len(batch)
                 errors += sum(row.error is not None for row in batch)
@@ -125,7 +126,7 @@ def score_missing_parts(job: ScoreJob, plan: Plan, predict: Predict, report: Rep
     return done - num_kept
 
 
-def score_shard(job: ScoreJob, decoders: Decoders, index: int, predict: Predict) -> Iterator[list[Row]]:
+def _score_shard(job: ScoreJob, decoders: Decoders, index: int, predict: Predict) -> Iterator[list[Row]]:
     """Yield the rows of one shard, batch by batch.
 
     An image always takes the same place in the same batch and an unreadable one leaves zeros there: one
@@ -134,7 +135,7 @@ def score_shard(job: ScoreJob, decoders: Decoders, index: int, predict: Predict)
     classes, spec = job.bundle.classes, job.bundle.image
     shard = job.paths[index * job.shard_size : (index + 1) * job.shard_size]
     batch_size = min(job.batch_size, job.shard_size, len(job.paths))
-    for paths, decoded in decoded_batches(decoders, shard, batch_size, spec, job.hosts):
+    for paths, decoded in _decoded_batches(decoders, shard, batch_size, spec, job.hosts):
         images = np.zeros((batch_size, *spec.shape), spec.dtype)
         for place, pixels in enumerate(decoded):
             if not isinstance(pixels, DecodeError):
@@ -145,13 +146,15 @@ def score_shard(job: ScoreJob, decoders: Decoders, index: int, predict: Predict)
         yield label_rows(paths, decoded, logits, job.bundle, job.top_k)
 
 
-def decoded_batches(
+def _decoded_batches(
     decoders: Decoders, paths: Sequence[bytes], batch_size: int, spec: ImageSpec, hosts: tuple[str, ...] = ()
-) -> Iterator[tuple[Sequence[bytes], list[Decoded]]]:
+) -> Iterator[tuple[Sequence[bytes], list[_Decoded]]]:
     """Yield batches of paths with their pixels, in order; children decode the next while the caller uses one."""
-    chunks = chunks_of(lambda row: Location(os.fsdecode(paths[row]), hosts=hosts), range(len(paths)), spec.num_bytes)
+    chunks = chunks_of(
+        lambda row: FileLocation(os.fsdecode(paths[row]), hosts=hosts), range(len(paths)), spec.num_bytes
+    )
     done = 0
-    waiting: list[Decoded] = []
+    waiting: list[_Decoded] = []
     for _, outcome in decoders.map(partial(decode_chunk, spec=spec), chunks):
         waiting += [DecodeError("killed", outcome)] if isinstance(outcome, Killed) else outcome
         while len(waiting) >= batch_size or (waiting and done + len(waiting) == len(paths)):

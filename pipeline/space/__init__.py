@@ -3,7 +3,6 @@
 import importlib.resources
 import math
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,13 +73,13 @@ class SearchSpace:
         """Return the configuration in which every active hyperparameter has its default."""
         return active_defaults(self.params)
 
-    def active(self, values: Mapping[str, Any]) -> Params:
+    def active(self, values: Params) -> Params:
         """Keep the hyperparameters that are active under `values`.
 
         Raises:
             SpaceError: one that is active is missing.
         """
-        kept: dict[str, Any] = {}
+        kept: dict[str, Value] = {}
         for param in self.params:
             if not is_active(param, kept):
                 continue
@@ -109,7 +108,7 @@ class SearchSpace:
 
     def sample(self, rng: random.Random) -> Params:
         """Return a random configuration, each hyperparameter drawn independently by its own sampling."""
-        values: dict[str, Any] = {}
+        values: dict[str, Value] = {}
         for param in self.params:
             if is_active(param, values):
                 values[param.name] = param.sample(rng)
@@ -117,7 +116,7 @@ class SearchSpace:
 
     def neighbour(self, params: Params, rng: random.Random, part: float) -> Params:
         """Return a configuration in which about a part of the values is drawn anew, each independently."""
-        values: dict[str, Any] = {}
+        values: dict[str, Value] = {}
         for param in self.params:
             if is_active(param, values):
                 is_kept = rng.random() >= part and param.name in params and param.accepts(params[param.name])
@@ -142,7 +141,7 @@ class SearchSpace:
 
     def to_json(self) -> dict[str, Any]:
         """Return the whole space as JSON-able values, without the place of its file, but with the text of user code."""
-        document: dict[str, Any] = {
+        document: dict[str, object] = {
             "schema": 1,
             "name": self.name,
             "description": self.description,

@@ -6,10 +6,10 @@ from pathlib import Path
 from pipeline.space.values import check_keys, described, refuse
 from pipeline.space.yaml_file import parse, read_bytes
 
-SHIFT = 0.08  # of the side; airbench shifts 32 px images by 2 px (6 %), Page's recipe by 4 px (12 %)
+_SHIFT = 0.08  # of the side; airbench shifts 32 px images by 2 px (6 %), Page's recipe by 4 px (12 %)
 MOST_SHIFT, MOST_CUTOUT = 0.5, 0.9  # of the side: beyond them little of an image is left
-KEYS = ("shift", "flip", "cutout")
-EXAMPLE = "shift: 0.1"
+_KEYS = ("shift", "flip", "cutout")
+_EXAMPLE = "shift: 0.1"
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Augmentation:
 
 AUGMENTATIONS = {
     "none": Augmentation(),
-    "light": Augmentation(SHIFT),
-    "standard": Augmentation(SHIFT, flips=True),
-    "strong": Augmentation(SHIFT, flips=True, cutout=0.3),
+    "light": Augmentation(_SHIFT),
+    "standard": Augmentation(_SHIFT, flips=True),
+    "strong": Augmentation(_SHIFT, flips=True, cutout=0.3),
 }
 """By the values of the hyperparameter `augment`."""
 
@@ -50,7 +50,7 @@ def augmentation_of(text: str) -> Augmentation:
     if text in AUGMENTATIONS:
         return AUGMENTATIONS[text]
     values = dict(part.partition("=")[::2] for part in text.split(","))
-    if not values.keys() <= set(KEYS) or values.get("flip"):
+    if not values.keys() <= set(_KEYS) or values.get("flip"):
         raise ValueError(f"{text!r} is no augmentation")
     found = Augmentation(float(values.get("shift", 0)), "flip" in values, float(values.get("cutout", 0)))
     if not (0 <= found.shift <= MOST_SHIFT and 0 <= found.cutout <= MOST_CUTOUT):
@@ -59,23 +59,23 @@ def augmentation_of(text: str) -> Augmentation:
 
 
 def read_augmentation(path: Path) -> Augmentation:
-    """Return the policy in a YAML file that says one or more of KEYS.
+    """Return the policy in a YAML file that says one or more of _KEYS.
 
     Raises:
         SpaceError: no such file, or something else in it.
     """
     raw, where = parse(read_bytes(path), str(path)), str(path)
     if not isinstance(raw, dict) or not raw:
-        refuse(where, described(raw), f"one or more of {', '.join(KEYS)}", f"write such as `{EXAMPLE}`")
-    check_keys(where, raw, KEYS)
+        refuse(where, described(raw), f"one or more of {', '.join(_KEYS)}", f"write such as `{_EXAMPLE}`")
+    check_keys(where, raw, _KEYS)
     flips = raw.get("flip", False)
     if not isinstance(flips, bool):
         refuse(f"{where}: flip", described(flips), "true or false", "write one of these")
-    shift = checked_part(f"{where}: shift", raw.get("shift", 0.0), MOST_SHIFT)
-    return Augmentation(shift, flips, checked_part(f"{where}: cutout", raw.get("cutout", 0.0), MOST_CUTOUT))
+    shift = _checked_part(f"{where}: shift", raw.get("shift", 0.0), MOST_SHIFT)
+    return Augmentation(shift, flips, _checked_part(f"{where}: cutout", raw.get("cutout", 0.0), MOST_CUTOUT))
 
 
-def checked_part(where: str, value: object, most: float) -> float:
+def _checked_part(where: str, value: object, most: float) -> float:
     """Return a part of the side of an image."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
         refuse(where, described(value), f"a part of the image's side, 0 to {most:g}", "write such a number")

@@ -28,7 +28,7 @@ class Builder:
         """The folder of the file."""
         return Path(self.path).parent.resolve()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the fields as JSON-able values."""
         modules = {"modules": dict(self.modules)} if self.modules else {}
         return {"path": self.path, "name": self.name, "source": self.source, **modules}

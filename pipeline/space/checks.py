@@ -8,22 +8,22 @@ from pipeline.space.params import DEFAULTS, KNOWN_PARAMS, LARGEST, Known, Param,
 from pipeline.space.portfolio import Portfolio, checked_portfolio
 from pipeline.space.values import check_keys, check_unique, checked_value, described, refuse
 
-TOP_KEYS = ("schema", "description", "params", "portfolio")
-RANGE_KEYS = ("min_value", "max_value", "step", "sampling", "default")
-KEYS: dict[str, tuple[str, ...]] = {
-    "int": RANGE_KEYS,
-    "float": RANGE_KEYS,
+_TOP_KEYS = ("schema", "description", "params", "portfolio")
+_RANGE_KEYS = ("min_value", "max_value", "step", "sampling", "default")
+_KEYS: dict[str, tuple[str, ...]] = {
+    "int": _RANGE_KEYS,
+    "float": _RANGE_KEYS,
     "choice": ("values", "default"),
     "boolean": ("default",),
     "fixed": ("value",),
 }
-TYPES_OF_KIND = {
+_TYPES_OF_KIND = {
     "int": ("int", "choice", "fixed"),
     "float": ("float", "choice", "fixed"),
     "boolean": ("boolean", "choice", "fixed"),
     "text": ("choice", "fixed"),
 }
-EXAMPLE = "{type: int, min_value: 2, max_value: 4, default: 3}"
+_EXAMPLE = "{type: int, min_value: 2, max_value: 4, default: 3}"
 
 
 def check_document(document: Any, source: str) -> tuple[str, tuple[Param, ...], Portfolio]:
@@ -37,7 +37,7 @@ def check_document(document: Any, source: str) -> tuple[str, tuple[Param, ...], 
         refuse(
             where,
             described(document),
-            f"a mapping with the keys {', '.join(TOP_KEYS)}",
+            f"a mapping with the keys {', '.join(_TOP_KEYS)}",
             "start with `schema: 1`",
         )
     if "schema" not in document:
@@ -49,20 +49,20 @@ def check_document(document: Any, source: str) -> tuple[str, tuple[Param, ...], 
             "1",
             "write `schema: 1`, or update this program",
         )
-    check_keys(source, document, TOP_KEYS)
+    check_keys(source, document, _TOP_KEYS)
     description = document.get("description", "")
     if not isinstance(description, str) or len(description.splitlines()) > 1:
         refuse(f"{source}: description", described(description), "one line of text", "write one line, in quotes")
-    params = checked_params(document.get("params"), source)
+    params = _checked_params(document.get("params"), source)
     return description, params, checked_portfolio(document.get("portfolio", {}), params, source)
 
 
-def checked_params(raw: Any, source: str) -> tuple[Param, ...]:
+def _checked_params(raw: Any, source: str) -> tuple[Param, ...]:
     """Return the hyperparameters in the order of the file."""
     where = f"{source}: params"
     if not isinstance(raw, dict) or not raw:
         found = "is empty or missing" if not raw else described(raw)
-        refuse(where, found, "a mapping with at least one hyperparameter", f"add such as `depth: {EXAMPLE}`")
+        refuse(where, found, "a mapping with at least one hyperparameter", f"add such as `depth: {_EXAMPLE}`")
     for name in raw:
         if name not in KNOWN_PARAMS:
             names = ", ".join(KNOWN_PARAMS)
@@ -72,48 +72,48 @@ def checked_params(raw: Any, source: str) -> tuple[Param, ...]:
         variants = entry if isinstance(entry, list) else [entry]
         for index, variant in enumerate(variants):
             place = f"{where}.{name}[{index}]" if isinstance(entry, list) else f"{where}.{name}"
-            params[name].append(checked_param(place, name, variant, params))
-        check_variants(f"{where}.{name}", params[name])
+            params[name].append(_checked_param(place, name, variant, params))
+        _check_variants(f"{where}.{name}", params[name])
     return tuple(itertools.chain.from_iterable(params.values()))
 
 
-def checked_param(where: str, name: str, raw: Any, params: Mapping[str, list[Param]]) -> Param:
+def _checked_param(where: str, name: str, raw: Any, params: Mapping[str, list[Param]]) -> Param:
     """Return one dimension. `params` holds what was read so far, and an empty list for what follows."""
     if not isinstance(raw, dict):
         shown = str(raw).lower() if isinstance(raw, bool) else str(raw)[:60]
         do = f"write {{type: fixed, value: {shown}}}" if isinstance(raw, Value) else "write the type and its keys"
-        refuse(where, described(raw), f"a mapping such as {EXAMPLE}", do)
+        refuse(where, described(raw), f"a mapping such as {_EXAMPLE}", do)
     known = KNOWN_PARAMS[name]
-    kind = checked_type(where, name, raw)
-    check_keys(where, raw, ("type", *KEYS[kind], "when"))
-    when = checked_when(where, name, raw["when"], params) if "when" in raw else None
+    kind = _checked_type(where, name, raw)
+    check_keys(where, raw, ("type", *_KEYS[kind], "when"))
+    when = _checked_when(where, name, raw["when"], params) if "when" in raw else None
     if kind in ("int", "float"):
-        return checked_range(where, name, raw, when)
-    values = checked_values(where, known, kind, raw)
-    default = checked_default(where, name, raw, values) if kind != "fixed" else values[0]
+        return _checked_range(where, name, raw, when)
+    values = _checked_values(where, known, kind, raw)
+    default = _checked_default(where, name, raw, values) if kind != "fixed" else values[0]
     return Param(name, kind, values, default=default, when=when)
 
 
-def checked_type(where: str, name: str, raw: Mapping[str, Any]) -> str:
+def _checked_type(where: str, name: str, raw: Mapping[str, Any]) -> str:
     """Return the type of a dimension, if it is one that its hyperparameter can have."""
-    legal = TYPES_OF_KIND[KNOWN_PARAMS[name].kind]
+    legal = _TYPES_OF_KIND[KNOWN_PARAMS[name].kind]
     kind = raw.get("type")
     if "type" not in raw:
         refuse(where, "has no type", ", ".join(legal), f"add `type: {legal[0]}`")
-    if not isinstance(kind, str) or kind not in KEYS:
-        do = suggestion(kind, KEYS) if isinstance(kind, str) else f"write `type: {legal[0]}`"
-        refuse(f"{where}.type", described(kind), ", ".join(KEYS), do)
+    if not isinstance(kind, str) or kind not in _KEYS:
+        do = suggestion(kind, _KEYS) if isinstance(kind, str) else f"write `type: {legal[0]}`"
+        refuse(f"{where}.type", described(kind), ", ".join(_KEYS), do)
     if kind not in legal:
         expected = f"{', '.join(legal)}, since {name} is {KNOWN_PARAMS[name].expected}"
         refuse(f"{where}.type", described(kind), expected, f"write `type: {legal[0]}`")
     return str(kind)
 
 
-def checked_values(where: str, known: Known, kind: str, raw: Mapping[str, Any]) -> tuple[Value, ...]:
+def _checked_values(where: str, known: Known, kind: str, raw: Mapping[str, Any]) -> tuple[Value, ...]:
     """Return what a choice, boolean or fixed can be."""
     if kind == "boolean":
         return (False, True)
-    key = KEYS[kind][0]
+    key = _KEYS[kind][0]
     if key not in raw:
         refuse(where, f"has no {key}", f"{key}, since type is {kind}", f"add `{key}:`")
     if kind == "fixed":
@@ -128,7 +128,7 @@ def checked_values(where: str, known: Known, kind: str, raw: Mapping[str, Any]) 
     return tuple(checked)
 
 
-def checked_default(where: str, name: str, raw: Mapping[str, Any], values: Sequence[Value]) -> Value:
+def _checked_default(where: str, name: str, raw: Mapping[str, Any], values: Sequence[Value]) -> Value:
     """Return the default of a choice or boolean; KerasTuner's own is the first value."""
     if "default" not in raw:
         return values[0]
@@ -144,7 +144,7 @@ def checked_default(where: str, name: str, raw: Mapping[str, Any], values: Seque
     return default
 
 
-def checked_range(where: str, name: str, raw: Mapping[str, Any], when: Any) -> Param:
+def _checked_range(where: str, name: str, raw: Mapping[str, Any], when: Any) -> Param:
     """Return a dimension of type int or float."""
     known, kind = KNOWN_PARAMS[name], str(raw["type"])
     for key in ("min_value", "max_value"):
@@ -157,8 +157,8 @@ def checked_range(where: str, name: str, raw: Mapping[str, Any], when: Any) -> P
     if low == high:
         do = f"write {{type: fixed, value: {low}}}"
         refuse(f"{where}.min_value", f"equals max_value {high}", "min_value < max_value", do)
-    sampling = checked_sampling(where, raw, low)
-    step = checked_step(where, raw, low, high) if "step" in raw else None
+    sampling = _checked_sampling(where, raw, low)
+    step = _checked_step(where, raw, low, high) if "step" in raw else None
     if step is None and (kind, sampling) == ("int", "linear"):
         step = 1
     param = Param(name, kind, (), low, high, step, sampling, low, when)
@@ -170,10 +170,10 @@ def checked_range(where: str, name: str, raw: Mapping[str, Any], when: Any) -> P
                 known.expected,
                 "set step: 2, or list the values with type: choice",
             )
-    return with_default(where, raw, param)
+    return _with_default(where, raw, param)
 
 
-def with_default(where: str, raw: Mapping[str, Any], param: Param) -> Param:
+def _with_default(where: str, raw: Mapping[str, Any], param: Param) -> Param:
     """Return the dimension with the default that the file names; KerasTuner's own is min_value."""
     if "default" not in raw:
         return param
@@ -197,7 +197,7 @@ def with_default(where: str, raw: Mapping[str, Any], param: Param) -> Param:
     return Param(param.name, param.kind, (), low, high, param.step, param.sampling, default, param.when)
 
 
-def checked_sampling(where: str, raw: Mapping[str, Any], low: float) -> str:
+def _checked_sampling(where: str, raw: Mapping[str, Any], low: float) -> str:
     """Return linear or log."""
     sampling = raw.get("sampling", "linear")
     if sampling not in ("linear", "log"):
@@ -211,7 +211,7 @@ def checked_sampling(where: str, raw: Mapping[str, Any], low: float) -> str:
     return str(sampling)
 
 
-def checked_step(where: str, raw: Mapping[str, Any], low: float, high: float) -> float:
+def _checked_step(where: str, raw: Mapping[str, Any], low: float, high: float) -> float:
     """Return the distance between values, which must lead from min_value to max_value."""
     kind = str(raw["type"])
     expected = "a whole number >= 1" if kind == "int" else "a number > 0"
@@ -237,14 +237,14 @@ def checked_step(where: str, raw: Mapping[str, Any], low: float, high: float) ->
     return float(step) if kind == "float" else int(step)
 
 
-def checked_when(where: str, name: str, raw: Any, params: Mapping[str, list[Param]]) -> tuple[str, tuple[Value, ...]]:
+def _checked_when(where: str, name: str, raw: Any, params: Mapping[str, list[Param]]) -> tuple[str, tuple[Value, ...]]:
     """Return the condition of a dimension: one parent that was declared before, and some of its values."""
     where = f"{where}.when"
     if not isinstance(raw, dict) or len(raw) != 1:
         found = f"names {len(raw)} parents" if isinstance(raw, dict) else described(raw)
         refuse(where, found, "one parent with a list of its values", "write such as {dense_layers: [1, 2]}")
     ((parent_name, values),) = raw.items()
-    parent = checked_parent(f"{where}.{parent_name}", name, parent_name, params)
+    parent = _checked_parent(f"{where}.{parent_name}", name, parent_name, params)
     where = f"{where}.{parent_name}"
     if not isinstance(values, list) or not values:
         refuse(where, described(values), f"a list of values of {parent_name}", f"write [{DEFAULTS[parent_name]}]")
@@ -263,7 +263,7 @@ def checked_when(where: str, name: str, raw: Any, params: Mapping[str, list[Para
     return parent_name, tuple(checked)
 
 
-def checked_parent(where: str, name: str, parent: str, params: Mapping[str, list[Param]]) -> Param:
+def _checked_parent(where: str, name: str, parent: str, params: Mapping[str, list[Param]]) -> Param:
     """Return the hyperparameter that a condition is on."""
     if parent not in params:
         others = [other for other in params if other != name]
@@ -291,13 +291,13 @@ def checked_parent(where: str, name: str, parent: str, params: Mapping[str, list
     return param
 
 
-def check_variants(where: str, variants: Sequence[Param]) -> None:
+def _check_variants(where: str, variants: Sequence[Param]) -> None:
     """Refuse variants of one hyperparameter of which two, or none, could hold at a time."""
     if not variants:
         refuse(
             where,
             "is an empty list",
-            f"a mapping such as {EXAMPLE}, or a list of them",
+            f"a mapping such as {_EXAMPLE}, or a list of them",
             "add one, or remove it",
         )
     if len(variants) == 1:

@@ -3,7 +3,7 @@
 import difflib
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class Known:
     choices: tuple[str, ...] = ()
 
 
-def one_of(*choices: str) -> Known:
+def _one_of(*choices: str) -> Known:
     """Return a hyperparameter that is one of some texts."""
     return Known("text", f"one of {', '.join(choices)}", lambda value: value in choices, choices)
 
@@ -37,8 +37,8 @@ def whole(minimum: int) -> Known:
     return Known("int", f"a whole number >= {minimum}", lambda value: minimum <= value <= LARGEST)
 
 
-SHARE = Known("float", "a number >= 0 and < 1", lambda value: 0 <= value < 1)
-POSITIVE = Known("float", "a number > 0", lambda value: 0 < value <= LARGEST)
+_SHARE = Known("float", "a number >= 0 and < 1", lambda value: 0 <= value < 1)
+_POSITIVE = Known("float", "a number > 0", lambda value: 0 < value <= LARGEST)
 
 KNOWN_PARAMS: dict[str, Known] = {
     "backbone": Known(
@@ -50,27 +50,27 @@ KNOWN_PARAMS: dict[str, Known] = {
     "depth": whole(1),
     "convs_per_stage": whole(1),
     "filters": whole(1),
-    "filters_growth": POSITIVE,
+    "filters_growth": _POSITIVE,
     "kernel_size": Known("int", "an odd number from 1 to 11", lambda value: 1 <= value <= 11 and value % 2 == 1),
-    "block": one_of(*BLOCKS),
+    "block": _one_of(*BLOCKS),
     "squeeze_excite": Known("boolean", "true or false", lambda value: True),
-    "norm": one_of(*NORMS),
-    "activation": one_of(*ACTIVATIONS),
-    "pooling": one_of(*POOLINGS),
-    "pool_after": one_of("last", "first"),
-    "head": one_of(*HEADS),
+    "norm": _one_of(*NORMS),
+    "activation": _one_of(*ACTIVATIONS),
+    "pooling": _one_of(*POOLINGS),
+    "pool_after": _one_of("last", "first"),
+    "head": _one_of(*HEADS),
     "dense_layers": whole(0),
     "dense_units": whole(1),
-    "dropout": SHARE,
+    "dropout": _SHARE,
     "resolution": Known("float", "a number > 0, at most 1", lambda value: 0 < value <= 1),
-    "optimizer": one_of("adamw", "sgd", "muon"),
-    "learning_rate": POSITIVE,
+    "optimizer": _one_of("adamw", "sgd", "muon"),
+    "learning_rate": _POSITIVE,
     "backbone_rate": Known("float", "a number >= 0, at most 1", lambda value: 0 <= value <= 1),
-    "frozen": SHARE,
-    "weight_decay": SHARE,
-    "label_smoothing": SHARE,
+    "frozen": _SHARE,
+    "weight_decay": _SHARE,
+    "label_smoothing": _SHARE,
     "batch_size": whole(1),
-    "augment": one_of("none", "light", "standard", "strong"),
+    "augment": _one_of("none", "light", "standard", "strong"),
 }
 
 DEFAULTS: dict[str, Value] = {
@@ -102,13 +102,13 @@ DEFAULTS: dict[str, Value] = {
 }
 
 
-PRETRAINED_DEFAULTS = {**DEFAULTS, "optimizer": "adamw", "learning_rate": 3e-3, "batch_size": 32}
+_PRETRAINED_DEFAULTS = {**DEFAULTS, "optimizer": "adamw", "learning_rate": 3e-3, "batch_size": 32}
 """Of a configuration with a pretrained network: a step of Muon is too large for it (docs/recipe.md)."""
 
 
 def defaults_for(params: Params) -> dict[str, Value]:
     """Return the defaults of a configuration, which depend on whether it begins with a pretrained network."""
-    return PRETRAINED_DEFAULTS if is_pretrained(params.get("backbone")) else DEFAULTS
+    return _PRETRAINED_DEFAULTS if is_pretrained(params.get("backbone")) else DEFAULTS
 
 
 def complete(params: Params) -> Params:
@@ -204,9 +204,9 @@ class Param:
         value = min(max(value, self.min_value), self.max_value)
         return round(value) if self.kind == "int" else value
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the fields that say something, as JSON-able values."""
-        fields: dict[str, Any] = {"name": self.name, "type": self.kind}
+        fields: dict[str, object] = {"name": self.name, "type": self.kind}
         if self.min_value is None:
             fields["values"] = list(self.values)
         else:
@@ -222,7 +222,7 @@ def is_same(left: Any, right: Any) -> bool:
     return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
 
 
-def is_active(param: Param, values: Mapping[str, Any]) -> bool:
+def is_active(param: Param, values: Params) -> bool:
     """Tell whether a hyperparameter exists where its parent has the value that `values` names."""
     if param.when is None:
         return True
@@ -232,7 +232,7 @@ def is_active(param: Param, values: Mapping[str, Any]) -> bool:
 
 def active_defaults(params: Sequence[Param], given: Params | None = None) -> Params:
     """Return the configuration in which every active hyperparameter has the value that is given, or its default."""
-    values: dict[str, Any] = {}
+    values: dict[str, Value] = {}
     for param in params:
         if is_active(param, values):
             values[param.name] = (given or {}).get(param.name, param.default)

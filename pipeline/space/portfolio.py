@@ -9,18 +9,18 @@ from pipeline.space.values import checked_value, described, refuse
 
 Portfolio = tuple[tuple[str, Params], ...]
 
-EXAMPLE = "small: {filters: 16}"
+_EXAMPLE = "small: {filters: 16}"
 
 
 def checked_portfolio(raw: Any, params: Sequence[Param], source: str) -> Portfolio:
     """Return the configurations of a portfolio, complete and active, in the order of the file."""
     where = f"{source}: portfolio"
     if not isinstance(raw, dict):
-        do = f"write such as `{EXAMPLE}`"
+        do = f"write such as `{_EXAMPLE}`"
         refuse(where, described(raw), "a mapping of names to changes of the defaults", do)
     portfolio: list[tuple[str, Params]] = []
     for name, changes in raw.items():
-        configuration = checked_configuration(f"{where}.{name}", changes, params)
+        configuration = _checked_configuration(f"{where}.{name}", changes, params)
         for other, known in portfolio:
             if known == configuration:
                 do = "change one of the two, or remove it"
@@ -29,11 +29,11 @@ def checked_portfolio(raw: Any, params: Sequence[Param], source: str) -> Portfol
     return tuple(portfolio)
 
 
-def checked_configuration(where: str, changes: Any, params: Sequence[Param]) -> Params:
+def _checked_configuration(where: str, changes: Any, params: Sequence[Param]) -> Params:
     """Return the defaults with some changes, if each is a value of a hyperparameter that is then active."""
     if not isinstance(changes, dict):
         do = "write {} for the defaults themselves"
-        refuse(where, described(changes), f"a mapping such as in `{EXAMPLE}`", do)
+        refuse(where, described(changes), f"a mapping such as in `{_EXAMPLE}`", do)
     names = dict.fromkeys(param.name for param in params)
     checked = {}
     for name, value in changes.items():

@@ -7,27 +7,27 @@ import yaml
 
 from pipeline.errors import SpaceError
 
-MAX_BYTES = 2**20
-MAX_EVENTS = 10_000  # a space of all hyperparameters takes ~300
-MAX_LEVELS = 20
+_MAX_BYTES = 2**20
+_MAX_EVENTS = 10_000  # a space of all hyperparameters takes ~300
+_MAX_LEVELS = 20
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the bytes of a file that is not larger than MAX_BYTES.
+    """Return the bytes of a file that is not larger than _MAX_BYTES.
 
     Raises:
         SpaceError: the file is missing, unreadable or too large.
     """
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(_MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise SpaceError(f"{path}: no such file; expected a YAML file; check the path") from error
     except OSError as error:
         raise SpaceError(
             f"{path}: cannot be read ({error.strerror}); expected a YAML file; check the path and its permissions"
         ) from error
-    if len(content) > MAX_BYTES:
+    if len(content) > _MAX_BYTES:
         raise SpaceError(
             f"{path}: is larger than 1 MiB; expected a file of a few KB; check that this is the right file"
         )
@@ -47,13 +47,13 @@ def parse(content: bytes, source: str) -> Any:
             f"{source}: byte {error.start} is not UTF-8; expected UTF-8 text; save the file as UTF-8"
         ) from error
     try:
-        check_events(text, source)
+        _check_events(text, source)
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         return None if node is None else plain(loader, node, source)
     except yaml.YAMLError as error:
         raise SpaceError(
-            f"{source}:{line_of(error)} not YAML: {problem_of(error)}; expected `key: value` lines; "
+            f"{source}:{_line_of(error)} not YAML: {_problem_of(error)}; expected `key: value` lines; "
             "check indentation (no tabs), colons, brackets and quotes"
         ) from error
     except ValueError as error:  # 2026-13-45 looks like a date to YAML, and int() refuses 5000 digits
@@ -63,7 +63,7 @@ def parse(content: bytes, source: str) -> Any:
         ) from error
 
 
-def check_events(text: str, source: str) -> None:
+def _check_events(text: str, source: str) -> None:
     """Refuse aliases, tags, and text that is too long or too deep for the recursive steps that follow."""
     level = 0
     for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
@@ -76,9 +76,9 @@ def check_events(text: str, source: str) -> None:
         if tag := getattr(event, "tag", None):
             raise SpaceError(f"{source}: line {line} has the tag {tag}; expected plain values; remove the tag")
         level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if level > MAX_LEVELS or count > MAX_EVENTS:
+        if level > _MAX_LEVELS or count > _MAX_EVENTS:
             raise SpaceError(
-                f"{source}: line {line} is beyond {MAX_LEVELS} levels or {MAX_EVENTS} values; "
+                f"{source}: line {line} is beyond {_MAX_LEVELS} levels or {_MAX_EVENTS} values; "
                 "expected less; check that this is the right file"
             )
 
@@ -89,9 +89,9 @@ def plain(loader: yaml.SafeLoader, node: yaml.Node, source: str) -> Any:
         return loader.construct_object(node)
     if isinstance(node, yaml.SequenceNode):
         return [plain(loader, child, source) for child in node.value]
-    mapping: dict[str, Any] = {}
+    mapping: dict[str, object] = {}
     for key_node, value_node in node.value:
-        key = text_key(key_node, source)
+        key = _text_key(key_node, source)
         if key in mapping:
             raise SpaceError(
                 f"{source}: line {key_node.start_mark.line + 1} has the key {key!r} a second time; "
@@ -101,7 +101,7 @@ def plain(loader: yaml.SafeLoader, node: yaml.Node, source: str) -> Any:
     return mapping
 
 
-def text_key(node: yaml.Node, source: str) -> str:
+def _text_key(node: yaml.Node, source: str) -> str:
     """Return the key that a node holds."""
     if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str":
         return str(node.value)
@@ -112,13 +112,13 @@ def text_key(node: yaml.Node, source: str) -> str:
     )
 
 
-def line_of(error: yaml.YAMLError) -> str:
+def _line_of(error: yaml.YAMLError) -> str:
     """Return ' line 3:' where the error knows its place."""
     mark = getattr(error, "problem_mark", None)
     return f" line {mark.line + 1}:" if mark else ""
 
 
-def problem_of(error: yaml.YAMLError) -> str:
+def _problem_of(error: yaml.YAMLError) -> str:
     """Return what is wrong, on one line."""
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "unknown problem"
     return " ".join(str(problem).split())

@@ -10,11 +10,11 @@ from pipeline.records import OBJECTIVES, EpochRow, TrialRow
 from pipeline.spec import StudySpec
 from pipeline.states import TrialState
 
-INACTIVE = "-"  # the parallel-coordinates chart drops runs that lack a column
-DIGEST_LENGTH = 36  # MLflow's limit on the digest of a data set
-MAX_VALUE = 6000  # MLflow's limit on the text of a param
-STATE_TAG = "trial.state"
-RUN_NAME_TAG = "mlflow.runName"
+_INACTIVE = "-"  # the parallel-coordinates chart drops runs that lack a column
+_DIGEST_LENGTH = 36  # MLflow's limit on the digest of a data set
+_MAX_VALUE = 6000  # MLflow's limit on the text of a param
+_STATE_TAG = "trial.state"
+_RUN_NAME_TAG = "mlflow.runName"
 FRONT_FILE = "front.json"
 # MLflow stores the same value of a metric at the same step and time once. The times here follow from the
 # study alone, so a point that is sent again after a kill between sending and marking doubles nothing.
@@ -75,9 +75,9 @@ def trial_tags(trial: TrialRow) -> dict[str, str]:
     """Return a trial's state, reason and name; one that waits at a rung is shown as completed, which it may well be."""
     state = TrialState.COMPLETED if trial.state == TrialState.PAUSED else trial.state
     has_begun_only = trial.score is None and trial.state in (TrialState.PLANNED, TrialState.RUNNING)
-    name = f"t{trial.number:03d}" if has_begun_only else final_name(trial)
-    reason = {"trial.reason": trial.reason[:MAX_VALUE]} if trial.reason else {}
-    return {STATE_TAG: state, RUN_NAME_TAG: name, **reason}
+    name = f"t{trial.number:03d}" if has_begun_only else _final_name(trial)
+    reason = {"trial.reason": trial.reason[:_MAX_VALUE]} if trial.reason else {}
+    return {_STATE_TAG: state, _RUN_NAME_TAG: name, **reason}
 
 
 def run_status(trial: TrialRow) -> str:
@@ -89,32 +89,32 @@ def run_status(trial: TrialRow) -> str:
 
 def trial_params(trial: TrialRow, names: Iterable[str]) -> dict[str, str]:
     """Return a trial's hyperparameters, a dash for those that it does not use."""
-    return {name: str(trial.params.get(name, INACTIVE)) for name in names}
+    return {name: str(trial.params.get(name, _INACTIVE)) for name in names}
 
 
 def param_entries(params: dict[str, str]) -> list[Any]:
     """Return params as MLflow's."""
     from mlflow.entities import Param
 
-    return [Param(name, value[:MAX_VALUE]) for name, value in params.items()]
+    return [Param(name, value[:_MAX_VALUE]) for name, value in params.items()]
 
 
 def tag_entries(tags: dict[str, str]) -> list[Any]:
     """Return tags as MLflow's."""
     from mlflow.entities import RunTag
 
-    return [RunTag(name, value[:MAX_VALUE]) for name, value in tags.items()]
+    return [RunTag(name, value[:_MAX_VALUE]) for name, value in tags.items()]
 
 
 def parent_params(spec: StudySpec) -> dict[str, str]:
     """Return the params of the parent run, flat."""
     image = spec.image
     params = {
-        "space": spec.space.get("name", INACTIVE),
+        "space": spec.space.get("name", _INACTIVE),
         "oracle": spec.oracle,
         "seed": spec.seed,
         "objective": spec.objective,
-        "minimise": spec.minimise or INACTIVE,
+        "minimise": spec.minimise or _INACTIVE,
         "image": f"{image.height}x{image.width}x{image.channels}",
         "num_classes": len(spec.classes),
         **{f"num_images_{split}": number for split, number in spec.num_images.items()},
@@ -151,7 +151,7 @@ def dataset_input(spec: StudySpec) -> Any:
 
     dataset = Dataset(
         name=spec.dataset,
-        digest=spec.fingerprint[:DIGEST_LENGTH],
+        digest=spec.fingerprint[:_DIGEST_LENGTH],
         source_type="local",
         source=json.dumps({"uri": spec.source}),
         profile=json.dumps({"num_images": spec.num_images, "num_classes": len(spec.classes)}),
@@ -159,7 +159,7 @@ def dataset_input(spec: StudySpec) -> Any:
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
-def final_name(trial: TrialRow) -> str:
+def _final_name(trial: TrialRow) -> str:
     """Return the name under which a trial is reviewed, such as `t012 d3 f64 max 0.912`."""
     words = [f"t{trial.number:03d}"]
     for name, prefix in (("depth", "d"), ("filters", "f"), ("pooling", "")):

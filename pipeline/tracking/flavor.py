@@ -13,15 +13,15 @@ import pipeline
 from pipeline.bundle import FACTS_FILE, MODEL_FILE, Bundle, read_bundle
 from pipeline.files import write_text
 
-FLAVOR_NAME = "keras"
-LOADER_MODULE = "pipeline.tracking.pyfunc_loader"
+_FLAVOR_NAME = "keras"
+_LOADER_MODULE = "pipeline.tracking.pyfunc_loader"
 DATA_FOLDER = "data"  # mlflow.keras loads <data>/model.keras
-CODE_FOLDER = "code"
-REQUIREMENTS_FILE = "requirements.txt"
-PYTHON_ENV_FILE = "python_env.yaml"
-CONDA_FILE = "conda.yaml"
-PACKAGES = ("keras", "numpy", "pandas", "pillow", "tifffile", "mlflow")
-BACKEND_PACKAGES = {
+_CODE_FOLDER = "code"
+_REQUIREMENTS_FILE = "requirements.txt"
+_PYTHON_ENV_FILE = "python_env.yaml"
+_CONDA_FILE = "conda.yaml"
+_PACKAGES = ("keras", "numpy", "pandas", "pillow", "tifffile", "mlflow")
+_BACKEND_PACKAGES = {
     "tensorflow": ("tensorflow-cpu", "tensorflow"),
     "jax": ("jax", "jaxlib"),
     "torch": ("torch",),
@@ -43,32 +43,32 @@ def save_model(path: str, mlflow_model: Any, bundle_folder: Path) -> None:
     data.mkdir(parents=True)
     for name in (MODEL_FILE, FACTS_FILE):
         shutil.copyfile(bundle.folder / name, data / name)
-    copy_code(root / CODE_FOLDER)
-    requirements = pinned_requirements()
-    write_environment(root, requirements)
+    _copy_code(root / _CODE_FOLDER)
+    requirements = _pinned_requirements()
+    _write_environment(root, requirements)
 
-    mlflow_model.signature = signature(bundle.card.is_multi_label)
-    mlflow_model.metadata = model_metadata(bundle)
+    mlflow_model.signature = _signature(bundle.card.is_multi_label)
+    mlflow_model.metadata = _model_metadata(bundle)
     mlflow_model.add_flavor(
-        FLAVOR_NAME,
+        _FLAVOR_NAME,
         data=DATA_FOLDER,
         keras_version=metadata.version("keras"),
-        keras_backend=backend_name(),
+        keras_backend=_backend_name(),
         save_exported_model=False,
     )
     pyfunc.add_to_model(
         mlflow_model,
-        loader_module=LOADER_MODULE,
+        loader_module=_LOADER_MODULE,
         data=DATA_FOLDER,
-        code=CODE_FOLDER,
-        conda_env=CONDA_FILE,
-        python_env=PYTHON_ENV_FILE,
+        code=_CODE_FOLDER,
+        conda_env=_CONDA_FILE,
+        python_env=_PYTHON_ENV_FILE,
     )
     mlflow_model.model_size_bytes = sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
     mlflow_model.save(str(root / MLMODEL_FILE_NAME))
 
 
-def copy_code(folder: Path) -> None:
+def _copy_code(folder: Path) -> None:
     """Copy the package's Python files, so that the model loads where the package is not installed."""
     source = Path(pipeline.__file__).parent
     for file in sorted(source.rglob("*.py")):
@@ -77,17 +77,17 @@ def copy_code(folder: Path) -> None:
         shutil.copyfile(file, target)
 
 
-def backend_name() -> str:
+def _backend_name() -> str:
     """Return the Keras backend of this process without importing Keras."""
     return os.environ.get("KERAS_BACKEND") or "tensorflow"
 
 
-def pinned_requirements() -> list[str]:
+def _pinned_requirements() -> list[str]:
     """Return what the model needs, pinned to the versions that are installed here."""
-    return pins((*PACKAGES, *BACKEND_PACKAGES.get(backend_name(), ())))
+    return _pins((*_PACKAGES, *_BACKEND_PACKAGES.get(_backend_name(), ())))
 
 
-def pins(names: Iterable[str]) -> list[str]:
+def _pins(names: Iterable[str]) -> list[str]:
     """Return `name==version` for those of the distributions that are installed."""
     found = []
     for name in names:
@@ -98,28 +98,28 @@ def pins(names: Iterable[str]) -> list[str]:
     return found
 
 
-def write_environment(root: Path, requirements: list[str]) -> None:
+def _write_environment(root: Path, requirements: list[str]) -> None:
     """Write the three files by which MLflow recreates an environment: for pip, virtualenv and conda."""
     import yaml
 
     python = platform.python_version()
-    write_text(root / REQUIREMENTS_FILE, "\n".join(requirements) + "\n")
-    build = pins(("pip", "setuptools", "wheel")) or ["pip"]
+    write_text(root / _REQUIREMENTS_FILE, "\n".join(requirements) + "\n")
+    build = _pins(("pip", "setuptools", "wheel")) or ["pip"]
     environment = {
         "python": python,
         "build_dependencies": build,
-        "dependencies": [f"-r {REQUIREMENTS_FILE}"],
+        "dependencies": [f"-r {_REQUIREMENTS_FILE}"],
     }
     conda = {
         "name": "mlflow-env",
         "channels": ["conda-forge"],
         "dependencies": [f"python={python}", "pip", {"pip": requirements}],
     }
-    write_text(root / PYTHON_ENV_FILE, yaml.safe_dump(environment, sort_keys=False))
-    write_text(root / CONDA_FILE, yaml.safe_dump(conda, sort_keys=False))
+    write_text(root / _PYTHON_ENV_FILE, yaml.safe_dump(environment, sort_keys=False))
+    write_text(root / _CONDA_FILE, yaml.safe_dump(conda, sort_keys=False))
 
 
-def signature(has_several: bool = False) -> Any:
+def _signature(has_several: bool = False) -> Any:
     """Return the one signature that lets pixels, encoded files and base64 text all through unchanged.
 
     Where images may have several labels, label and probability are lists.
@@ -140,7 +140,7 @@ def signature(has_several: bool = False) -> Any:
     return ModelSignature(inputs=inputs, outputs=outputs)
 
 
-def model_metadata(bundle: Bundle) -> dict[str, Any]:
+def _model_metadata(bundle: Bundle) -> dict[str, object]:
     """Return what the signature cannot say: the classes in order, and the pixels that the network takes."""
     return {
         "classes": list(bundle.classes),

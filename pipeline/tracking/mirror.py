@@ -14,26 +14,20 @@ from pipeline.states import FINAL_STATES, TrialState
 from pipeline.study_view import PARENT, MirrorMark, StudyView
 from pipeline.tracking import entries
 from pipeline.tracking.entries import Clock
-from pipeline.tracking.store import (
-    STUDY_TAG,
-    WORKSPACE_TAG,
-    experiment_id,
-    open_client,
-    tracking_errors,
-    workspace_tag,
-)
+from pipeline.tracking.experiments import experiment_id
+from pipeline.tracking.store import STUDY_TAG, WORKSPACE_TAG, open_client, tracking_errors, workspace_tag
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-NUMBER_TAG = "trial.number"
-PARENT_TAG = "mlflow.parentRunId"
-RESTING_STATES = (*FINAL_STATES, TrialState.PAUSED)  # nothing trains, so the run has ended; a promotion opens it again
+_NUMBER_TAG = "trial.number"
+_PARENT_TAG = "mlflow.parentRunId"
+_RESTING_STATES = (*FINAL_STATES, TrialState.PAUSED)  # nothing trains, so the run has ended; a promotion opens it again
 
 
 @dataclass
-class Child:
+class _Child:
     """The run of a trial as MLflow holds it: what need not be sent again.
 
     `clock` is the time of the last epoch sent, `last_step` its step, `last_rung` the last rung with a score.
@@ -64,7 +58,7 @@ class MlflowMirror:
         self._spec: StudySpec
         self._marks: dict[int | None, MirrorMark] = {}
         self._trials: dict[int, TrialRow] = {}
-        self._children: dict[int, Child] = {}
+        self._children: dict[int, _Child] = {}
         self._doubtful: set[int | None] = set()  # trials whose run may have been made twice
         self._parent_start: Clock = 0
         self._parent_steps: dict[str, int] = {}
@@ -125,7 +119,7 @@ class MlflowMirror:
         client = open_client(self._workspace)
         with tracking_errors("looking for the parent run"):
             self.run_id = mark.run_id
-            return active_run(client, mark.run_id) is not None
+            return _active_run(client, mark.run_id) is not None
 
     def _connect(self) -> "MlflowClient":
         """Open the store and find or create the parent run; its trials are looked at when they have news."""
@@ -153,7 +147,7 @@ class MlflowMirror:
         if mark is None:
             return None
         if mark.run_id:
-            run = active_run(client, mark.run_id)
+            run = _active_run(client, mark.run_id)
             if run is None:  # deleted there, or another store than last time: replay all
                 self._children.clear()
                 for number in sorted(
@@ -162,13 +156,13 @@ class MlflowMirror:
                     self._mark(number, MirrorMark(""))
             return run
         self._doubtful.add(PARENT)
-        return keep_first(client, self._unmarked_parents(client))
+        return _keep_first(client, self._unmarked_parents(client))
 
     def _unmarked_parents(self, client: "MlflowClient") -> list[Any]:
         """Return the parent runs that were made for this study and are not described, hence not marked."""
         tags = f"tags.`{WORKSPACE_TAG}` = '{workspace_tag(self._workspace)}' and tags.`{STUDY_TAG}` = "
         found = search_runs(client, [str(self.experiment_id)], f"{tags}'{self._spec.study}'")
-        return [run for run in found if PARENT_TAG not in run.data.tags and not run.data.params]
+        return [run for run in found if _PARENT_TAG not in run.data.tags and not run.data.params]
 
     def _create_parent(self, client: "MlflowClient") -> Any:
         if PARENT not in self._marks:
@@ -216,32 +210,32 @@ class MlflowMirror:
             return
         child = self._children.pop(number, None) or self._open_child(trial, mark)
         self._send_news(trial, child)
-        is_resting = trial.state in RESTING_STATES
+        is_resting = trial.state in _RESTING_STATES
         if is_resting and child.status != entries.run_status(trial):
             self._client.set_terminated(child.run_id, entries.run_status(trial))
         child.status = entries.run_status(trial)
         self._mark(number, MirrorMark(child.run_id, version, is_resting))
         self._children[number] = child
 
-    def _open_child(self, trial: TrialRow, mark: MirrorMark | None) -> Child:
+    def _open_child(self, trial: TrialRow, mark: MirrorMark | None) -> _Child:
         """Find out what MLflow holds of a trial, or make its run."""
         run = None
         if mark is None:
             self._mark(trial.number, MirrorMark(""))  # before the run, as with the parent
         else:
-            run = active_run(self._client, mark.run_id) or self._find_child(trial.number)
+            run = _active_run(self._client, mark.run_id) or self._find_child(trial.number)
         if run is not None:
             return self._found_child(trial.number, run)
         own = entries.trial_tags(trial)
-        tags = {**self._common_tags(), PARENT_TAG: str(self.run_id), NUMBER_TAG: str(trial.number), **own}
+        tags = {**self._common_tags(), _PARENT_TAG: str(self.run_id), _NUMBER_TAG: str(trial.number), **own}
         info = self._client.create_run(str(self.experiment_id), tags=tags).info
-        return Child(info.run_id, info.start_time, tags=own)
+        return _Child(info.run_id, info.start_time, tags=own)
 
-    def _found_child(self, number: int, run: Any) -> Child:
+    def _found_child(self, number: int, run: Any) -> _Child:
         steps = entries.last_steps(run)
         last_step = steps.get("learning_rate", 0)
         sent = [row for row in self._view.epochs(number) if row.step <= last_step]
-        return Child(
+        return _Child(
             run.info.run_id,
             run.info.start_time + sum(map(entries.duration, sent)),
             run.info.status,
@@ -254,11 +248,11 @@ class MlflowMirror:
     def _find_child(self, number: int) -> Any:
         """Return the run of a trial that was asked for and perhaps made, or None; delete any further one."""
         self._doubtful.add(number)
-        query = f"tags.`{PARENT_TAG}` = '{self.run_id}' and tags.`{NUMBER_TAG}` = '{number}'"
+        query = f"tags.`{_PARENT_TAG}` = '{self.run_id}' and tags.`{_NUMBER_TAG}` = '{number}'"
         found = search_runs(self._client, [str(self.experiment_id)], query)
-        return keep_first(self._client, found, self._marks[number].run_id)
+        return _keep_first(self._client, found, self._marks[number].run_id)
 
-    def _send_news(self, trial: TrialRow, child: Child) -> None:
+    def _send_news(self, trial: TrialRow, child: _Child) -> None:
         """Send the epochs and facts of a trial that its run lacks, all in one call; nothing if there are none."""
         if trial.state == TrialState.RUNNING and child.status != "RUNNING":
             self._client.update_run(child.run_id, status="RUNNING")
@@ -274,7 +268,7 @@ class MlflowMirror:
         if trial.rung > child.last_rung:
             values = entries.rung_values(trial, self._spec.objective)
             metrics += entries.points(values, round(child.clock), trial.rung)
-        if trial.state in RESTING_STATES and (tags or trial.rung > child.last_rung or not child.is_described):
+        if trial.state in _RESTING_STATES and (tags or trial.rung > child.last_rung or not child.is_described):
             metrics += entries.points({"time/train_s": trial.seconds}, round(child.clock), child.last_step)
         if params or metrics or tags:
             self._client.log_batch(child.run_id, metrics=metrics, params=params, tags=entries.tag_entries(tags))
@@ -312,7 +306,7 @@ class MlflowMirror:
         self._mark(PARENT, MirrorMark(str(self.run_id), 1, is_closed=True))
 
 
-def active_run(client: "MlflowClient", run_id: str) -> Any:
+def _active_run(client: "MlflowClient", run_id: str) -> Any:
     """Return a run that exists and was not deleted, else None."""
     from mlflow.exceptions import MlflowException
 
@@ -327,7 +321,7 @@ def active_run(client: "MlflowClient", run_id: str) -> Any:
     return run if run.info.lifecycle_stage == "active" else None
 
 
-def keep_first(client: "MlflowClient", runs: Iterable[Any], run_id: str = "") -> Any:
+def _keep_first(client: "MlflowClient", runs: Iterable[Any], run_id: str = "") -> Any:
     """Return the run `run_id`, else the oldest of those found, and delete the others; None if there is none.
 
     A run is made twice when a server makes it but its answer is lost.

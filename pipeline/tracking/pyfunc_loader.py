@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.bundle import Bundle, load_model, read_bundle
-from pipeline.data.decoding.decode import DecodeError, decode
+from pipeline.data.decoding.bands import DecodeError
+from pipeline.data.decoding.decode import decode
 from pipeline.errors import DataError
 from pipeline.models.predict import predict_logits
 from pipeline.records import ImageSpec
 from pipeline.targets import answers, probabilities
 
-COLUMN = "image"
-EXPECTED = "expected pixels (num_images, height, width, channels), encoded image files, or these in base64"
+_COLUMN = "image"
+_EXPECTED = "expected pixels (num_images, height, width, channels), encoded image files, or these in base64"
 
 
 class ImageClassifier:
@@ -26,7 +27,7 @@ class ImageClassifier:
         self.bundle = bundle
         self.model = model
 
-    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+    def predict(self, model_input: Any, params: object = None) -> Any:
         """Return a DataFrame of label, probability and probabilities (by class), one row an image.
 
         Of a multi-label model label and probability are lists: the classes of a probability of at least a half.
@@ -36,7 +37,7 @@ class ImageClassifier:
         """
         import pandas as pd
 
-        logits = predict_logits(self.model, Images(images_in(model_input), self.bundle.image))
+        logits = predict_logits(self.model, Images(_images_in(model_input), self.bundle.image))
         has_several, classes = self.bundle.card.is_multi_label, self.bundle.classes
         shares = probabilities(logits, has_several, self.bundle.card.temperature).astype(np.float64).tolist()
         chosen = answers(logits, has_several)
@@ -56,14 +57,14 @@ def _load_pyfunc(path: str) -> ImageClassifier:
     return ImageClassifier(bundle, load_model(bundle))
 
 
-def images_in(model_input: Any) -> Any:
+def _images_in(model_input: Any) -> Any:
     """Return the images of an array, a list, or the column `image` (or the only one) of a table or dict."""
     if not hasattr(model_input, "keys"):
         return model_input
     names = list(model_input.keys())
-    if COLUMN not in names and len(names) != 1:
-        raise DataError(f"the input has the columns {names}; expected {COLUMN!r}; name the column of the images so")
-    column = model_input[COLUMN if COLUMN in names else names[0]]
+    if _COLUMN not in names and len(names) != 1:
+        raise DataError(f"the input has the columns {names}; expected {_COLUMN!r}; name the column of the images so")
+    column = model_input[_COLUMN if _COLUMN in names else names[0]]
     return column.tolist() if hasattr(column, "to_numpy") else column
 
 
@@ -88,19 +89,19 @@ class Images:
         """
         rows = self.rows[part]
         if not isinstance(self.rows[0], (bytes, str)):
-            return checked_pixels(rows, self.spec)
+            return _checked_pixels(rows, self.spec)
         start = part.indices(len(self))[0]  # bytes never pass through numpy, which cuts zero bytes off their end
         return np.stack([decoded(row, index, self.spec) for index, row in enumerate(rows, start)])
 
 
-def checked_pixels(rows: Sequence[Any], spec: ImageSpec) -> NDArray[Any]:
+def _checked_pixels(rows: Sequence[Any], spec: ImageSpec) -> NDArray[Any]:
     """Return pixels that came as numbers of any type; JSON knows one kind of number."""
     try:
         # If NumPy may choose the type, one text among the numbers turns all into texts as long as it.
         values = rows if isinstance(rows, np.ndarray) else np.asarray(list(rows), np.float64)
         numbers = values if values.dtype == spec.dtype else values.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"the images cannot be read as numbers ({error}); {EXPECTED}") from error
+        raise DataError(f"the images cannot be read as numbers ({error}); {_EXPECTED}") from error
     if numbers.shape[1:] != spec.shape:
         expected = ", ".join(map(str, ("num_images", *spec.shape)))
         raise DataError(f"the images have the shape {numbers.shape}; expected ({expected}); resize them before")
@@ -121,13 +122,13 @@ def decoded(row: Any, index: int, spec: ImageSpec) -> NDArray[Any]:
         DataError: it is neither, or holds no picture.
     """
     if not isinstance(row, (bytes, str)):  # bytes(9**9) would be 9**9 zeros
-        raise DataError(f"row {index}: found a value of type {type(row).__name__}; {EXPECTED}")
+        raise DataError(f"row {index}: found a value of type {type(row).__name__}; {_EXPECTED}")
     most = spec.max_megabytes << 20
     if isinstance(row, str) and len(row) > 4 * (most // 3 + 1):
         raise DataError(f"row {index}: too_large: {len(row):,} characters of base64; at most {most:,} bytes are read")
     try:
         return decode(base64.b64decode(row, validate=True) if isinstance(row, str) else row, spec)
     except ValueError as error:  # also of base64
-        raise DataError(f"row {index}: {error}; {EXPECTED}; a path is never opened") from error
+        raise DataError(f"row {index}: {error}; {_EXPECTED}; a path is never opened") from error
     except DecodeError as error:
-        raise DataError(f"row {index}: {error.code}: {error.detail}; {EXPECTED}") from error
+        raise DataError(f"row {index}: {error.code}: {error.detail}; {_EXPECTED}") from error

@@ -14,26 +14,23 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import TrackingError
-from pipeline.records import OBJECTIVES
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-HEALTH_SECONDS = 5
-CREDENTIALS = re.compile(r"//[^/\s]*@")
-SQLITE = "sqlite:///"
-SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")  # plugins add others
+_HEALTH_SECONDS = 5
+_CREDENTIALS = re.compile(r"//[^/\s]*@")
+_SQLITE = "sqlite:///"
+_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")  # plugins add others
 STUDY_TAG = "pipeline.study"
 WORKSPACE_TAG = "pipeline.workspace"
-DATABASE_STORES = ("mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store")
-# Folders in ./mlruns/ that are not an experiment's.
-RESERVED_FOLDERS = ("studies", "cache", "splits", "openings")
-FORCED_ENVIRONMENT = {
+_DATABASE_STORES = ("mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store")
+_FORCED_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -42,7 +39,7 @@ FORCED_ENVIRONMENT = {
     # 244 s while a server is down. The mirror looks before it sends again.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
-DEFAULT_ENVIRONMENT = {
+_DEFAULT_ENVIRONMENT = {
     # A connection that was opened while the database could only be read stays so: open it anew now and then.
     "MLFLOW_SQLALCHEMYSTORE_POOL_RECYCLE": "60",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -58,25 +55,25 @@ def tracking_uri(workspace: Path) -> str:
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if not uri:
-        return sqlite_uri(Workspace(workspace).database)
-    if uri.startswith(SQLITE) and not uri.startswith(SQLITE + "/"):
-        return sqlite_uri(workspace / unquote(uri.removeprefix(SQLITE)))
+        return _sqlite_uri(Workspace(workspace).database)
+    if uri.startswith(_SQLITE) and not uri.startswith(_SQLITE + "/"):
+        return _sqlite_uri(workspace / unquote(uri.removeprefix(_SQLITE)))
     if urlsplit(uri).scheme in ("", "file"):
         raise TrackingError(
             f"MLFLOW_TRACKING_URI is {public_uri(uri)!r}, a folder, which MLflow refuses since 3.13; expected"
-            f" http(s)://... or {SQLITE}/path/to/mlflow.db; unset it to use {Workspace(workspace).database}"
+            f" http(s)://... or {_SQLITE}/path/to/mlflow.db; unset it to use {Workspace(workspace).database}"
         )
     return uri
 
 
-def sqlite_uri(path: Path) -> str:
+def _sqlite_uri(path: Path) -> str:
     """Return the URI of an SQLite file; MLflow unquotes it, and cuts it at a question mark."""
-    return SQLITE + str(path.absolute()).replace("%", "%25").replace("?", "%3F")
+    return _SQLITE + str(path.absolute()).replace("%", "%25").replace("?", "%3F")
 
 
 def sqlite_path(uri: str) -> Path | None:
     """Return the file behind an SQLite URI; None for any other store."""
-    return Path(unquote(uri.removeprefix(SQLITE))) if uri.startswith(SQLITE) else None
+    return Path(unquote(uri.removeprefix(_SQLITE))) if uri.startswith(_SQLITE) else None
 
 
 def is_remote(uri: str) -> bool:
@@ -94,7 +91,7 @@ def is_loopback(host: str) -> bool:
 
 def public_uri(text: str) -> str:
     """Return a text without the user names and passwords of the URLs in it."""
-    return CREDENTIALS.sub("//***@", text)
+    return _CREDENTIALS.sub("//***@", text)
 
 
 def workspace_tag(workspace: Path) -> str:
@@ -126,17 +123,17 @@ def check_settings(workspace: Path) -> str:
     """
     uri = tracking_uri(workspace)
     scheme = urlsplit(uri).scheme.partition("+")[0]
-    if scheme not in SCHEMES and not entry_points(group="mlflow.tracking_store", name=scheme):
+    if scheme not in _SCHEMES and not entry_points(group="mlflow.tracking_store", name=scheme):
         raise TrackingError(
             f"MLFLOW_TRACKING_URI is {public_uri(uri)!r}, of the unknown kind {scheme}://; expected http(s)://... or"
-            f" {SQLITE}/path/to/mlflow.db; unset it to use {Workspace(workspace).database}"
+            f" {_SQLITE}/path/to/mlflow.db; unset it to use {Workspace(workspace).database}"
         )
     if not os.environ.get("MLFLOW_TRACKING_URI", "").strip():
         refuse_file_store(workspace)
     return uri
 
 
-def check_store(workspace: Path) -> str:
+def _check_store(workspace: Path) -> str:
     """Return the tracking URI after all checks that need no mlflow.
 
     Raises:
@@ -144,7 +141,7 @@ def check_store(workspace: Path) -> str:
     """
     uri = check_settings(workspace)
     if is_remote(uri):
-        check_server(uri)
+        _check_server(uri)
     return uri
 
 
@@ -154,45 +151,45 @@ def open_client(workspace: Path) -> "MlflowClient":
     Raises:
         TrackingError: an old file store is in the way, a server does not answer, or a file is no database.
     """
-    uri = check_store(workspace)
-    prepare_environment()
+    uri = _check_store(workspace)
+    _prepare_environment()
     if is_remote(uri):
         with tracking_errors(f"opening {public_uri(uri)}"):
-            return make_client(uri)
+            return _make_client(uri)
     with first_use_lock(workspace):
         path = sqlite_path(uri)
         if path is not None:
-            prepare_sqlite(path)
+            _prepare_sqlite(path)
         with tracking_errors(f"opening {public_uri(uri)}"):
-            return make_client(uri)
+            return _make_client(uri)
 
 
-def prepare_environment() -> None:
+def _prepare_environment() -> None:
     """Set what this process and its children need before mlflow is imported."""
     os.environ.pop("MLFLOW_RUN_ID", None)  # would attach every run to that one
-    os.environ.update(FORCED_ENVIRONMENT)
-    for name, value in DEFAULT_ENVIRONMENT.items():
+    os.environ.update(_FORCED_ENVIRONMENT)
+    for name, value in _DEFAULT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
-def make_client(uri: str) -> "MlflowClient":
+def _make_client(uri: str) -> "MlflowClient":
     """Import mlflow, keep its INFO lines off stderr and return a client."""
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):
         logger = logging.getLogger(name)
         logger.setLevel(max(logging.WARNING, logger.level))
-    atexit.unregister(close_databases)
-    atexit.register(close_databases)
+    atexit.unregister(_close_databases)
+    atexit.register(_close_databases)
     return MlflowClient(uri, registry_uri=uri)
 
 
-def close_databases() -> None:
+def _close_databases() -> None:
     """Close this process's connections of MLflow to databases: with the last one SQLite merges its log, mlflow.db-wal.
 
     MLflow keeps them until Python collects its garbage, which a command no longer does when it ends.
     """
-    for name in DATABASE_STORES:
+    for name in _DATABASE_STORES:
         engines = getattr(getattr(sys.modules.get(name), "SqlAlchemyStore", None), "_engine_map", {})
         for engine in list(engines.values()):
             engine.dispose()
@@ -214,27 +211,27 @@ def refuse_file_store(workspace: Path) -> None:
     if found is not None:
         raise TrackingError(
             f"{found}: the folder store of an older MLflow, which MLflow refuses since 3.13; expected"
-            f" {SQLITE}mlflow.db; run `mlflow migrate-filestore --source mlruns --target {SQLITE}mlflow.db`"
+            f" {_SQLITE}mlflow.db; run `mlflow migrate-filestore --source mlruns --target {_SQLITE}mlflow.db`"
             " and then `rm mlruns/*/meta.yaml`, or work in another folder"
         )
 
 
-def check_server(uri: str) -> None:
+def _check_server(uri: str) -> None:
     """Ask a server's GET /health.
 
     Raises:
-        TrackingError: no answer within HEALTH_SECONDS, or an answer that says that it is broken.
+        TrackingError: no answer within _HEALTH_SECONDS, or an answer that says that it is broken.
     """
     import requests
 
     address = public_uri(uri)
     advice = "start the server, correct MLFLOW_TRACKING_URI, or unset it to use ./mlflow.db"
     try:
-        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=HEALTH_SECONDS)
+        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=_HEALTH_SECONDS)
     except requests.RequestException as error:
         kind = type(error).__name__
         raise TrackingError(
-            f"{address}: no answer within {HEALTH_SECONDS} s ({kind}); expected an MLflow server; {advice}"
+            f"{address}: no answer within {_HEALTH_SECONDS} s ({kind}); expected an MLflow server; {advice}"
         ) from error
     if answer.status_code >= 500:
         raise TrackingError(
@@ -259,7 +256,7 @@ def first_use_lock(workspace: Path) -> Iterator[None]:
         yield
 
 
-def prepare_sqlite(path: Path) -> None:
+def _prepare_sqlite(path: Path) -> None:
     """Create the file in WAL mode, which halves MLflow's latency, or check that it is SQLite.
 
     Raises:
@@ -274,81 +271,3 @@ def prepare_sqlite(path: Path) -> None:
             f"{path}: {error}; expected MLflow's SQLite file in a folder that can be written;"
             " move the file away, or work in another folder"
         ) from error
-
-
-def experiment_id(client: "MlflowClient", name: str, workspace: Path, objective: str) -> str:
-    """Return the id of the experiment of that name, made when there is none; it shows `objective` first.
-
-    Raises:
-        TrackingError: it was deleted, or its artifacts cannot be written through this store.
-    """
-    uri = client.tracking_uri
-    with tracking_errors(f"opening the experiment {name!r}"):
-        experiment = client.get_experiment_by_name(name) or create_experiment(client, name, workspace)
-    if experiment.lifecycle_stage != "active":
-        raise TrackingError(
-            f"experiment {name!r} in {public_uri(uri)} was deleted; expected an active one; run"
-            f" `MLFLOW_TRACKING_URI={public_uri(uri)} mlflow experiments restore -x {experiment.experiment_id}`"
-        )
-    check_artifact_location(experiment.artifact_location, uri, name)
-    with tracking_errors(f"describing the experiment {name!r}"):
-        for key, value in experiment_tags(name, objective).items():
-            if key not in experiment.tags:  # a note that the user wrote stays
-                client.set_experiment_tag(experiment.experiment_id, key, value)
-    return str(experiment.experiment_id)
-
-
-def create_experiment(client: "MlflowClient", name: str, workspace: Path) -> Any:
-    """Create an experiment; a server chooses where its artifacts are, a database needs an absolute place."""
-    from mlflow.exceptions import MlflowException
-
-    location = None
-    if not is_remote(client.tracking_uri):
-        location = (Workspace(workspace.absolute()).mlruns / slug(name)).as_uri()
-    try:
-        return client.get_experiment(client.create_experiment(name, artifact_location=location))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-        return client.get_experiment_by_name(name)  # another search was quicker
-
-
-def slug(name: str) -> str:
-    """Return a name as a folder of ./mlruns/, none of ours and none that looks like MLflow's old store."""
-    folder = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "experiment"
-    return f"experiment-{folder}" if folder in RESERVED_FOLDERS or folder.isdigit() else folder
-
-
-def check_artifact_location(location: str, uri: str, name: str) -> None:
-    """Refuse an experiment whose artifacts this process could not write, before hours of search.
-
-    Raises:
-        TrackingError: it was made through a server but is used without one, or the other way round.
-    """
-    scheme = urlsplit(location).scheme
-    if not is_remote(uri) and scheme in ("mlflow-artifacts", "http", "https"):
-        raise TrackingError(
-            f"experiment {name!r} in {public_uri(uri)} keeps its artifacts at {public_uri(location)}, which only"
-            " a server can write; expected a folder or a bucket; it was made in the user interface: rename it"
-            " there, or set MLFLOW_TRACKING_URI to the server's address"
-        )
-    if is_remote(uri) and scheme in ("", "file") and not is_loopback(urlsplit(uri).hostname or ""):
-        raise TrackingError(
-            f"experiment {name!r} on {public_uri(uri)} keeps its artifacts at {public_uri(location)}, a folder of"
-            " the server's machine; expected mlflow-artifacts:/ or a bucket; rename the experiment, and start"
-            " the server with --serve-artifacts"
-        )
-
-
-def experiment_tags(name: str, objective: str) -> dict[str, str]:
-    """Return the tags by which the user interface shows an experiment as we mean it."""
-    return {
-        "mlflow.note.content": (
-            f"Searches over the data set **{name}**, one parent run a search and one child run a trial.\n\n"
-            f"Sort by `best_{objective}`; `model/params` and `model/mflops` say what a model costs."
-            " `test/...` is on the chosen model only: the test images are looked at once."
-        ),
-        "mlflow.experimentKind": "custom_model_development",
-        "mlflow.experiment.primaryMetric.name": f"best_{objective}",
-        "mlflow.experiment.primaryMetric.greaterIsBetter": str(OBJECTIVES[objective] == "max"),
-    }

@@ -3,8 +3,8 @@
 An AUC is the share of pairs of images, one of the class and one not, that are ranked right. So it gets the interval of
 a proportion (Wilson 1927), of as many independent answers as would be just as uncertain: the effective sample size of
 surveys (Korn & Graubard 1998). The uncertainty is the unbiased variance of DeLong, DeLong & Clarke-Pearson 1988 over
-all classes at once, since they share the images. FLOOR bounds it from below, because a network that errs may still rank
-a few images all correctly. `benchmarks/auc_intervals.py` measures how often the intervals hold the true AUC.
+all classes at once, since they share the images. _FLOOR bounds it from below, because a network that errs may still
+rank a few images all correctly. `benchmarks/auc_intervals.py` measures how often the intervals hold the true AUC.
 """
 
 import math
@@ -17,7 +17,7 @@ from pipeline.intervals import Interval, wilson_interval
 from pipeline.targets import Labels, is_of_class
 
 MIN_SIDE = 10  # images with a class, and as many without it: with fewer no interval is reliable
-FLOOR = 0.75  # of 4 A (1 - A) times the variance of random scores: that of Hanley & McNeil 1982 where A nears 1
+_FLOOR = 0.75  # of 4 A (1 - A) times the variance of random scores: that of Hanley & McNeil 1982 where A nears 1
 
 
 class MeanAuc(NamedTuple):
@@ -63,7 +63,7 @@ def measure_auc(scores: NDArray[np.float64], labels: Labels) -> MeanAuc:
         influence[is_own] += _deviations(right[is_own])
         influence[~is_own] += _deviations(right[~is_own])
     exact, without_ties = _chance_variances(np.stack(owned, axis=1), np.stack(ranks, axis=1))
-    return MeanAuc(float(np.mean(areas)), influence / len(areas), math.sqrt(exact), FLOOR * 4 * without_ties)
+    return MeanAuc(float(np.mean(areas)), influence / len(areas), math.sqrt(exact), _FLOOR * 4 * without_ties)
 
 
 def class_counts(labels: Labels, num_classes: int) -> NDArray[np.int64]:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from pipeline.targets import Labels, decisions, is_right, log_softmax, losses
 
 NUM_BINS = 15
-NUM_FOLDS = 5  # of the cross-fitting that decides whether a temperature is kept
-MIN_IMAGES = 50  # fewer say nothing about probabilities
+_NUM_FOLDS = 5  # of the cross-fitting that decides whether a temperature is kept
+_MIN_IMAGES = 50  # fewer say nothing about probabilities
 LOWEST, HIGHEST = 0.1, 10.0  # temperatures that are looked at
-NUM_STEPS = 40  # Newton's method needs 5 to 8; bisection would need 25
-TOLERANCE = 1e-7  # of the inverse temperature
+_NUM_STEPS = 40  # Newton's method needs 5 to 8; bisection would need 25
+_TOLERANCE = 1e-7  # of the inverse temperature
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ def choose_temperature(logits: NDArray[np.float32], labels: Labels) -> Temperatu
     the average of all five.
     """
     num_images = len(labels)
-    if num_images < MIN_IMAGES:
-        return Temperature(1.0, num_images, 0.0, 0.0, f"{num_images} validation images; expected {MIN_IMAGES} or more")
+    if num_images < _MIN_IMAGES:
+        return Temperature(1.0, num_images, 0.0, 0.0, f"{num_images} validation images; expected {_MIN_IMAGES} or more")
     rank = np.random.default_rng(0).permutation(num_images)
     after = np.zeros(num_images)
-    for number in range(NUM_FOLDS):
-        is_held_out = rank % NUM_FOLDS == number
+    for number in range(_NUM_FOLDS):
+        is_held_out = rank % _NUM_FOLDS == number
         fitted = fit_temperature(logits[~is_held_out], labels[~is_held_out])
         after[is_held_out] = losses(logits[is_held_out], labels[is_held_out], fitted or 1.0)
     before, mean_after = float(losses(logits, labels).mean()), float(after.mean())
@@ -67,12 +67,12 @@ def fit_temperature(logits: NDArray[np.float32], labels: Labels) -> float | None
     if slope_and_curvature(logits, labels, low)[0] >= 0 or slope_and_curvature(logits, labels, high)[0] <= 0:
         return None
     inverse = 1.0
-    for _ in range(NUM_STEPS):
+    for _ in range(_NUM_STEPS):
         slope, curvature = slope_and_curvature(logits, labels, inverse)
         low, high = (inverse, high) if slope < 0 else (low, inverse)
         proposed = inverse - slope / curvature if curvature > 0 else low
         following = proposed if low < proposed < high else (low + high) / 2
-        if abs(following - inverse) < TOLERANCE:
+        if abs(following - inverse) < _TOLERANCE:
             break
         inverse = following
     return 1 / inverse

@@ -12,7 +12,7 @@ from pipeline.targets import Labels, Logits, answers, class_scores, is_multi_lab
 from pipeline.training.auc import class_shortage, measure_auc, shortage
 from pipeline.training.metrics import Counts, count_classes, mean_auc, measure_logits
 
-Recount = Callable[[NDArray[np.int64]], Counts]
+_Recount = Callable[[NDArray[np.int64]], Counts]
 """Resampled numbers of each kind of images (num_resamples, num_kinds) to counts (num_resamples, num_classes)."""
 
 
@@ -85,13 +85,13 @@ def count_answers(logits: Logits, labels: Labels) -> NDArray[np.int64]:
 
 def class_mean_intervals(logits: Logits, labels: Labels) -> tuple[Interval, Interval]:
     """Return the 95 % intervals of balanced accuracy and macro F1, as `Metrics` defines them."""
-    counts, recount = (kinds_of_rows if is_multi_label(labels) else kinds_of_pairs)(logits, labels)
+    counts, recount = (_kinds_of_rows if is_multi_label(labels) else _kinds_of_pairs)(logits, labels)
     balanced, _ = counts_interval(counts, lambda drawn: recount(drawn).balanced_accuracy())
     macro_f1, _ = counts_interval(counts, lambda drawn: recount(drawn).macro_f1())
     return balanced, macro_f1
 
 
-def kinds_of_pairs(logits: Logits, labels: Labels) -> tuple[NDArray[np.int64], Recount]:
+def _kinds_of_pairs(logits: Logits, labels: Labels) -> tuple[NDArray[np.int64], _Recount]:
     """Return how many images have each pair of label and answer, and how to count classes in resamples of them."""
     num_classes = logits.shape[1]
     kinds, counts = np.unique(
@@ -107,7 +107,7 @@ def kinds_of_pairs(logits: Logits, labels: Labels) -> tuple[NDArray[np.int64], R
     return counts, recount
 
 
-def kinds_of_rows(logits: Logits, labels: Labels) -> tuple[NDArray[np.int64], Recount]:
+def _kinds_of_rows(logits: Logits, labels: Labels) -> tuple[NDArray[np.int64], _Recount]:
     """Return how many images have each pair of label and answer rows, and how to count classes in resamples of them."""
     pairs = np.concatenate([labels, answers(logits, has_several=True)], axis=1)
     kinds, counts = np.unique(pairs, axis=0, return_counts=True)

@@ -69,7 +69,7 @@ def resume(path: Path | None, model: keras.Model, task: str) -> Position | None:
             raise ValueError("it belongs to another training")
         rows = tuple(EpochRow(**row) for row in facts.pop("rows"))
         position = Position(rows, **facts)
-        assign(groups(model), arrays)
+        _assign(groups(model), arrays)
     except DAMAGES as error:
         ignore(path, error)
         return None
@@ -79,7 +79,7 @@ def resume(path: Path | None, model: keras.Model, task: str) -> Position | None:
 def start_from(path: Path, model: keras.Model) -> None:
     """Give a model the weights in `path`; if they cannot be used, say so on stderr and leave it as it is."""
     try:
-        assign({"weights": model.weights}, read_arrays(path))
+        _assign({"weights": model.weights}, read_arrays(path))
     except DAMAGES as error:
         ignore(path, error)
 
@@ -106,7 +106,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         return {name: arrays[name] for name in arrays.files}
 
 
-def assign(variables_by_group: dict[str, Sequence[Any]], arrays: dict[str, NDArray[Any]]) -> None:
+def _assign(variables_by_group: dict[str, Sequence[Any]], arrays: dict[str, NDArray[Any]]) -> None:
     """Give variables their values, all of them or, with a ValueError or KeyError, none."""
     pairs = [
         (variable, arrays[f"{group}{number}"])

@@ -14,9 +14,9 @@ import keras
 from pipeline.models.keras_cost import leaves
 
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
-POLICIES = {FLOAT32: "float32", BFLOAT16: "mixed_bfloat16"}  # variables are float32 in both
-EXACT = (keras.layers.Rescaling, keras.layers.Normalization)  # they take pixels of up to 16 bits
-MIN_EPSILON = 1.001e-5  # below it cuDNN refuses
+_POLICIES = {FLOAT32: "float32", BFLOAT16: "mixed_bfloat16"}  # variables are float32 in both
+_EXACT = (keras.layers.Rescaling, keras.layers.Normalization)  # they take pixels of up to 16 bits
+_MIN_EPSILON = 1.001e-5  # below it cuDNN refuses
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
@@ -58,17 +58,17 @@ def computing(model: keras.Model, precision: str) -> Iterator[None]:
     float32. To be entered before the model is compiled or called.
     """
     layers = list(leaves(model))
-    plain = [layer for layer in layers if type(layer) is keras.layers.BatchNormalization and can_be_fused(layer)]
+    plain = [layer for layer in layers if type(layer) is keras.layers.BatchNormalization and _can_be_fused(layer)]
     short = [
         layer
         for layer in layers[:-1]
-        if precision != FLOAT32 and layer.dtype_policy.name == FLOAT32 and not isinstance(layer, EXACT)
+        if precision != FLOAT32 and layer.dtype_policy.name == FLOAT32 and not isinstance(layer, _EXACT)
     ]
-    restore_feed = feed_without_tuning()
+    restore_feed = _feed_without_tuning()
     for layer in plain:
         layer.__class__ = FusedBatchNormalization
     for layer in short:
-        layer.dtype_policy = keras.DTypePolicy(POLICIES[precision])
+        layer.dtype_policy = keras.DTypePolicy(_POLICIES[precision])
     try:
         yield
     finally:
@@ -78,10 +78,10 @@ def computing(model: keras.Model, precision: str) -> Iterator[None]:
         for layer in short:
             layer.dtype_policy = keras.DTypePolicy(FLOAT32)
         model.train_function = model.test_function = model.predict_function = None  # they were made for the block
-        forget_gradients()
+        _forget_gradients()
 
 
-def feed_without_tuning() -> Callable[[], None]:
+def _feed_without_tuning() -> Callable[[], None]:
     """Let TensorFlow feed trainings without tuning its feed; return what undoes that.
 
     TensorFlow 2.21 tunes in a thread that sleeps ever longer, up to a minute, and the end of a training waits until it
@@ -121,7 +121,7 @@ def limit_gpu_memory(limit_mb: float) -> None:
         tensorflow.config.set_logical_device_configuration(gpu, [part])
 
 
-def forget_gradients() -> None:
+def _forget_gradients() -> None:
     """Forget the gradients that TensorFlow registered for the steps of a training.
 
     Its registry keeps each custom gradient for good, and with it the graphs of the training and their feed: some MB a
@@ -136,7 +136,7 @@ def forget_gradients() -> None:
         del registered[name]
 
 
-def can_be_fused(layer: Any) -> bool:
+def _can_be_fused(layer: Any) -> bool:
     """Tell whether FusedBatchNormalization computes what a layer does: on TensorFlow, for pictures, with all parts."""
     return (
         keras.backend.backend() == "tensorflow"
@@ -145,6 +145,6 @@ def can_be_fused(layer: Any) -> bool:
         and layer.scale
         and layer.center
         and not (layer.renorm or layer.synchronized)
-        and layer.epsilon >= MIN_EPSILON
+        and layer.epsilon >= _MIN_EPSILON
         and layer.dtype_policy.name == FLOAT32
     )

@@ -4,7 +4,7 @@ import os
 
 import keras
 
-XLA_OPTION = "--xla_gpu_deterministic_ops=true"
+_XLA_OPTION = "--xla_gpu_deterministic_ops=true"
 
 
 def make_deterministic() -> None:
@@ -17,5 +17,5 @@ def make_deterministic() -> None:
         import tensorflow
 
         tensorflow.config.experimental.enable_op_determinism()
-    elif XLA_OPTION not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_OPTION}".strip()
+    elif _XLA_OPTION not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_XLA_OPTION}".strip()

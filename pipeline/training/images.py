@@ -108,7 +108,7 @@ class EpochBatches(keras.utils.PyDataset):
         self.epoch = epoch
         self.order = np.resize(rng.permutation(len(self.data)), num_rows)
         self.offsets = rng.integers(0, 2 * self.reach + 1, (2, num_rows), np.int16)
-        self.is_flipped = (first_flips(self.seed, len(self.data))[self.order] + epoch) % 2 == 1
+        self.is_flipped = (_first_flips(self.seed, len(self.data))[self.order] + epoch) % 2 == 1
         self.holes = rng.random((2, num_rows))
 
     def __len__(self) -> int:
@@ -150,7 +150,7 @@ def shifted(images: NDArray[Any], reach: int, offsets: NDArray[np.int16]) -> NDA
     return moved
 
 
-def first_flips(seed: int, num_images: int) -> NDArray[np.int64]:
+def _first_flips(seed: int, num_images: int) -> NDArray[np.int64]:
     """Return which images begin flipped, 0 or 1 (num_images,)."""
     return np.random.default_rng((seed, num_images)).integers(0, 2, num_images)
 

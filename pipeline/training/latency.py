@@ -11,9 +11,9 @@ from statistics import median
 import keras
 import numpy as np
 
-NUM_WARM_UPS = 3
-NUM_RUNS = 50
-SECONDS = 0.4  # for each of both figures, unless one run takes longer
+_NUM_WARM_UPS = 3
+_NUM_RUNS = 50
+_SECONDS = 0.4  # for each of both figures, unless one run takes longer
 
 
 def measure_latency(model: keras.Model) -> tuple[float, float | None]:
@@ -31,10 +31,10 @@ def measure_latency(model: keras.Model) -> tuple[float, float | None]:
 
 def milliseconds(model: keras.Model, image: np.ndarray) -> float:
     """Return the median time of a prediction, after some to warm up."""
-    for _ in range(NUM_WARM_UPS):
+    for _ in range(_NUM_WARM_UPS):
         model.predict_on_batch(image)
     times: list[float] = []
-    while len(times) < NUM_RUNS and sum(times) < SECONDS:
+    while len(times) < _NUM_RUNS and sum(times) < _SECONDS:
         started = time.perf_counter()
         model.predict_on_batch(image)
         times.append(time.perf_counter() - started)
@@ -48,10 +48,10 @@ def on_one_core() -> Iterator[None]:
     before = {thread: os.sched_getaffinity(thread) for thread in threads()}
     core = sorted(allowed)[os.getpid() % len(allowed)]  # children that measure at once should not share it
     try:
-        pin({thread: {core} for thread in before})
+        _pin({thread: {core} for thread in before})
         yield
     finally:
-        pin({thread: before.get(thread, allowed) for thread in threads()})
+        _pin({thread: before.get(thread, allowed) for thread in threads()})
 
 
 def threads() -> list[int]:
@@ -59,7 +59,7 @@ def threads() -> list[int]:
     return [int(entry.name) for entry in Path("/proc/self/task").iterdir()]
 
 
-def pin(cores: dict[int, set[int]]) -> None:
+def _pin(cores: dict[int, set[int]]) -> None:
     """Set on which cores each thread may run; one that has ended meanwhile is passed over."""
     for thread, allowed in cores.items():
         with contextlib.suppress(ProcessLookupError):

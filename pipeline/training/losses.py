@@ -22,8 +22,8 @@ def loss_of(share: float, offsets: Sequence[float], has_several: bool, is_taught
     if has_several:
         loss = smoothed_binary_crossentropy(share, offsets)
     else:
-        loss = (soft_crossentropy if is_taught else smoothed_crossentropy)(share, offsets)
-    return (lambda labels, logits: loss(mixed(labels), logits)) if is_taught else loss
+        loss = (_soft_crossentropy if is_taught else smoothed_crossentropy)(share, offsets)
+    return (lambda labels, logits: loss(_mixed(labels), logits)) if is_taught else loss
 
 
 def metrics_of(has_several: bool, is_taught: bool) -> list[keras.metrics.Metric]:
@@ -34,17 +34,17 @@ def metrics_of(has_several: bool, is_taught: bool) -> list[keras.metrics.Metric]
         likelihood = partial(keras.losses.sparse_categorical_crossentropy, from_logits=True)
         functions = {"accuracy": keras.metrics.sparse_categorical_accuracy, "likelihood": likelihood}
     if is_taught:
-        functions = {name: by_given(function, has_several) for name, function in functions.items()}
+        functions = {name: _by_given(function, has_several) for name, function in functions.items()}
     return [keras.metrics.MeanMetricWrapper(function, name) for name, function in functions.items()]
 
 
-def mixed(both: Any) -> Any:
+def _mixed(both: Any) -> Any:
     """Return the labels that are learnt, (batch, num_classes), from both halves of what `distillation.beside` made."""
     given, taught = keras.ops.split(both, 2, axis=-1)
     return (1 - SHARE) * given + SHARE * taught
 
 
-def by_given(function: Loss, has_several: bool) -> Loss:
+def _by_given(function: Loss, has_several: bool) -> Loss:
     """Return a function of the given half of labels that `distillation.beside` made."""
 
     def found(labels: Any, logits: Any) -> Any:
@@ -58,7 +58,7 @@ def smoothed_crossentropy(share: float, offsets: Sequence[float] = (0.0,)) -> Lo
     """Return the cross-entropy of a softmax with classes as integers (batch,)."""
 
     def loss(labels: Any, logits: Any) -> Any:
-        log_probabilities = log_softmax(logits, offsets)
+        log_probabilities = _log_softmax(logits, offsets)
         places = keras.ops.reshape(keras.ops.cast(labels, "int32"), (-1, 1))
         hit = keras.ops.take_along_axis(log_probabilities, places, axis=1)[:, 0]
         return -(1 - share) * hit - share * keras.ops.mean(log_probabilities, axis=1)
@@ -66,18 +66,18 @@ def smoothed_crossentropy(share: float, offsets: Sequence[float] = (0.0,)) -> Lo
     return loss
 
 
-def soft_crossentropy(share: float, offsets: Sequence[float] = (0.0,)) -> Loss:
+def _soft_crossentropy(share: float, offsets: Sequence[float] = (0.0,)) -> Loss:
     """Return the cross-entropy of a softmax with probabilities (batch, num_classes)."""
 
     def loss(labels: Any, logits: Any) -> Any:
-        log_probabilities = log_softmax(logits, offsets)
+        log_probabilities = _log_softmax(logits, offsets)
         hit = keras.ops.sum(labels * log_probabilities, axis=1)
         return -(1 - share) * hit - share * keras.ops.mean(log_probabilities, axis=1)
 
     return loss
 
 
-def log_softmax(logits: Any, offsets: Sequence[float]) -> Any:
+def _log_softmax(logits: Any, offsets: Sequence[float]) -> Any:
     """Return the logarithms of probabilities, float32, of logits and what is added to them."""
     return keras.ops.log_softmax(keras.ops.cast(logits, "float32") + keras.ops.convert_to_tensor(offsets, "float32"))
 

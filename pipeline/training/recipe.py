@@ -1,17 +1,19 @@
 """How a network is trained: optimizer, learning-rate schedule and loss, from hyperparameters."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
+from pipeline.records import Params
 from pipeline.targets import Labels, is_multi_label
 from pipeline.training.images import Steps
 from pipeline.training.losses import loss_of, metrics_of
 from pipeline.training.schedule import OneCycle
 
-MOMENTUM = 0.9
+_MOMENTUM = 0.9
 
 
 class KernelMuon(keras.optimizers.Muon):
@@ -33,25 +35,33 @@ class KernelMuon(keras.optimizers.Muon):
         self.assign_sub(variable, keras.ops.reshape(update, variable.shape))
 
 
-def sgd(rate: Any, decay: float, last_layer: str, parts: dict[str, Any]) -> Any:
+def sgd(rate: Any, decay: float, last_layer: str, num_accumulated: int | None) -> Any:
     """Return stochastic gradient descent with Nesterov's momentum."""
-    return keras.optimizers.SGD(rate, momentum=MOMENTUM, nesterov=True, weight_decay=decay, **parts)
+    return keras.optimizers.SGD(
+        rate, momentum=_MOMENTUM, nesterov=True, weight_decay=decay, gradient_accumulation_steps=num_accumulated
+    )
 
 
-def adamw(rate: Any, decay: float, last_layer: str, parts: dict[str, Any]) -> Any:
+def adamw(rate: Any, decay: float, last_layer: str, num_accumulated: int | None) -> Any:
     """Return Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
-    return keras.optimizers.AdamW(rate, weight_decay=decay, **parts)
+    return keras.optimizers.AdamW(rate, weight_decay=decay, gradient_accumulation_steps=num_accumulated)
 
 
-def muon(rate: Any, decay: float, last_layer: str, parts: dict[str, Any]) -> Any:
+def muon(rate: Any, decay: float, last_layer: str, num_accumulated: int | None) -> Any:
     """Return Muon, which leaves the last layer to Adam."""
-    return KernelMuon(rate, weight_decay=decay, adam_weight_decay=decay, exclude_layers=[last_layer], **parts)
+    return KernelMuon(
+        rate,
+        weight_decay=decay,
+        adam_weight_decay=decay,
+        exclude_layers=[last_layer],
+        gradient_accumulation_steps=num_accumulated,
+    )
 
 
-OPTIMIZERS: dict[str, Callable[[Any, float, str, dict[str, Any]], Any]] = {"adamw": adamw, "sgd": sgd, "muon": muon}
+_OPTIMIZERS: dict[str, Callable[[Any, float, str, int | None], Any]] = {"adamw": adamw, "sgd": sgd, "muon": muon}
 
 
-def optimizer(values: Mapping[str, Any], steps: Steps, last_layer: str, pretrained: Sequence[Any] = ()) -> Any:
+def optimizer(values: Params, steps: Steps, last_layer: str, pretrained: Sequence[Any] = ()) -> Any:
     """Return the optimizer that `values["optimizer"]` names, for a training of so many steps.
 
     `last_layer` is the path of the layer that gives logits. `values["weight_decay"]` is the part of each kernel that
@@ -61,8 +71,8 @@ def optimizer(values: Mapping[str, Any], steps: Steps, last_layer: str, pretrain
     """
     peak = values["learning_rate"]
     schedule = OneCycle(peak, steps.num_updates, steps.num_parts)
-    parts = {"gradient_accumulation_steps": steps.num_parts} if steps.num_parts > 1 else {}
-    chosen = OPTIMIZERS[values["optimizer"]](schedule, values["weight_decay"] / peak, last_layer, parts)
+    num_accumulated = steps.num_parts if steps.num_parts > 1 else None
+    chosen = _OPTIMIZERS[values["optimizer"]](schedule, values["weight_decay"] / peak, last_layer, num_accumulated)
     schedule.bind(chosen)
     chosen.exclude_from_weight_decay(var_list=list(pretrained), var_names=["bias", "gamma", "beta"])
     if pretrained:
@@ -70,7 +80,7 @@ def optimizer(values: Mapping[str, Any], steps: Steps, last_layer: str, pretrain
     return chosen
 
 
-def thaw_later(optimizer: Any, schedule: OneCycle, pretrained: Sequence[Any], values: Mapping[str, Any]) -> None:
+def thaw_later(optimizer: Any, schedule: OneCycle, pretrained: Sequence[Any], values: Params) -> None:
     """Let some variables rest for a share of a training, however long it becomes, and learn slowly after that."""
     update, index_of = optimizer.update_step, optimizer._get_variable_index  # as Keras' own optimizers find states
 
@@ -99,24 +109,31 @@ def log_priors(labels: Labels, num_classes: int) -> list[float]:
     return [float(value) for value in np.log(counts / counts.sum())]
 
 
+@dataclass(frozen=True)
+class LossOptions:
+    """Which labels a network learns from, and what is added to its logits while it does: as in `losses.loss_of`."""
+
+    offsets: Sequence[float] = (0.0,)
+    has_several: bool = False
+    is_taught: bool = False
+
+
 def compile_model(
     model: keras.Model,
-    values: Mapping[str, Any],
+    values: Params,
     steps: Steps,
-    offsets: Sequence[float] = (0.0,),
     pretrained: Sequence[Any] = (),
-    has_several: bool = False,
-    is_taught: bool = False,
+    options: LossOptions = LossOptions(),
 ) -> None:
     """Make a model ready for `fit`: cross-entropy of labels on logits; a compiled one keeps its optimizer.
 
-    Labels, `offsets`, `has_several` and `is_taught` are as in `losses.loss_of`, `pretrained` as in `optimizer`.
+    `pretrained` are as in `optimizer`.
     The optimizer gets its variables here: where a step makes them, TensorFlow traces that step twice.
     """
     model.compile(
         optimizer=model.optimizer if model.compiled else optimizer(values, steps, model.layers[-1].path, pretrained),
-        loss=loss_of(values["label_smoothing"], offsets, has_several, is_taught),
-        metrics=metrics_of(has_several, is_taught),
+        loss=loss_of(values["label_smoothing"], options.offsets, options.has_several, options.is_taught),
+        metrics=metrics_of(options.has_several, options.is_taught),
     )
     model.optimizer.build(model.trainable_variables)
 

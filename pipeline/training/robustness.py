@@ -17,20 +17,20 @@ from pipeline.targets import Labels, is_right
 Pixels = NDArray[Any]
 Predict = Callable[[Pixels], NDArray[np.float32]]
 
-SHIFTS = (1, 2, 3, 4)  # pixels
-DIRECTIONS = ((0, 1), (0, -1), (1, 0), (-1, 0))
-NOISE = 0.04  # standard deviation, as a share of the range; CIFAR-10-C, severity 1
-BRIGHTNESS = 0.1  # of the range; CIFAR-10-C, severity 2
-JPEG_QUALITY = 50
+_SHIFTS = (1, 2, 3, 4)  # pixels
+_DIRECTIONS = ((0, 1), (0, -1), (1, 0), (-1, 0))
+_NOISE = 0.04  # standard deviation, as a share of the range; CIFAR-10-C, severity 1
+_BRIGHTNESS = 0.1  # of the range; CIFAR-10-C, severity 2
+_JPEG_QUALITY = 50
 NUM_IMAGES = 1000  # at most: the standard error of an accuracy is then 1.6 points or less
 FEWEST = 100
-TOTAL_FLOPS = 2e11  # for all passes together: some two seconds on two cores
-NUM_PASSES = 1 + len(SHIFTS) * len(DIRECTIONS) + 5
+_TOTAL_FLOPS = 2e11  # for all passes together: some two seconds on two cores
+_NUM_PASSES = 1 + len(_SHIFTS) * len(_DIRECTIONS) + 5
 
 
 def num_examined(num_images: int, flops: int) -> int:
     """Return how many images are examined, for a network of so many FLOPs an image."""
-    affordable = int(TOTAL_FLOPS / (NUM_PASSES * max(flops, 1)))
+    affordable = int(_TOTAL_FLOPS / (_NUM_PASSES * max(flops, 1)))
     return min(num_images, NUM_IMAGES, max(affordable, FEWEST))
 
 
@@ -46,9 +46,9 @@ def examine(predict: Predict, images: Pixels, labels: Labels, scale: float) -> R
 
     shifts = {
         str(pixels): float(
-            np.mean([accuracy(shifted(images, pixels * down, pixels * right)) for down, right in DIRECTIONS])
+            np.mean([accuracy(shifted(images, pixels * down, pixels * right)) for down, right in _DIRECTIONS])
         )
-        for pixels in SHIFTS
+        for pixels in _SHIFTS
         if pixels < min(images.shape[1:3])
     }
     unchanged = accuracy(images)
@@ -59,11 +59,11 @@ def examine(predict: Predict, images: Pixels, labels: Labels, scale: float) -> R
 
 def changes(images: Pixels, scale: float) -> Iterator[tuple[str, Pixels]]:
     """Yield each change of the images, with its name."""
-    noise = np.random.default_rng(0).normal(0.0, NOISE * scale, images.shape)
+    noise = np.random.default_rng(0).normal(0.0, _NOISE * scale, images.shape)
     yield "noise", like(images + noise, images.dtype)
     yield "blur", like(blurred(images), images.dtype)
-    yield "darker", like(images - BRIGHTNESS * scale, images.dtype)
-    yield "brighter", like(images + BRIGHTNESS * scale, images.dtype)
+    yield "darker", like(images - _BRIGHTNESS * scale, images.dtype)
+    yield "brighter", like(images + _BRIGHTNESS * scale, images.dtype)
     if images.dtype == np.uint8 and images.shape[-1] in (1, 3):
         yield "jpeg", np.stack([compressed(image) for image in images])
 
@@ -104,6 +104,6 @@ def compressed(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(image if image.shape[-1] == 3 else image[:, :, 0]).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    Image.fromarray(image if image.shape[-1] == 3 else image[:, :, 0]).save(buffer, "JPEG", quality=_JPEG_QUALITY)
     with Image.open(buffer) as opened:
         return np.asarray(opened).reshape(image.shape)

@@ -6,8 +6,8 @@ from typing import Any
 import keras
 
 WARMUP_FRACTION = 0.2  # of the changes of the weights; airbench94 warms up for 0.23 of its epochs
-FIRST_PART = 0.1  # of the peak, where the warm-up begins
-LENGTH = "num_updates"  # name of the variable
+_FIRST_PART = 0.1  # of the peak, where the warm-up begins
+_LENGTH = "num_updates"  # name of the variable
 
 
 class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
@@ -27,7 +27,7 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
     def bind(self, optimizer: Any) -> None:
         """Keep the length in an optimizer, before the first use."""
         length = keras.initializers.Constant(float(self.num_updates))
-        self.length = optimizer.add_variable((), length, "float32", name=LENGTH)
+        self.length = optimizer.add_variable((), length, "float32", name=_LENGTH)
 
     def __call__(self, step: Any) -> Any:
         """Return the rate for a step, the same for all steps of one change."""
@@ -35,12 +35,12 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
         update = ops.cast(ops.floor_divide(step, self.num_parts), "float32")
         length = ops.convert_to_tensor(self.length)
         warmup = ops.maximum(1.0, ops.floor(WARMUP_FRACTION * length))
-        rising = FIRST_PART + (1 - FIRST_PART) * update / warmup
+        rising = _FIRST_PART + (1 - _FIRST_PART) * update / warmup
         fallen = ops.clip((update - warmup) / ops.maximum(1.0, length - warmup), 0.0, 1.0)
         falling = 0.5 * (1 + ops.cos(math.pi * fallen))
         return self.peak * ops.where(update < warmup, rising, falling)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, float]:
         """Return what the schedule is made of."""
         return {"peak": self.peak, "num_updates": self.num_updates, "num_parts": self.num_parts}
 
@@ -48,12 +48,12 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
 def set_length(optimizer: Any, num_updates: int) -> None:
     """Let the learning rate end at another change of the weights; one that a user's model brings stays as it is."""
     for variable in optimizer.variables:
-        if variable.name == LENGTH:
+        if variable.name == _LENGTH:
             variable.assign(float(num_updates))
 
 
 def highest_rate(optimizer: Any) -> float:
     """Return the peak of an optimizer's OneCycle; of one that a user's model brings, the rate of the moment."""
-    if any(variable.name == LENGTH for variable in optimizer.variables):
+    if any(variable.name == _LENGTH for variable in optimizer.variables):
         return float(optimizer.get_config()["learning_rate"]["config"]["peak"])
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))

@@ -6,7 +6,7 @@ from types import FrameType
 SIGNAL = signal.SIGUSR1
 
 
-class StopRequest:
+class _StopRequest:
     """The handler of the signal, which keeps the request; the process's table of handlers is where it lives."""
 
     def __init__(self) -> None:
@@ -21,17 +21,17 @@ def listen() -> None:
 
     To be called once in the main thread of a child, where pebble runs tasks too; without it the signal kills.
     """
-    signal.signal(SIGNAL, StopRequest())
+    signal.signal(SIGNAL, _StopRequest())
 
 
 def is_requested() -> bool:
     """Tell whether a request came that no training has followed yet; from any thread."""
     handler = signal.getsignal(SIGNAL)
-    return isinstance(handler, StopRequest) and handler.is_set
+    return isinstance(handler, _StopRequest) and handler.is_set
 
 
 def clear() -> None:
     """Forget the request, because it was followed."""
     handler = signal.getsignal(SIGNAL)
-    if isinstance(handler, StopRequest):
+    if isinstance(handler, _StopRequest):
         handler.is_set = False

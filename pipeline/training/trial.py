@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,7 +17,7 @@ from pipeline.files import sha256_json
 from pipeline.heartbeat import Heart
 from pipeline.models.build import Pixels, build
 from pipeline.models.predict import predict_logits
-from pipeline.records import EpochRow
+from pipeline.records import EpochRow, Params
 from pipeline.space import Builder, recipe
 from pipeline.space.augmentation import Augmentation, augmentation_of
 from pipeline.states import OutcomeState
@@ -28,7 +28,7 @@ from pipeline.training.compute import FLOAT32, computing
 from pipeline.training.determinism import make_deterministic
 from pipeline.training.images import EpochBatches, Labelled, Steps, plan_steps
 from pipeline.training.metrics import NOTHING, measure_logits
-from pipeline.training.recipe import compile_model, log_priors
+from pipeline.training.recipe import LossOptions, compile_model, log_priors
 from pipeline.training.schedule import highest_rate, set_length
 from pipeline.training.watch import CAUSES, Watch
 
@@ -90,7 +90,7 @@ class TrainingFiles:
 
 
 def train(
-    params: Mapping[str, Any],
+    params: Params,
     training: Labelled,
     validation: Labelled | None,
     setting: Setting,
@@ -107,40 +107,32 @@ def train(
             checkpoint to go on from.
     """
     wanted_end = time.monotonic() + setting.seconds_wanted
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(setting.seed)
-    if setting.is_deterministic:
-        make_deterministic()
+    _prepare_keras(setting)
     values = recipe(params)
     steps = plan_steps(setting.samples, len(training), values["batch_size"], setting.num_micro_batches)
     task = task_hash(values, training, setting)
+    pixels = Pixels(training.images.shape[1:], setting.dtype, setting.mean, setting.std)
     heart = files.heart or Heart(lambda beat: None)
-    with naming_lack_of_memory(steps):
-        pixels = Pixels(training.images.shape[1:], setting.dtype, setting.mean, setting.std)
+    with _naming_lack_of_memory(steps):
         model = build(params, pixels, setting.num_classes, setting.builder)
         with computing(model, setting.precision):
-            offsets = log_priors(training.labels, setting.num_classes) if setting.adjusts_logits else (0.0,)
-            pretrained = pretrained_variables(model, setting)
-            is_taught = training.taught is not None
-            compile_model(model, values, steps, offsets, pretrained, is_multi_label(training.labels), is_taught)
-            position = checkpoint.resume(files.checkpoint, model, task)
-            if position is None and files.start_from is not None:
-                checkpoint.start_from(files.start_from, model)
-            if position is not None and position.num_epochs:
+            compile_model(model, values, steps, pretrained_variables(model, setting), _loss_options(training, setting))
+            position = _begin(model, files, task)
+            if position.num_epochs:
                 steps = replace(steps, num_epochs=position.num_epochs, num_batches=position.num_batches)
             watch = Watch(model, steps, setting.seconds_limit, wanted_end, heart)
             keep = partial(checkpoint.save, files.checkpoint, model, task)
-            progress = Progress(position or Position(), watch, validation, setting, report, keep)
+            progress = Progress(position, watch, validation, setting, report, keep)
             try:
                 fit(model, training, augmentation(values, setting), progress)
             except TrialFailed as error:
                 if error.state != OutcomeState.PRUNED or not setting.keeps_unfinished:
                     raise
     rows = progress.position.rows
-    return Trained(model, rows[-1] if rows else UNTRAINED, watch.steps.num_epochs)
+    return Trained(model, rows[-1] if rows else _UNTRAINED, watch.steps.num_epochs)
 
 
-UNTRAINED = EpochRow(0, *[math.nan] * 9)
+_UNTRAINED = EpochRow(0, *[math.nan] * 9)
 """The last epoch of a training that was cut off in its first one."""
 
 
@@ -266,7 +258,29 @@ def pretrained_variables(model: keras.Model, setting: Setting) -> list[Any]:
     return [variable for layer in inner for variable in layer.trainable_variables]
 
 
-def augmentation(values: Mapping[str, Any], setting: Setting) -> Augmentation:
+def _prepare_keras(setting: Setting) -> None:
+    """Forget earlier models, and seed what Keras draws."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(setting.seed)
+    if setting.is_deterministic:
+        make_deterministic()
+
+
+def _loss_options(training: Labelled, setting: Setting) -> LossOptions:
+    """Return which labels are learnt from, and what makes rare classes count as much as common ones."""
+    offsets = log_priors(training.labels, setting.num_classes) if setting.adjusts_logits else (0.0,)
+    return LossOptions(offsets, is_multi_label(training.labels), training.taught is not None)
+
+
+def _begin(model: keras.Model, files: TrainingFiles, task: str) -> Position:
+    """Restore the state of this training, else the weights of the one that it starts from; return where it goes on."""
+    position = checkpoint.resume(files.checkpoint, model, task)
+    if position is None and files.start_from is not None:
+        checkpoint.start_from(files.start_from, model)
+    return position or Position()
+
+
+def augmentation(values: Params, setting: Setting) -> Augmentation:
     """Return what is done to the training images."""
     wanted = augmentation_of(values["augment"])
     return replace(wanted, flips=wanted.flips and setting.allows_flips)
@@ -288,14 +302,14 @@ def fit(model: keras.Model, training: Labelled, augmentation: Augmentation, prog
         model.fit(batches, initial_epoch=first, epochs=end, verbose=0, callbacks=[progress], shuffle=False)
 
 
-WITHOUT_EFFECT = ("objective", "seconds_limit", "seconds_wanted", "is_deterministic", "keeps_unfinished")
+_WITHOUT_EFFECT = ("objective", "seconds_limit", "seconds_wanted", "is_deterministic", "keeps_unfinished")
 """Fields of a Setting that do not change the course of a training, as far as it goes."""
 
 
-def task_hash(values: Mapping[str, Any], training: Labelled, setting: Setting) -> str:
+def task_hash(values: Params, training: Labelled, setting: Setting) -> str:
     """Return the hash of what is trained how: a checkpoint of another one is of no use."""
     how = asdict(setting)
-    for name in WITHOUT_EFFECT:
+    for name in _WITHOUT_EFFECT:
         del how[name]
     if training.taught is not None:
         how["taught"] = sha256(training.taught.tobytes()).hexdigest()
@@ -303,7 +317,7 @@ def task_hash(values: Mapping[str, Any], training: Labelled, setting: Setting) -
 
 
 @contextmanager
-def naming_lack_of_memory(steps: Steps) -> Iterator[None]:
+def _naming_lack_of_memory(steps: Steps) -> Iterator[None]:
     """Turn what Python, TensorFlow and JAX raise when memory runs out into an INFEASIBLE trial."""
     try:
         yield

@@ -13,9 +13,9 @@ from pipeline.training.images import Steps
 CAUSES = {OutcomeState.STOPPED: "it was stopped", OutcomeState.PRUNED: "the time was over"}
 # Judgements.
 UNTIMED_PART, UNTIMED_STEPS = 0.1, 3  # of the first epoch that a process trains, and at least: it builds the step there
-TIMED_PART = 0.1  # of the time that is left: what was timed for less may have been a pause
-SLACK = 0.01  # of the steps that are left: a training that is later than that, more than noise, is shortened
-LEAST_PART = 0.05  # of the changes so far, planned for the rest however late it is: the rate should not drop at once
+_TIMED_PART = 0.1  # of the time that is left: what was timed for less may have been a pause
+_SLACK = 0.01  # of the steps that are left: a training that is later than that, more than noise, is shortened
+_LEAST_PART = 0.05  # of the changes so far, planned for the rest however late it is: the rate should not drop at once
 
 
 class Watch:
@@ -58,13 +58,13 @@ class Watch:
         if self.timed_from is None or math.isinf(self.wanted_end) or left == 0:
             return False
         timed, rest = now - self.timed_from[1], self.wanted_end - now
-        if timed < TIMED_PART * rest:
+        if timed < _TIMED_PART * rest:
             return False
         num_timed = num_epochs * steps.per_epoch - self.timed_from[0]
         update_seconds = timed / max(num_timed, 1) * steps.num_parts
-        least = math.ceil(LEAST_PART * num_epochs * steps.num_batches)
+        least = math.ceil(_LEAST_PART * num_epochs * steps.num_batches)
         fitting = max(least, int(rest / update_seconds))
-        if fitting >= (1 - SLACK) * left:
+        if fitting >= (1 - _SLACK) * left:
             return False
         num_more = max(1, round(fitting / steps.num_batches))
         self.steps = replace(steps, num_epochs=num_epochs + num_more, num_batches=fitting // num_more)

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.data.cache.folder import CacheLease
 from pipeline.data.cache.images import ImageCache
 from pipeline.data.decoding.chunks import ALL_FORMATS, CODES, FACTS
-from pipeline.data.similarity.duplicates import Clusters
+from pipeline.data.similarity.clusters import Clusters
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Finding, Source
 from pipeline.records import ImageSpec
 

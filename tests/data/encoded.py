@@ -7,7 +7,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from pipeline.data.decoding.decode import DecodeError, decode
+from pipeline.data.decoding.bands import DecodeError
+from pipeline.data.decoding.decode import decode
 from pipeline.records import ImageSpec
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

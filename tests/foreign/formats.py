@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pipeline.bundle import check_layers, read_bundle
 from pipeline.card import ModelCard
 from pipeline.data.cache.folder import LIMIT_BYTES
-from pipeline.data.decoding.decode import DecodeError, decode, probe
+from pipeline.data.decoding.bands import DecodeError
+from pipeline.data.decoding.decode import decode, probe
 from pipeline.data.readers.cifar import LAYOUTS, from_cifar
 from pipeline.data.readers.idx import IDX_FILES, from_idx_folder
 from pipeline.data.readers.npz import from_npz

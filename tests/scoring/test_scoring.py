@@ -15,8 +15,9 @@ from PIL import Image
 from pipeline.card import Calibration, Evaluation
 from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.files import locked
+from pipeline.scoring.export import export_csv, read_rows
 from pipeline.scoring.inputs import find_inputs
-from pipeline.scoring.output import MANIFEST_FILE, SUCCESS_FILE, export_csv, move_aside, read_rows
+from pipeline.scoring.output import MANIFEST_FILE, SUCCESS_FILE, move_aside
 from pipeline.scoring.score import already_scored, label_rows, score
 from tests.data.loopback import serve
 from tests.scoring.colours import COLOURS, mean_colour, parts_table, silent, write_colours

@@ -14,7 +14,8 @@ from PIL import Image
 
 from pipeline.errors import DataError, ModelRefused
 from pipeline.tracking.mirror import MlflowMirror
-from pipeline.tracking.registry import RegisteredModel, log_and_register, resolve_model
+from pipeline.tracking.registry import RegisteredModel, Registration, log_and_register
+from pipeline.tracking.resolve import resolve_model
 from pipeline.tracking.store import open_client
 from tests.tracking.fakes import FakeView, small_study, study_facts, tiny_bundle
 
@@ -28,7 +29,8 @@ def register(workspace: Path, bundle: Path, dataset: str, name: str) -> tuple[st
     run_id = MlflowMirror(FakeView(fact_dict=study_facts(dataset, dataset)), workspace).close("FINISHED")
     metrics = {"test/accuracy": 0.75, "test/ci95_low": float("nan")}
     client = open_client(workspace)
-    return run_id, log_and_register(client, workspace, run_id, bundle, name, metrics, 7, {"origin": "a test"})
+    wanted = Registration(name, metrics, 7, {"origin": "a test"})
+    return run_id, log_and_register(client, workspace, run_id, bundle, wanted)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,7 @@ def test_second_call_makes_no_second_version(
 ) -> None:
     run_id, model = registered
     client = open_client(workspace)
-    assert log_and_register(client, workspace, run_id, bundle, "digits", {}, 7, {}) == model
+    assert log_and_register(client, workspace, run_id, bundle, Registration("digits", {}, 7, {})) == model
 
 
 def test_both_loaders_of_mlflow_agree(
@@ -266,7 +268,7 @@ def test_model_travels_through_a_server(
     mirror = MlflowMirror(small_study(), tmp_path)
     run_id = mirror.close("FINISHED")
     client = open_client(tmp_path)
-    model = log_and_register(client, tmp_path, run_id, bundle, "served", {"test/accuracy": 0.5}, 2, {})
+    model = log_and_register(client, tmp_path, run_id, bundle, Registration("served", {"test/accuracy": 0.5}, 2, {}))
     found = resolve_model(tmp_path, "models:/served@champion")
     assert found.uri == model.model_uri == "models:/served/1"
     assert found.folder == tmp_path / "mlruns" / "cache" / "models" / model.model_id

@@ -16,7 +16,7 @@ from pipeline.errors import TrackingError
 from pipeline.search import mirroring
 from pipeline.search.mirroring import BackgroundMirror
 from pipeline.tracking.mirror import MlflowMirror
-from pipeline.tracking.registry import log_and_register
+from pipeline.tracking.registry import Registration, log_and_register
 from pipeline.tracking.store import open_client
 from tests.tracking.fakes import FakeView, epochs, small_study, snapshot, study_facts, trial
 from tests.tracking.unreliable import Proxy, Server
@@ -89,7 +89,7 @@ def test_lost_answers_double_no_model_and_no_version(proxy: Proxy, tmp_path: Pat
     run_id = mirror.close("FINISHED")
     client = open_client(tmp_path)
     proxy.fault = "lose"
-    arguments = (client, tmp_path, run_id, bundle, "lossy", {"test/accuracy": 0.75}, 3, {})
+    arguments = (client, tmp_path, run_id, bundle, Registration("lossy", {"test/accuracy": 0.75}, 3, {}))
     model, num_failures = until_it_works(lambda: log_and_register(*arguments))
     assert num_failures >= 7
     proxy.fault = "ok"

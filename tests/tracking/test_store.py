@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import TrackingError
-from pipeline.tracking import store
+from pipeline.tracking import experiments, store
 
 
 def test_uri_is_the_database_of_the_workspace(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_credentials_are_redacted() -> None:
     ],
 )
 def test_experiment_folder_never_collides(name: str, folder: str) -> None:
-    assert store.slug(name) == folder
+    assert experiments.slug(name) == folder
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1"])
@@ -114,10 +114,10 @@ def test_loopback_hosts(host: str) -> None:
 )
 def test_artifact_location_must_be_in_reach(location: str, uri: str, is_fit: bool) -> None:
     if is_fit:
-        store.check_artifact_location(location, uri, "x")
+        experiments.check_artifact_location(location, uri, "x")
         return
     with pytest.raises(TrackingError, match="keeps its artifacts at"):
-        store.check_artifact_location(location, uri, "x")
+        experiments.check_artifact_location(location, uri, "x")
 
 
 @pytest.mark.heavy
@@ -126,8 +126,8 @@ def test_new_store_is_in_wal_mode_with_artifacts_beside_it(name: str, tmp_path: 
     workspace = tmp_path / name
     workspace.mkdir()
     client = store.open_client(workspace)
-    identity = store.experiment_id(client, "flowers", workspace, "val_accuracy")
-    assert store.experiment_id(client, "flowers", workspace, "val_accuracy") == identity
+    identity = experiments.experiment_id(client, "flowers", workspace, "val_accuracy")
+    assert experiments.experiment_id(client, "flowers", workspace, "val_accuracy") == identity
     experiment = client.get_experiment(identity)
     assert experiment.artifact_location == (workspace / "mlruns" / "flowers").as_uri()
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
@@ -142,7 +142,7 @@ def test_new_store_is_in_wal_mode_with_artifacts_beside_it(name: str, tmp_path: 
 @pytest.mark.heavy
 def test_deleted_experiment_is_refused_with_the_command_that_restores_it(tmp_path: Path) -> None:
     client = store.open_client(tmp_path)
-    identity = store.experiment_id(client, "flowers", tmp_path, "val_accuracy")
+    identity = experiments.experiment_id(client, "flowers", tmp_path, "val_accuracy")
     client.delete_experiment(identity)
     with pytest.raises(TrackingError, match=f"mlflow experiments restore -x {identity}"):
-        store.experiment_id(client, "flowers", tmp_path, "val_accuracy")
+        experiments.experiment_id(client, "flowers", tmp_path, "val_accuracy")

@@ -13,9 +13,9 @@ from typing import Any
 from pipeline.errors import DataError, StoppedEarly
 from pipeline.files import replacing
 
-TIMEOUT_SECONDS = 30.0  # without a byte
+_TIMEOUT_SECONDS = 30.0  # without a byte
 MAX_BYTES = 1 << 30  # the largest built-in set is 170 MB; a stream without an end must not fill the disk
-BLOCK_BYTES = 1 << 18
+_BLOCK_BYTES = 1 << 18
 
 
 def fetch(url: str, target: Path, digest: str) -> None:
@@ -31,9 +31,9 @@ def fetch(url: str, target: Path, digest: str) -> None:
     with replacing(target) as temporary:
         try:
             with (
-                urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response,
+                urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response,
                 temporary.open("wb") as file,
-                progress(url, response.length) as advance,
+                _progress(url, response.length) as advance,
             ):
                 for block in blocks(response):
                     found.update(block)
@@ -54,7 +54,7 @@ def blocks(response: Any) -> Iterator[bytes]:
         OSError: fewer bytes than announced, or more than MAX_BYTES.
     """
     announced, num_bytes = response.length, 0
-    while block := response.read(BLOCK_BYTES):
+    while block := response.read(_BLOCK_BYTES):
         num_bytes += len(block)
         if num_bytes > MAX_BYTES:
             raise OSError(f"more than {MAX_BYTES >> 20} MiB")
@@ -64,7 +64,7 @@ def blocks(response: Any) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def progress(url: str, num_bytes: int | None) -> Iterator[Callable[[int], object]]:
+def _progress(url: str, num_bytes: int | None) -> Iterator[Callable[[int], object]]:
     """Show on stderr that a download runs; yield what is to be called with the size of each block."""
     if not sys.stderr.isatty():
         size = "" if num_bytes is None else f" ({num_bytes / 1e6:.1f} MB)"

@@ -17,12 +17,12 @@ from typing import IO, Any
 from pipeline.files import is_at, move_folder, write_json
 from pipeline.machine import num_cores
 
-META = "meta.json"
+_META = "meta.json"
 LOCK = "in-use"
 VERSION = 1
-BLOCK_BYTES = 64 << 20
+_BLOCK_BYTES = 64 << 20
 FREE_BYTES = 1 << 30  # what is left free on the disk for everything else
-ATTEMPTS = 3  # to lock a new folder, which the sweep of another process may remove first
+_ATTEMPTS = 3  # to lock a new folder, which the sweep of another process may remove first
 LIMIT_BYTES = 20 * 10**9  # of all homes together, unless --cache-limit says otherwise
 
 
@@ -59,9 +59,9 @@ def open_whole(home: Path, key: str) -> CacheLease | None:
     lease = take(folder, fcntl.LOCK_SH)
     if lease is None:
         return None
-    if is_whole(folder):
+    if _is_whole(folder):
         with contextlib.suppress(OSError):  # it belongs to another user, or its disk can only be read
-            os.utime(folder / META)
+            os.utime(folder / _META)
         return lease
     lease.close()
     clear(folder)
@@ -89,33 +89,33 @@ def _lock(folder: Path, kind: int) -> CacheLease:
     return CacheLease(folder, file)
 
 
-def is_whole(folder: Path) -> bool:
+def _is_whole(folder: Path) -> bool:
     """Tell whether every file of a folder has the digests that were noted when it was written."""
     try:
-        meta = read_json(folder / META)
-        return meta["version"] == VERSION and meta["files"] == digests(folder)
+        meta = read_json(folder / _META)
+        return meta["version"] == VERSION and meta["files"] == _digests(folder)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def digests(folder: Path) -> dict[str, list[str]]:
-    """Return SHA-256 of each block of BLOCK_BYTES of each file, by name; read by threads."""
-    names = sorted(path.name for path in folder.iterdir() if path.name not in (META, LOCK))
-    places = [(name, at) for name in names for at in range(0, (folder / name).stat().st_size, BLOCK_BYTES)]
+def _digests(folder: Path) -> dict[str, list[str]]:
+    """Return SHA-256 of each block of _BLOCK_BYTES of each file, by name; read by threads."""
+    names = sorted(path.name for path in folder.iterdir() if path.name not in (_META, LOCK))
+    places = [(name, at) for name in names for at in range(0, (folder / name).stat().st_size, _BLOCK_BYTES)]
     with ThreadPoolExecutor(num_cores()) as pool:
-        found = pool.map(lambda place: block_digest(folder / place[0], place[1]), places)
+        found = pool.map(lambda place: _block_digest(folder / place[0], place[1]), places)
         blocks: dict[str, list[str]] = {name: [] for name in names}
         for (name, _), digest in zip(places, found, strict=True):
             blocks[name].append(digest)
     return blocks
 
 
-def block_digest(path: Path, offset: int) -> str:
-    """Return the SHA-256 of at most BLOCK_BYTES of a file."""
+def _block_digest(path: Path, offset: int) -> str:
+    """Return the SHA-256 of at most _BLOCK_BYTES of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         file.seek(offset)
-        left = BLOCK_BYTES
+        left = _BLOCK_BYTES
         while left and (block := file.read(min(left, 1 << 20))):
             digest.update(block)
             left -= len(block)
@@ -133,7 +133,7 @@ def _build_held(home: Path, key: str, build: Callable[[Path], None]) -> CacheLea
     with contextlib.ExitStack() as on_failure:
         on_failure.callback(_discard, lease)
         build(lease.folder)
-        write_json(lease.folder / META, {"version": VERSION, "files": digests(lease.folder)})
+        write_json(lease.folder / _META, {"version": VERSION, "files": _digests(lease.folder)})
         committed = _commit(lease, home / key)
         on_failure.pop_all()
     return committed
@@ -155,7 +155,7 @@ def _commit(lease: CacheLease, folder: Path) -> CacheLease:
 
 def _create_held(home: Path, key: str) -> CacheLease:
     """Create and lock a temporary folder; try again if another process sweeps it away before it is locked."""
-    for _ in range(ATTEMPTS):
+    for _ in range(_ATTEMPTS):
         folder = home / f".{key}.tmp-{secrets.token_hex(8)}"
         folder.mkdir()
         with contextlib.suppress(FileNotFoundError, BlockingIOError):
@@ -208,7 +208,7 @@ def make_room(home: Path, num_bytes: int, limit_bytes: int) -> bool:
 def _folder_sizes(homes: Path) -> dict[Path, int]:
     """Return the bytes of each folder, the one that was not used for longest first."""
     found = []
-    for meta in homes.glob(f"*/[!.]*/{META}"):
+    for meta in homes.glob(f"*/[!.]*/{_META}"):
         with contextlib.suppress(FileNotFoundError):  # another process clears it away
             size = sum(path.stat().st_size for path in meta.parent.iterdir())
             found.append((meta.stat().st_mtime, meta.parent, size))

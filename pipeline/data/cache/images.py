@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 from pipeline.data.cache import folder as cache_folder
 from pipeline.data.cache.stamps import source_key
 from pipeline.data.cache.streaming import StreamedImages, write_locations
+from pipeline.data.decoding.bands import DecodeError, Header
 from pipeline.data.decoding.chunks import (
     CODES,
     FACTS,
@@ -24,17 +25,19 @@ from pipeline.data.decoding.chunks import (
     probe_chunk,
     write_rows,
 )
-from pipeline.data.decoding.decode import DECODER_VERSION, FORMATS, DecodeError, Header
+from pipeline.data.decoding.decode import DECODER_VERSION, FORMATS
 from pipeline.data.decoding.decoders import Decoders, Killed, chunks_of
-from pipeline.data.similarity.duplicates import THUMB_SIDE, Clusters, find_duplicates
+from pipeline.data.similarity.clusters import Clusters
+from pipeline.data.similarity.duplicates import find_duplicates
+from pipeline.data.similarity.thumbnails import THUMB_SIDE
 from pipeline.data.source import Finding, Source, encodable
 from pipeline.errors import DataError
 from pipeline.files import sha256_json, write_json
 from pipeline.records import ImageSpec
 from pipeline.workspace import Workspace
 
-NUM_PROBED = 256  # headers that are read to choose size and channels
-MAX_SIDE = 64  # longest side of images whose size the user did not choose; cost grows with its square
+_NUM_PROBED = 256  # headers that are read to choose size and channels
+_MAX_SIDE = 64  # longest side of images whose size the user did not choose; cost grows with its square
 
 Report = Callable[[int, int], None]
 
@@ -50,7 +53,7 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class SpecOptions:
-    """What the user may decide about the images: the longest side in pixels (None: their own, up to MAX_SIDE), the
+    """What the user may decide about the images: the longest side in pixels (None: their own, up to _MAX_SIDE), the
     colour under transparent pixels, and the largest files that are decoded."""
 
     image_size: int | None = None
@@ -60,7 +63,7 @@ class SpecOptions:
 
     def square(self) -> ImageSpec:
         """Return the format for images of which nothing is known: square, RGB, uint8."""
-        side = self.image_size or MAX_SIDE
+        side = self.image_size or _MAX_SIDE
         return ImageSpec(side, side, 3, "uint8", self.background, self.max_megapixels, self.max_megabytes)
 
 
@@ -104,7 +107,7 @@ def choose_spec(source: Source, options: SpecOptions) -> ImageSpec:
         DataError: none of the probed files is an image.
     """
     limits = options.square()
-    rows = range(0, len(source), max(1, len(source) // NUM_PROBED))
+    rows = range(0, len(source), max(1, len(source) // _NUM_PROBED))
     with Decoders(num_workers=1) as decoders:
         work = partial(probe_chunk, spec=limits)
         chunks = chunks_of(lambda row: source.storage.location(row), rows, image_bytes=1 << 20)
@@ -122,25 +125,25 @@ def choose_spec(source: Source, options: SpecOptions) -> ImageSpec:
             f"{encodable(source.paths[0])}: {first}); expected {', '.join(FORMATS)} files or .npy arrays; see "
             "`pipeline data check`"
         )
-    found = commonest_bands(found)  # others are named as unsupported
+    found = _commonest_bands(found)  # others are named as unsupported
     height, width = (float(np.median([getattr(header, axis) for header in found])) for axis in ("height", "width"))
     longest = max(height, width)
-    scale = (options.image_size or min(longest, MAX_SIDE)) / longest
+    scale = (options.image_size or min(longest, _MAX_SIDE)) / longest
     channels = max(header.bands for header in found)
     return ImageSpec(
-        max(1, round(height * scale)), max(1, round(width * scale)), channels, choose_dtype(found, channels),
+        max(1, round(height * scale)), max(1, round(width * scale)), channels, _choose_dtype(found, channels),
         options.background, options.max_megapixels, options.max_megabytes, DECODER_VERSION,
     )  # fmt: skip
 
 
-def commonest_bands(headers: Sequence[Header]) -> list[Header]:
+def _commonest_bands(headers: Sequence[Header]) -> list[Header]:
     """Return the pictures of the commonest number of bands; grey and colour count as one, and win a tie."""
     counts = Counter(0 if header.bands in (1, 3) else header.bands for header in headers)
     bands = max(sorted(counts), key=lambda bands: counts[bands])
     return [header for header in headers if header.bands == bands or (not bands and header.bands in (1, 3))]
 
 
-def choose_dtype(headers: Sequence[Header], channels: int) -> str:
+def _choose_dtype(headers: Sequence[Header], channels: int) -> str:
     """Return the depth that keeps what the pictures hold: float32 if most are or are 32-bit, uint16 if any is deep."""
     if sum(header.is_float or header.depth > 16 for header in headers) > len(headers) / 2:
         return "float32"
@@ -166,17 +169,17 @@ def open_cache(
         is_kept = cache_folder.make_room(home, len(source) * spec.num_bytes, limit_bytes)
         build(source, spec, folder, is_kept, report or (lambda done, total: None))
 
-    return read_cache(source, spec, cache_folder.open_or_build(home, key, build_here))
+    return _read_cache(source, spec, cache_folder.open_or_build(home, key, build_here))
 
 
 def build(source: Source, spec: ImageSpec, folder: Path, is_kept: bool, report: Report) -> None:
     """Decode every image into `folder`: images.npy (if kept), thumbs.npy, facts.npy, moments.npy, clusters.npy."""
     total = len(source)
     details: dict[int, str] = {}
-    target = create_array(folder / "images.npy", (total, *spec.shape), spec.dtype) if is_kept else None
-    thumbs = create_array(folder / "thumbs.npy", (total, THUMB_SIDE, THUMB_SIDE), np.uint8)
-    facts = create_array(folder / "facts.npy", (total,), FACTS)
-    moments = create_array(folder / "moments.npy", (total, 2, spec.channels), np.float64)
+    target = _create_array(folder / "images.npy", (total, *spec.shape), spec.dtype) if is_kept else None
+    thumbs = _create_array(folder / "thumbs.npy", (total, THUMB_SIDE, THUMB_SIDE), np.uint8)
+    facts = _create_array(folder / "facts.npy", (total,), FACTS)
+    moments = _create_array(folder / "moments.npy", (total, 2, spec.channels), np.float64)
     work = partial(describe_chunk, spec=spec, target=target)
     with Decoders() as decoders:
         for chunk, outcome in decoders.map(work, chunks_of(source.storage.location, range(total), spec.num_bytes)):
@@ -185,15 +188,15 @@ def build(source: Source, spec: ImageSpec, folder: Path, is_kept: bool, report: 
                 write_rows(column, chunk.first, values)
             details |= {chunk.first + place: detail for place, detail in known.details.items()}
             report(chunk.first + len(chunk.locations), total)
-    known_facts = mapped(folder / "facts.npy")
-    clusters = find_duplicates(mapped(folder / "thumbs.npy"), known_facts["digest"], known_facts["code"] == 0)
+    known_facts = _mapped(folder / "facts.npy")
+    clusters = find_duplicates(_mapped(folder / "thumbs.npy"), known_facts["digest"], known_facts["code"] == 0)
     np.save(folder / "clusters.npy", np.stack([clusters.exact, clusters.near]))
     write_locations(folder / "index.parquet", source, is_streamed=not is_kept)
     write_json(folder / "details.json", {str(row): detail for row, detail in details.items()})
     write_json(folder / "spec.json", asdict(spec))
 
 
-def create_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> Target:
+def _create_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> Target:
     """Create a .npy file of zeros, with its space reserved, and return where its rows begin."""
     np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
     with path.open("r+b") as file:
@@ -203,11 +206,11 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> Target
     return Target(str(path), size - int(np.prod(shape)) * np.dtype(dtype).itemsize)
 
 
-def read_cache(source: Source, spec: ImageSpec, lease: cache_folder.CacheLease) -> ImageCache:
+def _read_cache(source: Source, spec: ImageSpec, lease: cache_folder.CacheLease) -> ImageCache:
     """Return what a whole cache folder holds."""
     folder = lease.folder
-    facts = mapped(folder / "facts.npy")
-    exact, near = mapped(folder / "clusters.npy")
+    facts = _mapped(folder / "facts.npy")
+    exact, near = _mapped(folder / "clusters.npy")
     details = cache_folder.read_json(folder / "details.json")
     bad = tuple(
         Finding(source.paths[int(row)], CODES[facts["code"][row] - 1], details.get(str(row), ""))
@@ -215,11 +218,11 @@ def read_cache(source: Source, spec: ImageSpec, lease: cache_folder.CacheLease) 
     )
     is_streamed = not (folder / "images.npy").exists()
     return ImageCache(
-        folder, spec, facts, mapped(folder / "moments.npy"), Clusters(exact, near), bad, is_streamed, lease
+        folder, spec, facts, _mapped(folder / "moments.npy"), Clusters(exact, near), bad, is_streamed, lease
     )
 
 
-def mapped(path: Path) -> NDArray[Any]:
+def _mapped(path: Path) -> NDArray[Any]:
     """Return a .npy file mapped into memory, so that its pages are read when they are used, and can be given back."""
     return np.asarray(np.load(path, mmap_mode="r"))
 
@@ -227,5 +230,5 @@ def mapped(path: Path) -> NDArray[Any]:
 def open_images(folder: Path, spec: ImageSpec) -> Images:
     """Return the pixels of a cache folder: mapped into memory, or decoded when they are asked for."""
     if (folder / "images.npy").exists():
-        return mapped(folder / "images.npy")
+        return _mapped(folder / "images.npy")
     return StreamedImages(folder / "index.parquet", spec)

@@ -12,10 +12,10 @@ from pipeline.data.decoding.decoders import Decoders, Killed, chunks_of
 from pipeline.data.source import Files, Location, Members, Rows, Source
 from pipeline.text import is_url
 
-BLOCK = 10_000  # images whose stamps are held at once
+_BLOCK = 10_000  # images whose stamps are held at once
 
 
-def file_stamp(path: str) -> tuple[int, int, int] | str:
+def _file_stamp(path: str) -> tuple[int, int, int] | str:
     """Return size and times of a file, "missing" if there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116  (paths stay text: names may not be UTF-8)
@@ -45,9 +45,9 @@ def source_key(source: Source) -> str:
     for column in columns.values():
         if column is not None:
             digest.update(np.ascontiguousarray(column).data)
-    for first in range(0, len(source), BLOCK):
+    for first in range(0, len(source), _BLOCK):
         if source.groups is not None:
-            digest.update(json.dumps(source.groups[first : first + BLOCK]).encode())
+            digest.update(json.dumps(source.groups[first : first + _BLOCK]).encode())
     for block in stamps(source):
         digest.update(block)
     return digest.hexdigest()
@@ -57,11 +57,11 @@ def stamps(source: Source) -> Iterator[bytes]:
     """Yield what tells whether the files of a source changed, in blocks."""
     storage = source.storage
     if isinstance(storage, Members):
-        yield json.dumps([file_stamp(shard) for shard in storage.shards]).encode()
+        yield json.dumps([_file_stamp(shard) for shard in storage.shards]).encode()
         for column in (storage.shard_of, storage.offsets, storage.sizes):
             yield np.ascontiguousarray(column).tobytes()
     elif isinstance(storage, Rows):
-        yield json.dumps(file_stamp(storage.array_path)).encode()
+        yield json.dumps(_file_stamp(storage.array_path)).encode()
     elif isinstance(storage, Files):
         may_be_urls = is_url(storage.root)  # so are relative paths then
         rows = [
@@ -70,8 +70,8 @@ def stamps(source: Source) -> Iterator[bytes]:
             if (may_be_urls or is_url(path)) and is_url(storage.place(path))
         ]
         asked = url_stamps(storage.location, rows)
-        for first in range(0, len(source), BLOCK):
-            paths = storage.paths[first : first + BLOCK]
+        for first in range(0, len(source), _BLOCK):
+            paths = storage.paths[first : first + _BLOCK]
             places = map(storage.place, paths)
-            found = [next(asked) if is_url(place) else file_stamp(place) for place in places]
+            found = [next(asked) if is_url(place) else _file_stamp(place) for place in places]
             yield json.dumps(list(zip(paths, found, strict=True))).encode()

@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.decoding.bands import DecodeError
 from pipeline.data.decoding.chunks import decode_chunk
-from pipeline.data.decoding.decode import DecodeError
 from pipeline.data.decoding.decoders import CHUNK, Decoders, Killed, chunks_of
 from pipeline.data.decoding.urls import public_name
-from pipeline.data.source import Location, Source, encodable
+from pipeline.data.source import FileLocation, Location, MemberLocation, RowLocation, Source, encodable
 from pipeline.errors import DataError
 from pipeline.records import ImageSpec
 from pipeline.text import redacted
 
-HOSTS = b"hosts"  # where the metadata of an index says which machines may be reached
-BLOCK = 2_000  # rows of the index that are built at once; five times as many take 15 MB more
+_ABSENT = -1  # what stands in an index where a location has no offset, size or row
+_HOSTS = b"hosts"  # where the metadata of an index says which machines may be reached
+_BLOCK = 2_000  # rows of the index that are built at once; five times as many take 15 MB more
 
 
 def write_locations(path: Path, source: Source, is_streamed: bool = True) -> None:
@@ -36,20 +37,20 @@ def write_locations(path: Path, source: Source, is_streamed: bool = True) -> Non
     places = (source.storage.location(row).path for row in range(len(source)))
     has_secrets = is_streamed and any(redacted(place) != place for place in places)
     path.touch(0o600 if has_secrets else 0o666)
-    hosts = source.storage.location(0).hosts
+    hosts = getattr(source.storage.location(0), "hosts", ())
     schema = pa.schema(
         [("id", pa.binary()), ("path", pa.binary()), ("offset", pa.int64()), ("size", pa.int64()), ("row", pa.int64()),
          ("label", pa.string()), ("weight", pa.float32())]
-    ).with_metadata({HOSTS: json.dumps(hosts)})  # fmt: skip
+    ).with_metadata({_HOSTS: json.dumps(hosts)})  # fmt: skip
     with pq.ParquetWriter(path, schema) as writer:
-        for start in range(0, len(source), BLOCK):
-            rows = range(start, min(start + BLOCK, len(source)))
+        for start in range(0, len(source), _BLOCK):
+            rows = range(start, min(start + _BLOCK, len(source)))
             locations = [source.storage.location(row) for row in rows]
             weights = [1.0] * len(rows) if source.weights is None else source.weights[rows.start : rows.stop]
             columns = [
                 [os.fsencode(source.paths[row]) for row in rows],
                 [os.fsencode(location.path if is_streamed else public_name(location.path)) for location in locations],
-                *([getattr(location, name) for location in locations] for name in ("offset", "size", "row")),
+                *([getattr(location, name, _ABSENT) for location in locations] for name in ("offset", "size", "row")),
                 [encodable(source.label_text(row)) for row in rows],
                 weights,
             ]
@@ -67,7 +68,7 @@ class StreamedImages:
         import pyarrow.parquet as pq
 
         table = pq.read_table(index_path, columns=["path", "offset", "size", "row"])
-        self.hosts = tuple(json.loads((table.schema.metadata or {}).get(HOSTS, b"[]")))
+        self.hosts = tuple(json.loads((table.schema.metadata or {}).get(_HOSTS, b"[]")))
         self.paths: Any = table["path"]
         self.places = np.stack([table[name].to_numpy() for name in ("offset", "size", "row")], axis=1)
         self.spec = spec
@@ -103,7 +104,9 @@ class StreamedImages:
         """Return where an image lies."""
         path = os.fsdecode(self.paths[int(row)].as_py())
         offset, size, number = (int(value) for value in self.places[row])
-        return Location(path, offset, size, number, self.hosts)
+        if number >= 0:
+            return RowLocation(path, number)
+        return MemberLocation(path, offset, size) if offset >= 0 else FileLocation(path, self.hosts)
 
 
 def changed(location: Location, reason: DecodeError | Killed) -> str:

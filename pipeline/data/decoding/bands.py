@@ -20,10 +20,10 @@ Read = Callable[[], Pixels]
 """Reads pixels (height, width, bands) of uint8, uint16 or float32."""
 
 NPY_MAGIC = b"\x93NUMPY"
-MAX_BANDS = 65535  # as in TIFF
-MOST_VALUES = 4  # a pixel, in the largest picture allowed: as many as Pillow holds
-MOST_VALUE_BYTES = 4
-LUMA = (19595, 38470, 7471)  # ITU-R 601 in parts of 65536, as in Pillow (src/libImaging/Convert.c, L24)
+_MAX_BANDS = 65535  # as in TIFF
+_MOST_VALUES = 4  # a pixel, in the largest picture allowed: as many as Pillow holds
+_MOST_VALUE_BYTES = 4
+_LUMA = (19595, 38470, 7471)  # ITU-R 601 in parts of 65536, as in Pillow (src/libImaging/Convert.c, L24)
 
 
 class DecodeError(Exception):
@@ -84,13 +84,13 @@ def check_size(width: int, height: int, bands: int, value_bytes: int, max_megapi
     """Refuse a picture without pixels, or with more bands, pixels, values or bytes than are allowed."""
     if min(width, height, bands) < 1:
         raise DecodeError("corrupt", f"{width} x {height} pixels of {bands} bands")
-    if bands > MAX_BANDS:
-        raise DecodeError("unsupported", f"{bands} bands; expected at most {MAX_BANDS}")
+    if bands > _MAX_BANDS:
+        raise DecodeError("unsupported", f"{bands} bands; expected at most {_MAX_BANDS}")
     limit = max_megapixels * 10**6
-    if width * height > limit or width * height * bands > MOST_VALUES * limit:
+    if width * height > limit or width * height * bands > _MOST_VALUES * limit:
         raise DecodeError(
             "too_large",
-            f"{width} x {height} pixels of {bands} bands; at most {limit:,} pixels or {MOST_VALUES * limit:,} values "
+            f"{width} x {height} pixels of {bands} bands; at most {limit:,} pixels or {_MOST_VALUES * limit:,} values "
             "are decoded",
         )
     check_bytes_of_pixels(width * height * bands * value_bytes, max_megapixels)
@@ -104,11 +104,11 @@ def check_bytes_of_pixels(num_bytes: int, max_megapixels: int) -> None:
 
 
 def most_bytes(max_megapixels: int) -> int:
-    """Return what the pixels of a file may take: as many bytes as the largest picture of MOST_VALUES floats a pixel.
+    """Return what the pixels of a file may take: as many bytes as the largest picture of _MOST_VALUES floats a pixel.
 
     What Pillow holds takes at most four bytes a pixel.
     """
-    return max_megapixels * 10**6 * MOST_VALUES * MOST_VALUE_BYTES
+    return max_megapixels * 10**6 * _MOST_VALUES * _MOST_VALUE_BYTES
 
 
 def simplified(pixels: Pixels) -> Pixels:
@@ -151,11 +151,11 @@ def fit(pixels: Pixels, spec: ImageSpec) -> Pixels:
     bands = pixels.shape[2]
     if bands != spec.channels and not {bands, spec.channels} <= {1, 3}:
         raise DecodeError("unsupported", f"{bands} bands; expected {spec.channels} as the image specification says")
-    resized = resize(to_channels(to_depth(pixels, spec.dtype), spec.channels), spec.height, spec.width)
+    resized = _resize(_to_channels(_to_depth(pixels, spec.dtype), spec.channels), spec.height, spec.width)
     return np.ascontiguousarray(resized)
 
 
-def to_depth(pixels: Pixels, dtype: str) -> Pixels:
+def _to_depth(pixels: Pixels, dtype: str) -> Pixels:
     """Return uint8, uint16 or float32: 16 to 8 bits by the high byte, 8 to 16 bits so that white stays white."""
     if dtype == "float32":
         values = pixels.astype(np.float32, copy=False)
@@ -172,19 +172,19 @@ def to_depth(pixels: Pixels, dtype: str) -> Pixels:
     return (pixels >> 8).astype(np.uint8) if dtype == "uint8" else pixels.astype(np.uint16) * np.uint16(257)
 
 
-def to_channels(pixels: Pixels, channels: int) -> Pixels:
+def _to_channels(pixels: Pixels, channels: int) -> Pixels:
     """Return grey as RGB, RGB as grey (ITU-R 601 luma), or the bands as they are."""
     if pixels.shape[2] == channels:
         return pixels
     if channels == 3:
         return np.repeat(pixels, 3, axis=2)
     if pixels.dtype == np.float32:
-        return (pixels @ (np.array(LUMA, np.float32) / 65536))[..., None]
-    luma = (pixels @ np.array(LUMA, np.uint32) + 32768) >> 16
+        return (pixels @ (np.array(_LUMA, np.float32) / 65536))[..., None]
+    luma = (pixels @ np.array(_LUMA, np.uint32) + 32768) >> 16
     return luma.astype(pixels.dtype)[..., None]
 
 
-def resize(pixels: Pixels, height: int, width: int) -> Pixels:
+def _resize(pixels: Pixels, height: int, width: int) -> Pixels:
     """Return (height, width, bands) by an antialiased bilinear filter: bytes as bytes, all else in single precision."""
     if pixels.shape[:2] == (height, width):
         return pixels

@@ -10,26 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.decoding.decode import (
-    ERROR_CODES,
-    FORMATS,
-    DecodeError,
-    Header,
-    array_header,
-    decode_picture,
-    from_array,
-    probe,
-    read_file,
-)
+from pipeline.data.decoding.bands import DecodeError, Header, array_header
+from pipeline.data.decoding.content import read_file
+from pipeline.data.decoding.decode import ERROR_CODES, FORMATS, decode_picture, from_array, probe
 from pipeline.data.decoding.urls import read_url, url_stamp
-from pipeline.data.similarity.duplicates import THUMB_SIDE, thumbnails
-from pipeline.data.source import Location
+from pipeline.data.similarity.thumbnails import THUMB_SIDE, thumbnails
+from pipeline.data.source import FileLocation, Location, MemberLocation, RowLocation
 from pipeline.records import ImageSpec
 from pipeline.text import is_url
 
 CODES = tuple(ERROR_CODES)
-CACHED_VALUES = 1 << 16  # floats: 256 KB
-NUM_THREADS = 16  # that ask for the stamps of URLs
+_CACHED_VALUES = 1 << 16  # floats: 256 KB
+_NUM_THREADS = 16  # that ask for the stamps of URLs
 ALL_FORMATS = (*FORMATS, "NPY")
 FACTS = np.dtype(
     [
@@ -49,7 +41,7 @@ FACTS = np.dtype(
     ]
 )
 """What is known of one image once it was decoded; height and width are those of the picture as it is seen."""
-NOTHING_KNOWN = (0, bytes(32), bytes(16), *[0] * 10)
+_NOTHING_KNOWN = (0, bytes(32), bytes(16), *[0] * 10)
 
 
 class Chunk(NamedTuple):
@@ -77,28 +69,28 @@ class Target(NamedTuple):
     offset: int
 
 
-def load(location: Location, spec: ImageSpec) -> Any:
+def _load(location: Location, spec: ImageSpec) -> Any:
     """Return the bytes of a file, or the pixels of a row.
 
     Raises:
         DecodeError: they cannot be had, or are more than `spec` allows.
     """
-    if location.row >= 0:
-        return np.asarray(mapped(location.path)[location.row])
-    if location.offset >= 0:
-        return read_member(location, spec.max_megabytes)
+    if isinstance(location, RowLocation):
+        return np.asarray(_mapped(location.path)[location.row])
+    if isinstance(location, MemberLocation):
+        return _read_member(location, spec.max_megabytes)
     if is_url(location.path):
         return read_url(location.path, spec.max_megabytes << 20, location.hosts)
     return read_file(location.path, spec.max_megabytes)
 
 
 @lru_cache(maxsize=8)
-def mapped(path: str) -> NDArray[Any]:
+def _mapped(path: str) -> NDArray[Any]:
     """Return a .npy file mapped into memory."""
     return np.asarray(np.load(path, mmap_mode="r"))
 
 
-def read_member(location: Location, max_megabytes: int) -> bytes:
+def _read_member(location: MemberLocation, max_megabytes: int) -> bytes:
     """Return the bytes of a member of a tar."""
     if location.size > max_megabytes << 20:
         raise DecodeError("too_large", f"{location.size} bytes; at most {max_megabytes} MiB are read")
@@ -117,7 +109,7 @@ def read_member(location: Location, max_megabytes: int) -> bytes:
     return content
 
 
-def decode_content(content: Any, spec: ImageSpec) -> tuple[NDArray[Any], Header]:
+def _decode_content(content: Any, spec: ImageSpec) -> tuple[NDArray[Any], Header]:
     """Return pixels as `spec` says, and what the file says of itself.
 
     Raises:
@@ -129,9 +121,10 @@ def decode_content(content: Any, spec: ImageSpec) -> tuple[NDArray[Any], Header]
 
 
 def stamp_chunk(chunk: Chunk) -> list[str]:
-    """Return what `url_stamp` says of each location, which is a URL."""
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
-        return list(pool.map(lambda location: url_stamp(location.path, location.hosts), chunk.locations))
+    """Return what `url_stamp` says of each location that is a URL; the others are left out."""
+    files = [location for location in chunk.locations if isinstance(location, FileLocation)]
+    with ThreadPoolExecutor(_NUM_THREADS) as pool:
+        return list(pool.map(lambda location: url_stamp(location.path, location.hosts), files))
 
 
 def probe_chunk(chunk: Chunk, spec: ImageSpec) -> list[Header | DecodeError]:
@@ -139,7 +132,7 @@ def probe_chunk(chunk: Chunk, spec: ImageSpec) -> list[Header | DecodeError]:
     headers: list[Header | DecodeError] = []
     for location in chunk.locations:
         try:
-            content = load(location, spec)
+            content = _load(location, spec)
             is_row = isinstance(content, np.ndarray)
             headers.append(array_header(content) if is_row else probe(content, spec.max_megapixels))
         except DecodeError as error:
@@ -152,7 +145,7 @@ def decode_chunk(chunk: Chunk, spec: ImageSpec) -> list[NDArray[Any] | DecodeErr
     decoded: list[NDArray[Any] | DecodeError] = []
     for location in chunk.locations:
         try:
-            decoded.append(decode_content(load(location, spec), spec)[0])
+            decoded.append(_decode_content(_load(location, spec), spec)[0])
         except DecodeError as error:
             decoded.append(error)
     return decoded
@@ -166,14 +159,14 @@ def describe_chunk(chunk: Chunk, spec: ImageSpec, target: Target | None) -> Desc
     failed: dict[int, DecodeError] = {}
     for place, location in enumerate(chunk.locations):
         try:
-            content = load(location, spec)
-            pixels, header = decode_content(content, spec)
+            content = _load(location, spec)
+            pixels, header = _decode_content(content, spec)
         except DecodeError as error:
             failed[place] = error
-            known.append(NOTHING_KNOWN)
+            known.append(_NOTHING_KNOWN)
         else:
             stack[place] = pixels
-            known.append(image_facts(content, header, pixels))
+            known.append(_image_facts(content, header, pixels))
     facts = np.zeros(num_images, FACTS)
     for name, column in zip(FACTS.names or (), zip(*known, strict=True), strict=True):
         if name in ("sha256", "digest"):
@@ -185,10 +178,10 @@ def describe_chunk(chunk: Chunk, spec: ImageSpec, target: Target | None) -> Desc
     if target is not None:
         write_rows(target, chunk.first, stack)
     details = {place: why.detail for place, why in failed.items()}
-    return Described(facts, moments_of(stack), thumbnails(stack), details)
+    return Described(facts, _moments_of(stack), thumbnails(stack), details)
 
 
-def moments_of(stack: NDArray[Any]) -> NDArray[np.float64]:
+def _moments_of(stack: NDArray[Any]) -> NDArray[np.float64]:
     """Return the mean and the mean square of each channel of each image, float64 (num_images, 2, channels).
 
     As matrix products over blocks that stay in the processor's cache: a twelfth of the time of `mean`. Bytes are exact
@@ -199,7 +192,7 @@ def moments_of(stack: NDArray[Any]) -> NDArray[np.float64]:
     dtype = np.float32 if stack.dtype == np.uint8 else np.float64
     average = np.full((1, height * width), 1 / (height * width), dtype)
     moments = np.empty((num_images, 2, channels))
-    step = max(1, CACHED_VALUES // (height * width * channels))
+    step = max(1, _CACHED_VALUES // (height * width * channels))
     for start in range(0, num_images, step):
         wide = images[start : start + step].astype(dtype)
         moments[start : start + step, :1] = average @ wide
@@ -207,7 +200,7 @@ def moments_of(stack: NDArray[Any]) -> NDArray[np.float64]:
     return moments
 
 
-def image_facts(content: Any, header: Header, pixels: NDArray[Any]) -> tuple[Any, ...]:
+def _image_facts(content: Any, header: Header, pixels: NDArray[Any]) -> tuple[Any, ...]:
     """Return one record of FACTS."""
     raw = content.tobytes() if isinstance(content, np.ndarray) else content
     return (

@@ -7,18 +7,15 @@ resized to (height, width) by an antialiased bilinear filter. 16-bit colour is k
 and with alpha, it is read by its high byte, as Pillow does. A change of these rules is a new version.
 
 A JPEG is reduced to 1/2, 1/4 or 1/8 while it is decoded (libjpeg's scaled inverse DCT) where what remains is at least
-LEAST_REDUCED times the target. Against full decode and resize, the mean absolute difference of a photograph stays under
-REDUCE_TOLERANCE of 255 grey levels. Measured with Pillow 13.0.0 and libjpeg-turbo 3.2.0 on JPEGs of quality 90, grey
-and RGB, worst mean and largest difference: scikit-learn's two sample photos, whole, 224 -> 96: 1.5 and 22,
-512 -> 64: 0.9 and 10, 1000 -> 64: 0.8 and 10; 224 pixels of their full detail -> 96: 2.8 and 34; photos of hands tiled
-to 800 pixels at the least ratios: 1/2 1.3 and 26, 1/4 1.2 and 15, 1/8 1.7 and 14. White noise is no photograph:
-224 -> 96 differs by 8 and 42.
+_LEAST_REDUCED times the target. Against full decode and resize, the mean absolute difference of a photograph stays
+under REDUCE_TOLERANCE of 255 grey levels. Measured with Pillow 13.0.0 and libjpeg-turbo 3.2.0 on JPEGs of quality 90,
+grey and RGB, worst mean and largest difference: scikit-learn's two sample photos, whole, 224 -> 96: 1.5 and 22, 512 ->
+64: 0.9 and 10, 1000 -> 64: 0.8 and 10; 224 pixels of their full detail -> 96: 2.8 and 34; photos of hands tiled to 800
+pixels at the least ratios: 1/2 1.3 and 26, 1/4 1.2 and 15, 1/8 1.7 and 14. White noise is no photograph: 224 -> 96
+differs by 8 and 42.
 """
 
-import errno
 import io
-import os
-import stat
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -29,7 +26,6 @@ from pipeline.data.decoding.bands import (
     Header,
     Pixels,
     Read,
-    array_header,
     check_size,
     describe,
     exif_orientation,
@@ -38,24 +34,9 @@ from pipeline.data.decoding.bands import (
     simplified,
     turn,
 )
+from pipeline.data.decoding.content import check_bytes
 from pipeline.data.decoding.tiff import TIFF_MAGICS, count_pages, open_tiff
 from pipeline.records import ImageSpec
-
-__all__ = [
-    "DECODER_VERSION",
-    "ERROR_CODES",
-    "FORMATS",
-    "REDUCE_TOLERANCE",
-    "DecodeError",
-    "Header",
-    "array_header",
-    "decode",
-    "decode_picture",
-    "from_array",
-    "open_image",
-    "probe",
-    "read_file",
-]
 
 DECODER_VERSION = 2
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
@@ -63,7 +44,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 PILLOW_MEGAPIXELS = 178
 """Pillow refuses larger pictures, whatever its caller allows."""
 REDUCE_TOLERANCE = 3.0
-LEAST_REDUCED = {8: 1.5, 4: 1.5, 2: 1.15}
+_LEAST_REDUCED = {8: 1.5, 4: 1.5, 2: 1.15}
 """By how much a reduced JPEG must exceed the target, by the divisor of its sides; 224 -> 96 may be halved first."""
 
 ERROR_CODES = {
@@ -78,62 +59,17 @@ ERROR_CODES = {
     "refused": "a URL that is not followed, or a private address, which needs --allow-host",
 }
 
-SIGNATURES = {
+_SIGNATURES = {
     "JPEG": (b"\xff\xd8\xff",),
     "PNG": (b"\x89PNG\r\n\x1a\n",),
     "GIF": (b"GIF87a", b"GIF89a"),
     "TIFF": TIFF_MAGICS,
 }
-JPEG = ("JPEG", "MPO")  # MPO: a JPEG with more JPEGs behind it, as many phones write
-GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
-DEPTHS = {"1": 1, "I": 32, "F": 32, "I;16": 16, "I;16B": 16, "I;16L": 16, "I;16N": 16}
-WHITE_IS_ZERO = 0  # TIFF PhotometricInterpretation, tag 262
-
-
-def read_file(path: str, max_megabytes: int = ImageSpec.max_megabytes) -> bytes:
-    """Return the bytes of a regular file of at most `max_megabytes` (of 2**20 bytes); never blocks on a pipe.
-
-    Raises:
-        DecodeError: missing, not_regular, unreadable, empty or too_large.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
-        raise DecodeError("missing", "no such file") from error
-    except OSError as error:
-        code = "not_regular" if error.errno in (errno.ENXIO, errno.ENODEV) else "unreadable"
-        raise DecodeError(code, error.strerror or str(error)) from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise DecodeError("not_regular", "not a regular file")
-        check_bytes(status.st_size, max_megabytes)
-        content = read_all(descriptor, status.st_size)
-    except OSError as error:
-        raise DecodeError("unreadable", error.strerror or str(error)) from error
-    finally:
-        os.close(descriptor)
-    check_bytes(len(content), max_megabytes)  # it may have changed since
-    return content
-
-
-def read_all(descriptor: int, size: int) -> bytes:
-    """Return the bytes of an open file that had `size` bytes a moment ago, and one more if it has grown since."""
-    parts: list[bytes] = []
-    left = size + 1
-    while left and (part := os.read(descriptor, left)):  # sized by the file: a buffer of the limit costs 20 us a file
-        parts.append(part)
-        left -= len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def check_bytes(num_bytes: int, max_megabytes: int) -> None:
-    """Refuse no bytes, or more than `max_megabytes`."""
-    if num_bytes == 0:
-        raise DecodeError("empty", "zero bytes")
-    if num_bytes > max_megabytes << 20:
-        raise DecodeError("too_large", f"{num_bytes:,} bytes; at most {max_megabytes << 20:,} are read")
+_JPEG = ("JPEG", "MPO")  # MPO: a JPEG with more JPEGs behind it, as many phones write
+_GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+_DEPTHS = {"1": 1, "I": 32, "F": 32, "I;16": 16, "I;16B": 16, "I;16L": 16, "I;16N": 16}
+_WHITE_IS_ZERO = 0  # TIFF PhotometricInterpretation, tag 262
 
 
 def open_image(content: bytes, max_megapixels: int = ImageSpec.max_megapixels) -> Image.Image:
@@ -146,38 +82,38 @@ def open_image(content: bytes, max_megapixels: int = ImageSpec.max_megapixels) -
         # Pillow's warning about large pictures is left alone: catch_warnings is not safe in threads.
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Exception as error:  # border: Pillow raises OSError, ValueError, SyntaxError and more on broken headers
-        raise refusal(content, error) from error
+        raise _refusal(content, error) from error
     if image.width * image.height > max_megapixels * 10**6:
         limit = max_megapixels * 10**6
         raise DecodeError("too_large", f"{image.width} x {image.height} pixels; at most {limit:,} are decoded")
     return image
 
 
-def refusal(content: bytes, error: Exception) -> DecodeError:
+def _refusal(content: bytes, error: Exception) -> DecodeError:
     """Return why Pillow could not open a header: no format that it knows, a kind of it that it does not, or damage."""
-    known = signature(content)
+    known = _signature(content)
     if not known:
         return DecodeError("unsupported", f"begins with {content[:8]!r}; expected {', '.join(FORMATS)}")
     if isinstance(error, UnidentifiedImageError):
         if known == "TIFF":
             return DecodeError("unsupported", "a TIFF whose kind of pixels or packing is not known")
         return DecodeError("corrupt", f"begins like {known}, but its header cannot be read")
-    return as_decode_error(error)
+    return _as_decode_error(error)
 
 
-def signature(content: bytes) -> str:
+def _signature(content: bytes) -> str:
     """Return the format that the first bytes promise, "" for none."""
     if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
         return "WEBP"
     if content.startswith(b"BM") and content[6:10] == bytes(4):
         return "BMP"
-    for name, beginnings in SIGNATURES.items():
+    for name, beginnings in _SIGNATURES.items():
         if content.startswith(beginnings):
             return name
     return ""
 
 
-def as_decode_error(error: Exception) -> DecodeError:
+def _as_decode_error(error: Exception) -> DecodeError:
     """Return what an exception of a decoding library means."""
     if isinstance(error, MemoryError):
         return DecodeError("killed", "out of memory")
@@ -188,7 +124,7 @@ def as_decode_error(error: Exception) -> DecodeError:
     return DecodeError("corrupt", describe(error))
 
 
-def open_bands(content: bytes, max_megapixels: int) -> tuple[Header, Read] | None:
+def _open_bands(content: bytes, max_megapixels: int) -> tuple[Header, Read] | None:
     """Return the header of a picture that Pillow does not hold whole, and what reads it; None for any other file.
 
     Both may raise whatever numpy and tifffile raise on broken files; `decode` turns that into a DecodeError.
@@ -212,15 +148,15 @@ def probe(content: bytes, max_megapixels: int = ImageSpec.max_megapixels) -> Hea
     if not content:
         raise DecodeError("empty", "zero bytes")
     try:
-        opened = open_bands(content, max_megapixels)
+        opened = _open_bands(content, max_megapixels)
         if opened is not None:
             return opened[0]
         image = open_image(content, max_megapixels)
-        return header_of(image, orientation_of(image), count_frames(image, content))
+        return _header_of(image, _orientation_of(image), _count_frames(image, content))
     except DecodeError:
         raise
     except Exception as error:  # border: a foreign file becomes a recorded outcome, whatever a library raises
-        raise as_decode_error(error) from error
+        raise _as_decode_error(error) from error
 
 
 def decode(content: bytes, spec: ImageSpec) -> Pixels:
@@ -240,24 +176,24 @@ def decode_picture(content: bytes, spec: ImageSpec) -> tuple[Pixels, Header]:
     """
     check_bytes(len(content), spec.max_megabytes)
     try:
-        opened = open_bands(content, spec.max_megapixels)
+        opened = _open_bands(content, spec.max_megapixels)
         if opened is not None:
             header, read = opened
             return fit(read(), spec), header
         image = open_image(content, spec.max_megapixels)
         if image.format == "PNG":
             image.load()  # its EXIF data may lie behind the pixels
-        orientation = orientation_of(image)
-        header = header_of(image, orientation, count_frames(image, content))
+        orientation = _orientation_of(image)
+        header = _header_of(image, orientation, _count_frames(image, content))
         if image.format == "TIFF":
             orientation = 1  # Pillow turns it while it loads
         if spec.dtype == "uint8" and header.depth <= 8 and spec.channels in (1, 3):
-            return np.ascontiguousarray(turn(bytes_of(image, header, spec, orientation), orientation)), header
-        return fit(turn(pixels_of(image, header, spec), orientation), spec), header
+            return np.ascontiguousarray(turn(_bytes_of(image, header, spec, orientation), orientation)), header
+        return fit(turn(_pixels_of(image, header, spec), orientation), spec), header
     except DecodeError:
         raise
     except Exception as error:  # border: a foreign file becomes a recorded outcome, whatever a library raises
-        raise as_decode_error(error) from error
+        raise _as_decode_error(error) from error
 
 
 def from_array(pixels: Pixels, spec: ImageSpec) -> Pixels:
@@ -274,26 +210,26 @@ def from_array(pixels: Pixels, spec: ImageSpec) -> Pixels:
     return fit(simplified(pixels.reshape(*pixels.shape[:2], -1)), spec)
 
 
-def header_of(image: Image.Image, orientation: int, num_frames: int) -> Header:
+def _header_of(image: Image.Image, orientation: int, num_frames: int) -> Header:
     """Return what an opened picture says of itself."""
     width, height = image.size
     if orientation >= 5 and image.format != "TIFF":  # Pillow gives the sides of a TIFF as they are seen
         width, height = height, width
     mode = image.mode
     return Header(
-        "JPEG" if image.format in JPEG else str(image.format),
+        "JPEG" if image.format in _JPEG else str(image.format),
         width,
         height,
-        1 if mode in GREY_MODES or (mode in ("P", "PA") and is_grey_palette(image)) else 3,
-        DEPTHS.get(mode, 8),
+        1 if mode in _GREY_MODES or (mode in ("P", "PA") and _is_grey_palette(image)) else 3,
+        _DEPTHS.get(mode, 8),
         mode == "F",
-        mode in ALPHA_MODES or "transparency" in image.info,
+        mode in _ALPHA_MODES or "transparency" in image.info,
         orientation != 1,
         num_frames,
     )
 
 
-def is_grey_palette(image: Image.Image) -> bool:
+def _is_grey_palette(image: Image.Image) -> bool:
     """Tell whether all entries of a palette are grey; the pixels are not loaded."""
     if image.palette is None:
         raise DecodeError("corrupt", "a palette picture without a palette")
@@ -303,11 +239,11 @@ def is_grey_palette(image: Image.Image) -> bool:
     return entries[0::3] == entries[1::3] == entries[2::3]
 
 
-def count_frames(image: Image.Image, content: bytes) -> int:
+def _count_frames(image: Image.Image, content: bytes) -> int:
     """Return the number of frames or pages; 1 if those behind the first are damaged."""
     if image.format == "TIFF":
         return count_pages(content)  # Pillow reads all that each page says
-    if image.format in JPEG:
+    if image.format in _JPEG:
         return 1
     try:
         return int(getattr(image, "n_frames", 1))
@@ -316,7 +252,7 @@ def count_frames(image: Image.Image, content: bytes) -> int:
         return 1
 
 
-def orientation_of(image: Image.Image) -> int:
+def _orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8; data that cannot be read does not cost the picture."""
     try:
         if image.format == "TIFF":
@@ -329,22 +265,22 @@ def orientation_of(image: Image.Image) -> int:
     return 1
 
 
-def bytes_of(image: Image.Image, header: Header, spec: ImageSpec, orientation: int) -> Pixels:
+def _bytes_of(image: Image.Image, header: Header, spec: ImageSpec, orientation: int) -> Pixels:
     """Return uint8 pixels of an 8-bit picture, resized so that they fit `spec` once they are turned."""
     size = (spec.height, spec.width) if orientation >= 5 else (spec.width, spec.height)
-    box = reduce_jpeg(image, size, spec.channels) if image.format in JPEG else None
+    box = _reduce_jpeg(image, size, spec.channels) if image.format in _JPEG else None
     flat = flatten(image, header, "L" if spec.channels == 1 else "RGB", spec.background)
     if flat.size != size:
         flat = flat.resize(size, Image.Resampling.BILINEAR, box)
     return np.frombuffer(flat.tobytes(), np.uint8).reshape(size[1], size[0], spec.channels)
 
 
-def reduce_jpeg(image: Image.Image, size: tuple[int, int], channels: int) -> tuple[float, float, float, float] | None:
+def _reduce_jpeg(image: Image.Image, size: tuple[int, int], channels: int) -> tuple[float, float, float, float] | None:
     """Let libjpeg reduce a JPEG where that is close to a resize; return the part of it that holds the picture."""
     width, height = image.size
     mode = "L" if channels == 1 else image.mode  # libjpeg drops the colour planes; L is the JPEG's own luma
     ratio = min(width / size[0], height / size[1])
-    for divisor, least in LEAST_REDUCED.items():
+    for divisor, least in _LEAST_REDUCED.items():
         if ratio >= divisor * least:
             drafted = image.draft(mode, (width // divisor, height // divisor))
             return drafted[1] if drafted else None
@@ -365,14 +301,14 @@ def flatten(image: Image.Image, header: Header, mode: str, background: str) -> I
     return image if image.mode == mode else image.convert(mode)
 
 
-def pixels_of(image: Image.Image, header: Header, spec: ImageSpec) -> Pixels:
+def _pixels_of(image: Image.Image, header: Header, spec: ImageSpec) -> Pixels:
     """Return all that Pillow holds: uint8, uint16 or float32 (height, width, 1 or 3)."""
     if header.depth <= 8:
         flat = np.asarray(flatten(image, header, "L" if header.bands == 1 else "RGB", spec.background))
         return flat.reshape(*flat.shape[:2], header.bands)
     values = simplified(np.asarray(image))
     if header.depth == 16:
-        if image.format == "TIFF" and image.tag_v2.get(262) == WHITE_IS_ZERO:  # type: ignore[attr-defined]
+        if image.format == "TIFF" and image.tag_v2.get(262) == _WHITE_IS_ZERO:  # type: ignore[attr-defined]
             values = np.uint16(65535) - values
         if header.has_alpha:
             under = np.asarray(Image.new("RGB", (1, 1), spec.background).convert("L")).astype(np.uint16) * 257

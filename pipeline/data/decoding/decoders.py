@@ -23,13 +23,13 @@ from pipeline.machine import (
 )
 
 CHUNK = 64  # images a task; a task costs ~0.2 ms beside its decoding (benchmarks/data.py)
-CHUNKS_AHEAD = 3  # tasks that wait for each child, so that none is idle while results are worked in
-CHUNK_BYTES = 16 << 20  # of pixels in a task
-MEMORY_BYTES = 4 << 30  # what decoding may take: a 50-megapixel RGB picture takes 0.15 GB, its float copies 1.8 GB
+_CHUNKS_AHEAD = 3  # tasks that wait for each child, so that none is idle while results are worked in
+_CHUNK_BYTES = 16 << 20  # of pixels in a task
+_MEMORY_BYTES = 4 << 30  # what decoding may take: a 50-megapixel RGB picture takes 0.15 GB, its float copies 1.8 GB
 CHUNK_SECONDS = 120.0
 FILE_SECONDS = 30.0  # for a file that is tried alone; 50 megapixels take 1 to 3 s
-NUM_TRIES = 3  # of an image whose pool breaks before its turn
-TASKS_PER_CHILD = 2000  # then a fresh child, should a codec leak
+_NUM_TRIES = 3  # of an image whose pool breaks before its turn
+_TASKS_PER_CHILD = 2000  # then a fresh child, should a codec leak
 
 Result = TypeVar("Result")
 
@@ -51,10 +51,10 @@ def prepare_child() -> None:
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     leave_ctrl_c_to_parent()
-    limit_memory(MEMORY_BYTES)
+    limit_memory(_MEMORY_BYTES)
 
 
-def is_ready() -> bool:
+def _is_ready() -> bool:
     """Be the first task of a child: it shows that children can start at all."""
     return True
 
@@ -72,12 +72,12 @@ class Decoders:
 
         self.pool: Any = ProcessPool(
             max_workers=self.num_workers,
-            max_tasks=TASKS_PER_CHILD,
+            max_tasks=_TASKS_PER_CHILD,
             initializer=prepare_child,
             context=multiprocessing.get_context("spawn"),
         )
         with ctrl_c_held_back():
-            self.started: Future[bool] | None = self.pool.schedule(is_ready, timeout=CHUNK_SECONDS)
+            self.started: Future[bool] | None = self.pool.schedule(_is_ready, timeout=CHUNK_SECONDS)
 
     def __enter__(self) -> "Decoders":
         return self
@@ -102,7 +102,7 @@ class Decoders:
         try:
             for chunk in chunks:
                 waiting.append((chunk, self.submit(work, chunk)))
-                if len(waiting) >= CHUNKS_AHEAD * self.num_workers:
+                if len(waiting) >= _CHUNKS_AHEAD * self.num_workers:
                     yield from self.collect(work, *waiting.popleft())
             while waiting:
                 yield from self.collect(work, *waiting.popleft())
@@ -147,7 +147,7 @@ class Decoders:
         """Yield the result of a chunk, or those of its images one by one."""
         self.check_started()
         with suppress(BrokenExecutor):
-            result = outcome(future)
+            result = _outcome(future)
             if not isinstance(result, Killed):
                 yield chunk, result
                 return
@@ -160,13 +160,13 @@ class Decoders:
 
         A pool that breaks before the image had its turn is made anew.
         """
-        for _ in range(NUM_TRIES):
+        for _ in range(_NUM_TRIES):
             with suppress(BrokenExecutor):
-                return outcome(self.submit(work, single))
-        return Killed(f"the decoder could not be started again in {NUM_TRIES} tries")
+                return _outcome(self.submit(work, single))
+        return Killed(f"the decoder could not be started again in {_NUM_TRIES} tries")
 
 
-def outcome(future: "Future[Result]") -> Result | Killed:
+def _outcome(future: "Future[Result]") -> Result | Killed:
     """Return the result of a task, or why there is none; an exception of the task itself is raised here.
 
     Raises:
@@ -189,6 +189,6 @@ def chunks_of(
 
     An image decodes to `image_bytes`.
     """
-    size = max(1, min(most, CHUNK_BYTES // image_bytes))
+    size = max(1, min(most, _CHUNK_BYTES // image_bytes))
     for start in range(0, len(rows), size):
         yield Chunk(start, [location(row) for row in rows[start : start + size]])

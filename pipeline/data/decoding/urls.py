@@ -1,6 +1,6 @@
 """The only place where URLs of data are opened: which are followed, and what they may reach. Nothing is decoded here.
 
-A row of a table is untrusted text. Its URL needs a scheme of PROTOCOLS and is never a chain (`a::b`); over http it
+A row of a table is untrusted text. Its URL needs a scheme of _PROTOCOLS and is never a chain (`a::b`); over http it
 reaches only public addresses, and machines that `--allow-host` names. Only child processes open URLs of rows.
 """
 
@@ -15,25 +15,25 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.data.decoding.decode import DecodeError
+from pipeline.data.decoding.bands import DecodeError
 from pipeline.errors import DataError
 from pipeline.text import is_url, redacted
 
-PROTOCOLS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
+_PROTOCOLS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
 """The schemes that are followed, each with its fsspec driver; `source.local_path` turns file:// into a path."""
-EXTRAS = ("s3", "gs")
+_EXTRAS = ("s3", "gs")
 """Drivers that come with the extra of the same name."""
-CONNECT_SECONDS = 5  # twice, as there is one retry
-ANSWER_SECONDS = 60
-VERSIONS = ("ETag", "LastModified", "Last-Modified", "Content-MD5", "Digest", "md5Hash", "updated", "created")
+_CONNECT_SECONDS = 5  # twice, as there is one retry
+_ANSWER_SECONDS = 60
+_VERSIONS = ("ETag", "LastModified", "Last-Modified", "Content-MD5", "Digest", "md5Hash", "updated", "created")
 """What drivers report about a file that changes with its content."""
-STAMP_BYTES = 64 << 20  # read of a file if its server reports none of VERSIONS
-IPV6_HOST = re.compile(r"(?<=[/@])\[[0-9A-Fa-f:.]*\]")
-IN_TEXT = re.compile(r"(\burl=)?['\"(<]*\b[A-Za-z][A-Za-z0-9+.-]{,20}://")  # where a URL begins in a message
-SHOWN = 200  # characters of a message
-TRANSLATED = [ipaddress.ip_network(each) for each in ("::/96", "64:ff9b::/96", "::ffff:0:0:0/96")]
+_STAMP_BYTES = 64 << 20  # read of a file if its server reports none of _VERSIONS
+_IPV6_HOST = re.compile(r"(?<=[/@])\[[0-9A-Fa-f:.]*\]")
+_IN_TEXT = re.compile(r"(\burl=)?['\"(<]*\b[A-Za-z][A-Za-z0-9+.-]{,20}://")  # where a URL begins in a message
+_SHOWN = 200  # characters of a message
+_TRANSLATED = [ipaddress.ip_network(each) for each in ("::/96", "64:ff9b::/96", "::ffff:0:0:0/96")]
 """IPv6 addresses that end in an IPv4 address: compatible (RFC 4291), NAT64 (RFC 6052) and translated (RFC 7915)."""
-LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")  # RFC 8215
+_LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")  # RFC 8215
 
 
 class AddressRefused(OSError):
@@ -55,12 +55,12 @@ def public_name(path: str) -> str:
 def refusal(url: str) -> str | None:
     """Return why a URL is never followed, None if it may be; connects to nothing."""
     scheme = url.partition("://")[0].lower()
-    if "::" in IPV6_HOST.sub("", url):
+    if "::" in _IPV6_HOST.sub("", url):
         return "chained URLs (with ::) are not followed; name the image itself"
     if scheme == "file":
         return "a file:// URL needs an absolute path; write file:///folder/image.png, or a plain path"
-    if scheme not in PROTOCOLS:
-        return f"{scheme}:// URLs are not followed; use {', '.join(f'{name}://' for name in PROTOCOLS)} or a path"
+    if scheme not in _PROTOCOLS:
+        return f"{scheme}:// URLs are not followed; use {', '.join(f'{name}://' for name in _PROTOCOLS)} or a path"
     return None
 
 
@@ -70,11 +70,11 @@ def check_url(url: str) -> None:
 
     if reason := refusal(url):
         raise DataError(f"{redacted(url)}: {reason}")
-    driver = PROTOCOLS[url.partition("://")[0].lower()]
+    driver = _PROTOCOLS[url.partition("://")[0].lower()]
     try:
         fsspec.get_filesystem_class(driver)
     except ImportError as error:
-        remedy = f'pip install "keras-image-pipeline[{driver}]"' if driver in EXTRAS else "pip install it"
+        remedy = f'pip install "keras-image-pipeline[{driver}]"' if driver in _EXTRAS else "pip install it"
         raise DataError(f"{redacted(url)}: {told(error, url)}, which {driver}:// needs; {remedy}") from error
 
 
@@ -88,7 +88,7 @@ def open_store(url: str, hosts: Sequence[str] = ()) -> tuple[Any, str]:
     """
     check_url(url)
     scheme, mark, place = url.partition("://")
-    driver = PROTOCOLS[scheme.lower()]
+    driver = _PROTOCOLS[scheme.lower()]
     store = _http_store(tuple(hosts)) if driver == "http" else _object_store(driver)
     return store, store._strip_protocol(scheme.lower() + mark + place)
 
@@ -97,10 +97,11 @@ def _object_store(driver: str) -> Any:
     """Return the store of a provider; its address and credentials come from the environment, never from a table."""
     import fsspec
 
-    options: dict[str, Any] = {}
-    if driver == "s3":
-        options = {"config_kwargs": {"connect_timeout": CONNECT_SECONDS, "retries": {"max_attempts": 1}}}
-    return fsspec.filesystem(driver, **options)
+    if driver != "s3":
+        return fsspec.filesystem(driver)
+    return fsspec.filesystem(
+        driver, config_kwargs={"connect_timeout": _CONNECT_SECONDS, "retries": {"max_attempts": 1}}
+    )
 
 
 @lru_cache(maxsize=8)
@@ -122,7 +123,7 @@ def _http_store(hosts: tuple[str, ...]) -> Any:
         connector = aiohttp.TCPConnector(resolver=Resolver(), socket_factory=make_socket)
         return aiohttp.ClientSession(connector=connector, **options)
 
-    limit = aiohttp.ClientTimeout(total=ANSWER_SECONDS, sock_connect=CONNECT_SECONDS)
+    limit = aiohttp.ClientTimeout(total=_ANSWER_SECONDS, sock_connect=_CONNECT_SECONDS)
     return fsspec.filesystem("http", get_client=client, client_kwargs={"timeout": limit}, skip_instance_cache=True)
 
 
@@ -131,18 +132,18 @@ def _guard(hosts: tuple[str, ...]) -> tuple[Callable[[str, Any], Any], Callable[
 
     Addresses are checked when a socket is made, so a name cannot resolve to another one in between.
     """
-    allowed = {plain_host(host) for host in hosts}
+    allowed = {_plain_host(host) for host in hosts}
     names: dict[str, str] = {}
 
     def resolve(host: str, found: Any) -> Any:
         names.update({each["host"]: host for each in found})
-        if plain_host(host) in allowed:
-            allowed.update(plain_host(each["host"]) for each in found)
+        if _plain_host(host) in allowed:
+            allowed.update(_plain_host(each["host"]) for each in found)
         return found
 
     def make_socket(info: Any) -> socket.socket:
         family, kind, protocol, _, (address, *_) = info
-        if plain_host(address) not in allowed and not is_public(address):
+        if _plain_host(address) not in allowed and not is_public(address):
             name = names.get(address, address)
             raise AddressRefused(
                 f"the address is on this machine or a private network; if you trust it, add --allow-host {name}"
@@ -157,7 +158,7 @@ def host_of(url: str) -> str:
     return urlsplit(url).hostname or ""
 
 
-def plain_host(host: str) -> str:
+def _plain_host(host: str) -> str:
     """Return a host in the form in which names and addresses are compared."""
     plain = host.strip("[]").rstrip(".").lower()
     try:
@@ -170,9 +171,9 @@ def is_public(address: str) -> bool:
     """Tell whether an IP address is on the public internet, even as an IPv4 address inside an IPv6 one."""
     found = ipaddress.ip_address(address)
     if isinstance(found, ipaddress.IPv6Address):
-        if found.is_site_local or found in LOCAL_NAT64:
+        if found.is_site_local or found in _LOCAL_NAT64:
             return False
-        if any(found in network for network in TRANSLATED):
+        if any(found in network for network in _TRANSLATED):
             found = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
         else:
             found = found.ipv4_mapped or found.sixtofour or found
@@ -227,16 +228,16 @@ def _fetch(store: Any, path: str, num_bytes: int) -> bytes:
 def url_stamp(url: str, hosts: Sequence[str] = ()) -> str:
     """Return a stamp that changes when the file behind a URL does, or a word such as "missing" if there is none.
 
-    If the server reports no version of the file, its first STAMP_BYTES are read.
+    If the server reports no version of the file, its first _STAMP_BYTES are read.
     """
     if refusal(url):
         return "refused"
     try:
         store, path = open_store(url, hosts)
         info = store.info(path)
-        found = [str(info[key]) for key in ("size", *VERSIONS) if key in info]
-        if not info.keys() & set(VERSIONS):
-            found.append(hashlib.sha256(_fetch(store, path, STAMP_BYTES)).hexdigest())
+        found = [str(info[key]) for key in ("size", *_VERSIONS) if key in info]
+        if not info.keys() & set(_VERSIONS):
+            found.append(hashlib.sha256(_fetch(store, path, _STAMP_BYTES)).hexdigest())
     except FileNotFoundError:
         return "missing"
     except Exception:  # noqa: BLE001  border: see read_url
@@ -249,9 +250,9 @@ def told(error: Exception, url: str) -> str:
     cause = error.__cause__ or error
     if isinstance(cause, FileNotFoundError):
         return "nothing is there"
-    text = IN_TEXT.split(" ".join(str(cause)[: 10 * SHOWN].split()), maxsplit=1)[0].rstrip(" ,:;")
+    text = _IN_TEXT.split(" ".join(str(cause)[: 10 * _SHOWN].split()), maxsplit=1)[0].rstrip(" ,:;")
     place, _, query = url.partition("?")
     user_info = place.partition("://")[2].partition("/")[0].rpartition("@")[0]
     for secret in filter(None, (user_info, user_info.partition(":")[2], query)):
         text = text.replace(secret, "***")
-    return text[:SHOWN] or type(cause).__name__
+    return text[:_SHOWN] or type(cause).__name__

@@ -35,25 +35,25 @@ def clean(source: Source, cache: ImageCache, found: Survey) -> Kept:
     left_out["copies of one picture under two labels"] = int((~is_kept).sum()) - sum(left_out.values())
     for group in (*found.exact, *found.near):
         rows = [row for row in group.rows if is_kept[row]]
-        is_kept[[row for row in rows if row != most_protected(source, rows)]] = False
+        is_kept[[row for row in rows if row != _most_protected(source, rows)]] = False
     left_out["(nearly) the same as an image that is kept"] = int((~is_kept).sum()) - sum(left_out.values())
     for group in found.leaks:
         rows = [row for row in group.rows if is_kept[row]]
-        kept_split = rank(source, most_protected(source, rows)) if rows else 0
-        is_kept[[row for row in rows if rank(source, row) < kept_split]] = False
+        kept_split = _rank(source, _most_protected(source, rows)) if rows else 0
+        is_kept[[row for row in rows if _rank(source, row) < kept_split]] = False
     left_out["of a group that also stands in a split that judges"] = int((~is_kept).sum()) - sum(left_out.values())
     if not is_kept.any():
         raise DataError(
             f"{source.origin}: no image would be left; expected some that are usable; see what the check found"
         )
-    refuse_untrained(source, is_kept)
+    _refuse_untrained(source, is_kept)
     return Kept(np.flatnonzero(is_kept), {reason: number for reason, number in left_out.items() if number})
 
 
-def refuse_untrained(source: Source, is_kept: NDArray[np.bool_]) -> None:
+def _refuse_untrained(source: Source, is_kept: NDArray[np.bool_]) -> None:
     """Raise DataError if only val or test would keep images of a class: no search could read such a table."""
     judges = np.isin(source.splits, (VAL, TEST))
-    trained, judged = (classes_of(source, is_kept & chosen) for chosen in (~judges, judges))
+    trained, judged = (_classes_of(source, is_kept & chosen) for chosen in (~judges, judges))
     if untrained := sorted(judged - trained):
         names = ", ".join(encodable(source.classes[number]) for number in untrained[:5])
         raise DataError(
@@ -62,18 +62,18 @@ def refuse_untrained(source: Source, is_kept: NDArray[np.bool_]) -> None:
         )
 
 
-def classes_of(source: Source, chosen: NDArray[np.bool_]) -> set[int]:
+def _classes_of(source: Source, chosen: NDArray[np.bool_]) -> set[int]:
     """Return the numbers of the classes of the chosen images."""
     labels = source.labels[chosen]
     return set(np.flatnonzero(labels.any(axis=0)).tolist() if source.is_multi_label else np.unique(labels).tolist())
 
 
-def most_protected(source: Source, rows: list[int]) -> int:
+def _most_protected(source: Source, rows: list[int]) -> int:
     """Return the first row of the split that judges most: test, then val, then the others; -1 without rows."""
-    return max(rows, key=lambda row: rank(source, row), default=-1)
+    return max(rows, key=lambda row: _rank(source, row), default=-1)
 
 
-def rank(source: Source, row: int) -> int:
+def _rank(source: Source, row: int) -> int:
     """Return how far the split of a row judges: 2 for test, 1 for val, 0 for train, -1 where none is given."""
     split = int(source.splits[row])
     return -1 if split == NOT_GIVEN else split

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from pipeline.data.cache.images import ImageCache
 from pipeline.data.decoding.chunks import ALL_FORMATS
 from pipeline.data.readers.folders import odd_name
-from pipeline.data.similarity.duplicates import clusters_of
+from pipeline.data.similarity.clusters import clusters_of
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Finding, Source, encodable
 from pipeline.data.splits.split import TEST, TRAIN, VAL, find_leaks, merge_groups
 
-NUM_EXTREMES = 8
-BLOCK = 10_000  # images whose moments are held at once
-UNIFORM_SPREAD = 0.01  # standard deviation of the pixels, as a part of the range (float: of the largest value)
+_NUM_EXTREMES = 8
+_BLOCK = 10_000  # images whose moments are held at once
+_UNIFORM_SPREAD = 0.01  # standard deviation of the pixels, as a part of the range (float: of the largest value)
 
-KINDS = ("used", "unsupported", "corrupt", "hidden", "not_regular", "too_large", "missing")
-KIND_OF_CODE = {
+_KINDS = ("used", "unsupported", "corrupt", "hidden", "not_regular", "too_large", "missing")
+_KIND_OF_CODE = {
     "empty": "corrupt",
     "unreadable": "corrupt",
     "killed": "corrupt",
@@ -29,7 +29,7 @@ KIND_OF_CODE = {
     "link_loop": "not_regular",
 }
 """Under which kind a code is counted that is no kind itself."""
-ENDINGS = {
+_ENDINGS = {
     "JPEG": ("jpg", "jpeg", "jpe", "jfif", "jif"),
     "PNG": ("png", "apng"),
     "GIF": ("gif",),
@@ -61,6 +61,30 @@ class Group:
         return [*sorted(chosen), *(member for member in members if member not in chosen)][:number]
 
 
+class Brightness(TypedDict):
+    """The mean of all pixels, and which images are the darkest and the brightest."""
+
+    mean: float | None
+    darkest: list[str]
+    brightest: list[str]
+
+
+class ImageFacts(TypedDict):
+    """What the usable images are like, as --json prints it: counts by value, and smallest, median and largest.
+
+    `image` are the fields of the ImageSpec that they are decoded to; brightness is on the scale of those pixels.
+    """
+
+    sizes: dict[str, dict[str, float]]
+    aspect: dict[str, float]
+    channels: dict[str, int]
+    depths: dict[str, int]
+    formats: dict[str, int]
+    brightness: Brightness
+    splits: dict[str, int]
+    image: dict[str, int | str]
+
+
 @dataclass(frozen=True)
 class Survey:
     """What was found. `files` are numbers of files by kind, `total` first; `classes` are usable images by class.
@@ -88,7 +112,7 @@ class Survey:
     conflicts: tuple[tuple[str, Group], ...]
     num_rows: int
     num_uniform: int
-    facts: dict[str, Any]
+    facts: ImageFacts
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as a JSON-able document; names are whole, and bytes that are not UTF-8 are escaped."""
@@ -118,37 +142,37 @@ def survey(source: Source, cache: ImageCache) -> Survey:
     """Return what a source and its decoded images show; nothing is read but what the cache knows."""
     usable = cache.facts["code"] == 0
     exact, near = clusters_of(cache.clusters.exact), clusters_of(cache.clusters.near)
-    exact_groups, near_groups = ([group_of(source, rows) for rows in clusters] for clusters in (exact, near))
-    near_only = [group for group in near_groups if not is_one_picture(cache.clusters.exact[list(group.rows)])]
+    exact_groups, near_groups = ([_group_of(source, rows) for rows in clusters] for clusters in (exact, near))
+    near_only = [group for group in near_groups if not _is_one_picture(cache.clusters.exact[list(group.rows)])]
     conflicts = [("exact", group) for group in exact_groups if group.has_two_labels]
     conflicts += [("near", group) for group in near_only if group.has_two_labels]
     together = np.array(merge_groups(cache.clusters.near, source.groups))
     trains = usable & ((source.splits == NOT_GIVEN) | (source.splits == TRAIN))
     given = {SPLITS[number]: usable & (source.splits == number) for number in (VAL, TEST)}
-    bad = (*(b for b in source.left_out if b.code != "hidden"), *cache.bad, *remarks(source, cache.facts))
+    bad = (*(b for b in source.left_out if b.code != "hidden"), *cache.bad, *_remarks(source, cache.facts))
     return Survey(
         origin=source.origin,
         is_official=source.is_official,
         has_groups=source.groups is not None,
         is_multi_label=source.is_multi_label,
         is_fixable=isinstance(source.storage, Files),
-        files=count_files(source, cache),
+        files=_count_files(source, cache),
         bad=bad,
-        classes=count_classes(source, usable),
-        training=count_classes(source, trains),
-        num_groups=count_groups(source, trains, together),
-        judging={name: count_classes(source, chosen) for name, chosen in given.items() if chosen.any()},
+        classes=_count_classes(source, usable),
+        training=_count_classes(source, trains),
+        num_groups=_count_groups(source, trains, together),
+        judging={name: _count_classes(source, chosen) for name, chosen in given.items() if chosen.any()},
         exact=tuple(exact_groups),
         near=tuple(near_only),
-        leaks=tuple(group_of(source, rows) for rows in leaks_of(source, usable, together)),
+        leaks=tuple(_group_of(source, rows) for rows in _leaks_of(source, usable, together)),
         conflicts=tuple(conflicts),
         num_rows=len(source),
-        num_uniform=count_uniform(cache, usable),
-        facts=facts_of(source, cache, np.flatnonzero(usable)),
+        num_uniform=_count_uniform(cache, usable),
+        facts=_facts_of(source, cache, np.flatnonzero(usable)),
     )
 
 
-def group_of(source: Source, rows: Sequence[int]) -> Group:
+def _group_of(source: Source, rows: Sequence[int]) -> Group:
     """Return what some rows of a source are called, labelled and given to."""
     numbers = [int(row) for row in rows]
     splits = (SPLITS[number] if number != NOT_GIVEN else "" for number in source.splits[numbers])
@@ -156,28 +180,28 @@ def group_of(source: Source, rows: Sequence[int]) -> Group:
     return Group(tuple(numbers), tuple(source.paths[row] for row in numbers), labels, tuple(splits))
 
 
-def is_one_picture(exact: NDArray[np.int64]) -> bool:
+def _is_one_picture(exact: NDArray[np.int64]) -> bool:
     """Tell whether images of these exact clusters are all copies of one picture."""
     return bool(exact[0] >= 0 and (exact == exact[0]).all())
 
 
-def leaks_of(source: Source, usable: NDArray[np.bool_], together: NDArray[np.int64]) -> list[list[int]]:
+def _leaks_of(source: Source, usable: NDArray[np.bool_], together: NDArray[np.int64]) -> list[list[int]]:
     """Return the near-duplicates and groups that stand in more than one given split."""
     if (source.splits == NOT_GIVEN).all():
         return []
     return find_leaks(source.splits, np.where(usable, together, -1))
 
 
-def count_files(source: Source, cache: ImageCache) -> dict[str, int]:
+def _count_files(source: Source, cache: ImageCache) -> dict[str, int]:
     """Return the number of files by kind; `total` is their sum."""
     codes = Counter(finding.code for finding in (*source.left_out, *cache.bad) if not finding.used)
-    counts = dict.fromkeys(KINDS, 0) | {"used": int((cache.facts["code"] == 0).sum())}
+    counts = dict.fromkeys(_KINDS, 0) | {"used": int((cache.facts["code"] == 0).sum())}
     for code, number in codes.items():
-        counts[KIND_OF_CODE.get(code, code)] += number
+        counts[_KIND_OF_CODE.get(code, code)] += number
     return {"total": sum(counts.values()), **counts}
 
 
-def count_classes(source: Source, chosen: NDArray[np.bool_]) -> dict[str, int]:
+def _count_classes(source: Source, chosen: NDArray[np.bool_]) -> dict[str, int]:
     """Return the number of chosen images by class; an image of several labels counts for each."""
     labels = source.labels[chosen]
     numbers = labels.sum(axis=0) if source.is_multi_label else np.bincount(labels, minlength=len(source.classes))
@@ -185,7 +209,7 @@ def count_classes(source: Source, chosen: NDArray[np.bool_]) -> dict[str, int]:
     return dict(sorted((dict.fromkeys(source.empty_classes, 0) | counts).items()))
 
 
-def count_groups(source: Source, chosen: NDArray[np.bool_], together: NDArray[np.int64]) -> dict[str, int]:
+def _count_groups(source: Source, chosen: NDArray[np.bool_], together: NDArray[np.int64]) -> dict[str, int]:
     """Return in how many clusters the chosen images of each class are; an image that is in none is its own."""
     clusters, labels = together[chosen], source.labels[chosen]
     images, numbers = np.nonzero(labels) if source.is_multi_label else (slice(None), labels.astype(np.int64))
@@ -197,7 +221,7 @@ def count_groups(source: Source, chosen: NDArray[np.bool_], together: NDArray[np
     return dict(zip(source.classes, np.bincount(members, minlength=len(source.classes)).tolist(), strict=True))
 
 
-def remarks(source: Source, facts: NDArray[Any]) -> Iterator[Finding]:
+def _remarks(source: Source, facts: NDArray[Any]) -> Iterator[Finding]:
     """Yield what the owner of a file should know although it serves: its ending, its frames, its name."""
     for row in range(len(source)):
         path = source.paths[row]
@@ -205,49 +229,49 @@ def remarks(source: Source, facts: NDArray[Any]) -> Iterator[Finding]:
             yield Finding(path, "odd_name", odd, used=True)
     usable = facts["code"] == 0
     for number, name in enumerate(ALL_FORMATS):
-        rows = np.flatnonzero(usable & (facts["format"] == number)) if name in ENDINGS else ()
+        rows = np.flatnonzero(usable & (facts["format"] == number)) if name in _ENDINGS else ()
         for row in map(int, rows):
             path = source.paths[row]
             ending = path.rpartition(".")[2].lower()
-            if ending not in ENDINGS[name] and ending != path.lower() and is_file_type(ending):
+            if ending not in _ENDINGS[name] and ending != path.lower() and _is_file_type(ending):
                 yield Finding(path, "wrong_extension", f"holds {name}, is called .{ending}", used=True)
     for row in map(int, np.flatnonzero(usable & (facts["num_frames"] > 1))):
         detail = f"the first of {facts['num_frames'][row]} frames is used"
         yield Finding(source.paths[row], "animated", detail, used=True)
 
 
-def is_file_type(ending: str) -> bool:
+def _is_file_type(ending: str) -> bool:
     """Tell whether what follows the last dot of a name looks like a file type, and not like the end of a date."""
     return 2 <= len(ending) <= 4 and ending[0].isalpha() and ending.isalnum()
 
 
-def count_uniform(cache: ImageCache, usable: NDArray[np.bool_]) -> int:
+def _count_uniform(cache: ImageCache, usable: NDArray[np.bool_]) -> int:
     """Return how many usable images are nearly one colour."""
     rows = np.flatnonzero(usable)
     if not len(rows):
         return 0
     spread, square = np.empty((2, len(rows)), np.float32)
-    for start in range(0, len(rows), BLOCK):
-        part = slice(start, start + BLOCK)
+    for start in range(0, len(rows), _BLOCK):
+        part = slice(start, start + _BLOCK)
         mean, squares = cache.moments[rows[part]].transpose(1, 0, 2)
         spread[part] = np.sqrt(np.maximum(squares - mean**2, 0)).max(axis=1)
         square[part] = squares.max(axis=1)
     largest = float(np.sqrt(square.max())) if cache.spec.dtype == "float32" else np.iinfo(cache.spec.dtype).max
-    return int((spread <= UNIFORM_SPREAD * largest).sum())
+    return int((spread <= _UNIFORM_SPREAD * largest).sum())
 
 
-def facts_of(source: Source, cache: ImageCache, rows: NDArray[np.int64]) -> dict[str, Any]:
-    """Return what the usable images are like, as JSON-able values; brightness is on the scale of the decoded pixels."""
+def _facts_of(source: Source, cache: ImageCache, rows: NDArray[np.int64]) -> ImageFacts:
+    """Return what the usable images are like."""
     names = dict(enumerate(SPLITS)) | {NOT_GIVEN: "not_given"}
     heights, widths = cache.facts["height"][rows], cache.facts["width"][rows]
-    height, width = range_of(heights), range_of(widths)
+    height, width = _range_of(heights), _range_of(widths)
     return {
         "sizes": {key: {"height": height[key], "width": width[key]} for key in height},
-        "aspect": range_of(widths / np.maximum(heights, 1)),
+        "aspect": _range_of(widths / np.maximum(heights, 1)),
         "channels": {str(number): count for number, count in counted(cache.facts["bands"][rows]).items()},
         "depths": {str(number): count for number, count in counted(cache.facts["depth"][rows]).items()},
         "formats": {ALL_FORMATS[number]: count for number, count in counted(cache.facts["format"][rows]).items()},
-        "brightness": brightness_of(source, cache, rows),
+        "brightness": _brightness_of(source, cache, rows),
         "splits": {names[number]: count for number, count in counted(source.splits[rows]).items()},
         "image": asdict(cache.spec),
     }
@@ -259,7 +283,7 @@ def counted(column: NDArray[Any]) -> dict[int, int]:
     return {int(number): int(count) for number, count in zip(numbers, counts, strict=True)}
 
 
-def range_of(column: NDArray[Any]) -> dict[str, float]:
+def _range_of(column: NDArray[Any]) -> dict[str, float]:
     """Return smallest, median and largest number; nothing for an empty column."""
     if not len(column):
         return {}
@@ -268,13 +292,16 @@ def range_of(column: NDArray[Any]) -> dict[str, float]:
     return {key: int(number) if number.is_integer() else number for key, number in rounded.items()}
 
 
-def brightness_of(source: Source, cache: ImageCache, rows: NDArray[np.int64]) -> dict[str, Any]:
+def _brightness_of(source: Source, cache: ImageCache, rows: NDArray[np.int64]) -> Brightness:
     """Return the mean of all pixels, and which images are the darkest and the brightest."""
     if not len(rows):
         return {"mean": None, "darkest": [], "brightest": []}
-    blocks = (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))
+    blocks = (rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK))
     means = np.concatenate([cache.moments[block, 0].mean(axis=1) for block in blocks])
     order = rows[np.argsort(means, kind="stable")]
-    dark, bright = order[:NUM_EXTREMES], order[::-1][:NUM_EXTREMES]
-    paths = {"darkest": [source.paths[row] for row in dark], "brightest": [source.paths[row] for row in bright]}
-    return {"mean": round(float(means.mean()), 4), **{key: shown(names) for key, names in paths.items()}}
+    dark, bright = order[:_NUM_EXTREMES], order[::-1][:_NUM_EXTREMES]
+    return {
+        "mean": round(float(means.mean()), 4),
+        "darkest": shown([source.paths[row] for row in dark]),
+        "brightest": shown([source.paths[row] for row in bright]),
+    }

@@ -30,7 +30,7 @@ BLOCK_BYTES = 1 << 22
 MAX_ARRAY_BYTES = 1 << 38  # 256 GiB; the largest MedMNIST+ file holds 17 GB
 MAX_LABEL_BYTES = 1 << 30
 MAX_IMAGES = 1 << 26  # labels and names take some 40 bytes an image; packed, images of one pixel take next to nothing
-IMAGES = "images.npy"  # what the array is called in its cache folder
+_IMAGES = "images.npy"  # what the array is called in its cache folder
 # What zipfile (RuntimeError: encrypted, or packed in an unknown way), gzip and NumPy's headers raise on damaged files.
 ARCHIVE_ERRORS = (
     OSError, EOFError, ValueError, TypeError, RuntimeError, SyntaxError, OverflowError, tokenize.TokenError, zlib.error,
@@ -150,13 +150,13 @@ def write_array(
             f"expected {num_bytes / 2**30:.1f} GiB for the unpacked images, beside what other processes use and "
             f"{cache_folder.FREE_BYTES >> 30} GiB that stay free; free some disk space, or raise --cache-limit"
         )
-    with (folder / IMAGES).open("wb") as file:
-        file.write(array_header(shape, dtype))
+    with (folder / _IMAGES).open("wb") as file:
+        file.write(_array_header(shape, dtype))
         for block in blocks:
             file.write(np.ascontiguousarray(block, dtype).data)
 
 
-def array_header(shape: tuple[int, ...], dtype: Any) -> bytes:
+def _array_header(shape: tuple[int, ...], dtype: Any) -> bytes:
     """Return what a .npy file starts with."""
     header = io.BytesIO()
     description = npy.dtype_to_descr(np.dtype(dtype))
@@ -171,7 +171,7 @@ def rows_source(
     numbers: NDArray[Any],
     names: Sequence[str] | None = None,
 ) -> Source:
-    """Return a source over the rows of IMAGES in a folder; `counts` are the images of each split, in their order.
+    """Return a source over the rows of _IMAGES in a folder; `counts` are the images of each split, in their order.
 
     `numbers` are labels as in Part; `names` are the classes by number.
 
@@ -181,7 +181,7 @@ def rows_source(
     name = Path(os.path.abspath(where)).name.removesuffix(".npz")  # noqa: PTH100  a link keeps its name
     splits = np.repeat([SPLITS.index(split) if split else NOT_GIVEN for split in counts], list(counts.values()))
     paths = Paths(f"{split}/{row:05d}".lstrip("/") for split, count in counts.items() for row in range(count))
-    classes, labels = class_labels(where, numbers, names)
+    classes, labels = _class_labels(where, numbers, names)
     return Source(
         encodable(name),
         encodable(str(where)),
@@ -189,11 +189,11 @@ def rows_source(
         paths,
         labels,
         splits.astype(np.uint8),
-        Rows(str(lease.folder / IMAGES), lease),
+        Rows(str(lease.folder / _IMAGES), lease),
     )
 
 
-def class_labels(
+def _class_labels(
     where: Path, numbers: NDArray[Any], names: Sequence[str] | None
 ) -> tuple[tuple[str, ...], NDArray[np.int32] | NDArray[np.uint8]]:
     """Return the sorted names of the classes that occur, and labels as in Source."""

@@ -34,12 +34,12 @@ class BuiltinSet:
     where: str = ""
 
 
-GREY = "28 x 28 grey"
+_GREY = "28 x 28 grey"
 COLOUR = "32 x 32 colour"
-MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist"  # the mirror that TensorFlow Datasets uses
-FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"  # the address in its README
-KMNIST_URL = "http://codh.rois.ac.jp/kmnist/dataset/kmnist"
-CIFAR_URL = "https://www.cs.toronto.edu/~kriz"
+_MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist"  # the mirror that TensorFlow Datasets uses
+_FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"  # the address in its README
+_KMNIST_URL = "http://codh.rois.ac.jp/kmnist/dataset/kmnist"
+_CIFAR_URL = "https://www.cs.toronto.edu/~kriz"
 # Licences: MNIST as keras.io/api/datasets/mnist states it, the others from their own pages; CIFAR's page states none.
 SETS = {
     one.name: one
@@ -48,11 +48,11 @@ SETS = {
             "digits", "Handwritten digits of UCI", 1797, "8 x 8 grey", 10, "CC BY 4.0", 0.0,
             "https://archive.ics.uci.edu/dataset/80",
         ),
-        BuiltinSet("mnist", "Handwritten digits", 70_000, GREY, 10, "CC BY-SA 3.0", 11.6, MNIST_URL),
-        BuiltinSet("fashion-mnist", "Clothes", 70_000, GREY, 10, "MIT", 30.9, FASHION_URL),
-        BuiltinSet("kmnist", "Cursive Japanese characters", 70_000, GREY, 10, "CC BY-SA 4.0", 21.2, KMNIST_URL),
-        BuiltinSet("cifar10", "Animals and vehicles", 60_000, COLOUR, 10, "none stated", 170.1, CIFAR_URL),
-        BuiltinSet("cifar100", "Things, fine labels", 60_000, COLOUR, 100, "none stated", 168.5, CIFAR_URL),
+        BuiltinSet("mnist", "Handwritten digits", 70_000, _GREY, 10, "CC BY-SA 3.0", 11.6, _MNIST_URL),
+        BuiltinSet("fashion-mnist", "Clothes", 70_000, _GREY, 10, "MIT", 30.9, _FASHION_URL),
+        BuiltinSet("kmnist", "Cursive Japanese characters", 70_000, _GREY, 10, "CC BY-SA 4.0", 21.2, _KMNIST_URL),
+        BuiltinSet("cifar10", "Animals and vehicles", 60_000, COLOUR, 10, "none stated", 170.1, _CIFAR_URL),
+        BuiltinSet("cifar100", "Things, fine labels", 60_000, COLOUR, 100, "none stated", 168.5, _CIFAR_URL),
     )
 }  # fmt: skip
 NAMES = tuple(SETS)
@@ -108,14 +108,14 @@ CLASSES = {
 
 def catalogue(workspace: Path) -> list[BuiltinSet]:
     """Return the built-in sets with where each would come from in this workspace."""
-    return [replace(one, where=where_from(one, workspace)) for one in SETS.values()]
+    return [replace(one, where=_where_from(one, workspace)) for one in SETS.values()]
 
 
-def where_from(one: BuiltinSet, workspace: Path) -> str:
+def _where_from(one: BuiltinSet, workspace: Path) -> str:
     """Tell where a built-in set would come from now."""
     if one.name == "digits":
         return "ships with scikit-learn"
-    place = find_local(one.name, workspace)
+    place = _find_local(one.name, workspace)
     if place is None:
         return f"download from {one.url}"
     return f"local: {place}" if place == FASHION_DEBIAN else f"downloaded: {Path('data', one.name)}"
@@ -136,7 +136,7 @@ def open_builtin(name: str, workspace: Path, source_folder: str | None, limit_by
             raise InvalidUsage("--source: digits ships with scikit-learn; expected no folder; leave --source out")
         source = from_folder(write_digits(Workspace(workspace).builtin_sets), name, name)
     else:
-        place = find_place(name, workspace, source_folder)
+        place = _find_place(name, workspace, source_folder)
         layout = cifar.LAYOUTS.get(name)
         if layout is None:
             source = idx.from_idx_folder(place, workspace, limit_bytes, CLASSES[name])
@@ -145,27 +145,27 @@ def open_builtin(name: str, workspace: Path, source_folder: str | None, limit_by
     return replace(source, name=name, origin=f"built-in set {name}", is_official=True)
 
 
-def find_place(name: str, workspace: Path, source_folder: str | None) -> Path:
+def _find_place(name: str, workspace: Path, source_folder: str | None) -> Path:
     """Return where the files of a set lie, after a download if need be."""
     if source_folder is not None:
-        place = find_files(name, Path(source_folder))
+        place = _find_files(name, Path(source_folder))
         if place is None:
             raise DataError(f"--source {source_folder}: {missing(name, Path(source_folder))}")
         return place
-    place = find_local(name, workspace)
+    place = _find_local(name, workspace)
     if place is None:
-        download_files(name, Workspace(workspace).builtin_sets / name)
-        place = find_local(name, workspace)
+        _download_files(name, Workspace(workspace).builtin_sets / name)
+        place = _find_local(name, workspace)
     return place or Workspace(workspace).builtin_sets / name
 
 
-def find_local(name: str, workspace: Path) -> Path | None:
+def _find_local(name: str, workspace: Path) -> Path | None:
     """Return where the files of a set lie on this machine: an earlier download, or Debian's package."""
-    place = find_files(name, Workspace(workspace).builtin_sets / name)
-    return find_files(name, FASHION_DEBIAN) if place is None and name == "fashion-mnist" else place
+    place = _find_files(name, Workspace(workspace).builtin_sets / name)
+    return _find_files(name, FASHION_DEBIAN) if place is None and name == "fashion-mnist" else place
 
 
-def find_files(name: str, folder: Path) -> Path | None:
+def _find_files(name: str, folder: Path) -> Path | None:
     """Return where in `folder` the files of a set lie: the folder itself, or one or an archive in it."""
     if name in cifar.LAYOUTS:
         return cifar.find_files(cifar.LAYOUTS[name], folder)
@@ -180,7 +180,7 @@ def missing(name: str, folder: Path) -> str:
     return f"found no {idx.missing_idx(folder)}[.gz]; expected {idx.IDX_EXPECTED}"
 
 
-def download_files(name: str, folder: Path) -> None:
+def _download_files(name: str, folder: Path) -> None:
     """Download the files of a set into `folder`; those that are there already were checked when they came.
 
     Raises:

@@ -14,10 +14,10 @@ from pipeline.data.readers.shards import members
 from pipeline.data.source import SPLITS, Source
 from pipeline.errors import DataError
 
-BANDS_FIRST = (3, 32, 32)  # an image in a record, after its label bytes
-PIXEL_BYTES = 3 * 32 * 32
-RECORDS_PER_BLOCK = 1000
-COLUMNS = "columns.npy"  # uint8 (num_images, 2): label and index into SPLITS
+_BANDS_FIRST = (3, 32, 32)  # an image in a record, after its label bytes
+_PIXEL_BYTES = 3 * 32 * 32
+_RECORDS_PER_BLOCK = 1000
+_COLUMNS = "columns.npy"  # uint8 (num_images, 2): label and index into SPLITS
 
 
 class Layout(NamedTuple):
@@ -52,7 +52,7 @@ LAYOUTS = {
 }
 
 
-class Stretch(NamedTuple):
+class _Stretch(NamedTuple):
     """The records of one split that lie together: `size` bytes at `offset` of an open file called `path`."""
 
     path: Path
@@ -66,10 +66,10 @@ def find_files(layout: Layout, folder: Path) -> Path | None:
     """Return the archive in `folder`, or the folder that holds what is packed in it."""
     if (folder / layout.archive).is_file():
         return folder / layout.archive
-    return next((place for place in (folder, folder / layout.folder) if holds_records(layout, place)), None)
+    return next((place for place in (folder, folder / layout.folder) if _holds_records(layout, place)), None)
 
 
-def holds_records(layout: Layout, folder: Path) -> bool:
+def _holds_records(layout: Layout, folder: Path) -> bool:
     """Tell whether all files of records are in a folder."""
     return all((folder / name).is_file() for name in layout.files)
 
@@ -82,18 +82,18 @@ def from_cifar(layout: Layout, place: Path, workspace: Path, limit_bytes: int, c
         StoppedEarly: no room for the array on the disk, or within `limit_bytes` of cache.
     """
     files = [place] if place.is_file() else [place / name for name in layout.files]
-    lease = open_array(workspace, files, lambda folder: unpack(layout, place, folder, limit_bytes))
-    columns = np.load(lease.folder / COLUMNS)
+    lease = open_array(workspace, files, lambda folder: _unpack(layout, place, folder, limit_bytes))
+    columns = np.load(lease.folder / _COLUMNS)
     counts = {split: int((columns[:, 1] == SPLITS.index(split)).sum()) for split in ("train", "test")}
     return rows_source(place, lease, counts, columns[:, 0], classes)
 
 
-def unpack(layout: Layout, place: Path, folder: Path, limit_bytes: int) -> None:
-    """Write the images, bands last, as one array, and COLUMNS beside it."""
+def _unpack(layout: Layout, place: Path, folder: Path, limit_bytes: int) -> None:
+    """Write the images, bands last, as one array, and _COLUMNS beside it."""
     columns: list[NDArray[np.uint8]] = []
-    record_bytes = layout.label_bytes + PIXEL_BYTES
+    record_bytes = layout.label_bytes + _PIXEL_BYTES
     with contextlib.ExitStack() as stack:
-        stretches = list_stretches(stack, layout, place)
+        stretches = _list_stretches(stack, layout, place)
         for stretch in stretches:
             if stretch.size == 0 or stretch.size % record_bytes:
                 raise DataError(
@@ -101,12 +101,12 @@ def unpack(layout: Layout, place: Path, folder: Path, limit_bytes: int) -> None:
                     "the file again"
                 )
         shape = (sum(stretch.size for stretch in stretches) // record_bytes, 32, 32, 3)
-        blocks = (block for stretch in stretches for block in read_records(layout, stretch, columns))
+        blocks = (block for stretch in stretches for block in _read_records(layout, stretch, columns))
         write_array(folder, shape, np.uint8, blocks, limit_bytes)
-    np.save(folder / COLUMNS, np.concatenate(columns))
+    np.save(folder / _COLUMNS, np.concatenate(columns))
 
 
-def list_stretches(stack: contextlib.ExitStack, layout: Layout, place: Path) -> list[Stretch]:
+def _list_stretches(stack: contextlib.ExitStack, layout: Layout, place: Path) -> list[_Stretch]:
     """Return where the records of train and then of test lie, in files that `stack` closes."""
     splits = dict.fromkeys(layout.train, "train") | dict.fromkeys(layout.test, "test")
     with readable(place, layout.expected):
@@ -114,7 +114,7 @@ def list_stretches(stack: contextlib.ExitStack, layout: Layout, place: Path) -> 
             paths = [place / name for name in splits]
             opened = [stack.enter_context(path.open("rb")) for path in paths]
             return [
-                Stretch(path, file, splits[path.name], 0, path.stat().st_size)
+                _Stretch(path, file, splits[path.name], 0, path.stat().st_size)
                 for path, file in zip(paths, opened, strict=True)
             ]
         archive = stack.enter_context(gzip.open(place))  # noqa: SIM115  closed by the stack
@@ -122,19 +122,19 @@ def list_stretches(stack: contextlib.ExitStack, layout: Layout, place: Path) -> 
     if lacking := [name for name in splits if name not in found]:
         raise DataError(f"{place}: found no {lacking[0]} in it; expected {layout.expected}; fetch the archive again")
     return [
-        Stretch(place / name, archive, split, found[name].offset_data, found[name].size)
+        _Stretch(place / name, archive, split, found[name].offset_data, found[name].size)
         for name, split in splits.items()
     ]
 
 
-def read_records(layout: Layout, stretch: Stretch, columns: list[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+def _read_records(layout: Layout, stretch: _Stretch, columns: list[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
     """Yield images uint8 (num_records, 32, 32, 3) and append their labels and split to `columns`."""
-    record_bytes = layout.label_bytes + PIXEL_BYTES
+    record_bytes = layout.label_bytes + _PIXEL_BYTES
     split = SPLITS.index(stretch.split)
     with readable(stretch.path, layout.expected):
         stretch.file.seek(stretch.offset)
-        for content in byte_blocks(stretch.file, stretch.size, RECORDS_PER_BLOCK * record_bytes):
+        for content in byte_blocks(stretch.file, stretch.size, _RECORDS_PER_BLOCK * record_bytes):
             records = np.frombuffer(content, np.uint8).reshape(-1, record_bytes)
             labels = records[:, layout.label_bytes - 1]
             columns.append(np.stack([labels, np.full_like(labels, split)], axis=1))
-            yield records[:, layout.label_bytes :].reshape(-1, *BANDS_FIRST).transpose(0, 2, 3, 1)
+            yield records[:, layout.label_bytes :].reshape(-1, *_BANDS_FIRST).transpose(0, 2, 3, 1)

@@ -35,7 +35,7 @@ class Listing:
     left_out: list[Finding]
 
 
-class Walk:
+class _Walk:
     """A walk that meets each folder below `root` once, whatever links lead to it.
 
     Folders that lie in the tree come first, then those that links lead to, last the hidden ones (so that a link into a
@@ -45,7 +45,7 @@ class Walk:
     def __init__(self, root: str) -> None:
         self.root = root
         self.found = Listing([], [])
-        self.seen = {identity(str(parent)) for parent in Path(os.path.realpath(root)).parents}
+        self.seen = {_identity(str(parent)) for parent in Path(os.path.realpath(root)).parents}
         self.real = [""]
         self.linked: deque[str] = deque()
         self.hidden: list[str] = []
@@ -64,7 +64,7 @@ class Walk:
     def enter(self, folder: str, is_link: bool = False, is_hidden: bool = False) -> None:
         """Read one folder unless it was read before; one that cannot be read is left out."""
         try:
-            key = identity(self.full(folder))
+            key = _identity(self.full(folder))
             if key not in self.seen:
                 self.seen.add(key)
                 (self.read_hidden if is_hidden else self.read)(folder)
@@ -87,7 +87,7 @@ class Walk:
         with os.scandir(self.full(folder)) as entries:
             for entry in entries:
                 path = prefix + entry.name
-                if not folder and is_of_workspace(entry.name):
+                if not folder and _is_of_workspace(entry.name):
                     continue
                 if is_hidden_name(entry.name):
                     self.hide(path, entry)
@@ -143,7 +143,7 @@ class Walk:
         self.found.left_out.append(Finding(path, code, detail))
 
 
-def identity(path: str) -> tuple[int, int]:
+def _identity(path: str) -> tuple[int, int]:
     """Return what names a folder whatever links lead to it."""
     status = os.stat(path)  # noqa: PTH116
     return (status.st_dev, status.st_ino)
@@ -154,7 +154,7 @@ def is_hidden_name(name: str) -> bool:
     return name[0] == "." or name == "__MACOSX"
 
 
-def is_of_workspace(name: str) -> bool:
+def _is_of_workspace(name: str) -> bool:
     """Tell whether a name is what a search in this very folder leaves behind."""
     return name == "mlruns" or name.startswith("mlflow.db")
 
@@ -165,7 +165,7 @@ def from_folder(root: Path, name: str, origin: str) -> Source:
     Raises:
         DataError: it cannot be read, or holds no files in class folders; other folders beside the splits.
     """
-    return labelled(Walk(str(root)).run(), origin, name, str(root))
+    return labelled(_Walk(str(root)).run(), origin, name, str(root))
 
 
 def labelled(listing: Listing, origin: str, name: str, root: str) -> Source:
@@ -174,11 +174,11 @@ def labelled(listing: Listing, origin: str, name: str, root: str) -> Source:
     Raises:
         DataError: no files in class folders; other folders beside the splits.
     """
-    splits_of = split_folders(listing, origin)
+    splits_of = _split_folders(listing, origin)
     depth = 1 if splits_of else 0
-    placed = [(class_of(folder, depth), folder.partition("/")[0], files) for folder, files in listing.folders]
+    placed = [(_class_of(folder, depth), folder.partition("/")[0], files) for folder, files in listing.folders]
     filled = {(name, top) for name, top, files in placed if name is not None and files}
-    refuse_empty(origin, splits_of, {top for _, top in filled})
+    _refuse_empty(origin, splits_of, {top for _, top in filled})
     classes = tuple(sorted({name for name, _ in filled}))
     numbers = {name: number for number, name in enumerate(classes)}
     paths = Paths()
@@ -203,7 +203,7 @@ def labelled(listing: Listing, origin: str, name: str, root: str) -> Source:
     )
 
 
-def split_folders(listing: Listing, origin: str) -> dict[str, int]:
+def _split_folders(listing: Listing, origin: str) -> dict[str, int]:
     """Return the number of the split that each top folder is; nothing if the top folders are classes."""
     names = sorted({folder.partition("/")[0] for folder, _ in listing.folders if folder})
     given = {name: SPLITS.index(SPLIT_NAMES[name.lower()]) for name in names if name.lower() in SPLIT_NAMES}
@@ -218,13 +218,13 @@ def split_folders(listing: Listing, origin: str) -> dict[str, int]:
     return given
 
 
-def class_of(folder: str, depth: int) -> str | None:
+def _class_of(folder: str, depth: int) -> str | None:
     """Return the class of the files in a folder: its part number `depth`; None if it lies above the classes."""
     parts = folder.split("/", depth + 1)
     return class_name(parts[depth]) if folder and len(parts) > depth else None
 
 
-def refuse_empty(origin: str, splits_of: dict[str, int], filled: set[str]) -> None:
+def _refuse_empty(origin: str, splits_of: dict[str, int], filled: set[str]) -> None:
     """Raise DataError unless there are files in class folders, in each split."""
     for folder in splits_of:
         if folder not in filled:

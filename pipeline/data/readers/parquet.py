@@ -1,6 +1,6 @@
 """The rows of a Parquet file, unpacked in a child process: a few KB can unpack to any size, or crash the reader.
 
-The child may take MEMORY_BYTES, opens nothing itself (the parent reads the file for it, which may be a URL), and sends
+The child may take _MEMORY_BYTES, opens nothing itself (the parent reads the file for it, which may be a URL), and sends
 Arrow batches of at most MAX_ROW bytes.
 """
 
@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.data.readers.rows import MAX_COLUMNS, MAX_ROW, refuse_double_columns
+from pipeline.data.readers.rows import MAX_COLUMNS, MAX_ROW, Row, refuse_double_columns
 from pipeline.machine import (
     ctrl_c_held_back,
     describe_exit,
@@ -24,20 +24,20 @@ from pipeline.machine import (
     limit_memory,
 )
 
-MEMORY_BYTES = 1 << 30  # beside what pyarrow takes; columns of a row group of 1,000,000 images take 0.1 GB
-BATCH_ROWS = 256  # unpacked before their size is seen
-BUFFER_BYTES = 1 << 20  # of a column, read at once
+_MEMORY_BYTES = 1 << 30  # beside what pyarrow takes; columns of a row group of 1,000,000 images take 0.1 GB
+_BATCH_ROWS = 256  # unpacked before their size is seen
+_BUFFER_BYTES = 1 << 20  # of a column, read at once
 TIMEOUT_SECONDS = 120
 
 # What the child says, in the first byte of a message.
-READ = b"r"  # which bytes of the file it wants: where they begin, and how many
-BATCH = b"b"
-FAILED = b"f"  # why it stopped
+_READ = b"r"  # which bytes of the file it wants: where they begin, and how many
+_BATCH = b"b"
+_FAILED = b"f"  # why it stopped
 END = b"e"
-SPAN = struct.Struct("<qq")
+_SPAN = struct.Struct("<qq")
 
 
-def parquet_rows(file: BinaryIO, columns: tuple[str, ...], with_others: bool = True) -> Iterator[dict[str, Any]]:
+def parquet_rows(file: BinaryIO, columns: tuple[str, ...], with_others: bool = True) -> Iterator[Row]:
     """Yield the rows of a Parquet file with `columns`, and, `with_others`, all further ones of single short values.
 
     Raises:
@@ -74,9 +74,9 @@ def _batches(file: BinaryIO, columns: tuple[str, ...], with_others: bool) -> Ite
     try:
         while (message := _next_message(connection, child)) != END:
             kind, content = message[:1], message[1:]
-            if kind == FAILED:
+            if kind == _FAILED:
                 raise ValueError(content.decode("utf-8", "replace"))
-            if kind == READ:
+            if kind == _READ:
                 _hand_over(connection, file, content)
             else:
                 yield from pyarrow.ipc.open_stream(content)
@@ -99,7 +99,7 @@ def _next_message(connection: "Connection[bytes, bytes]", child: BaseProcess) ->
 
 def _hand_over(connection: "Connection[bytes, bytes]", file: BinaryIO, span: bytes) -> None:
     """Send the bytes of the file that the child asked for; if it died since, that is seen at its next message."""
-    start, num_bytes = SPAN.unpack(span)
+    start, num_bytes = _SPAN.unpack(span)
     file.seek(start)
     content = file.read(num_bytes)
     with contextlib.suppress(ConnectionError):
@@ -130,7 +130,7 @@ class _FileOfParent(io.RawIOBase):
     def read(self, num_bytes: int = -1) -> bytes:
         left = max(0, self.num_bytes - self.position)
         wanted = left if num_bytes < 0 else min(left, num_bytes)
-        self.connection.send_bytes(READ + SPAN.pack(self.position, wanted))
+        self.connection.send_bytes(_READ + _SPAN.pack(self.position, wanted))
         content = self.connection.recv_bytes()
         self.position += len(content)
         return content
@@ -147,30 +147,30 @@ def _unpack(
     os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # mimalloc reserves 1 GiB at once
     import pyarrow.parquet
 
-    limit_memory(MEMORY_BYTES)
+    limit_memory(_MEMORY_BYTES)
     try:
         file = _FileOfParent(connection, num_bytes)
-        table = pyarrow.parquet.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER_BYTES)
+        table = pyarrow.parquet.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES)
         _send_batches(connection, table, _chosen_columns(table.schema_arrow, columns, with_others))
         connection.send_bytes(END)
     except MemoryError:
-        limit = f"{MEMORY_BYTES >> 20} MiB"
+        limit = f"{_MEMORY_BYTES >> 20} MiB"
         reason = f"unpacking it takes more than {limit} of memory (write smaller row groups, pages or cells)"
-        connection.send_bytes(FAILED + reason.encode())
+        connection.send_bytes(_FAILED + reason.encode())
     except Exception as error:  # noqa: BLE001  border: what a foreign file makes pyarrow raise is told to the parent
-        connection.send_bytes(FAILED + str(error)[:1000].encode("utf-8", "replace"))
+        connection.send_bytes(_FAILED + str(error)[:1000].encode("utf-8", "replace"))
 
 
 def _send_batches(connection: "Connection[bytes, bytes]", table: Any, names: list[str]) -> None:
     """Send the columns `names` of a Parquet file."""
     import pyarrow
 
-    for batch in table.iter_batches(BATCH_ROWS, columns=names, use_threads=False):
+    for batch in table.iter_batches(_BATCH_ROWS, columns=names, use_threads=False):
         for part in _parts_of(_plain(batch)):
             sink = pyarrow.BufferOutputStream()
             with pyarrow.ipc.new_stream(sink, part.schema) as stream:
                 stream.write_batch(part)
-            connection.send_bytes(BATCH + sink.getvalue())
+            connection.send_bytes(_BATCH + sink.getvalue())
 
 
 def _chosen_columns(schema: Any, columns: tuple[str, ...], with_others: bool) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import overload
 
-CODING = "utf-8", "surrogatepass"  # any text comes back as it was, also one that stands for bytes that are not UTF-8
+_CODING = "utf-8", "surrogatepass"  # any text comes back as it was, also one that stands for bytes that are not UTF-8
 
 
 class Paths(Sequence[str]):
@@ -18,7 +18,7 @@ class Paths(Sequence[str]):
 
     def append(self, path: str) -> None:
         """Add one path."""
-        self.content += path.encode(*CODING)
+        self.content += path.encode(*_CODING)
         self.ends.append(len(self.content))
 
     def extend(self, paths: Iterable[str]) -> None:
@@ -31,7 +31,7 @@ class Paths(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         for start, end in pairwise(self.ends):
-            yield self.content[start:end].decode(*CODING)
+            yield self.content[start:end].decode(*_CODING)
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -44,7 +44,7 @@ class Paths(Sequence[str]):
         places = range(len(self))[index]
         if isinstance(places, range):
             return [self[place] for place in places]
-        return self.content[self.ends[places] : self.ends[places + 1]].decode(*CODING)
+        return self.content[self.ends[places] : self.ends[places + 1]].decode(*_CODING)
 
     def __eq__(self, other: object) -> bool:
         """Tell whether another sequence holds the same texts in the same order."""

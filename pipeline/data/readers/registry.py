@@ -1,8 +1,9 @@
 """DATA of the command line (a name, a folder, a file, a URL) becomes labelled images; the readers live elsewhere."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,11 +42,13 @@ def open_source(
     data = local_path(data)
     if is_url(data):
         return checked(remote.from_url(data, source_name(data), hosts))
-    if os.path.isdir(data):  # noqa: PTH112  (Path.is_dir raises where this says no)
-        return checked(open_folder(Path(data), workspace, limit_bytes))
-    if os.path.isfile(data):  # noqa: PTH113
-        return checked(open_file(Path(data), workspace, limit_bytes, hosts))
-    raise wrong_layout(data, "nothing")
+    is_folder = os.path.isdir(data)  # noqa: PTH112  (Path.is_dir raises where this says no)
+    if not is_folder and not os.path.isfile(data):  # noqa: PTH113
+        raise _wrong_layout(data, "nothing")
+    reader = _reader_of(Path(data), is_folder)
+    if reader is None:
+        raise _wrong_layout(str(Path(data)), "a file of another kind")
+    return checked(reader.read(_Place(Path(data), workspace, limit_bytes, hosts)))
 
 
 def names_no_files(data: str) -> bool:
@@ -53,33 +56,60 @@ def names_no_files(data: str) -> bool:
     path = Path(local_path(data))
     if data in builtin.NAMES:
         return data != "digits"
-    if os.path.isdir(path):  # noqa: PTH112  (see open_source)
-        return idx.has_idx(path) or shards.is_shard_folder(path)
-    return path.suffix.lower() == ".npz" or shards.is_shard(path)
+    reader = _reader_of(path, is_folder=os.path.isdir(path))  # noqa: PTH112  (see open_source)
+    return reader is not None and not reader.reads_files
 
 
-def open_folder(path: Path, workspace: Path, limit_bytes: int) -> Source:
-    """Return the labelled images of a folder."""
-    if idx.has_idx(path):
-        return idx.from_idx_folder(path, workspace, limit_bytes)
-    if shards.is_shard_folder(path):
-        return shards.from_shards(path)
-    return folders.from_folder(path, source_name(str(path)), encodable(str(path)))
+class _Place(NamedTuple):
+    """A folder or file that lies on this machine, and what readers are given beside it, as in `open_source`."""
+
+    path: Path
+    workspace: Path
+    limit_bytes: int
+    hosts: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        """What the data set is called."""
+        return source_name(str(self.path))
 
 
-def open_file(path: Path, workspace: Path, limit_bytes: int, hosts: Sequence[str]) -> Source:
-    """Return the labelled images of a file, by its ending."""
-    kind = path.suffix.lower()
-    if kind in TABLES:
-        return remote.guarded(tables.from_table(path, source_name(str(path))), hosts)
-    if kind == ".npz":
-        return npz.from_npz(path, workspace, limit_bytes)
-    if shards.is_shard(path):
-        return shards.from_shards(path)
-    raise wrong_layout(str(path), "a file of another kind")
+class _Reader(NamedTuple):
+    """What reads a layout: how the layout is recognised, and whether each image in it is a file of its own."""
+
+    reads_folder: bool
+    recognises: Callable[[Path], bool]
+    read: Callable[[_Place], Source]
+    reads_files: bool = False
 
 
-def wrong_layout(data: str, found: str) -> DataError:
+_READERS = (
+    _Reader(True, idx.has_idx, lambda at: idx.from_idx_folder(at.path, at.workspace, at.limit_bytes)),
+    _Reader(True, shards.is_shard_folder, lambda at: shards.from_shards(at.path)),
+    _Reader(
+        True, lambda path: True, lambda at: folders.from_folder(at.path, at.name, encodable(str(at.path))),
+        reads_files=True,
+    ),
+    _Reader(
+        False, lambda path: path.suffix.lower() in TABLES,
+        lambda at: remote.guarded(tables.from_table(at.path, at.name), at.hosts), reads_files=True,
+    ),
+    _Reader(
+        False, lambda path: path.suffix.lower() == ".npz",
+        lambda at: npz.from_npz(at.path, at.workspace, at.limit_bytes),
+    ),
+    _Reader(False, shards.is_shard, lambda at: shards.from_shards(at.path)),
+)  # fmt: skip
+"""The layouts of folders and files; the first that recognises one reads it."""
+
+
+def _reader_of(path: Path, is_folder: bool) -> _Reader | None:
+    """Return what reads a folder or file, None for a file of another kind."""
+    readers = (reader for reader in _READERS if reader.reads_folder == is_folder)
+    return next((reader for reader in readers if reader.recognises(path)), None)
+
+
+def _wrong_layout(data: str, found: str) -> DataError:
     """Return the error that shows what DATA may be."""
     return DataError(
         f"{encodable(data)}: found {found}; expected a built-in set ({', '.join(builtin.NAMES)}), a folder with a "

@@ -13,7 +13,7 @@ from pipeline.data.source import Files, Finding, Source, local_path
 from pipeline.errors import DataError
 from pipeline.text import is_url, redacted
 
-FILES = (".npz", ".npy", ".tar", ".tar.gz", ".tgz", ".zip")
+_FILES = (".npz", ".npy", ".tar", ".tar.gz", ".tgz", ".zip")
 """What is read from the disk only."""
 
 
@@ -58,7 +58,7 @@ def from_url(url: str, name: str, hosts: Sequence[str] = ()) -> Source:
     """
     address = url.partition("?")[0]  # a query may follow, such as a signature
     kind = next((ending for ending in TABLES if address.lower().endswith(ending)), None)
-    if address.lower().endswith(FILES):
+    if address.lower().endswith(_FILES):
         raise DataError(
             f"{redacted(url)}: found the address of an array or archive; expected that of a table "
             f"({'/'.join(TABLES)}) or folder; fetch the file and give its path"
@@ -87,13 +87,13 @@ def list_store(store: Any, top: str) -> Listing:
     skipped = len(top.rstrip("/")) + 1
     names = sorted(name[skipped:] for name, info in found.items() if info["type"] == "file")
     is_hidden = {name: any(map(is_hidden_name, filter(None, name.split("/")))) for name in names}
-    shown = sorted((name for name in names if not is_hidden[name]), key=lambda name: (folder_of(name), name))
+    shown = sorted((name for name in names if not is_hidden[name]), key=lambda name: (_folder_of(name), name))
     return Listing(
-        [(folder, Paths(files)) for folder, files in groupby(shown, key=folder_of)],
+        [(folder, Paths(files)) for folder, files in groupby(shown, key=_folder_of)],
         [Finding(name, "hidden", HIDDEN) for name in names if is_hidden[name]],
     )
 
 
-def folder_of(name: str) -> str:
+def _folder_of(name: str) -> str:
     """Return the folder of a name in a store."""
     return name.rpartition("/")[0]

@@ -10,6 +10,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
+Row = dict[str, Any]
+"""The cells of a row by column; a reader does not know what they should be."""
+
 MAX_ROW = 1 << 20  # characters or bytes: a row of a table of images is a path and some words
 MAX_COLUMNS = 1000  # each costs eight bytes a row
 MAX_TABLE_BYTES = 4 << 30  # of memory: some KB of a file can hold any number of rows
@@ -17,22 +20,22 @@ MAX_TABLE_BYTES = 4 << 30  # of memory: some KB of a file can hold any number of
 TABLE_ERRORS = (ValueError, TypeError, OSError, csv.Error, NotImplementedError, RecursionError)
 
 
-def csv_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
+def csv_rows(file: BinaryIO) -> Iterator[Row]:
     """Yield the rows of a CSV file; a label may be a JSON list."""
-    records = csv_records(file)
+    records = _csv_records(file)
     header = next(records, [])
-    refuse_odd_header(header)
+    _refuse_odd_header(header)
     for cells in records:
         if len(cells) > len(header):
             raise ValueError(f"{len(cells)} cells under {len(header)} columns (a comma inside a cell needs quotes)")
         cells += [""] * (len(header) - len(cells))
-        row: dict[str, Any] = dict(zip(header, cells, strict=True))
+        row: Row = dict(zip(header, cells, strict=True))
         if "label" in row:
             row["label"] = listed(row["label"])
         yield row
 
 
-def csv_records(file: BinaryIO) -> Iterator[list[str]]:
+def _csv_records(file: BinaryIO) -> Iterator[list[str]]:
     """Yield the cells of each row of a CSV file, the header first; empty lines are left out."""
     length = 0
 
@@ -50,7 +53,7 @@ def csv_records(file: BinaryIO) -> Iterator[list[str]]:
             yield cells
 
 
-def refuse_odd_header(header: Sequence[str]) -> None:
+def _refuse_odd_header(header: Sequence[str]) -> None:
     """Raise ValueError for what a spreadsheet writes that is not comma-separated UTF-8, and for double columns."""
     refuse_double_columns(header)
     if any("\0" in name for name in header):
@@ -70,7 +73,7 @@ def listed(cell: str) -> str | list[Any]:
         return cell
 
 
-def jsonl_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
+def jsonl_rows(file: BinaryIO) -> Iterator[Row]:
     """Yield the rows of a file with a JSON object a line."""
     for line in lines(file):
         if line.strip():

@@ -17,20 +17,20 @@ from pipeline.data.readers.paths import Paths
 from pipeline.data.source import NOT_GIVEN, SPLITS, Finding, Members, Source, encodable
 from pipeline.errors import DataError
 
-IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "npy")
-ANNOTATIONS = ("json", "txt")
+_IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "npy")
+_ANNOTATIONS = ("json", "txt")
 """Members that belong to a sample and are not read."""
-COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-SIGNATURES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
-MAX_HEADER_BYTES = 1 << 16  # of a long name or pax header: tarfile's patterns take seconds on larger hostile ones
-MAX_LABEL_BYTES = 1024
-BLOCK_BYTES = 1 << 20
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_SIGNATURES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+_MAX_HEADER_BYTES = 1 << 16  # of a long name or pax header: tarfile's patterns take seconds on larger hostile ones
+_MAX_LABEL_BYTES = 1024
+_BLOCK_BYTES = 1 << 20
 # What tarfile raises on hostile headers; RecursionError: long names of long names.
-HEADER_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError)
+_HEADER_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError)
 
 
 @dataclass
-class Shard:
+class _Shard:
     """The members of one tar by key (the path up to the first dot of its last part), as far as they are read."""
 
     name: str
@@ -55,7 +55,7 @@ def is_shard_folder(folder: Path) -> bool:
 
 def is_shard(path: Path) -> bool:
     """Tell whether a path is a regular file called like a tar, compressed or not."""
-    return path.name.lower().endswith((".tar", *COMPRESSED)) and path.is_file()
+    return path.name.lower().endswith((".tar", *_COMPRESSED)) and path.is_file()
 
 
 def from_shards(path: Path) -> Source:
@@ -65,13 +65,13 @@ def from_shards(path: Path) -> Source:
         DataError: compressed, damaged, cut off or sparse; a key twice in a shard; a split for some shards only; no
             labelled image.
     """
-    shard_paths, left_out = list_shards(path) if path.is_dir() else ([path], [])
-    splits = given_splits(path, shard_paths) if path.is_dir() else [NOT_GIVEN]
+    shard_paths, left_out = _list_shards(path) if path.is_dir() else ([path], [])
+    splits = _given_splits(path, shard_paths) if path.is_dir() else [NOT_GIVEN]
     shard_of, offsets, sizes, codes = array("i"), array("q"), array("q"), array("i")
     paths = Paths()
     names: dict[str, int] = {}
     for number, shard_path in enumerate(shard_paths):
-        shard = read_shard(shard_path)
+        shard = _read_shard(shard_path)
         left_out += shard.left_out
         for key, (name, offset, size) in shard.images.items():
             if key in shard.labels:
@@ -82,7 +82,7 @@ def from_shards(path: Path) -> Source:
                 paths.append(f"{shard.name}/{name}")
     if not paths:
         raise unlabelled(path, left_out)
-    classes, ranks = sorted_classes(list(names))
+    classes, ranks = _sorted_classes(list(names))
     columns = np.array(shard_of, np.int32), np.array(offsets, np.int64), np.array(sizes, np.int64)
     storage = Members(tuple(map(str, shard_paths)), *columns)
     given = np.array(splits, np.uint8)[storage.shard_of]
@@ -102,7 +102,7 @@ def unlabelled(path: Path, left_out: Sequence[Finding]) -> DataError:
     )
 
 
-def list_shards(folder: Path) -> tuple[list[Path], list[Finding]]:
+def _list_shards(folder: Path) -> tuple[list[Path], list[Finding]]:
     """Return the shards of a folder by name, and its files that are none."""
     shards, left_out = [], []
     for path in sorted(folder.iterdir()):
@@ -117,7 +117,7 @@ def list_shards(folder: Path) -> tuple[list[Path], list[Finding]]:
     return shards, left_out
 
 
-def given_splits(folder: Path, shard_paths: Sequence[Path]) -> list[int]:
+def _given_splits(folder: Path, shard_paths: Sequence[Path]) -> list[int]:
     """Return the split that each shard's name starts with (train-, val-, test-): for all of them or for none."""
     prefixes = [path.name.partition("-")[0] for path in shard_paths]
     named = [path.name for path, prefix in zip(shard_paths, prefixes, strict=True) if prefix in SPLITS]
@@ -130,17 +130,17 @@ def given_splits(folder: Path, shard_paths: Sequence[Path]) -> list[int]:
     return [SPLITS.index(prefix) if named else NOT_GIVEN for prefix in prefixes]
 
 
-def read_shard(path: Path) -> Shard:
+def _read_shard(path: Path) -> _Shard:
     """Index one tar by its headers; of the members only the labels are read.
 
     Raises:
         DataError: compressed, damaged, cut off, sparse, or a key twice.
     """
-    shard = Shard(path.name)
+    shard = _Shard(path.name)
     with readable(path, "a plain .tar"):
         opened = path.open("rb")
     with opened as file:
-        if path.name.lower().endswith(COMPRESSED) or file.read(5).startswith(SIGNATURES):
+        if path.name.lower().endswith(_COMPRESSED) or file.read(5).startswith(_SIGNATURES):
             raise DataError(
                 f"{path}: found a compressed tar; expected a plain .tar, whose images are read where they lie; unpack "
                 "it (gunzip, unxz, bunzip2 or unzstd)"
@@ -151,12 +151,12 @@ def read_shard(path: Path) -> Shard:
             if not member.isreg():
                 shard.leave_out(name, "not_regular", "a link, pipe or device inside a tar")
             else:
-                add_member(shard, file, path, name, member)
-    leave_out_unlabelled(shard)
+                _add_member(shard, file, path, name, member)
+    _leave_out_unlabelled(shard)
     return shard
 
 
-def add_member(shard: Shard, file: Any, path: Path, name: str, member: tarfile.TarInfo) -> None:
+def _add_member(shard: _Shard, file: Any, path: Path, name: str, member: tarfile.TarInfo) -> None:
     """Put a regular file where it belongs in `shard` by its extension: all that follows the first dot."""
     folder, slash, base = name.rpartition("/")
     stem, _, extension = base.partition(".")
@@ -164,10 +164,10 @@ def add_member(shard: Shard, file: Any, path: Path, name: str, member: tarfile.T
     same_kind = shard.labels if extension == "cls" else shard.images
     if not stem:
         shard.leave_out(name, "hidden", "its name starts with a dot")
-    elif extension in ANNOTATIONS:
+    elif extension in _ANNOTATIONS:
         shard.annotations.append((key, name))
-    elif extension != "cls" and extension not in IMAGES:
-        shard.leave_out(name, "unsupported", f"not one of {', '.join(IMAGES)}")
+    elif extension != "cls" and extension not in _IMAGES:
+        shard.leave_out(name, "unsupported", f"not one of {', '.join(_IMAGES)}")
     elif key in same_kind:
         raise DataError(
             f"{path}: found the key {encodable(key)} twice ({encodable(name)}); expected one image and one .cls for "
@@ -175,18 +175,18 @@ def add_member(shard: Shard, file: Any, path: Path, name: str, member: tarfile.T
         )
     elif extension == "cls":
         file.seek(member.offset_data)
-        content = file.read(member.size) if member.size <= MAX_LABEL_BYTES else b""
+        content = file.read(member.size) if member.size <= _MAX_LABEL_BYTES else b""
         text = encodable(content.decode("utf-8", "surrogateescape")).strip()
         shard.labels[key] = unicodedata.normalize("NFC", text)
     else:
         shard.images[key] = (name, member.offset_data, member.size)
 
 
-def leave_out_unlabelled(shard: Shard) -> None:
+def _leave_out_unlabelled(shard: _Shard) -> None:
     """Record images without a label, labels without an image and annotations without an image."""
     for key in [key for key, text in shard.labels.items() if not text]:
         del shard.labels[key]
-        shard.leave_out(f"{key}.cls", "no_label", f"an empty label, or one of more than {MAX_LABEL_BYTES} bytes")
+        shard.leave_out(f"{key}.cls", "no_label", f"an empty label, or one of more than {_MAX_LABEL_BYTES} bytes")
     for key, (name, _, _) in shard.images.items():
         if key not in shard.labels:
             shard.leave_out(name, "no_label", "an image without a label beside it (.cls)")
@@ -197,7 +197,7 @@ def leave_out_unlabelled(shard: Shard) -> None:
             shard.leave_out(name, "unsupported", "an annotation without an image beside it")
 
 
-class Headers:
+class _Headers:
     """A file as tarfile may read it: in pieces of a header's size, whatever size a header asks for."""
 
     def __init__(self, file: Any) -> None:
@@ -211,7 +211,7 @@ class Headers:
         Raises:
             tarfile.ReadError: a negative or absurd number of them.
         """
-        if not 0 <= num_bytes <= MAX_HEADER_BYTES:
+        if not 0 <= num_bytes <= _MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {num_bytes} bytes")
         content: bytes = self.file.read(num_bytes)
         return content
@@ -224,7 +224,7 @@ def members(file: Any, path: Path, num_bytes: int | None = None) -> Iterator[tar
         DataError: damaged, cut off (also before `num_bytes`, the length of the file), or sparse members.
     """
     try:
-        headers: Any = Headers(file)
+        headers: Any = _Headers(file)
         tar: Any = tarfile.TarFile(fileobj=headers, encoding="utf-8")
         while (member := tar.next()) is not None:
             tar.members.clear()  # tarfile would keep all of them
@@ -235,19 +235,19 @@ def members(file: Any, path: Path, num_bytes: int | None = None) -> Iterator[tar
                 raise tarfile.ReadError(f"{encodable(member.name)} is a sparse file")
             if not member.isdir():
                 yield member
-        check_end(file, tar.offset)
-    except HEADER_ERRORS as error:
+        _check_end(file, tar.offset)
+    except _HEADER_ERRORS as error:
         reason = str(error) or type(error).__name__
         raise DataError(
             f"{path}: cannot be indexed ({reason}); expected a whole tar of plain files; copy or write it again"
         ) from error
 
 
-def check_end(file: Any, offset: int) -> None:
+def _check_end(file: Any, offset: int) -> None:
     """Raise ReadError unless only zeros follow from where the headers ended, 512 of them at least."""
     file.seek(offset)
     end = offset
-    while block := file.read(BLOCK_BYTES):
+    while block := file.read(_BLOCK_BYTES):
         if block.strip(b"\0"):
             raise tarfile.ReadError(f"no header at byte {end}, nor the end of the archive")
         end += len(block)
@@ -255,7 +255,7 @@ def check_end(file: Any, offset: int) -> None:
         raise tarfile.ReadError(f"it ends at byte {end} without the end of the archive")
 
 
-def sorted_classes(names: Sequence[str]) -> tuple[tuple[str, ...], Any]:
+def _sorted_classes(names: Sequence[str]) -> tuple[tuple[str, ...], Any]:
     """Return the sorted classes and, int32 (num_names,), the place of each name among them.
 
     If all names are numbers, they are padded with zeros so that they sort by number.

@@ -3,7 +3,7 @@
 import math
 import os
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,21 +15,21 @@ from pipeline.data.decoding.urls import public_name
 from pipeline.data.readers.folders import SPLIT_NAMES, class_name
 from pipeline.data.readers.parquet import parquet_rows
 from pipeline.data.readers.paths import Paths
-from pipeline.data.readers.rows import MAX_COLUMNS, MAX_TABLE_BYTES, TABLE_ERRORS, csv_rows, jsonl_rows
+from pipeline.data.readers.rows import MAX_COLUMNS, MAX_TABLE_BYTES, TABLE_ERRORS, Row, csv_rows, jsonl_rows
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Source, encodable
 from pipeline.errors import DataError
 from pipeline.text import redacted
 
 COLUMNS = ("path", "label", "split", "group", "weight")
 EXPECTED = "the columns path,label[,split,group,weight]"
-ROW_CELLS = 4  # what a row takes beside its path and slices, in cells
-CELL_BYTES = 8
-CHECKED_ROWS = 16  # after which their size is added up; each has at most MAX_ROW characters
-TEXT_BYTES = 150  # what a text takes in a dict beside its characters
-MAX_WEIGHT = float(np.finfo(np.float32).max)
+_ROW_CELLS = 4  # what a row takes beside its path and slices, in cells
+_CELL_BYTES = 8
+_CHECKED_ROWS = 16  # after which their size is added up; each has at most MAX_ROW characters
+_TEXT_BYTES = 150  # what a text takes in a dict beside its characters
+_MAX_WEIGHT = float(np.finfo(np.float32).max)
 
 
-class Columns:
+class _Columns:
     """The columns of a table while its rows come in."""
 
     def __init__(self, origin: str) -> None:
@@ -46,20 +46,20 @@ class Columns:
         self.shared: dict[str, str] = {}
         self.text_bytes = 0  # of classes and shared texts
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: Row) -> None:
         """Take one row.
 
         Raises:
             DataError: a cell that cannot be used; the message names the row.
         """
-        missing = [key for key in ("path", "label") if is_empty(row.get(key))]
+        missing = [key for key in ("path", "label") if _is_empty(row.get(key))]
         if missing:
-            found = str(sorted(str(key) for key, value in row.items() if not is_empty(value)))
+            found = str(sorted(str(key) for key, value in row.items() if not _is_empty(value)))
             raise self.error(f"found {found[:200]} with no {' and no '.join(missing)}", EXPECTED)
         values = row["label"] if isinstance(row["label"], list) else [row["label"]]
-        if any(is_empty(value) or isinstance(value, list | dict | tuple) for value in values):
+        if any(_is_empty(value) or isinstance(value, list | dict | tuple) for value in values):
             raise self.error(f"label is {row['label']!r:.80}", "a text, or a list of texts")
-        names = {class_name(text_of(value)) for value in values}
+        names = {class_name(_text_of(value)) for value in values}
         split, weight = self.split(row.get("split")), self.weight(row.get("weight"))
         path = self.path(row["path"])
         self.add_slices(row)
@@ -70,7 +70,7 @@ class Columns:
         self.weights.append(weight)
         self.groups.append(self.share(row.get("group")))
         self.paths.append(path)
-        if len(self.splits) % CHECKED_ROWS == 0:
+        if len(self.splits) % _CHECKED_ROWS == 0:
             self.refuse_size()
 
     def refuse_size(self) -> None:
@@ -82,14 +82,14 @@ class Columns:
 
     def num_bytes(self) -> int:
         """Return about how much memory the table takes."""
-        cells = len(self.slices) + ROW_CELLS + (len(self.classes) // CELL_BYTES if self.is_multi_label else 0)
-        return len(self.paths.content) + self.text_bytes + CELL_BYTES * (len(self.paths) * cells + len(self.labels))
+        cells = len(self.slices) + _ROW_CELLS + (len(self.classes) // _CELL_BYTES if self.is_multi_label else 0)
+        return len(self.paths.content) + self.text_bytes + _CELL_BYTES * (len(self.paths) * cells + len(self.labels))
 
     def number(self, name: str) -> int:
         """Return the number of a class, the next one for a new name."""
         if (found := self.classes.get(name)) is not None:
             return found
-        self.text_bytes += TEXT_BYTES + len(name)
+        self.text_bytes += _TEXT_BYTES + len(name)
         return self.classes.setdefault(name, len(self.classes))
 
     def path(self, value: Any) -> str:
@@ -105,24 +105,24 @@ class Columns:
 
     def split(self, value: Any) -> int:
         """Return the number of a split, NOT_GIVEN for an empty cell."""
-        text = text_of(value).lower()
+        text = _text_of(value).lower()
         if text and text not in SPLIT_NAMES:
             raise self.error(f"split is {text!r:.80}", f"one of {', '.join(SPLITS)} or nothing")
         return SPLITS.index(SPLIT_NAMES[text]) if text else NOT_GIVEN
 
     def weight(self, value: Any) -> float:
         """Return a weight, NaN for an empty cell."""
-        if is_empty(value):
+        if _is_empty(value):
             return math.nan
         try:
             number = float(value)
         except (TypeError, ValueError, OverflowError):
             number = math.nan
-        if not 0 <= number <= MAX_WEIGHT:
+        if not 0 <= number <= _MAX_WEIGHT:
             raise self.error(f"weight is {value!r:.80}", "a number of 0 or more")
         return number
 
-    def add_slices(self, row: Mapping[str, Any]) -> None:
+    def add_slices(self, row: Row) -> None:
         """Take the other cells of a row; a list or an object is no slice."""
         for key, value in row.items():
             if key not in COLUMNS and not isinstance(value, list | dict):
@@ -138,10 +138,10 @@ class Columns:
 
     def share(self, value: Any) -> str:
         """Return a cell as text, the same object for equal texts: there are many rows and few groups."""
-        text = encodable(text_of(value))
+        text = encodable(_text_of(value))
         if (found := self.shared.get(text)) is not None:
             return found
-        self.text_bytes += TEXT_BYTES + len(text)
+        self.text_bytes += _TEXT_BYTES + len(text)
         return self.shared.setdefault(text, text)
 
     def error(self, found: str, expected: str) -> DataError:
@@ -229,19 +229,19 @@ def from_table(path: Path, name: str) -> Source:
 
 
 def read_table(file: BinaryIO, kind: str, origin: str, name: str, root: str) -> Source:
-    """Read an open table; `kind` is a key of READERS, and relative paths in it start at `root`, a folder or a URL.
+    """Read an open table; `kind` is a key of _READERS, and relative paths in it start at `root`, a folder or a URL.
 
     Raises:
         DataError: it is not of that kind, or a row cannot be used.
     """
-    columns = Columns(origin)
-    rows = READERS[kind](file)
-    while (row := next_row(rows, columns, kind)) is not None:
+    columns = _Columns(origin)
+    rows = _READERS[kind](file)
+    while (row := _next_row(rows, columns, kind)) is not None:
         columns.add(row)
     return columns.source(name, root)
 
 
-def next_row(rows: Iterator[dict[str, Any]], columns: Columns, kind: str) -> dict[str, Any] | None:
+def _next_row(rows: Iterator[Row], columns: _Columns, kind: str) -> Row | None:
     """Return the next row, None after the last.
 
     Raises:
@@ -253,23 +253,23 @@ def next_row(rows: Iterator[dict[str, Any]], columns: Columns, kind: str) -> dic
         raise columns.error(f"cannot be read as {kind[1:]}: {str(error)[:200]}", EXPECTED) from error
 
 
-READERS: dict[str, Callable[[BinaryIO], Iterator[dict[str, Any]]]] = {
+_READERS: dict[str, Callable[[BinaryIO], Iterator[Row]]] = {
     ".csv": csv_rows,
     ".parquet": partial(parquet_rows, columns=COLUMNS),
     ".jsonl": jsonl_rows,
 }
-TABLES = tuple(READERS)
+TABLES = tuple(_READERS)
 
 
-def is_empty(value: Any) -> bool:
+def _is_empty(value: Any) -> bool:
     """Tell whether a cell holds nothing: no value, an empty text or NaN."""
     return value is None or value in ("", b"") or value != value
 
 
-def text_of(value: Any) -> str:
+def _text_of(value: Any) -> str:
     """Return a cell as text; an empty one is an empty text."""
     if isinstance(value, str):
         return value
-    if is_empty(value):
+    if _is_empty(value):
         return ""
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)

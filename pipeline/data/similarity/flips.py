@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from pipeline.targets import Labels, agreement, is_multi_label
 
 NUM_ASKED, NUM_KNOWN = 2000, 10_000  # thumbnails: 0.2 s
-MIN_KEPT = 0.5  # measured: CIFAR-10 0.89, Fashion-MNIST 0.74, digits 0.28, signed digits 0.13 (docs/recipe.md)
-NUM_PAIRINGS = 20  # by which the agreement of several labels by chance is found
-NUM_ERRORS = 3  # standard errors by which neighbours must be better than chance to tell anything
+_MIN_KEPT = 0.5  # measured: CIFAR-10 0.89, Fashion-MNIST 0.74, digits 0.28, signed digits 0.13 (docs/recipe.md)
+_NUM_PAIRINGS = 20  # by which the agreement of several labels by chance is found
+_NUM_ERRORS = 3  # standard errors by which neighbours must be better than chance to tell anything
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class FlipCheck:
     def tells(self) -> bool:
         """Tell whether neighbours are of the same class more often than chance may make them."""
         error = (self.chance * (1 - self.chance) / max(self.num_asked, 1)) ** 0.5
-        return self.own - self.chance > NUM_ERRORS * error
+        return self.own - self.chance > _NUM_ERRORS * error
 
     @property
     def keeps_class(self) -> bool:
         """Tell whether flipped pictures are like those of their class; where neighbours tell nothing they are not."""
-        return self.tells and self.flipped - self.chance >= MIN_KEPT * (self.own - self.chance)
+        return self.tells and self.flipped - self.chance >= _MIN_KEPT * (self.own - self.chance)
 
     def described(self) -> str:
         """Return what was found, as text."""
@@ -61,23 +61,23 @@ def check_flips(thumbs: NDArray[np.uint8], labels: Labels, rows: NDArray[np.int6
     asked, known = drawn[:num_asked], drawn[num_asked : num_asked + NUM_KNOWN]
     if num_asked == 0:
         return FlipCheck(0.0, 0.0, 1.0, 0, is_multi_label(labels))
-    vectors, own_labels = contrast(thumbs[known]), labels[asked]
+    vectors, own_labels = _contrast(thumbs[known]), labels[asked]
     shares = [
-        float(agreement(labels[known][(contrast(pictures) @ vectors.T).argmax(axis=1)], own_labels).mean())
+        float(agreement(labels[known][(_contrast(pictures) @ vectors.T).argmax(axis=1)], own_labels).mean())
         for pictures in (thumbs[asked], thumbs[asked][:, :, ::-1])
     ]
-    return FlipCheck(shares[0], shares[1], chance_agreement(labels[drawn], seed), num_asked, is_multi_label(labels))
+    return FlipCheck(shares[0], shares[1], _chance_agreement(labels[drawn], seed), num_asked, is_multi_label(labels))
 
 
-def chance_agreement(labels: Labels, seed: int) -> float:
+def _chance_agreement(labels: Labels, seed: int) -> float:
     """Return how much the labels of two images agree that are drawn by chance; of several labels by drawing some."""
     if not is_multi_label(labels):
         return float(((np.bincount(labels) / len(labels)) ** 2).sum())
     rng = np.random.default_rng(seed)
-    return float(np.mean([agreement(labels, rng.permutation(labels)).mean() for _ in range(NUM_PAIRINGS)]))
+    return float(np.mean([agreement(labels, rng.permutation(labels)).mean() for _ in range(_NUM_PAIRINGS)]))
 
 
-def contrast(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _contrast(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return thumbnails as vectors float32 (num_thumbs, 256) of mean 0 and length 1."""
     vectors = thumbs.reshape(len(thumbs), -1).astype(np.float32)
     vectors -= vectors.mean(axis=1, keepdims=True)

@@ -22,8 +22,8 @@ from pipeline.records import ImageSpec
 from pipeline.targets import Labels
 from pipeline.workspace import Workspace
 
-MAX_BAD_FRACTION = 0.5
-MAX_SLICES = 50  # values of a column that is judged by; one of more names images, not kinds of them
+_MAX_BAD_FRACTION = 0.5
+_MAX_SLICES = 50  # values of a column that is judged by; one of more names images, not kinds of them
 TRAIN, VAL, TEST = range(len(SPLITS))
 
 
@@ -97,19 +97,19 @@ def split_dataset(
     Raises:
         DataError: too many bad files, a class that cannot be in every split, or a given split that leaks.
     """
-    check_usable(source, cache)
+    _check_usable(source, cache)
     clusters = merge_groups(cache.clusters.near, source.groups)
     usable = cache.is_usable
     rows = np.flatnonzero(usable)
-    memory = known_path(source, workspace)
+    memory = _known_path(source, workspace)
     digests = cache.facts["sha256"]
     known = manifest.read_known(memory, digests[rows]) if memory.exists() else None
     assigned = assign_splits(source, rows, clusters, digests, known)
     splits = np.full(len(source), NOT_GIVEN, np.uint8)
     splits[rows] = assigned.splits
-    leaked = leaked_tests(splits, clusters)
+    leaked = _leaked_tests(splits, clusters)
     if (source.splits != NOT_GIVEN).any() and not (allow_leak or source.is_official):
-        refuse_leaks(source, splits, clusters)
+        _refuse_leaks(source, splits, clusters)
     folds = None
     if num_folds is not None:
         is_eligible = usable & np.isin(splits, (TRAIN, VAL))
@@ -118,16 +118,16 @@ def split_dataset(
     return Dataset(source, cache, splits, folds, leaked, assigned.num_moved)
 
 
-def known_path(source: Source, workspace: Path) -> Path:
+def _known_path(source: Source, workspace: Path) -> Path:
     """Return where the splits of a data set are remembered."""
     origin = os.fsencode(os.path.abspath(source.origin)).hex()  # noqa: PTH100
     return Workspace(workspace).splits / f"{sha256_json([source.name, origin])[:16]}.npz"
 
 
-def check_usable(source: Source, cache: ImageCache) -> None:
+def _check_usable(source: Source, cache: ImageCache) -> None:
     """Raise DataError unless most files can be used."""
     bad = cache.bad
-    if len(bad) > MAX_BAD_FRACTION * len(source):
+    if len(bad) > _MAX_BAD_FRACTION * len(source):
         raise DataError(
             f"{source.origin}: {len(bad)} of {len(source)} files are not usable images (the first is "
             f"{encodable(bad[0].path)}: {bad[0].code}, {bad[0].detail}); expected most of them to be; see "
@@ -135,13 +135,13 @@ def check_usable(source: Source, cache: ImageCache) -> None:
         )
 
 
-def leaked_tests(splits: NDArray[np.uint8], clusters: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _leaked_tests(splits: NDArray[np.uint8], clusters: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which test images share a cluster with an image of another split, bool (num_images,)."""
     seen = np.unique(clusters[np.isin(splits, (TRAIN, VAL)) & (clusters >= 0)])
     return np.asarray((splits == TEST) & np.isin(clusters, seen))
 
 
-def refuse_leaks(source: Source, splits: NDArray[np.uint8], clusters: NDArray[np.int64]) -> None:
+def _refuse_leaks(source: Source, splits: NDArray[np.uint8], clusters: NDArray[np.int64]) -> None:
     """Raise DataError if a picture, a near-duplicate of it or its group stands in two splits of a given split."""
     leaks = find_leaks(splits, clusters)
     if not leaks:
@@ -161,14 +161,14 @@ def write_dataset(folder: Path, dataset: Dataset) -> None:
     source = dataset.source
     # Written first: it shows whether a killed process left the arrays in another order than the decoded images.
     manifest.write_record(folder / "split.parquet", source, dataset.splits, dataset.cache.facts["sha256"])
-    arrays: dict[str, Any] = {"labels": source.labels, "splits": dataset.splits, "leaked": dataset.leaked}
+    arrays: dict[str, NDArray[Any]] = {"labels": source.labels, "splits": dataset.splits, "leaked": dataset.leaked}
     arrays["sha256"] = dataset.cache.facts["sha256"]
     if source.weights is not None:
         arrays["weights"] = source.weights
     if dataset.folds is not None:
         arrays["folds"] = dataset.folds
-    slices = {name: slice_codes(column) for name, column in source.slices.items()}
-    slices = {name: found for name, found in slices.items() if 2 <= len(found[0]) <= MAX_SLICES}
+    slices = {name: _slice_codes(column) for name, column in source.slices.items()}
+    slices = {name: found for name, found in slices.items() if 2 <= len(found[0]) <= _MAX_SLICES}
     for number, (_, codes) in enumerate(slices.values()):
         arrays[f"slice{number}"] = codes
     for name, array in arrays.items():
@@ -185,7 +185,7 @@ def has_folds_of(dataset: Dataset, folder: Path) -> bool:
     return bool((places >= 0).all()) and np.array_equal(stored[places], np.asarray(dataset.folds)[usable])
 
 
-def slice_codes(column: Sequence[str]) -> tuple[list[str], NDArray[np.int32]]:
+def _slice_codes(column: Sequence[str]) -> tuple[list[str], NDArray[np.int32]]:
     """Return the values of a table's column, sorted, and which of them each image has, int32 (num_images,).
 
     An empty cell is no value: -1.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.decoding.urls import public_name
 from pipeline.data.readers.arrays import NPZ_ERRORS
-from pipeline.data.readers.rows import listed
+from pipeline.data.readers.rows import Row, listed
 from pipeline.data.readers.tables import TABLES
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Source, encodable
 from pipeline.errors import DataError
@@ -22,7 +22,7 @@ from pipeline.files import replacing
 from pipeline.text import is_formula, is_url, one_line
 
 BATCH = 50_000
-OTHER_TABLES = "a .csv cannot hold that safely; write .jsonl or .parquet instead"
+_OTHER_TABLES = "a .csv cannot hold that safely; write .jsonl or .parquet instead"
 
 
 def write_manifest(
@@ -48,36 +48,36 @@ def write_manifest(
             "name them; expected a folder or a table; make the change where the array or shard is made"
         )
     if path.suffix.lower() == ".csv" and not source.is_multi_label:
-        refuse_for_csv(path, source.classes)
-    write_rows(path, table_rows(source, rows, splits, digests, Path(os.path.abspath(path.parent))))  # noqa: PTH100
+        _refuse_for_csv(path, source.classes)
+    _write_rows(path, _table_rows(source, rows, splits, digests, Path(os.path.abspath(path.parent))))  # noqa: PTH100
 
 
-def refuse_for_csv(path: Path, classes: Sequence[str]) -> None:
+def _refuse_for_csv(path: Path, classes: Sequence[str]) -> None:
     """Raise DataError for a class that would be read again as a list."""
     for name in classes:
         if isinstance(listed(name), list):
             raise DataError(
-                f"{path}: the class {name} would be read as a list of labels; {OTHER_TABLES}, or rename the class"
+                f"{path}: the class {name} would be read as a list of labels; {_OTHER_TABLES}, or rename the class"
             )
 
 
 def write_record(path: Path, source: Source, splits: NDArray[np.uint8], digests: NDArray[np.uint8]) -> None:
     """Write the split of every usable image as .parquet; that of arrays and shards cannot be searched."""
     rows = np.flatnonzero(splits != NOT_GIVEN)
-    write_rows(path, table_rows(source, rows, splits, digests, None))
+    _write_rows(path, _table_rows(source, rows, splits, digests, None))
 
 
-def table_rows(
+def _table_rows(
     source: Source,
     rows: NDArray[np.int64],
     splits: NDArray[np.uint8] | None,
     digests: NDArray[np.uint8] | None,
     home: Path | None,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Row]:
     """Yield one dictionary a row; paths are relative to `home` where they lie below it."""
     has_splits = splits is not None and len(rows) > 0 and bool((splits[rows] != NOT_GIVEN).all())
     for row in map(int, rows):
-        cells: dict[str, Any] = {"path": table_path(source, row, home), "label": table_label(source, row)}
+        cells: Row = {"path": _table_path(source, row, home), "label": _table_label(source, row)}
         if has_splits and splits is not None:
             cells["split"] = SPLITS[splits[row]]
         if source.groups is not None:
@@ -89,7 +89,7 @@ def table_rows(
         yield cells | {name: column[row] for name, column in source.slices.items() if name not in cells}
 
 
-def table_path(source: Source, row: int, home: Path | None) -> str:
+def _table_path(source: Source, row: int, home: Path | None) -> str:
     """Return the path of an image as a table names it; the record of a study (no `home`) holds no secret of a URL."""
     if not isinstance(source.storage, Files):
         return source.paths[row]
@@ -104,27 +104,27 @@ def table_path(source: Source, row: int, home: Path | None) -> str:
     return f"./{relative}" if is_formula(relative) else relative
 
 
-def table_label(source: Source, row: int) -> str | list[str]:
+def _table_label(source: Source, row: int) -> str | list[str]:
     """Return the label of an image, a list of them where an image may have several."""
     if not source.is_multi_label:
         return source.classes[source.labels[row]]
     return [source.classes[number] for number in np.flatnonzero(source.labels[row])]
 
 
-def write_rows(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+def _write_rows(path: Path, rows: Iterator[Row]) -> None:
     """Write dictionaries of the same keys as the ending of `path` says, by rename."""
     with replacing(path) as temporary:
         if path.suffix.lower() == ".parquet":
-            write_parquet(temporary, rows)
+            _write_parquet(temporary, rows)
             return
         with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             if path.suffix.lower() == ".jsonl":
                 file.writelines(json.dumps(cells, ensure_ascii=False) + "\n" for cells in rows)
             else:
-                write_csv(file, path, rows)
+                _write_csv(file, path, rows)
 
 
-def write_csv(file: TextIO, path: Path, rows: Iterator[dict[str, Any]]) -> None:
+def _write_csv(file: TextIO, path: Path, rows: Iterator[Row]) -> None:
     """Write dictionaries as CSV.
 
     Raises:
@@ -135,31 +135,31 @@ def write_csv(file: TextIO, path: Path, rows: Iterator[dict[str, Any]]) -> None:
     for number, cells in enumerate(rows, start=1):
         if writer is None:
             writer = csv.writer(file)
-            refuse_formulas(path, "the header", {name: name for name in cells})
+            _refuse_formulas(path, "the header", {name: name for name in cells})
             writer.writerow(cells)
         texts = {name: json.dumps(value) if isinstance(value, list) else str(value) for name, value in cells.items()}
-        refuse_formulas(path, f"row {number}", texts)
+        _refuse_formulas(path, f"row {number}", texts)
         writer.writerow(texts.values())
 
 
-def refuse_formulas(path: Path, where: str, cells: Mapping[str, str]) -> None:
+def _refuse_formulas(path: Path, where: str, cells: Mapping[str, str]) -> None:
     """Raise DataError for a cell that a spreadsheet would compute."""
     for name, text in cells.items():
         if is_formula(text):
             raise DataError(
                 f"{path}, {where}, column {one_line(name)}: a spreadsheet would run {one_line(text)} as a formula; "
-                f"{OTHER_TABLES}"
+                f"{_OTHER_TABLES}"
             )
 
 
-def write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+def _write_parquet(path: Path, rows: Iterator[Row]) -> None:
     """Write dictionaries as Parquet, in batches; paths are bytes, since names need not be UTF-8."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     writer = None
     while batch := [cells | {"path": os.fsencode(cells["path"])} for cells in islice(rows, BATCH)]:
-        writer = writer or pq.ParquetWriter(path, parquet_schema(batch[0]))
+        writer = writer or pq.ParquetWriter(path, _parquet_schema(batch[0]))
         writer.write_table(pa.Table.from_pylist(batch, schema=writer.schema))
     if writer is None:
         pq.write_table(pa.table({"path": pa.array([], pa.binary()), "label": pa.array([], pa.string())}), path)
@@ -167,7 +167,7 @@ def write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
         writer.close()
 
 
-def parquet_schema(cells: dict[str, Any]) -> Any:
+def _parquet_schema(cells: Row) -> Any:
     """Return the types of the columns of which `cells` is a row; a batch may hold no label that would tell."""
     import pyarrow as pa
 
@@ -207,7 +207,7 @@ def write_known(path: Path, digests: NDArray[np.uint8], splits: NDArray[np.uint8
     """
     if path.exists():
         old_digests, old_splits = load_known(path)
-        is_gone = ~np.isin(as_names(old_digests), as_names(digests))
+        is_gone = ~np.isin(_as_names(old_digests), _as_names(digests))
         digests = np.concatenate([digests, old_digests[is_gone]])
         splits = np.concatenate([splits, old_splits[is_gone]])
     with replacing(path) as temporary, temporary.open("wb") as file:
@@ -253,7 +253,7 @@ def places_of(known: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> NDArray[np
 
     Both are uint8 (num_images, 32).
     """
-    names, searched = as_names(known), as_names(wanted)
+    names, searched = _as_names(known), _as_names(wanted)
     order = np.argsort(names, kind="stable")
     places = np.searchsorted(names[order], searched)
     found = np.full(len(searched), -1, np.int64)
@@ -264,6 +264,6 @@ def places_of(known: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> NDArray[np
     return found
 
 
-def as_names(digests: NDArray[np.uint8]) -> NDArray[np.void]:
+def _as_names(digests: NDArray[np.uint8]) -> NDArray[np.void]:
     """Return each digest as one value that can be sorted and compared."""
     return np.ascontiguousarray(digests).view("V32").ravel()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.similarity.duplicates import clusters_of, components, numbered
+from pipeline.data.similarity.clusters import clusters_of, components, numbered
 from pipeline.data.source import NOT_GIVEN, SPLITS, Source, encodable
 from pipeline.errors import DataError
 
@@ -26,7 +26,7 @@ class Assigned:
 
 
 @dataclass(frozen=True)
-class Table:
+class _Table:
     """How many images of each class groups have, int64 (num_entries,) each: entry e is `counts[e]` of `classes[e]` in
     `groups[e]`; those of group g are entries starts[g] to starts[g + 1]."""
 
@@ -51,7 +51,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Groups:
+class _Groups:
     """Images that stay together, in the order in which they are handed out.
 
     `of_image` is int64 (num_images,), the group of each image. `strata` counts each image once, for the class that it
@@ -61,8 +61,8 @@ class Groups:
 
     of_image: NDArray[np.int64]
     sizes: NDArray[np.int64]
-    strata: Table
-    labels: Table
+    strata: _Table
+    labels: _Table
 
 
 def assign_splits(
@@ -85,15 +85,15 @@ def assign_splits(
     """
     given = source.splits[rows]
     splits = np.where(given == NOT_GIVEN, np.uint8(TRAIN), given)
-    refuse_lacking(source, rows, splits)
+    _refuse_lacking(source, rows, splits)
     missing = [split for split in (TEST, VAL) if not (splits == split).any()]
     num_moved = 0
     if missing:
         places = np.flatnonzero(splits == TRAIN)
         before = np.full(len(places), NOT_GIVEN, np.uint8) if known is None else known[places]
         before = np.where(np.isin(before, (TRAIN, *missing)), before, np.uint8(NOT_GIVEN))
-        groups = grouped(source, rows[places], clusters, digests)
-        handout = Handout(source, groups, before)
+        groups = _grouped(source, rows[places], clusters, digests)
+        handout = _Handout(source, groups, before)
         for split in missing:
             handout.fill(split, later=missing[missing.index(split) + 1 :])
         splits[places] = np.where(handout.splits == NOT_GIVEN, np.uint8(TRAIN), handout.splits)[groups.of_image]
@@ -101,7 +101,7 @@ def assign_splits(
     return Assigned(splits, num_moved)
 
 
-def refuse_lacking(source: Source, rows: NDArray[np.int64], splits: NDArray[np.uint8]) -> None:
+def _refuse_lacking(source: Source, rows: NDArray[np.int64], splits: NDArray[np.uint8]) -> None:
     """Raise DataError if a split that has some of the rows has none of a class; `splits` is uint8 (num_rows,)."""
     labels = source.labels[rows]
     present = labels.any(axis=0) if source.is_multi_label else np.bincount(labels, minlength=len(source.classes)) > 0
@@ -132,7 +132,7 @@ def assign_folds(
         DataError: a class cannot be in every fold.
     """
     rows = np.flatnonzero(is_eligible)
-    groups = grouped(source, rows, clusters, digests)
+    groups = _grouped(source, rows, clusters, digests)
     counts = [[0] * (len(source.classes) + 1) for _ in range(num_folds)]
     sizes = [0] * num_folds
     fold_of_group = np.zeros(len(groups.sizes), np.uint8)
@@ -152,7 +152,7 @@ def assign_folds(
         lacking = present & (groups.labels.num_groups(fold_of_group == fold) == 0)
         if lacking.any():
             raise DataError(
-                f"{described(source, groups, int(lacking.argmax()))}, to train and choose with, too few for "
+                f"{_described(source, groups, int(lacking.argmax()))}, to train and choose with, too few for "
                 f"{num_folds} folds; expected at least one in each; add images, or ask for fewer folds"
             )
     return folds
@@ -161,7 +161,7 @@ def assign_folds(
 def merge_groups(near: NDArray[np.int64], groups: Sequence[str] | None) -> NDArray[np.int64]:
     """Return clusters, int64 (num_images,), of images that share a near cluster or a group, also by way of others.
 
-    As in `duplicates.Clusters`, -1 is alone; an empty group is none.
+    As in `clusters.Clusters`, -1 is alone; an empty group is none.
     """
     if groups is None:
         return near
@@ -190,13 +190,13 @@ def find_leaks(splits: NDArray[np.uint8], clusters: NDArray[np.int64]) -> list[l
     return clusters_of(leaking)
 
 
-class Handout:
+class _Handout:
     """The splits of groups, uint8 (num_groups,), while they are handed out; NOT_GIVEN is still to be had."""
 
-    def __init__(self, source: Source, groups: Groups, before: NDArray[np.uint8]) -> None:
+    def __init__(self, source: Source, groups: _Groups, before: NDArray[np.uint8]) -> None:
         self.source = source
         self.groups = groups
-        self.splits = settled(groups, before)
+        self.splits = _settled(groups, before)
 
     def fill(self, split: int, later: list[int]) -> None:
         """Hand groups to a split while that brings their classes nearer to its share, each class at least one.
@@ -264,12 +264,12 @@ class Handout:
     def too_small(self, label: int, split: int, num_needed: int) -> DataError:
         """Return the error of a class that has too few groups."""
         return DataError(
-            f"{described(self.source, self.groups, label)}, too few to give one to {SPLITS[split]}; expected at least "
+            f"{_described(self.source, self.groups, label)}, too few to give one to {SPLITS[split]}; expected at least "
             f"{num_needed} of each class; add images, remove the class, or give a split"
         )
 
 
-def described(source: Source, groups: Groups, label: int) -> str:
+def _described(source: Source, groups: _Groups, label: int) -> str:
     """Return how many images and groups a class has, as a sentence begins."""
     everything = np.ones(len(groups.sizes), bool)
     num_images, num_groups = groups.labels.images(everything)[label], groups.labels.num_groups(everything)[label]
@@ -279,7 +279,7 @@ def described(source: Source, groups: Groups, label: int) -> str:
     )
 
 
-def settled(groups: Groups, before: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _settled(groups: _Groups, before: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the split of each group whose images had one before, train if they had several, else NOT_GIVEN."""
     low, high = np.full(len(groups.sizes), NOT_GIVEN, np.uint8), np.zeros(len(groups.sizes), np.uint8)
     is_known = before != NOT_GIVEN
@@ -288,7 +288,9 @@ def settled(groups: Groups, before: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.where((low != NOT_GIVEN) & (low != high), np.uint8(TRAIN), low)
 
 
-def grouped(source: Source, rows: NDArray[np.int64], clusters: NDArray[np.int64], digests: NDArray[np.uint8]) -> Groups:
+def _grouped(
+    source: Source, rows: NDArray[np.int64], clusters: NDArray[np.int64], digests: NDArray[np.uint8]
+) -> _Groups:
     """Return the groups of some rows, ordered by a hash of the smallest digest in each.
 
     The hash is the finalizer of SplitMix64 (Steele, Lea and Flood 2014): the smallest of many digests is a small one,
@@ -306,15 +308,15 @@ def grouped(source: Source, rows: NDArray[np.int64], clusters: NDArray[np.int64]
     ranks = np.empty(len(order), np.int64)
     ranks[order] = np.arange(len(order))
     of_image, num_classes = ranks[unit], len(source.classes)
-    strata = tabled(of_image, source.strata()[rows], len(sizes), num_classes + 1)
+    strata = _tabled(of_image, source.strata()[rows], len(sizes), num_classes + 1)
     if not source.is_multi_label:
-        return Groups(of_image, sizes[order], strata, strata)
+        return _Groups(of_image, sizes[order], strata, strata)
     images, labels = np.nonzero(source.labels[rows])
-    return Groups(of_image, sizes[order], strata, tabled(of_image[images], labels, len(sizes), num_classes))
+    return _Groups(of_image, sizes[order], strata, _tabled(of_image[images], labels, len(sizes), num_classes))
 
 
-def tabled(groups: NDArray[np.int64], classes: NDArray[np.integer], num_groups: int, num_classes: int) -> Table:
+def _tabled(groups: NDArray[np.int64], classes: NDArray[np.integer], num_groups: int, num_classes: int) -> _Table:
     """Return a table of the groups and the classes of images."""
     codes, counts = np.unique(groups * num_classes + classes, return_counts=True)
     starts = np.searchsorted(codes, np.arange(num_groups + 1) * num_classes)
-    return Table(codes // num_classes, codes % num_classes, counts, starts, num_classes)
+    return _Table(codes // num_classes, codes % num_classes, counts, starts, num_classes)

@@ -50,7 +50,7 @@ def fetch_weights(names: Iterable[str]) -> None:
                     f"({str(error)[:200]}); expected that file; fetch it on a machine with a network and put it there, "
                     "or leave this backbone out of the space"
                 ) from error
-        if not is_readable(path):
+        if not _is_readable(path):
             raise SpaceError(
                 f"{path}: no HDF5 file; expected the weights of {name}, as {backbone.url} has them; remove it, and it "
                 "is downloaded again"
@@ -68,7 +68,7 @@ def download(name: str) -> None:
         keras.utils.get_file(backbone.file, backbone.url, file_hash=backbone.md5 or None, **place)
 
 
-def is_readable(path: Path) -> bool:
+def _is_readable(path: Path) -> bool:
     """Tell whether a file is whole enough to be opened as HDF5."""
     import h5py
 

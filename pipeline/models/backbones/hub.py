@@ -9,7 +9,7 @@ from pipeline.errors import SpaceError
 from pipeline.models.allowed import foreign_classes
 from pipeline.parts.backbones import HUB
 
-INSTALL = "pip install keras-hub (beside tensorflow-cpu as docs/spaces.md says)"
+_INSTALL = "pip install keras-hub (beside tensorflow-cpu as docs/spaces.md says)"
 
 
 def check_preset(name: str) -> None:
@@ -30,7 +30,7 @@ def make_network(name: str, shape: tuple[int | None, ...], has_weights: bool) ->
     import keras
 
     preset = name.removeprefix(HUB)
-    with reading(name):
+    with _reading(name):
         import keras_hub
 
         converter = keras_hub.layers.ImageConverter.from_preset(preset)
@@ -70,7 +70,7 @@ def plain(value: Any, default: float) -> Any:
 
 
 @contextlib.contextmanager
-def reading(name: str) -> Iterator[None]:
+def _reading(name: str) -> Iterator[None]:
     """Turn what keras-hub and its downloads raise into a SpaceError; what they print goes to stderr."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
@@ -78,7 +78,7 @@ def reading(name: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise SpaceError(
             f"backbone {name}: the Python package {error.name} is not installed; expected keras-hub and what it needs; "
-            f"install it: {INSTALL}"
+            f"install it: {_INSTALL}"
         ) from error
     except Exception as error:  # keras-hub, kagglehub, h5py and json raise many kinds
         raise SpaceError(

@@ -18,7 +18,7 @@ from pipeline.files import sha256_file
 from pipeline.models.cost import ImageShape
 from pipeline.space import Builder
 
-MODULE = "pipeline_user_code"  # what the user's file is called in sys.modules
+_MODULE = "pipeline_user_code"  # what the user's file is called in sys.modules
 
 
 @functools.lru_cache(maxsize=1)
@@ -29,10 +29,10 @@ def load(builder: Builder) -> Any:
         SpaceError: the file raises, has no such name, or the name is no `kt.HyperModel` and no function; or a module
             that it imports changed since the study began.
     """
-    check_modules(builder)
-    module = types.ModuleType(MODULE)
+    _check_modules(builder)
+    module = types.ModuleType(_MODULE)
     module.__file__ = builder.path
-    sys.modules[MODULE] = module  # dataclasses and pickles look there
+    sys.modules[_MODULE] = module  # dataclasses and pickles look there
     try:
         with running(builder):
             exec(compile(builder.source, builder.path, "exec"), module.__dict__)
@@ -41,7 +41,7 @@ def load(builder: Builder) -> Any:
             f"{place(builder, error)}: {described(error)}; expected a file that Python can run; correct it, or install "
             "what it imports"
         ) from error
-    return checked_code(builder, module)
+    return _checked_code(builder, module)
 
 
 def modules_beside(builder: Builder) -> tuple[tuple[str, str], ...]:
@@ -50,7 +50,7 @@ def modules_beside(builder: Builder) -> tuple[tuple[str, str], ...]:
     Installed packages are left out, and this one: an environment may lie in that folder too.
     """
     installed = [Path(place).resolve() for place in (sys.prefix, sys.base_prefix, pipeline.__path__[0])]
-    files = {Path(file).resolve() for module in list(sys.modules.values()) if (file := module_file(module))}
+    files = {Path(file).resolve() for module in list(sys.modules.values()) if (file := _module_file(module))}
     own = [
         file
         for file in files
@@ -61,13 +61,13 @@ def modules_beside(builder: Builder) -> tuple[tuple[str, str], ...]:
     return tuple((file.relative_to(builder.folder).as_posix(), sha256_file(file)) for file in sorted(own))
 
 
-def module_file(module: Any) -> str | None:
+def _module_file(module: Any) -> str | None:
     """Return the file of what is in sys.modules, if it has one; packages put odd objects there."""
     file = getattr(module, "__file__", None)
     return file if isinstance(file, str) else None
 
 
-def check_modules(builder: Builder) -> None:
+def _check_modules(builder: Builder) -> None:
     """Check that the modules beside the user's file are still those with which the study began.
 
     Raises:
@@ -82,13 +82,13 @@ def check_modules(builder: Builder) -> None:
             )
 
 
-def checked_code(builder: Builder, module: types.ModuleType) -> Any:
+def _checked_code(builder: Builder, module: types.ModuleType) -> Any:
     """Return the class or function that the builder names, if it is one that can be used."""
     found: Any = getattr(module, builder.name, None)
     if isinstance(found, types.FunctionType):
         return found
     if not isinstance(found, type) or not issubclass(found, kt.HyperModel):
-        names = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == MODULE]
+        names = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == _MODULE]
         what = "has no such name" if found is None else f"is of the type {type(found).__name__}"
         raise SpaceError(
             f"{builder.path}: {builder.name} {what}; expected a subclass of keras_tuner.HyperModel or a function "

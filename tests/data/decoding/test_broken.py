@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.data.decoding.decode import ERROR_CODES, DecodeError, decode_picture, probe, read_file
+from pipeline.data.decoding.bands import DecodeError
+from pipeline.data.decoding.content import read_file
+from pipeline.data.decoding.decode import ERROR_CODES, decode_picture, probe
 from pipeline.records import ImageSpec
 from tests.data.broken import CASES, SPEC, png, write_broken
 
@@ -109,7 +111,8 @@ def test_bytes_behind_a_picture_and_wrong_endings_change_no_pixel(written):
 OUT_OF_MEMORY = """
 import resource, sys
 from pathlib import Path
-from pipeline.data.decoding.decode import DecodeError, decode
+from pipeline.data.decoding.bands import DecodeError
+from pipeline.data.decoding.decode import decode
 from pipeline.records import ImageSpec
 taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (taken + (64 << 20),) * 2)

@@ -9,16 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline.data.decoding.decode import (
-    DECODER_VERSION,
-    REDUCE_TOLERANCE,
-    DecodeError,
-    Header,
-    decode,
-    decode_picture,
-    from_array,
-    probe,
-)
+from pipeline.data.decoding.bands import DecodeError, Header
+from pipeline.data.decoding.decode import DECODER_VERSION, REDUCE_TOLERANCE, decode, decode_picture, from_array, probe
 from pipeline.records import ImageSpec
 from tests.data.broken import ifd
 from tests.data.encoded import BLUE, GREEN, RED, WHITE, code_of, encoded, exif, picture, random, saved, tiff

@@ -13,7 +13,7 @@ import pytest
 from pipeline.data.decoding import decoders
 from pipeline.data.decoding.chunks import Chunk
 from pipeline.data.decoding.decoders import Decoders, Killed, chunks_of
-from pipeline.data.source import Location
+from pipeline.data.source import FileLocation
 from pipeline.errors import StoppedEarly
 
 pytestmark = pytest.mark.heavy
@@ -38,7 +38,7 @@ def hostile(chunk):
 def run(*names, size=4):
     with Decoders(1) as pool:
         chunks = [
-            Chunk(start, [Location(name) for name in names[start : start + size]])
+            Chunk(start, [FileLocation(name) for name in names[start : start + size]])
             for start in range(0, len(names), size)
         ]
         return list(pool.map(hostile, chunks))
@@ -47,7 +47,7 @@ def run(*names, size=4):
 def test_results_come_in_order_while_children_work():
     names = [f"{number}.png" for number in range(200)]
     with Decoders(2) as pool:
-        found = list(pool.map(hostile, chunks_of(lambda row: Location(names[row]), range(200), 1 << 20)))
+        found = list(pool.map(hostile, chunks_of(lambda row: FileLocation(names[row]), range(200), 1 << 20)))
     assert [chunk.first for chunk, _ in found] == list(range(0, 200, 16))  # 16 MiB of pixels a task
     assert [name for _, result in found for name in result] == names
 
@@ -80,7 +80,7 @@ def test_an_error_of_the_machine_is_raised_here():
 
 
 def test_a_chunk_holds_at_most_64_small_images():
-    chunks = list(chunks_of(lambda row: Location(str(row)), range(100), 3072))
+    chunks = list(chunks_of(lambda row: FileLocation(str(row)), range(100), 3072))
     assert [(chunk.first, len(chunk.locations)) for chunk in chunks] == [(0, 64), (64, 36)]
 
 
@@ -107,10 +107,10 @@ def test_a_pool_that_breaks_before_the_turn_of_an_image_does_not_blame_it():
         broken.set_exception(BrokenProcessPool("an idle child died"))
         pending = [broken, broken]
         pool.submit = lambda work, chunk: pending.pop() if pending else good(work, chunk)
-        ((_, result),) = pool.map(hostile, [Chunk(0, [Location("a")])])
+        ((_, result),) = pool.map(hostile, [Chunk(0, [FileLocation("a")])])
         assert result == ["a"]
         pending += [broken] * 4
-        ((_, result),) = pool.map(hostile, [Chunk(0, [Location("a")])])
+        ((_, result),) = pool.map(hostile, [Chunk(0, [FileLocation("a")])])
         assert result == "the decoder could not be started again in 3 tries"
 
 

@@ -8,19 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from pipeline.data.decoding.decode import (
-    ERROR_CODES,
-    FORMATS,
-    DecodeError,
-    Header,
-    array_header,
-    decode,
-    decode_picture,
-    from_array,
-    open_image,
-    probe,
-    read_file,
-)
+from pipeline.data.decoding.bands import DecodeError, Header, array_header
+from pipeline.data.decoding.content import read_file
+from pipeline.data.decoding.decode import ERROR_CODES, FORMATS, decode, decode_picture, from_array, open_image, probe
 from pipeline.records import ImageSpec
 from tests.data.broken import png
 from tests.data.encoded import BLUE, GREEN, RED, code_of, encoded, exif, random, saved, tiff

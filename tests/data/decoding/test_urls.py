@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import pipeline
-from pipeline.data.decoding.decode import DecodeError
+from pipeline.data.decoding.bands import DecodeError
 from pipeline.data.decoding.urls import is_public, open_store, public_name, read_url, told, url_stamp
 from pipeline.data.source import Files, local_path
 from pipeline.errors import DataError

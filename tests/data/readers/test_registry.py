@@ -10,7 +10,7 @@ import pytest
 from pipeline.data.cache.stamps import source_key
 from pipeline.data.readers.folders import class_name
 from pipeline.data.readers.registry import checked, open_source, source_name
-from pipeline.data.source import NOT_GIVEN, Files, Location, Members, Rows, Source
+from pipeline.data.source import NOT_GIVEN, FileLocation, Files, Members, Rows, Source
 from pipeline.errors import DataError, InvalidUsage
 from tests.data.loopback import serve
 from tests.data.pictures import write_classes, write_picture
@@ -110,7 +110,7 @@ def test_a_url_of_a_table_and_of_a_local_file(tmp_path):
     with serve({"/sources/set.csv": b"path,label\n1.png,a\n2.png,b\n"}) as address:
         source = open_source(f"{address}/sources/set.csv", tmp_path, hosts=["host"])
     assert source.name == "set"
-    assert source.storage.location(1) == Location(f"{address}/sources/2.png", hosts=("host",))
+    assert source.storage.location(1) == FileLocation(f"{address}/sources/2.png", hosts=("host",))
     folder = tmp_path / "my photos"
     folder.mkdir()
     local = open_source(make_table(folder).as_uri(), tmp_path)

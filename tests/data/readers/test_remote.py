@@ -10,7 +10,7 @@ import fsspec
 import pytest
 from fsspec.registry import _registry
 
-from pipeline.data.decoding.decode import DecodeError
+from pipeline.data.decoding.bands import DecodeError
 from pipeline.data.decoding.urls import read_url, url_stamp
 from pipeline.data.readers.folders import labelled
 from pipeline.data.readers.remote import from_url, guarded, list_store, refuse_unserved

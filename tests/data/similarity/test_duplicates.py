@@ -9,14 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from pipeline.data.similarity import duplicates
-from pipeline.data.similarity.duplicates import (
-    THUMB_SIDE,
-    clusters_of,
-    components,
-    find_duplicates,
-    numbered,
-    thumbnails,
-)
+from pipeline.data.similarity.clusters import clusters_of, components, numbered
+from pipeline.data.similarity.duplicates import find_duplicates
+from pipeline.data.similarity.thumbnails import THUMB_SIDE, thumbnails
 
 pytestmark = pytest.mark.heavy  # many cases: seconds
 
