@@ -18,17 +18,17 @@ from pipeline.text import printable
 from pipeline.workspace import Workspace
 
 COMMANDS = {
-    "data": ("pipeline.cli.data", "List built-in sets, check images, find wrong labels."),
-    "search": ("pipeline.cli.search", "Search the best CNN for labelled images."),
-    "status": ("pipeline.cli.status", "Show how far a search is, from any terminal."),
-    "stop": ("pipeline.cli.stop", "Ask a running search to stop; --resume goes on."),
-    "runs": ("pipeline.cli.runs", "Show the leaderboard of a study."),
-    "promote": ("pipeline.cli.promote", "Take another trial of a study as the champion."),
-    "sync": ("pipeline.cli.sync", "Send to MLflow what it missed."),
-    "score": ("pipeline.cli.score", "Label image files with a model."),
-    "ui": ("pipeline.cli.ui", "Open the MLflow user interface on this workspace."),
-    "doctor": ("pipeline.cli.doctor", "Check Python, packages, devices, disk and store."),
-    "spaces": ("pipeline.cli.spaces", "List, show and check search spaces."),
+    "data": ("pipeline.cli.commands.data", "List built-in sets, check images, find wrong labels."),
+    "search": ("pipeline.cli.commands.search", "Search the best CNN for labelled images."),
+    "status": ("pipeline.cli.commands.status", "Show how far a search is, from any terminal."),
+    "stop": ("pipeline.cli.commands.stop", "Ask a running search to stop; --resume goes on."),
+    "runs": ("pipeline.cli.commands.runs", "Show the leaderboard of a study."),
+    "promote": ("pipeline.cli.commands.promote", "Take another trial of a study as the champion."),
+    "sync": ("pipeline.cli.commands.sync", "Send to MLflow what it missed."),
+    "score": ("pipeline.cli.commands.score", "Label image files with a model."),
+    "ui": ("pipeline.cli.commands.ui", "Open the MLflow user interface on this workspace."),
+    "doctor": ("pipeline.cli.commands.doctor", "Check Python, packages, devices, disk and store."),
+    "spaces": ("pipeline.cli.commands.spaces", "List, show and check search spaces."),
 }
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-from pipeline.cli.follower import Follower
-from pipeline.cli.interruptions import interruptions
 from pipeline.cli.main import fail
+from pipeline.cli.terminal.interruptions import interruptions
+from pipeline.cli.terminal.progress import Follower
 from pipeline.errors import PipelineError
 from pipeline.files import locked
 from pipeline.pulse import Pulse

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from pipeline.cli.main import COMMANDS, cli
-from pipeline.cli.output import table
-from pipeline.cli.values import format_seconds
+from pipeline.cli.options.types import format_seconds
+from pipeline.cli.terminal.output import table
 from pipeline.text import printable
 from tests.cli.workspace import command
 
