@@ -1,10 +1,13 @@
-"""What a call of `pipeline search` means: which study, data, space, limits and processes; nothing is written yet."""
+"""What a search will do: which study, data, space, limits and processes; nothing is written yet."""
 
-from dataclasses import asdict, dataclass, replace
+import math
+import shlex
+import time
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli.terminal.output import quoted
 from pipeline.data.cache import choose_spec
 from pipeline.data.source import Source
 from pipeline.data.sources import open_source, source_name
@@ -15,6 +18,7 @@ from pipeline.machine import Resources, hide_gpus, share_resources
 from pipeline.models.backbones import fetch_weights, refusal
 from pipeline.records import ImageSpec, Objective
 from pipeline.search import setup
+from pipeline.search.budget import Budget
 from pipeline.search.options import SearchOptions, check_options
 from pipeline.search.pace import Terms
 from pipeline.search.spaces import default_space, open_space, read_space
@@ -24,80 +28,115 @@ from pipeline.space import SearchSpace
 from pipeline.text import redacted, safe_name
 from pipeline.workspace import StudyFolder, Workspace
 
-CALL_ONLY = ("name", "resume", "fork")  # options of one call, which a study does not remember
-
 
 @dataclass(frozen=True)
-class Call:
-    """What was typed: `options` as click has them, `given` the names of those that were not left at their default."""
+class SearchRequest:
+    """What is asked of a search.
 
-    started: float
-    workspace: Path
-    data: str | None
-    options: dict[str, Any]
-    given: set[str]
+    `name` is the study's; one that exists is continued with its own options, save those that `given` names; None means
+    those that differ from their defaults. With `resume` or `fork`, `options.data` may be empty: the study knows its
+    data. `fork` is the name of a new study that begins with the trials of the other. `started` is an instant of
+    `time.monotonic`, from which the budget counts.
+    """
+
+    options: SearchOptions
+    workspace: Path = field(default_factory=Path.cwd)
+    name: str | None = None
+    resume: bool = False
+    fork: str | None = None
+    given: Collection[str] | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def data(self) -> str | None:
+        """Where the images lie; None leaves that to the study."""
+        return self.options.data or None
+
+    @property
+    def given_names(self) -> Collection[str]:
+        """The options that also count for a study that exists."""
+        if self.given is not None:
+            return self.given
+        usual = SearchOptions(self.options.data)
+        names = [each.name for each in fields(usual)]
+        return [name for name in names if getattr(self.options, name) != getattr(usual, name)]
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a search will do.
 
-    `stored` are the facts of the study if it exists already, `parent` those of the one that it is forked from.
+    `stored` are the facts of the study if it exists already, `parent` those of the one that it is forked from. `pick`
+    names a trial, or "knee", that is trained and registered instead of a search.
     """
 
-    call: Call
+    request: SearchRequest
     options: SearchOptions
     space: SearchSpace
     source: Source
     spec: ImageSpec
-    request: setup.Request
+    config: setup.Request
     resources: list[Resources]
     counts: dict[str, int]
     objective_reason: str
     stored: dict[str, Any]
     parent: dict[str, Any]
+    pick: str | None = None
+
+    @property
+    def study(self) -> str:
+        """The name of the study."""
+        return self.config.study
 
     @property
     def folder(self) -> StudyFolder:
         """Where the study lies."""
-        return Workspace(self.call.workspace).study(self.request.study)
+        return Workspace(self.request.workspace).study(self.study)
 
     def terms(self, spec: ImageSpec, counts: dict[str, int]) -> Terms:
         """Return what is fixed for the study, by what is known of the images."""
         workforce = setup.make_workforce(self.resources)
-        terms = setup.make_terms(self.space, spec, len(self.source.classes), counts, self.request, workforce)
+        terms = setup.make_terms(self.space, spec, len(self.source.classes), counts, self.config, workforce)
         num_views = 2 if self.options.average_flips else 1
         return replace(terms, num_test_images=num_views * terms.num_test_images)
+
+    def budget(self, terms: Terms, factor: float, elapsed: float) -> Budget:
+        """Return how the time is divided when `elapsed` seconds are gone; a resumed study keeps its rungs."""
+        rungs = (self.stored or self.parent).get("rungs")
+        before = float(self.stored.get("elapsed") or 0.0)
+        budget = setup.make_budget(terms, self.config, factor, before + elapsed)
+        if self.pick is not None:  # it trains as long as the winner of a search without a time limit
+            budget = replace(budget, total=math.inf, search_until=math.inf, end=math.inf)
+        return budget if rungs is None else replace(budget, rungs=tuple(rungs))
 
     def resume_command(self) -> str:
         """Return what to type to continue this search; a study that was created remembers its options and DATA."""
         shown = redacted(self.options.data)
-        is_left_out = shown != self.options.data and stored_facts(self.call.workspace, self.request.study)
-        data = "" if is_left_out else f"{quoted(shown)} "
-        return f"pipeline search {data}--name {self.request.study} --resume"
+        is_left_out = shown != self.options.data and stored_facts(self.request.workspace, self.study)
+        data = "" if is_left_out else f"{shlex.quote(shown)} "
+        return f"pipeline search {data}--name {self.study} --resume"
 
     def start_command(self) -> str:
         """Return what to type to begin this search: every option that was given."""
-        call = self.call
-        values = {
-            key: call.options[key] for key in call.options if key in call.given and key not in ("name", "dry_run")
-        }
+        request = self.request
+        known = {**vars(request.options), "resume": request.resume, "fork": request.fork}
+        values = {name: known[name] for name in request.given_names if name in known and name != "data"}
         if "budget" in values:
             values["budget"] = f"{round(values['budget'])}s"
-        if "name" in call.given and (call.options["fork"] or call.options["resume"]):
-            values["name"] = call.options["name"]
-        elif not call.options["resume"]:
-            values = {"name": self.request.study, **values}
+        if "name" in request.given_names and (request.fork or request.resume):
+            values["name"] = request.name
+        elif not request.resume:
+            values = {"name": self.study, **values}
         texts = (
-            f" --{key.replace('_', '-')}" + ("" if each is True else f" {quoted(str(each))}")
+            f" --{key.replace('_', '-')}" + ("" if each is True else f" {shlex.quote(str(each))}")
             for key, value in values.items()
             for each in (value if isinstance(value, list | tuple) else [value])
             if each is not None
         )
-        return f"pipeline search {quoted(redacted(self.options.data))}{''.join(texts)}"
+        return f"pipeline search {shlex.quote(redacted(self.options.data))}{''.join(texts)}"
 
 
-def make_plan(call: Call) -> Plan:
+def make_plan(request: SearchRequest) -> Plan:
     """Check the options, then read space and source, and decide study, objective and processes.
 
     Mistakes in the options alone are refused before anything is opened, unpacked or downloaded.
@@ -105,17 +144,17 @@ def make_plan(call: Call) -> Plan:
     Raises:
         PipelineError: anything that the user has to change, before any time is spent.
     """
-    known, study = choose_study(call)
-    refuse_if_in_use(call.workspace, study)
-    stored = stored_facts(call.workspace, study)
-    parent = stored_facts(call.workspace, known) if known != study and not stored else {}
-    options = wanted_options(call, (stored or parent).get("options", {}))
+    known, study = choose_study(request)
+    refuse_if_in_use(request.workspace, study)
+    stored = stored_facts(request.workspace, study)
+    parent = stored_facts(request.workspace, known) if known != study and not stored else {}
+    options = wanted_options(request, (stored or parent).get("options", {}))
     check_options(options)
     if options.space:
         read_space(options.space)
     if stored:
         refuse_changes(stored, options)
-    source = open_source(options.data, call.workspace, options.source, options.cache_limit, options.allow_host)
+    source = open_source(options.data, request.workspace, options.source, options.cache_limit, options.allow_host)
     spec = choose_spec(source, options.images)
     resources = share_resources(options.workers, options.trials_per_gpu)
     hide_gpus()
@@ -126,25 +165,25 @@ def make_plan(call: Call) -> Plan:
     if options.augment != "auto":
         space = space.with_fixed("augment", options.augment)
     objective, reason = choose_objective(options, source)
-    request = setup.Request(
+    config = setup.Request(
         study, options.oracle, options.seed, objective, options.limits, options.budget, options.trials, options.epochs,
         options.folds, options.deterministic, choose_balance(options.balance, objective), options.distill,
         options.ensemble,
     )  # fmt: skip
     options = replace(options, objective=objective.name, space=chosen)
-    return Plan(call, options, space, source, spec, request, resources, counts, reason, stored, parent)
+    return Plan(request, options, space, source, spec, config, resources, counts, reason, stored, parent)
 
 
-def wanted_options(call: Call, remembered: dict[str, Any]) -> SearchOptions:
-    """Return the options of a call: those that were typed, else those that the study remembers.
+def wanted_options(request: SearchRequest, remembered: dict[str, Any]) -> SearchOptions:
+    """Return the options of a search: those that were given, else those that the study remembers.
 
     Raises:
         InvalidUsage: there is no DATA.
         DataError: an option that the study remembers is damaged.
     """
-    typed = {name: value for name, value in call.options.items() if name not in CALL_ONLY}
-    wanted = typed | {name: value for name, value in remembered.items() if name not in call.given}
-    if (data := call.data or remembered.get("data")) is None:
+    given = request.given_names
+    wanted = vars(request.options) | {name: value for name, value in remembered.items() if name not in given}
+    if (data := request.data or remembered.get("data")) is None:
         raise InvalidUsage("DATA is missing; expected images to search for; name a built-in set, a folder or a table")
     try:
         return from_json(SearchOptions, {**wanted, "data": data})
@@ -155,32 +194,31 @@ def wanted_options(call: Call, remembered: dict[str, Any]) -> SearchOptions:
         ) from error
 
 
-def choose_study(call: Call) -> tuple[str | None, str]:
+def choose_study(request: SearchRequest) -> tuple[str | None, str]:
     """Return the study whose options are remembered (None for a new one), and the study to work on.
 
     Raises:
         InvalidUsage: there is nothing to resume or to fork, or no data to begin with.
     """
-    place, options = Workspace(call.workspace), call.options
-    name, fork = options["name"], options["fork"]
+    place, name, fork = Workspace(request.workspace), request.name, request.fork
     if name is not None and place.study(name).database.is_file():
         return name, fork or name
-    if name is not None and (options["resume"] or fork):
+    if name is not None and (request.resume or fork):
         option = "--fork" if fork else "--resume"
         raise InvalidUsage(
             f"{option}: study {name} not found in {place.studies}; found "
-            f"{', '.join(list_studies(call.workspace)) or 'none'}; check the name or the folder, or leave the option "
-            "out to begin it"
+            f"{', '.join(list_studies(request.workspace)) or 'none'}; check the name or the folder, or leave the "
+            "option out to begin it"
         )
-    if options["resume"] or fork:
-        latest = setup.latest_study_name(call.workspace, dataset_name(call.data))
+    if request.resume or fork:
+        latest = setup.latest_study_name(request.workspace, dataset_name(request.data))
         return latest, fork or latest
-    if name is None and call.data is None:
+    if name is None and request.data is None:
         raise InvalidUsage(
             "DATA is missing; expected images to search for; name a built-in set (pipeline search digits), a folder or "
             "a table, or continue the newest study with --resume"
         )
-    return None, name or setup.next_study_name(call.workspace, str(dataset_name(call.data)))
+    return None, name or setup.next_study_name(request.workspace, str(dataset_name(request.data)))
 
 
 def dataset_name(data: str | None) -> str | None:

@@ -1,16 +1,16 @@
-"""A study on its way to MLflow: the steps of `pipeline sync`, and those that `pipeline search` shares with it."""
+"""A study on its way to MLflow: what it missed is sent later, and what a search shares with that."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import DataError, PipelineError, StoppedEarly, TrackingError
+from pipeline.errors import PipelineError, StoppedEarly, TrackingError
 from pipeline.files import locked
 from pipeline.search.mirroring import BackgroundMirror
 from pipeline.search.result import SearchResult
 from pipeline.search.store import StudyStore
-from pipeline.search.studies import is_alive, list_studies, open_study
+from pipeline.search.studies import is_alive, open_study
 from pipeline.search.verdict import flaw_of
 from pipeline.text import safe_name
 from pipeline.tracking.figures import decision_tags, evaluation_metrics, flaw_tags
@@ -18,6 +18,8 @@ from pipeline.tracking.mirror import MlflowMirror
 from pipeline.tracking.registry import close_stale_runs, log_and_register
 from pipeline.tracking.results import log_result
 from pipeline.tracking.store import check_settings, open_client
+from pipeline.workflows.progress import Progress
+from pipeline.workflows.studies import some_studies
 from pipeline.workspace import StudyFolder
 
 
@@ -40,33 +42,55 @@ def start_mirror(folder: StudyFolder, workspace: Path, warn: Callable[[str], Non
     return background
 
 
-def sync(workspace: Path, study: str | None) -> tuple[list[dict[str, Any]], int, PipelineError | None]:
-    """Send one study or all; return what was done about each, how many stale runs were ended, and what failed.
+@dataclass(frozen=True)
+class StudySync:
+    """What was done about a study. `status` is complete, sent, searching (it sends all itself) or failed."""
+
+    study: str
+    status: str
+    trials_sent: int = 0
+    run_id: str | None = None
+    model_uri: str | None = None
+    is_registered: bool = False
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """What was done about each study, how many runs of searches that died were ended, and the first failure."""
+
+    studies: tuple[StudySync, ...]
+    num_closed: int = 0
+    error: PipelineError | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {"studies": [asdict(each) for each in self.studies], "closed_runs": self.num_closed}
+
+
+def run(study: str | None = None, workspace: Path | None = None) -> SyncResult:
+    """Send one study or all to MLflow, as far as it lacks them; what fails for one of all is in the result.
 
     Raises:
         PipelineError: the one study that was asked for cannot be sent.
     """
+    workspace = workspace or Path.cwd()
     if study is not None:
-        return [sync_study(workspace, study)], 0, None
-    names = list_studies(workspace)
-    if not names:
-        raise DataError(
-            f"{workspace}: no studies here; expected a folder in which `pipeline search` ran; begin one with: "
-            "pipeline search digits --budget 3m"
-        )
-    done, failure = [], None
+        return SyncResult((sync_study(workspace, study),))
+    names = some_studies(workspace)
+    done: list[StudySync] = []
+    failure: PipelineError | None = None
     for name in names:
         try:
-            done.append(facts_of(name, "searching") if is_alive(workspace, name) else sync_study(workspace, name))
+            done.append(StudySync(name, "searching") if is_alive(workspace, name) else sync_study(workspace, name))
         except PipelineError as error:
-            done.append(facts_of(name, "failed"))
+            done.append(StudySync(name, "failed"))
             failure = failure or error
             if isinstance(error, TrackingError):  # the others are in the same store
-                return done, 0, failure
-    return done, close_stale_runs(workspace, lambda name: is_alive(workspace, name)), failure
+                return SyncResult(tuple(done), error=failure)
+    return SyncResult(tuple(done), close_stale_runs(workspace, lambda name: is_alive(workspace, name)), failure)
 
 
-def sync_study(workspace: Path, name: str) -> dict[str, Any]:
+def sync_study(workspace: Path, name: str) -> StudySync:
     """Send what MLflow lacks of a study on which no search is at work.
 
     Raises:
@@ -81,28 +105,36 @@ def sync_study(workspace: Path, name: str) -> dict[str, Any]:
                 "ended; wait for its end"
             )
         with locked(store.folder.lock, f"study {name}"):
-            return send(store, workspace, name)
+            return _send(store, workspace, name)
 
 
-def send(store: StudyStore, workspace: Path, name: str) -> dict[str, Any]:
+def _send(store: StudyStore, workspace: Path, name: str) -> StudySync:
     """Send what MLflow lacks of a study, and register its model if that was not done."""
     mirror = MlflowMirror(store, workspace)
     result = store.result() if store.get("result") is not None else None
     model_uri = result.model_uri if result is not None else None
     if mirror.is_complete() and (result is None or result.run_id == mirror.run_id):
-        return facts_of(name, "complete", run_id=mirror.run_id, model_uri=model_uri)
+        return StudySync(name, "complete", run_id=mirror.run_id, model_uri=model_uri)
     num_unsent = len(store.unsent())
     run_id = mirror.close("KILLED" if result is None else "FINISHED")
     if result is None or result.run_id == run_id:
-        return facts_of(name, "sent", num_unsent, run_id=run_id, model_uri=model_uri)
+        return StudySync(name, "sent", num_unsent, run_id, model_uri)
     model_uri = register_result(store, workspace, run_id).model_uri
-    return facts_of(name, "sent", num_unsent, run_id=run_id, model_uri=model_uri, is_registered=True)
+    return StudySync(name, "sent", num_unsent, run_id, model_uri, is_registered=True)
 
 
-def facts_of(name: str, status: str, trials_sent: int = 0, **changes: Any) -> dict[str, Any]:
-    """Return what was done about a study, as `--json` prints it."""
-    facts = {"study": name, "status": status, "trials_sent": trials_sent}
-    return {**facts, "run_id": None, "model_uri": None, "is_registered": False, **changes}
+def publish(
+    store: StudyStore, workspace: Path, run_id: str | None, result: SearchResult, progress: Progress
+) -> SearchResult:
+    """Keep a result in the study, then register the model; without MLflow (no `run_id`) `sync` does that later."""
+    store.put("result", result.to_json())
+    if run_id is not None:
+        progress.say("writing the model to MLflow")
+        try:
+            return register_result(store, workspace, run_id)
+        except TrackingError as error:
+            progress.say(f"the model is not registered yet: {error}")
+    return result
 
 
 def register_result(store: StudyStore, workspace: Path, run_id: str) -> SearchResult:

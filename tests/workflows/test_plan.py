@@ -2,21 +2,25 @@
 
 import re
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
-from pipeline.cli.commands.search import command
+from pipeline.cli.commands.search import command, search_request
 from pipeline.errors import DataError, InvalidUsage
 from pipeline.limits import Limits
 from pipeline.records import Objective
 from pipeline.search.options import SearchOptions, check_precision
 from pipeline.search.spaces import default_space
 from pipeline.search.store import StudyStore
-from pipeline.workflows.plan import Call, choose_balance, make_plan, wanted_options
+from pipeline.workflows.plan import SearchRequest, choose_balance, make_plan, wanted_options
 from pipeline.workspace import Workspace
 from tests.search.stubs import FACTS
+
+
+def requested(folder, data, options, given):
+    return replace(search_request(data, options, given), workspace=folder)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +74,7 @@ def test_a_search_takes_the_space_for_a_gpu_unless_told_otherwise(tmp_path, monk
     np.savez(tmp_path / "images.npz", images=rng.integers(0, 256, (15_000, 8, 8), np.uint8), labels=labels)
     options = command.make_context("search", [*words, "images.npz"]).params
     given = {"space"} if words else set()
-    plan = make_plan(Call(0.0, tmp_path, str(tmp_path / "images.npz"), options, given))
+    plan = make_plan(requested(tmp_path, str(tmp_path / "images.npz"), options, given))
     assert plan.options.space == plan.space.name == expected
     batches = plan.terms(plan.spec, plan.counts).baseline.get("batch_size")
     assert batches == (512 if gpus else None)
@@ -99,7 +103,7 @@ def test_what_the_options_alone_can_tell_is_refused_before_anything_is_opened(tm
     (tmp_path / "set.npz").write_bytes(b"never read")
     options = command.make_context("search", [str(tmp_path / "set.npz"), *words]).params
     with pytest.raises(InvalidUsage, match=re.escape(message)):
-        make_plan(Call(0.0, tmp_path, options.pop("data"), options, set()))
+        make_plan(requested(tmp_path, options["data"], options, set()))
     assert [path.name for path in tmp_path.iterdir()] == ["set.npz"]
 
 
@@ -116,7 +120,7 @@ def resume(folder, *words):
         store.create({**FACTS, **facts})
     options = command.make_context("search", ["--name", "set-1", *words]).params
     given = {"name", *(word.removeprefix("--").replace("-", "_") for word in words[:1])}
-    make_plan(Call(0.0, folder, options.pop("data"), options, given))
+    make_plan(requested(folder, options["data"], options, given))
 
 
 def test_a_study_with_its_own_options_is_resumed_as_far_as_its_images(tmp_path):
@@ -147,6 +151,6 @@ def test_the_record_of_options_has_those_of_the_command_with_their_defaults():
 
 
 def test_a_study_that_remembers_a_damaged_option_says_which(tmp_path):
-    call = Call(0.0, tmp_path, None, command.make_context("search", ["--resume"]).params, {"resume"})
+    request = SearchRequest(SearchOptions(""), tmp_path, resume=True)
     with pytest.raises(DataError, match=r"the study remembers: seed is 'x'; expected int; .*restore it from a copy"):
-        wanted_options(call, {"data": "photos", "seed": "x"})
+        wanted_options(request, {"data": "photos", "seed": "x"})

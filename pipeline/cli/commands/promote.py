@@ -1,12 +1,10 @@
 """`pipeline promote`: take another trial of a study than the one that won."""
 
-import time
-from pathlib import Path
-
 import click
 
 from pipeline.cli.terminal.interruptions import interruptions
 from pipeline.cli.terminal.output import json_option, verbosity_options
+from pipeline.cli.terminal.progress import TerminalProgress
 
 
 @click.command("promote")
@@ -30,21 +28,12 @@ def command(study: str, pick: str, as_json: bool) -> None:
       pipeline promote photos-1 --pick knee
       pipeline promote photos-1 --pick 12
     """
-    from pipeline.cli.commands.search import command as search_command
     from pipeline.cli.terminal.render import print_end
-    from pipeline.search.job import pick_trial
-    from pipeline.search.studies import list_studies, open_study
-    from pipeline.workflows.plan import Call, make_plan
-    from pipeline.workflows.search import Search
+    from pipeline.workflows.promote import PromoteRequest, plan_promotion
+    from pipeline.workflows.search import run_plan
 
-    if study in list_studies(Path.cwd()):
-        with open_study(Path.cwd(), study, is_read_only=True) as store:
-            pick_trial(store, pick)
-    resumed = search_command.make_context("search", ["--name", study, "--resume"])
-    options = {name: value for name, value in resumed.params.items() if name not in ("data", "dry_run", "as_json")}
-    search = Search(make_plan(Call(time.monotonic(), Path.cwd(), None, options, {"name", "resume"})), pick)
-    with interruptions(
-        lambda: f"the study is as it was; try again with: pipeline promote {study} --pick {pick}"
-    ) as stop:
-        found = search.run(stop)
+    plan = plan_promotion(PromoteRequest(study, pick))
+    again = f"the study is as it was; try again with: pipeline promote {study} --pick {pick}"
+    with interruptions(lambda: again) as stop:
+        found = run_plan(plan, TerminalProgress(), stop)
     print_end(found, as_json)

@@ -1,12 +1,15 @@
-"""`pipeline runs`: the leaderboard of a study, or the studies of the workspace."""
+"""`pipeline runs`: the leaderboard of a study."""
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.terminal.output import json_option, next_steps, quoted, result, result_json, table, verbosity_options
 from pipeline.records import Objective, TrialRow
+
+if TYPE_CHECKING:
+    from pipeline.search.result import SearchResult
+    from pipeline.workflows.runs import Leaderboard
 
 
 @click.command("runs")
@@ -21,79 +24,44 @@ def command(study: str | None, as_json: bool) -> None:
       pipeline runs
       pipeline runs digits-1 --json
     """
-    from pipeline.errors import DataError
-    from pipeline.search.ranking import pareto_front, ranked
-    from pipeline.search.studies import is_alive, list_studies, open_study
+    from pipeline.workflows import runs
 
-    workspace = Path.cwd()
-    names = list_studies(workspace)
-    if study is None and not names:
-        raise DataError(
-            f"{workspace}: no studies here; expected a folder in which `pipeline search` ran; begin one with: "
-            "pipeline search digits --budget 3m"
-        )
-    with open_study(workspace, study or names[-1], is_read_only=True) as store:
-        spec, trials = store.spec(), store.trials()
-        finished = store.result() if store.get("result") is not None and not as_json else None
-    objective = spec.ranking
-    rows = ranked(trials, objective)
-    front = {row.number for row in pareto_front(rows, objective)} if objective.minimise else set()
+    board = runs.run(study)
     if as_json:
-        result_json([as_facts(row) | {"is_on_front": row.number in front} for row in rows])
+        result_json(board.to_json())
         return
-    result(f"study {spec.study}: {len(rows)} trial(s) on {spec.dataset}")
-    result(table(headers(objective), [as_cells(row, objective, row.number in front) for row in rows]))
-    if finished is not None:
-        print_test(finished)
-    if len(names) > 1:
-        result(f"other studies: {', '.join(name for name in names if name != spec.study)}")
-    next_steps(
-        ("mlflow ui", "curves and comparisons"), *what_next(finished, spec.study, is_alive(workspace, spec.study))
-    )
+    spec, objective = board.spec, board.objective
+    result(f"study {spec.study}: {len(board.rows)} trial(s) on {spec.dataset}")
+    result(table(_headers(objective), [_cells(row, objective, row.number in board.front) for row in board.rows]))
+    if board.result is not None:
+        result(_test_line(board.result))
+    if board.others:
+        result(f"other studies: {', '.join(board.others)}")
+    next_steps(("mlflow ui", "curves and comparisons"), *_what_next(board))
 
 
-def what_next(finished: Any, study: str, is_running: bool) -> list[tuple[str, str]]:
-    """Return what to type to use the model, or to get one."""
+def _what_next(board: "Leaderboard") -> list[tuple[str, str]]:
     from pipeline.cli.terminal.render import score_step
 
-    if is_running:
-        return [(f"pipeline status {quoted(study)}", "how far it is")]
-    if finished is None:
-        return [(f"pipeline search --name {quoted(study)} --resume", "go on")]
-    return [score_step(finished), ("pipeline search YOUR_FOLDER --budget 15m", "search for your own images")]
+    study = quoted(board.spec.study)
+    if board.is_running:
+        return [(f"pipeline status {study}", "how far it is")]
+    if board.result is None:
+        return [(f"pipeline search --name {study} --resume", "go on")]
+    return [score_step(board.result), ("pipeline search YOUR_FOLDER --budget 15m", "search for your own images")]
 
 
-def print_test(finished: Any) -> None:
-    """Print what the winner is worth on images that no choice has seen."""
+def _test_line(found: "SearchResult") -> str:
+    """Return what the winner is worth on images that no choice has seen."""
     from pipeline.cli.terminal.render import accuracy_text, answering
 
-    result(
-        f"test accuracy {finished.evaluation.tested.accuracy:.2%} ({accuracy_text(finished)}) of "
-        f"{answering(finished)}, trained again on train + validation: {finished.model_uri}"
+    return (
+        f"test accuracy {found.evaluation.tested.accuracy:.2%} ({accuracy_text(found)}) of "
+        f"{answering(found)}, trained again on train + validation: {found.model_uri}"
     )
 
 
-def as_facts(row: TrialRow) -> dict[str, Any]:
-    """Return a trial as `--json` prints it."""
-    return {
-        "trial": row.number,
-        "state": row.state,
-        "score": row.score,
-        "rung": row.rung,
-        "params": row.params,
-        "num_params": row.num_params,
-        "mflops": row.mflops,
-        "size_mb": row.size_mb,
-        "latency_ms": row.latency_ms,
-        "epochs": row.epochs,
-        "samples": row.samples,
-        "seconds": row.seconds,
-        "reason": row.reason,
-    }
-
-
-def headers(objective: Objective) -> tuple[str, ...]:
-    """Return the names of the columns of the leaderboard."""
+def _headers(objective: Objective) -> tuple[str, ...]:
     latency = ("ms",) if objective.minimise == "latency" else ()
     front = ("front",) if objective.minimise else ()
     return (
@@ -102,8 +70,7 @@ def headers(objective: Objective) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def as_cells(row: TrialRow, objective: Objective, is_on_front: bool) -> tuple[str, ...]:
-    """Return a trial as cells of the leaderboard."""
+def _cells(row: TrialRow, objective: Objective, is_on_front: bool) -> tuple[str, ...]:
     score = "-" if row.score is None else f"{row.score:.4f}"
     reached = (str(row.rung), str(row.epochs)) if row.rung >= 0 else ("-", "-")
     shown = [str(row.params.get(name, "-")) for name in ("depth", "filters", "pooling")]

@@ -1,27 +1,22 @@
 """`pipeline search`: find, train, test and register the best CNN for labelled images."""
 
-import time
+from collections.abc import Collection, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from pipeline.cli.options.data import data_options
 from pipeline.cli.options.search import search_options
-from pipeline.cli.options.types import StudyName, format_seconds
+from pipeline.cli.options.types import StudyName
 from pipeline.cli.terminal.interruptions import interruptions
-from pipeline.cli.terminal.output import (
-    SCHEMA,
-    columns,
-    json_option,
-    next_steps,
-    result,
-    result_json,
-    verbosity_options,
-)
+from pipeline.cli.terminal.output import json_option, verbosity_options
+from pipeline.cli.terminal.progress import TerminalProgress
 
-SHOWN_CLASSES = 12
+if TYPE_CHECKING:
+    from pipeline.workflows.plan import SearchRequest
 
 
 @click.command("search")
@@ -61,51 +56,26 @@ def command(context: click.Context, /, data: str | None, dry_run: bool, as_json:
       pipeline search photos/ --budget 45m --max-latency-ms 5
       pipeline search photos/ --resume
     """
-    from pipeline.cli.terminal.render import print_end
-    from pipeline.workflows.plan import Call, make_plan
-    from pipeline.workflows.search import Search
+    from pipeline.cli.terminal.render import print_end, print_estimate
+    from pipeline.workflows import estimate, plan, search
 
-    sources = {key: context.get_parameter_source(key) for key in options}
-    given = {key for key, source in sources.items() if source is ParameterSource.COMMANDLINE}
-    call = Call(time.monotonic(), Path.cwd(), data, options, given)
-    plan = make_plan(call)
+    sources = {name: context.get_parameter_source(name) for name in options}
+    given = [name for name, source in sources.items() if source is ParameterSource.COMMANDLINE]
+    request = search_request(data, options, given)
     if dry_run:
-        print_plan(Search(plan).estimate(), as_json)
+        print_estimate(estimate.run(request, TerminalProgress()), as_json)
         return
-    search = Search(plan)
-    with interruptions(lambda: f"every finished trial is kept; continue with: {plan.resume_command()}") as stop:
-        found = search.run(stop)
+    made = plan.make_plan(request)
+    with interruptions(lambda: f"every finished trial is kept; continue with: {made.resume_command()}") as stop:
+        found = search.run_plan(made, TerminalProgress(), stop)
     print_end(found, as_json)
 
 
-def print_plan(plan: dict[str, Any], as_json: bool) -> None:
-    """Print what a search would do."""
-    if as_json:
-        result_json({"schema": SCHEMA, **plan})
-    else:
-        images, classes, default, pixels = plan["images"], plan["classes"], plan["default"], plan["image"]
-        several = " (any number of them an image)" if plan["is_multi_label"] else ""
-        shown = f"{', '.join(classes[:SHOWN_CLASSES])}{', ...' if len(classes) > SHOWN_CLASSES else ''}"
-        size = "infinite (a continuous range)" if plan["space_size"] is None else f"{plan['space_size']:,.0f}"
-        network = f"default network: {default['num_params']:,} params, {default['mflops']:,} MFLOPs"
-        rungs = ", ".join(
-            f"{epochs:g} ({seconds:.0f} s)"
-            for epochs, seconds in zip(plan["epochs"], plan["trial_seconds"], strict=True)
-        )
-        cost = f", against {plan['minimise']}" if plan["minimise"] else ""
-        lines = {
-            "data": plan["source"],
-            "images": f"{sum(images.values()):,}: " + ", ".join(f"{n:,} {split}" for split, n in images.items()),
-            "classes": f"{len(classes)}{several}: {shown}",
-            "pixels": f"{pixels['height']} x {pixels['width']} x {pixels['channels']}, {pixels['dtype']}",
-            "space": f"{plan['space']}: {', '.join(plan['params'])}",
-            "configurations": size,
-            "objective": f"{plan['objective']}{cost}",
-            "oracle": f"{plan['oracle']}, seed {plan['seed']}",
-            "budget": format_seconds(plan["budget_seconds"]) if plan["budget_seconds"] else "no time limit",
-            "processes": f"{plan['workers']} of {plan['threads']} thread(s)",
-            "trials": f"about {plan['trials']}, the best go on; epochs of each rung: {rungs}; {network}",
-            "whole job": f"about {format_seconds(plan['seconds'])}",
-        }
-        result(columns(lines))
-    next_steps((plan["command"], "run it"))
+def search_request(data: str | None, options: Mapping[str, Any], given: Collection[str]) -> "SearchRequest":
+    """Return what was typed as the request of a search; `given` names what was not left at its default, in order."""
+    from pipeline.search.options import SearchOptions
+    from pipeline.workflows.plan import SearchRequest
+
+    typed = {each.name: options[each.name] for each in fields(SearchOptions) if each.name != "data"}
+    study = {name: options[name] for name in ("name", "resume", "fork")}
+    return SearchRequest(SearchOptions(data or "", **typed), Path.cwd(), given=given, **study)

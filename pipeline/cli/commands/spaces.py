@@ -1,7 +1,8 @@
-"""`pipeline spaces`: list, show, check and copy search spaces; what a space is lives in `pipeline.space`."""
+"""`pipeline spaces`: list, show, check and copy search spaces."""
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,8 @@ from pipeline.cli.terminal.output import (
 )
 from pipeline.errors import SpaceError
 from pipeline.search.spaces import open_space
-from pipeline.space import (
-    DEFAULTS,
-    Param,
-    SearchSpace,
-    builtin_spaces,
-    builtin_text,
-    defaults_for,
-    is_active,
-    load_space,
-)
-from pipeline.space.params import BODY, THAWING
+from pipeline.space import Param, SearchSpace, is_active
+from pipeline.workflows import spaces as workflow
 
 
 @click.group(name="spaces")
@@ -62,11 +54,12 @@ def list_command(as_json: bool) -> None:
     Example:
       pipeline spaces list
     """
-    spaces = [load_space(name) for name in builtin_spaces()]
+    spaces = workflow.list_spaces()
     if as_json:
-        return result_json({"schema": SCHEMA, "spaces": [summary(space) for space in spaces]})
-    rows = [[space.name, str(len(space.names())), shown_size(space), space.description] for space in spaces]
-    result(table(["name", "params", "size", "description"], rows))
+        rows = [workflow.summary(space).to_json() for space in spaces]
+        return result_json({"schema": SCHEMA, "spaces": rows})
+    cells = [[space.name, str(len(space.names())), _size(space), space.description] for space in spaces]
+    result(table(["name", "params", "size", "description"], cells))
     return next_steps((f"pipeline spaces show {spaces[0].name}", "show what it varies"))
 
 
@@ -99,42 +92,19 @@ def show_command(space: str, image_shape: tuple[int, int, int], num_classes: int
       pipeline spaces show ./my.yaml --json
     """
     loaded = open_space(space)
-    networks = counted_networks(loaded, image_shape, num_classes)
+    networks = workflow.extreme_networks(loaded, image_shape, num_classes)
     if as_json:
-        size = summary(loaded)["size"]
-        facts = {"schema": SCHEMA, "source": loaded.source, "size": size, "networks": networks}
-        return result_json({**loaded.to_json(), **facts})
-    result(f"{loaded.name}: {loaded.description}\n" if loaded.description else f"{loaded.name}\n")
-    rows = [[p.name, p.kind, shown_range(p), shown_value(p.default), shown_condition(p)] for p in loaded.params]
-    result(table(["parameter", "kind", "range", "default", "condition"], rows))
-    defaults = defaults_for(loaded.defaults())
-    left_out = [f"{name} {shown_value(defaults[name])}" for name in known_names(loaded) if name not in loaded.names()]
-    if left_out:
-        result(f"\nNot varied: {', '.join(left_out)}")
-    result(f"\nSize: {shown_size(loaded)} configurations")
-    if networks:
-        shape = " x ".join(map(str, image_shape))
-        rows = [[name, f"{each['num_params']:,}", f"{each['mflops']:,.2f}"] for name, each in networks.items()]
-        result("\n" + table([f"for {shape}, {num_classes} classes", "params", "MFLOPs"], rows))
-    elif loaded.builder is None:
-        result("\nNo network of this space fits such images: they are too small for its depth")
-    if loaded.portfolio:
-        rows = [[name, shown_changes(params, loaded)] for name, params in loaded.portfolio]
-        result("\n" + table(["portfolio", "changes of the defaults"], rows))
+        costs = {name: network.to_json() for name, network in networks.items()} if networks else None
+        facts = {"schema": SCHEMA, "source": loaded.source, "size": workflow.summary(loaded).size, "networks": costs}
+        return result_json(loaded.to_json() | facts)
+    _print_params(loaded)
+    shape = " x ".join(map(str, image_shape))
+    _print_networks(loaded, networks, f"for {shape}, {num_classes} classes")
     if loaded.backbones():
         return next_steps(
             (f"pipeline search FOLDER --space {quoted(space)} --image-size 96", "search it on your images")
         )
     return next_steps((f"pipeline search digits --space {quoted(space)}", "search it on the built-in digits"))
-
-
-def known_names(space: SearchSpace) -> list[str]:
-    """Return the hyperparameters that can change something in the networks and trainings of a space."""
-    if space.builder is not None:
-        return ["batch_size", "augment"]
-    backbones = [value for param in space.params if param.name == "backbone" for value in param.values] or ["none"]
-    unused = {*(THAWING if not space.backbones() else ()), *(BODY if "none" not in backbones else ())}
-    return [name for name in DEFAULTS if name not in unused]
 
 
 @command.command(name="init")
@@ -151,16 +121,7 @@ def init_command(file: Path, name: str) -> None:
       pipeline spaces init my.yaml
       pipeline spaces init small.yaml --from tiny
     """
-    if file.suffix not in (".yaml", ".yml"):
-        raise SpaceError(f"{file}: is no name for a search space; expected one that ends in .yaml; write {file}.yaml")
-    text = builtin_text(name)
-    try:
-        with file.open("x", encoding="utf-8") as opened:
-            opened.write(text)
-    except FileExistsError as error:
-        raise SpaceError(f"{file}: is there already; expected a new file; choose another name, or edit it") from error
-    except OSError as error:
-        raise SpaceError(f"{file}: cannot be written ({error.strerror}); expected a folder that is there") from error
+    workflow.copy_space(name, file)
     result(str(file))
     path = quoted(str(file))
     next_steps(
@@ -183,86 +144,66 @@ def check_command(context: click.Context, files: tuple[str, ...], as_json: bool)
     Example:
       pipeline spaces check my.yaml other.yaml
     """
-    rows = [checked(file) for file in files]
+    rows = [workflow.check_space(file) for file in files]
     if as_json:
-        result_json({"schema": SCHEMA, "files": rows})
+        result_json({"schema": SCHEMA, "files": [asdict(row) for row in rows]})
     for row in [] if as_json else rows:
-        if row["ok"]:
-            result(f"{row['file']}: ok, {row['params']} hyperparameters")
+        if row.error is None:
+            result(f"{row.file}: ok, {row.params} hyperparameters")
         else:
-            say(row["error"], level=-1)
-    refused = [row["file"] for row in rows if not row["ok"]]
+            say(row.error, level=-1)
+    refused = [quoted(row.file) for row in rows if not row.ok]
     if refused:
-        again = " ".join(quoted(file) for file in refused)
-        next_steps((f"pipeline spaces check {again}", "check again after the correction"))
+        next_steps((f"pipeline spaces check {' '.join(refused)}", "check again after the correction"))
         context.exit(SpaceError.exit_code)
     next_steps((f"pipeline spaces show {quoted(files[0])}", "show what it varies"))
 
 
-def counted_networks(
-    space: SearchSpace, image_shape: tuple[int, int, int], num_classes: int
-) -> dict[str, dict[str, Any]] | None:
-    """Return the smallest and the largest network with what they cost; None for code, or if none fits."""
-    from pipeline.models.extremes import extremes
-
-    if space.builder is not None or (found := extremes(space, image_shape, num_classes)) is None:
-        return None
-    return {
-        name: {"params": params, "num_params": cost.num_params, "mflops": cost.mflops}
-        for name, (params, cost) in zip(("smallest", "largest"), found, strict=True)
-    }
+def _print_params(space: SearchSpace) -> None:
+    result(f"{space.name}: {space.description}\n" if space.description else f"{space.name}\n")
+    rows = [[p.name, p.kind, _range(p), _value(p.default), _condition(p)] for p in space.params]
+    result(table(["parameter", "kind", "range", "default", "condition"], rows))
+    if left_out := workflow.fixed_params(space):
+        result(f"\nNot varied: {', '.join(f'{name} {_value(value)}' for name, value in left_out.items())}")
+    result(f"\nSize: {_size(space)} configurations")
 
 
-def checked(file: str) -> dict[str, Any]:
-    """Return what became of one file, as a JSON-able row."""
-    try:
-        space = open_space(file)
-    except SpaceError as error:
-        return {"file": file, "ok": False, "params": None, "error": str(error)}
-    return {"file": file, "ok": True, "params": len(space.names()), "error": None}
+def _print_networks(space: SearchSpace, networks: dict[str, workflow.Network] | None, title: str) -> None:
+    if networks:
+        costs = {name: network.cost for name, network in networks.items()}
+        rows = [[name, f"{cost.num_params:,}", f"{cost.mflops:,.2f}"] for name, cost in costs.items()]
+        result("\n" + table([title, "params", "MFLOPs"], rows))
+    elif space.builder is None:
+        result("\nNo network of this space fits such images: they are too small for its depth")
+    if space.portfolio:
+        rows = [[name, _changes(params, space)] for name, params in space.portfolio]
+        result("\n" + table(["portfolio", "changes of the defaults"], rows))
 
 
-def summary(space: SearchSpace) -> dict[str, Any]:
-    """Return a space in one JSON-able row; `size` is None where it is infinite, which JSON cannot say."""
-    size = space.size()
-    return {
-        "name": space.name,
-        "params": space.names(),
-        "size": None if math.isinf(size) else int(size),
-        "description": space.description,
-        "source": space.source,
-    }
-
-
-def shown_size(space: SearchSpace) -> str:
-    """Return the number of configurations for reading."""
+def _size(space: SearchSpace) -> str:
     size = space.size()
     return "infinite" if math.isinf(size) else f"{size:,.0f}"
 
 
-def shown_range(param: Param) -> str:
-    """Return what a hyperparameter can be, for reading."""
+def _range(param: Param) -> str:
     if param.min_value is None or param.max_value is None:
-        return ", ".join(shown_value(value) for value in param.values)
-    step = f" step {shown_value(param.step)}" if param.step not in (None, 1) else ""
+        return ", ".join(_value(value) for value in param.values)
+    step = f" step {_value(param.step)}" if param.step not in (None, 1) else ""
     log = " log" if param.sampling == "log" else ""
-    return f"{shown_value(param.min_value)}..{shown_value(param.max_value)}{step}{log}"
+    return f"{_value(param.min_value)}..{_value(param.max_value)}{step}{log}"
 
 
-def shown_changes(params: Mapping[str, Any], space: SearchSpace) -> str:
-    """Return in what a configuration differs from the defaults, for reading."""
+def _changes(params: Mapping[str, Any], space: SearchSpace) -> str:
     active = (param for param in space.params if is_active(param, params))
     changed = [(param.name, params[param.name]) for param in active if params[param.name] != param.default]
-    return ", ".join(f"{name} {shown_value(value)}" for name, value in changed) or "none"
+    return ", ".join(f"{name} {_value(value)}" for name, value in changed) or "none"
 
 
-def shown_condition(param: Param) -> str:
-    """Return when a hyperparameter exists, for reading; empty for always."""
+def _condition(param: Param) -> str:
     if param.when is None:
         return ""
-    return f"{param.when[0]} = {' or '.join(shown_value(value) for value in param.when[1])}"
+    return f"{param.when[0]} = {' or '.join(_value(value) for value in param.when[1])}"
 
 
-def shown_value(value: Any) -> str:
-    """Return a value as the YAML file has it."""
+def _value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

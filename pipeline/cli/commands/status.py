@@ -1,12 +1,13 @@
 """`pipeline status`: how far a search is, from another terminal or another machine; it only reads."""
 
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.terminal.output import SCHEMA, json_option, next_steps, quoted, result, result_json, verbosity_options
+
+if TYPE_CHECKING:
+    from pipeline.search.snapshot import Snapshot
 
 
 @click.command("status")
@@ -24,58 +25,17 @@ def command(study: str | None, as_json: bool) -> None:
       pipeline status photos-1 --json
       watch pipeline status
     """
-    from pipeline.search.snapshot import read_snapshot
+    from pipeline.workflows import status
 
-    workspace = Path.cwd()
-    snapshot = read_snapshot(workspace, study or default_study(workspace))
+    snapshot = status.run(study)
     if as_json:
-        result_json({"schema": SCHEMA, **as_facts(snapshot)})
+        result_json({"schema": SCHEMA, **status.snapshot_json(snapshot)})
         return
-    result("\n".join(as_lines(snapshot)))
-    next_steps(*what_next(snapshot, workspace))
+    result("\n".join(_lines(snapshot)))
+    next_steps(*_what_next(snapshot))
 
 
-def default_study(workspace: Path) -> str:
-    """Return the newest study that runs, else the newest.
-
-    Raises:
-        DataError: there is none.
-    """
-    from pipeline.errors import DataError
-    from pipeline.search.studies import is_alive, list_studies
-    from pipeline.workspace import StudyFolder, Workspace
-
-    names = list_studies(workspace)
-    folders = map(StudyFolder, Workspace(workspace).studies.glob("*"))
-    beginning = [each.name for each in folders if each.lock.exists() and each.name not in names]  # it decodes images
-    running = [name for name in (*names, *beginning) if is_alive(workspace, name)]
-    if not names and not running:
-        raise DataError(
-            f"{workspace}: no studies here; expected a folder in which `pipeline search` ran; begin one with: "
-            "pipeline search digits --budget 3m"
-        )
-    return (running or names)[-1]
-
-
-def as_facts(snapshot: Any) -> dict[str, Any]:
-    """Return a snapshot as `--json` prints it."""
-    best = snapshot.best
-    return asdict(snapshot) | {
-        "best": None
-        if best is None
-        else {
-            "trial": best.number,
-            "score": best.score,
-            "objective": snapshot.objective,
-            "params": best.params,
-            "num_params": best.num_params,
-            "mflops": best.mflops,
-        }
-    }
-
-
-def as_lines(snapshot: Any) -> list[str]:
-    """Return a snapshot as lines of text."""
+def _lines(snapshot: "Snapshot") -> list[str]:
     from pipeline.cli.terminal.board import best_line, place_of, time_line, title_of, trials_line
 
     lines = [f"study    {snapshot.study}: {snapshot.state}", best_line(snapshot)]
@@ -83,16 +43,14 @@ def as_lines(snapshot: Any) -> list[str]:
     return [*lines, trials_line(snapshot), time_line(snapshot)]
 
 
-def what_next(snapshot: Any, workspace: Path) -> list[tuple[str, str]]:
-    """Return what to type next."""
+def _what_next(snapshot: "Snapshot") -> list[tuple[str, str]]:
     from pipeline.cli.terminal.render import score_step
-    from pipeline.search.studies import open_study
+    from pipeline.workflows.status import finished_result
 
     study = quoted(snapshot.study)
     leaderboard = (f"pipeline runs {study}", "the leaderboard")
     if snapshot.state == "running":
         return [(f"pipeline stop {study}", "end it; every finished trial is kept"), leaderboard]
     if snapshot.state == "finished":
-        with open_study(workspace, snapshot.study, is_read_only=True) as store:
-            return [leaderboard, score_step(store.result())]
+        return [leaderboard, score_step(finished_result(snapshot.study))]
     return [(f"pipeline search --name {study} --resume", "go on"), leaderboard]

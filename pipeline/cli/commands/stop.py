@@ -1,16 +1,9 @@
-"""`pipeline stop`: asks a running search to stop so that it can be resumed; a file asks, no signal."""
-
-import time
-from pathlib import Path
+"""`pipeline stop`: asks a running search to stop so that it can be resumed."""
 
 import click
 
-from pipeline.cli.options.types import format_seconds
 from pipeline.cli.terminal.output import next_steps, quoted, say, verbosity_options
-
-WAIT_SECONDS = 60.0  # a search saves at the next batch, and then shows MLflow its state
-POLL_SECONDS = 0.1
-REPORT_SECONDS = 10.0
+from pipeline.cli.terminal.progress import TerminalProgress
 
 
 @click.command("stop")
@@ -30,50 +23,17 @@ def command(study: str, wait: bool) -> None:
       pipeline stop photos-1
       pipeline stop photos-1 --no-wait
     """
-    from pipeline.search.health import ask_to_stop, forget_stop
-    from pipeline.search.studies import is_alive, open_study
-    from pipeline.workspace import Workspace
+    from pipeline.workflows import stop
+    from pipeline.workflows.stop import StopState
 
-    workspace = Path.cwd()
-    folder = Workspace(workspace).study(study)
-    resume = (f"pipeline search --name {quoted(study)} --resume", "go on")
-    if not is_alive(workspace, study):
-        open_study(workspace, study, is_read_only=True).close()  # says so if there is none
-        say(f"study {study} does not run; there is nothing to stop")
-        next_steps(resume)
-        return
-    ask_to_stop(folder)
-    if not wait:
-        say(f"asked the search of study {study} to stop")
+    state = stop.run(stop.StopRequest(study, wait), TerminalProgress())
+    texts = {
+        StopState.NOT_RUNNING: f"study {study} does not run; there is nothing to stop",
+        StopState.ASKED: f"asked the search of study {study} to stop",
+        StopState.STOPPED: f"study {study} has stopped; every finished trial is kept",
+    }
+    say(texts[state])
+    if state == StopState.ASKED:
         next_steps((f"pipeline status {quoted(study)}", "see whether it has"))
-        return
-    wait_until_free(folder.lock, study)
-    forget_stop(folder)  # of a search that ended by itself in the meantime
-    say(f"study {study} has stopped; every finished trial is kept")
-    next_steps(resume)
-
-
-def wait_until_free(lock: Path, study: str) -> None:
-    """Wait until nobody works on a study.
-
-    Raises:
-        StoppedEarly: it takes longer than WAIT_SECONDS; the message says who works on it.
-    """
-    from pipeline.errors import StoppedEarly
-    from pipeline.files import is_locked, lock_owner
-
-    owner = lock_owner(lock)
-    say(f"waiting for {owner} to save and stop ...")
-    started = reported = time.monotonic()
-    while is_locked(lock):
-        now = time.monotonic()
-        if now - started > WAIT_SECONDS:
-            raise StoppedEarly(
-                f"study {study} is still in use by {owner} after {WAIT_SECONDS:.0f} s; it was asked to stop, and does "
-                "so once it trains (decoding images, testing and publishing are not broken off); to end it now, kill "
-                "that process on that host (kill PID): it can be resumed all the same"
-            )
-        if now - reported > REPORT_SECONDS:
-            reported = now
-            say(f"  {format_seconds(now - started)}")
-        time.sleep(POLL_SECONDS)
+    else:
+        next_steps((f"pipeline search --name {quoted(study)} --resume", "go on"))

@@ -1,11 +1,13 @@
 """`pipeline sync`: sends to MLflow what it missed while it did not answer."""
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.terminal.output import SCHEMA, json_option, next_steps, result, result_json, verbosity_options
+
+if TYPE_CHECKING:
+    from pipeline.workflows.sync import StudySync
 
 
 @click.command("sync")
@@ -25,28 +27,27 @@ def command(study: str | None, as_json: bool) -> None:
       pipeline sync
       pipeline sync digits-1 --json
     """
-    from pipeline.workflows.sync import sync
+    from pipeline.workflows import sync
 
-    done, num_closed, error = sync(Path.cwd(), study)
+    done = sync.run(study)
     if as_json:
-        result_json({"schema": SCHEMA, "studies": done, "closed_runs": num_closed})
+        result_json({"schema": SCHEMA, **done.to_json()})
     else:
-        for facts in done:
-            result(describe(facts))
-        if num_closed:
-            result(f"{num_closed} run(s) of other ended searches: marked KILLED")
-    if error is not None:
-        raise error
+        for each in done.studies:
+            result(_described(each))
+        if done.num_closed:
+            result(f"{done.num_closed} run(s) of other ended searches: marked KILLED")
+    if done.error is not None:
+        raise done.error
     next_steps(("pipeline ui", "review every trial in the browser"), ("pipeline runs", "the leaderboard here"))
 
 
-def describe(facts: dict[str, Any]) -> str:
-    """Return in one line what was done about a study."""
+def _described(sent: "StudySync") -> str:
     texts = {
         "complete": "MLflow holds all of it",
         "searching": "a search is at work on it and sends it itself",
         "failed": "not sent",
-        "sent": f"sent {facts['trials_sent']} trial(s)",
+        "sent": f"sent {sent.trials_sent} trial(s)",
     }
-    model = f", registered {facts['model_uri']}" if facts["is_registered"] else ""
-    return f"{facts['study']}: {texts[facts['status']]}{model}"
+    model = f", registered {sent.model_uri}" if sent.is_registered else ""
+    return f"{sent.study}: {texts[sent.status]}{model}"

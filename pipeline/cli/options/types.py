@@ -1,19 +1,17 @@
-"""How options are written: durations, names and outputs, turned into seconds and checked; and seconds into text."""
+"""How the values of options are written, and what they become."""
 
+import ipaddress
 import math
 import re
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pipeline.errors import InvalidUsage
-
+SIZE_UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12} | {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 MAX_PER_GPU = 32
-PAGES = (".html", ".htm")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -124,17 +122,54 @@ class StudyName(click.ParamType[str]):
         return str(value)
 
 
-def refuse_ending(flag: str, path: Path, endings: Sequence[str]) -> None:
-    """Raise InvalidUsage if the name of an output does not say what it will be: a slip would replace another file."""
-    if path.suffix.lower() not in endings:
-        raise InvalidUsage(f"{flag} {path}: found the ending {path.suffix!r}; expected {', '.join(endings)}")
+class Size(click.ParamType[int]):
+    """An amount of storage such as 500MB, 20GB or 1.5GiB, as bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return bytes."""
+        if isinstance(value, int):
+            return value
+        parts = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)\s*([kmg]i?b|tb)", value.lower())
+        if not parts:
+            self.fail(f"{value!r} is no size; expected a number with a unit, such as 500MB, 20GB or 1.5GiB", param, ctx)
+        return round(float(parts[1]) * SIZE_UNITS[parts[2]])
 
 
-def format_seconds(seconds: float) -> str:
-    """Return a duration as a person writes it: 42s, 3m05s, 2h10m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+class Colour(click.ParamType[str]):
+    """A colour as #rrggbb."""
+
+    name = "colour"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the colour in lower case."""
+        if not re.fullmatch(r"#[0-9a-fA-F]{6}", value):
+            self.fail(f"{value!r} is no colour; expected #rrggbb, such as '#000000' or '#ffffff'", param, ctx)
+        return str(value).lower()
+
+
+class Host(click.ParamType[str]):
+    """The name or address of a machine, without scheme and port."""
+
+    name = "host"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return a name as it is, an IPv6 address without brackets."""
+        plain = value.removeprefix("[").removesuffix("]")
+        if not (re.fullmatch(r"[\w.-]+", value) or _is_address(plain)):
+            self.fail(
+                f"{value!r} is not a host; expected a name such as images.example.org, without scheme and port",
+                param,
+                ctx,
+            )
+        return str(plain)
+
+
+def _is_address(text: str) -> bool:
+    """Tell whether a text is an IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from pipeline.cli.options.types import format_seconds
 from pipeline.search.snapshot import FAILURES, RunningTrial, Snapshot
-from pipeline.text import one_line, printable
+from pipeline.text import format_seconds, one_line, printable
 
 NUM_BAR_CELLS = 24
 

@@ -1,66 +1,82 @@
-"""Who follows a search: a line for each event, a live board below on a terminal; it also minds clock and Ctrl-C."""
+"""The progress of a workflow on a terminal: lines on stderr, a live board of a search, a line that counts files."""
 
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from pipeline.cli.options.types import format_seconds
-from pipeline.cli.terminal.board import Board
-from pipeline.cli.terminal.interruptions import Interruptions
+import click
+
 from pipeline.cli.terminal.output import say, verbosity
-from pipeline.records import TrialRow
-from pipeline.search.snapshot import Watch
-from pipeline.search.study import Study
-from pipeline.search.task import TrialOutcome, TrialTask
+from pipeline.workflows.progress import Count
 
-CLOCK_SECONDS = 5.0  # at most so much of the budget is forgotten by a kill
+if TYPE_CHECKING:
+    from pipeline.search.snapshot import Snapshot
+
 BOARD_SECONDS = 0.25
+LINE_SECONDS, TERMINAL_SECONDS = 10.0, 0.2  # between two counts
 
 
-class Follower:
-    """Implements job.Audience."""
+class TerminalProgress:
+    """Implements workflows.Progress."""
 
-    def __init__(self, study: Study, elapsed: Callable[[], float], stop: Interruptions) -> None:
-        self.study = study
-        self.elapsed = elapsed
-        self.stop = stop
-        self.noted = self.drawn = time.monotonic()
-        self.watch = Watch(study.store)
-        self.board = Board() if has_board() else None
+    def say(self, text: str, level: int = 0) -> None:
+        """Print on stderr, as far as the user wants to read it."""
+        say(text, level)
 
-    def __enter__(self) -> "Follower":
-        if self.board is not None:
-            self.board.start(self.watch.look("running", self.elapsed()))
-        return self
+    @contextmanager
+    def following(self, look: Callable[[], "Snapshot"]) -> Iterator[Callable[[], None]]:
+        """Show a live board below the lines, where a person looks at it."""
+        if not _has_board():
+            yield lambda: None
+            return
+        from pipeline.cli.terminal.board import Board
 
-    def __exit__(self, *_error: object) -> None:
-        if self.board is not None:
-            self.board.stop()
-        self.study.store.put("elapsed", self.elapsed())
+        board, drawn = Board(), time.monotonic()
 
-    def told(self, outcome: TrialOutcome, row: TrialRow) -> None:
-        """Say in one line what became of a task."""
-        clock = format_seconds(self.elapsed())
-        values = f"{row.num_params:>9,} params  {outcome.seconds:5.1f} s"
-        if outcome.score is not None:
-            objective = self.study.objective.name
-            say(f"{clock:>7}  trial {row.number:>3} rung {outcome.rung}  {objective} {outcome.score:.4f}  {values}")
-        else:
-            say(f"{clock:>7}  trial {row.number:>3} rung {outcome.rung}  {outcome.state}: {outcome.reason}")
+        def draw() -> None:
+            nonlocal drawn
+            now = time.monotonic()
+            if now - drawn > BOARD_SECONDS:
+                drawn = now
+                board.show(look())
 
-    def refresh(self, running: list[TrialTask]) -> None:
-        """Draw the board, keep the spent time, and end the search if that was asked for."""
-        self.stop.check()
-        now = time.monotonic()
-        if self.board is not None and now - self.drawn > BOARD_SECONDS:
-            self.drawn = now
-            self.board.show(self.watch.look("running", self.elapsed()))
-        if now - self.noted > CLOCK_SECONDS:
-            self.noted = now
-            self.study.store.put("elapsed", self.elapsed())
+        board.start(look())
+        try:
+            yield draw
+        finally:
+            board.stop()
+
+    @contextmanager
+    def counting(self) -> Iterator[Count]:
+        """Show one line that changes on a terminal, else a line every 10 s."""
+        is_terminal, is_quiet = sys.stderr.isatty(), verbosity() < 0
+        started = shown = time.monotonic()
+        first: int | None = None
+
+        def count(done: int, total: int, errors: int) -> None:
+            nonlocal first, shown
+            now = time.monotonic()
+            if first is None:
+                first = done
+                if done:
+                    say(f"Continuing: {done:,} of {total:,} files were scored before")
+            if is_quiet or now - shown < (TERMINAL_SECONDS if is_terminal else LINE_SECONDS):
+                return
+            shown = now
+            speed = (done - first) / (now - started)
+            line = f"{done:,} of {total:,} files, {errors:,} errors, {speed:,.0f} images/s"
+            click.echo(f"\r{line}\x1b[K" if is_terminal else line, err=True, nl=not is_terminal)
+
+        try:
+            yield count
+        finally:
+            if is_terminal and not is_quiet:
+                click.echo("\r\x1b[K", err=True, nl=False)
 
 
-def has_board() -> bool:
+def _has_board() -> bool:
     """Tell whether stderr is a terminal that a person looks at and that can move its cursor."""
     return sys.stderr.isatty() and verbosity() >= 0 and "CI" not in os.environ and os.environ.get("TERM") != "dumb"

@@ -1,7 +1,8 @@
-"""What the terminal says of a finished search: the result in a few lines, and what to type next."""
+"""What the terminal says of a search that is planned or finished, and what to type next."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.card import (
     Calibration,
@@ -15,12 +16,15 @@ from pipeline.card import (
     SliceFigures,
     TestResult,
 )
-from pipeline.cli.options.types import format_seconds
 from pipeline.cli.terminal.output import SCHEMA, columns, next_steps, quoted, result, result_json
 from pipeline.records import COST_UNITS
 from pipeline.search.result import SearchResult
-from pipeline.text import one_line
+from pipeline.text import format_seconds, one_line
 
+if TYPE_CHECKING:
+    from pipeline.workflows.estimate import SearchEstimate
+
+SHOWN_CLASSES = 12
 WORST_SLICES = 3
 WORST_CLASSES = 3
 SHOWN_NAMES = 3
@@ -37,6 +41,15 @@ def print_end(found: SearchResult, as_json: bool) -> None:
     else:
         print_result(found)
     next_steps(*_what_next(found))
+
+
+def print_estimate(plan: "SearchEstimate", as_json: bool) -> None:
+    """Print what a search would do, and how to begin it."""
+    if as_json:
+        result_json({"schema": SCHEMA, **plan.to_json()})
+    else:
+        result(columns({**_data_lines(plan), **_search_lines(plan)}))
+    next_steps((plan.command, "run it"))
 
 
 def score_step(found: SearchResult) -> tuple[str, str]:
@@ -272,3 +285,33 @@ def _front_line(found: SearchResult) -> Lines:
 def _value_text(value: object) -> str:
     """Return a hyperparameter's value as text; floats with two digits."""
     return f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
+def _data_lines(plan: "SearchEstimate") -> Lines:
+    images, classes, pixels = plan.images, plan.classes, plan.image
+    several = " (any number of them an image)" if plan.is_multi_label else ""
+    shown = f"{', '.join(classes[:SHOWN_CLASSES])}{', ...' if len(classes) > SHOWN_CLASSES else ''}"
+    return {
+        "data": plan.source,
+        "images": f"{sum(images.values()):,}: " + ", ".join(f"{count:,} {split}" for split, count in images.items()),
+        "classes": f"{len(classes)}{several}: {shown}",
+        "pixels": f"{pixels.height} x {pixels.width} x {pixels.channels}, {pixels.dtype}",
+    }
+
+
+def _search_lines(plan: "SearchEstimate") -> Lines:
+    cost = f", against {plan.minimise}" if plan.minimise else ""
+    network = f"default network: {plan.default.num_params:,} params, {plan.default.mflops:,} MFLOPs"
+    rungs = ", ".join(
+        f"{epochs:g} ({seconds:.0f} s)" for epochs, seconds in zip(plan.epochs, plan.trial_seconds, strict=True)
+    )
+    return {
+        "space": f"{plan.space}: {', '.join(plan.params)}",
+        "configurations": "infinite (a continuous range)" if plan.space_size is None else f"{plan.space_size:,.0f}",
+        "objective": f"{plan.objective}{cost}",
+        "oracle": f"{plan.oracle}, seed {plan.seed}",
+        "budget": format_seconds(plan.budget_seconds) if plan.budget_seconds else "no time limit",
+        "processes": f"{plan.workers} of {plan.threads} thread(s)",
+        "trials": f"about {plan.trials}, the best go on; epochs of each rung: {rungs}; {network}",
+        "whole job": f"about {format_seconds(plan.seconds)}",
+    }

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pipeline.cli.commands import doctor
 from pipeline.cli.main import cli
+from pipeline.workflows import doctor
 
 pytestmark = pytest.mark.usefixtures("workspace")
 

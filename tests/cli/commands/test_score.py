@@ -13,8 +13,8 @@ from PIL import Image
 
 from pipeline.bundle import write_bundle
 from pipeline.card import ModelCard
-from pipeline.cli.commands.score import interruptions
 from pipeline.cli.main import cli
+from pipeline.cli.terminal.interruptions import interruptions
 from pipeline.errors import Interrupted
 from pipeline.records import ImageSpec
 

@@ -1,7 +1,6 @@
 """`pipeline search` as a user runs it: real images, real trainings, real MLflow."""
 
 import json
-import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -33,16 +32,15 @@ def searched(tmp_path_factory):
     return folder, json.loads(done.stdout), done.stderr
 
 
-def make_search(folder, monkeypatch, *options):
-    """Return a search that was planned, not begun."""
-    from pipeline.cli.commands.search import command
-    from pipeline.workflows.plan import Call, make_plan
-    from pipeline.workflows.search import Search
+def plan_search(folder, monkeypatch, *options):
+    """Return the plan of a search."""
+    from pipeline.cli.commands.search import command, search_request
+    from pipeline.workflows.plan import make_plan
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the plan sets it
     write_photos(folder)
     params = command.make_context("search", [str(folder / "photos"), *options]).params
-    return Search(make_plan(Call(time.monotonic(), folder, params.pop("data"), params, set())))
+    return make_plan(replace(search_request(params["data"], params, ()), workspace=folder))
 
 
 @pytest.mark.parametrize(
@@ -62,29 +60,33 @@ def test_the_first_trial_waits_for_a_probe_only_where_something_hangs_on_speed(
     from concurrent.futures import Future
 
     from pipeline.search.probe import Speed
-    from pipeline.workflows import search as search_job
+    from pipeline.workflows import speed as workflow
+    from pipeline.workflows.progress import SILENT
 
-    search = make_search(tmp_path, monkeypatch, *limits)
-    monkeypatch.setattr(search_job, "has_bfloat16", lambda: bfloat16)
-    terms, speed, calls = search.plan.terms(search.plan.spec, search.plan.counts), Future(), []
+    plan = plan_search(tmp_path, monkeypatch, *limits)
+    monkeypatch.setattr(workflow, "has_bfloat16", lambda: bfloat16)
+    terms, speed, calls = plan.terms(plan.spec, plan.counts), Future(), []
     speed.set_result(Speed(2 * terms.estimate(terms.typical, 1000) / 1000, "float32", 7.0))
     engine = SimpleNamespace(probe=lambda *call: calls.append(call) or [speed] * 2, check=lambda: None)
-    factor = search.probe_if_needed(engine, terms)
+    found = workflow.measure_if_needed(plan, engine, terms, SILENT)
     assert len(calls) == num_probes
-    assert factor == pytest.approx(2 * PROBE_FACTOR if num_probes else 1.0)
-    assert search.precision == "float32"
-    assert search.start_seconds == SECONDS_PER_TRIAL
-    search.probe_if_needed(engine, replace(terms, workforce=replace(terms.workforce, has_gpus=True)))
-    assert search.start_seconds == (7.0 if num_probes else SECONDS_PER_TRIAL)  # compiling for a GPU takes its time
+    assert found.factor == pytest.approx(2 * PROBE_FACTOR if num_probes else 1.0)
+    assert found.precision == "float32"
+    assert found.start_seconds == SECONDS_PER_TRIAL
+    on_gpus = replace(terms, workforce=replace(terms.workforce, has_gpus=True))
+    found = workflow.measure_if_needed(plan, engine, on_gpus, SILENT)
+    assert found.start_seconds == (7.0 if num_probes else SECONDS_PER_TRIAL)  # compiling for a GPU takes its time
 
 
 def test_a_study_goes_on_in_the_precision_that_it_began_in(tmp_path, monkeypatch):
-    search = make_search(tmp_path, monkeypatch)
-    assert search.wanted_precision() == "auto"
-    search.plan = replace(search.plan, stored={"precision": "bfloat16"})
-    assert search.wanted_precision() == "bfloat16"
-    search.plan = replace(search.plan, options=replace(search.plan.options, precision="float32"))
-    assert search.wanted_precision() == "float32"  # as it was asked for
+    from pipeline.workflows.speed import wanted_precision
+
+    plan = plan_search(tmp_path, monkeypatch)
+    assert wanted_precision(plan) == "auto"
+    plan = replace(plan, stored={"precision": "bfloat16"})
+    assert wanted_precision(plan) == "bfloat16"
+    plan = replace(plan, options=replace(plan.options, precision="float32"))
+    assert wanted_precision(plan) == "float32"  # as it was asked for
 
 
 def test_the_result_keeps_its_contract(searched):

@@ -10,16 +10,17 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from pipeline.cli.commands import stop
 from pipeline.cli.main import cli
 from pipeline.cli.terminal.interruptions import Interruptions
-from pipeline.cli.terminal.progress import Follower
 from pipeline.errors import StoppedEarly
 from pipeline.files import locked
 from pipeline.search.health import ask_to_stop
 from pipeline.search.job import finish, run_trials
 from pipeline.states import AttemptState, TrainingKind
-from pipeline.workflows.search import Search
+from pipeline.workflows import stop
+from pipeline.workflows.callback import SearchCallback
+from pipeline.workflows.progress import SILENT
+from pipeline.workflows.search import run_plan
 from pipeline.workspace import StudyFolder, Workspace
 from tests.cli.search_driver import PretendEngine, make_study
 from tests.cli.workspace import pipeline
@@ -77,20 +78,17 @@ def test_a_running_search_stops_resumably_and_a_stale_word_does_not_stop_the_nex
 def test_the_last_training_of_the_winner_stops_as_well(folder):
     study = make_study(folder, 1, lambda: 0.0)
     engine = PretendEngine(step_seconds=0.0)
-    run_trials(study, engine, Follower(study, lambda: 0.0, Interruptions()))
+    run_trials(study, engine, SearchCallback(study, lambda: 0.0, Interruptions(), SILENT))
     ask_to_stop(StudyFolder(folder))
     with pytest.raises(StoppedEarly, match="stopped by `pipeline stop`"):
-        finish(study, engine, Follower(study, lambda: 0.0, Interruptions()))
+        finish(study, engine, SearchCallback(study, lambda: 0.0, Interruptions(), SILENT))
     assert [attempt.state for attempt in study.store.attempts(TrainingKind.FINAL)] == [AttemptState.STOPPED]
     assert not (folder / "stop").exists()
 
 
 def test_a_search_begins_by_clearing_a_word_that_was_meant_for_an_earlier_one(folder):
     (folder / "stop").touch()
-    call, request = SimpleNamespace(started=0.0), SimpleNamespace(study="photos-1")
-    plan = SimpleNamespace(
-        folder=StudyFolder(folder), call=call, request=request, stored={"result": {"study": "photos-1"}}
-    )
+    plan = SimpleNamespace(folder=StudyFolder(folder), study="photos-1", stored={"result": {}}, pick=None)
     with pytest.raises(AttributeError):  # the plan ends here, after the word is gone
-        Search(plan).run(Interruptions())
+        run_plan(plan)
     assert not (folder / "stop").exists()

@@ -4,7 +4,8 @@ import click
 import pytest
 from PIL import Image
 
-from pipeline.cli.options.data import Colour, Host, Size, data_options
+from pipeline.cli.options.data import data_options
+from pipeline.cli.options.types import Colour, Host, Size
 from pipeline.data.cache_folder import LIMIT_BYTES
 from pipeline.data.decode import PILLOW_MEGAPIXELS
 

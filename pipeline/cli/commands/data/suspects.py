@@ -1,12 +1,30 @@
 """`pipeline data suspects`: the images of a finished study whose labels look wrong."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.options.types import StudyName
 from pipeline.cli.terminal.interruptions import interruptions
-from pipeline.cli.terminal.output import SCHEMA, json_option, next_steps, result, result_json, verbosity_options
+from pipeline.cli.terminal.output import (
+    SCHEMA,
+    json_option,
+    next_steps,
+    quoted,
+    result,
+    result_json,
+    table,
+    verbosity_options,
+)
+from pipeline.cli.terminal.progress import TerminalProgress
+from pipeline.text import one_line
+
+if TYPE_CHECKING:
+    from pipeline.workflows.suspects import Suspect, SuspectsResult
+
+HEADERS = ("rank", "path", "label", "suggested", "p(label)", "p(suggested)")
+MAX_NAME, MAX_LABEL = 60, 24  # characters of paths and labels on the screen
 
 
 @click.command("suspects")
@@ -44,13 +62,39 @@ def command(study: str, folds: int, top: int, html: Path | None, as_json: bool) 
       pipeline data suspects photos-1
       pipeline data suspects photos-1 --top 50 --html suspects.html
     """
-    from pipeline.workflows.suspects import SuspectsJob
+    from pipeline.workflows import suspects
 
-    job = SuspectsJob(Path.cwd(), study, folds, top, html)
-    with interruptions(lambda: f"the folds that ended are kept; continue with: {job.command}"):
-        job.run()
+    page = f" --html {quoted(str(html))}" if html else ""
+    again = f"pipeline data suspects {study} --folds {folds} --top {top}{page}"
+    with interruptions(lambda: f"the folds that ended are kept; continue with: {again}"):
+        found = suspects.run(suspects.SuspectsRequest(study, folds, top, html), TerminalProgress())
     if as_json:
-        result_json({"schema": SCHEMA, **job.facts})
+        result_json({"schema": SCHEMA, **found.to_json()})
     else:
-        result(job.to_text())
-    next_steps(*job.next_steps())
+        result(_text(found, top))
+        if html:
+            result(f"page: {one_line(str(html))}")
+    look = [] if html else [(f"{again} --html suspects.html", "look at the pictures")]
+    next_steps(*look, ("pipeline search TABLE", "search on your corrected table"))
+
+
+def _text(found: "SuspectsResult", top: int) -> str:
+    number, num_images = found.estimated_errors, found.num_images
+    some = f"about {number:,} ({number / num_images:.1%}); an odd picture of its class looks like a wrong label too"
+    lines = [
+        f"images                {num_images:,}, each judged by a network that did not see it",
+        f"out-of-fold accuracy  {found.accuracy:.2%}",
+        f"labels to look at     {some if number else 'none stands out; these are the least likely ones'}",
+        "",
+        table(HEADERS, [_cells(rank, suspect) for rank, suspect in enumerate(found.suspects[:top], start=1)]),
+        "",
+        "Nothing was changed: labels are yours to decide. To correct some, or leave images out, write a table with",
+        "the columns path,label into this folder, paths as above, and search that.",
+    ]
+    return "\n".join(lines)
+
+
+def _cells(rank: int, suspect: "Suspect") -> tuple[str, ...]:
+    labels = (one_line(each, MAX_LABEL) for each in (suspect.label, suspect.suggested))
+    probabilities = (f"{each:.4f}" for each in (suspect.p_label, suspect.p_suggested))
+    return str(rank), one_line(suspect.path, MAX_NAME), *labels, *probabilities

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import InvalidUsage
-from pipeline.workflows.suspects import SuspectsJob
+from pipeline.workflows import suspects as workflow
 from tests.cli.workspace import TINY, pipeline, started
 
 CLASSES = ("dark", "grey", "light")
@@ -136,9 +136,9 @@ def test_a_killed_call_leaves_no_child_and_the_next_one_goes_on(searched):
 
 
 def test_a_page_of_another_name_is_refused_before_anything_is_trained(tmp_path):
-    job = SuspectsJob(tmp_path, "photos-1", 4, 20, Path("tiny.yaml"))
+    request = workflow.SuspectsRequest("photos-1", html=Path("tiny.yaml"), workspace=tmp_path)
     with pytest.raises(InvalidUsage, match=r"--html tiny\.yaml: found the ending '\.yaml'; expected \.html, \.htm"):
-        job.run()
+        workflow.run(request)
 
 
 @pytest.mark.heavy

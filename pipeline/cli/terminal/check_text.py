@@ -1,0 +1,105 @@
+"""What the terminal says of images that were checked, and what to type next."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from pipeline.cli.terminal.output import quoted
+from pipeline.data.check import MEANING, Check
+from pipeline.data.source import Finding
+from pipeline.data.survey import Group
+from pipeline.text import counted, one_line, redacted
+from pipeline.workflows.check import CheckResult
+
+SHOWN_CLASSES = 12
+SHOWN_FILES = 5
+SHOWN_GROUPS = 3
+SHOWN_NAMES = 3
+
+
+def check_text(checked: CheckResult) -> str:
+    """Return the check on one screen."""
+    lines, request = list(_screen(checked.check)), checked.request
+    if checked.kept:
+        reasons = "".join(f"\n    {number:,} {reason}" for reason, number in checked.kept.left_out.items())
+        without = f", without{reasons}" if reasons else ""
+        lines.append(f"\n{one_line(str(request.fix))}: {len(checked.kept.rows):,} images{without}")
+        if checked.check.found.leaks:
+            lines.append("    what stood in several splits stays in test, else in val, and is left out of train")
+    if request.html:
+        lines.append(f"\npage: {one_line(str(request.html))}")
+    return "\n".join(lines)
+
+
+def what_next(checked: CheckResult) -> list[tuple[str, str]]:
+    """Return what to type next, with what it does."""
+    request, found = checked.request, checked.check.found
+    hosts = "".join(f" --allow-host {quoted(host)}" for host in request.hosts)
+    if request.fix:
+        return [(f"pipeline search {quoted(str(request.fix))}{hosts}", "search on what was kept")]
+    data, steps = f"{quoted(redacted(request.data))}{hosts}", []
+    can_be_cleaned = found.num_rows > found.files["used"] or found.exact or found.near or found.leaks
+    if checked.check.advice and not request.html:
+        steps.append((f"pipeline data check {data} --html check.html", "look at the pictures"))
+    if can_be_cleaned and found.is_fixable and found.files["used"]:
+        steps.append((f"pipeline data check {data} --fix clean.csv", "write a table without bad and duplicate images"))
+    if not checked.is_refused:
+        steps.append((f"pipeline search {data}", "search the best network for it"))
+    return steps or [(f"pipeline data check {data}", "check again after the correction")]
+
+
+def _screen(check: Check) -> Iterator[str]:
+    found, facts = check.found, check.found.facts
+    kinds = ", ".join(f"{number:,} {kind}" for kind, number in found.files.items() if number and kind != "total")
+    yield _row("files", f"{found.files['total']:,}: {kinds.replace('_', ' ')}")
+    shown = [f"{one_line(name, 40)} {count:,}" for name, count in list(found.classes.items())[:SHOWN_CLASSES]]
+    more = f", and {len(found.classes) - SHOWN_CLASSES:,} more" if len(found.classes) > SHOWN_CLASSES else ""
+    several = " (any number of them an image)" if found.is_multi_label else ""
+    yield _row("classes", f"{len(found.classes):,}{several}: {', '.join(shown)}{more}")
+    splits = ", ".join(f"{count:,} {name}" for name, count in facts["splits"].items())
+    yield _row("splits", "none given; a search makes them" if set(facts["splits"]) <= {"not_given"} else splits)
+    if facts["sizes"]:
+        sizes = (f"{key} {size['height']} x {size['width']}" for key, size in facts["sizes"].items())
+        formats = ", ".join(f"{count:,} {name}" for name, count in facts["formats"].items())
+        yield _row("pictures", f"{', '.join(sizes)}; {formats}")
+    image = facts["image"]
+    yield _row("decoded to", f"{image['height']} x {image['width']} x {image['channels']}, {image['dtype']}")
+    yield from _group_lines("exact copies", found.exact)
+    yield from _group_lines("near copies", found.near)
+    yield from _group_lines("leaks", found.leaks, "splits")
+    conflicts = "label conflicts" if found.is_multi_label else "two labels"
+    yield from _group_lines(conflicts, [group for _, group in found.conflicts], "labels")
+    yield from _file_lines(found.bad)
+    yield ""
+    yield _row("verdict", f"{check.verdict}: {MEANING[check.verdict]}")
+    yield from (f"  - {sentence}" for sentence in check.advice)
+
+
+def _row(name: str, text: str) -> str:
+    return f"{name:<15} {text}"
+
+
+def _group_lines(name: str, groups: Sequence[Group], marks: str | None = None) -> Iterator[str]:
+    """Yield how many groups there are, and the first by name, with split or label."""
+    if not groups:
+        yield _row(name, "none")
+        return
+    yield _row(name, f"{counted(len(groups), 'cluster')}, {sum(len(group.rows) for group in groups):,} images")
+    for group in groups[:SHOWN_GROUPS]:
+        members = group.leading(getattr(group, marks or "splits"), SHOWN_NAMES)
+        texts = [f"{one_line(path, 80)}{f' ({one_line(mark, 40)})' if marks else ''}" for _, path, mark in members]
+        yield f"    {', '.join(texts)}{', ...' * (len(group.rows) > SHOWN_NAMES)}"
+    if len(groups) > SHOWN_GROUPS:
+        yield f"    and {len(groups) - SHOWN_GROUPS:,} more"
+
+
+def _file_lines(bad: Sequence[Finding]) -> Iterator[str]:
+    """Yield the first files of each kind that are left out, or that serve and need a look."""
+    by_code: dict[str, list[Finding]] = defaultdict(list)
+    for finding in bad:
+        by_code[finding.code].append(finding)
+    for code, findings in by_code.items():
+        verb = "used, but look" if findings[0].used else "left out"
+        yield _row(code.replace("_", " "), f"{len(findings):,} ({verb})")
+        yield from (f"    {one_line(item.path)}: {one_line(item.detail, 100)}" for item in findings[:SHOWN_FILES])
+        if len(findings) > SHOWN_FILES:
+            yield f"    and {len(findings) - SHOWN_FILES:,} more"
