@@ -36,18 +36,15 @@ class LazyGroup(click.Group):
     """A click group that imports a command's module when the command is used; `--help` reads COMMANDS alone."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of a user's journey."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return one command."""
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 

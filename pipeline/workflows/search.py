@@ -13,7 +13,6 @@ from pipeline.search.engine import LocalEngine
 from pipeline.search.finished import result_of
 from pipeline.search.health import clean_disk_errors, forget_stop
 from pipeline.search.job import Finished, pick_trial, run_trials
-from pipeline.search.mirroring import BackgroundMirror
 from pipeline.search.pace import Pace
 from pipeline.search.result import SearchResult
 from pipeline.search.store import StudyStore
@@ -58,7 +57,7 @@ def _train(plan: Plan, progress: Progress, stop: StopSignal) -> tuple[Finished, 
     Whatever happens, the children end and MLflow shows the true state.
     """
     engine = LocalEngine(plan.resources, plan.folder.log)
-    mirror: BackgroundMirror | None = None
+    mirror = None
     state = "FAILED"
     try:
         if any(each.gpu for each in plan.resources):  # a child inherits it; JAX looks there before it compiles

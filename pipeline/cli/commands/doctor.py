@@ -2,15 +2,7 @@
 
 import click
 
-from pipeline.cli.terminal.output import (
-    SCHEMA,
-    json_option,
-    next_steps,
-    result,
-    result_json,
-    table,
-    verbosity_options,
-)
+from pipeline.cli.terminal.output import SCHEMA, json_option, next_steps, result, result_json, table, verbosity_options
 from pipeline.cli.terminal.progress import TerminalProgress
 
 

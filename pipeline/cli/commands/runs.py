@@ -8,7 +8,6 @@ from pipeline.cli.terminal.output import json_option, next_steps, quoted, result
 from pipeline.records import Objective, TrialRow
 
 if TYPE_CHECKING:
-    from pipeline.search.result import SearchResult
     from pipeline.workflows.runs import Leaderboard
 
 
@@ -24,6 +23,7 @@ def command(study: str | None, as_json: bool) -> None:
       pipeline runs
       pipeline runs digits-1 --json
     """
+    from pipeline.reports.summary import accuracy_line
     from pipeline.workflows import runs
 
     board = runs.run(study)
@@ -34,7 +34,7 @@ def command(study: str | None, as_json: bool) -> None:
     result(f"study {spec.study}: {len(board.rows)} trial(s) on {spec.dataset}")
     result(table(_headers(objective), [_cells(row, objective, row.number in board.front) for row in board.rows]))
     if board.result is not None:
-        result(_test_line(board.result))
+        result(accuracy_line(board.result))
     if board.others:
         result(f"other studies: {', '.join(board.others)}")
     next_steps(("mlflow ui", "curves and comparisons"), *_what_next(board))
@@ -49,16 +49,6 @@ def _what_next(board: "Leaderboard") -> list[tuple[str, str]]:
     if board.result is None:
         return [(f"pipeline search --name {study} --resume", "go on")]
     return [score_step(board.result), ("pipeline search YOUR_FOLDER --budget 15m", "search for your own images")]
-
-
-def _test_line(found: "SearchResult") -> str:
-    """Return what the winner is worth on images that no choice has seen."""
-    from pipeline.cli.terminal.render import accuracy_text, answering
-
-    return (
-        f"test accuracy {found.evaluation.tested.accuracy:.2%} ({accuracy_text(found)}) of "
-        f"{answering(found)}, trained again on train + validation: {found.model_uri}"
-    )
 
 
 def _headers(objective: Objective) -> tuple[str, ...]:

@@ -32,11 +32,7 @@ SHOWN_LABELS = 20
 @click.argument("model")
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the rows (Parquet).")
-@click.option(
-    "--csv",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Also write all rows as one CSV file.",
-)
+@click.option("--csv", type=click.Path(dir_okay=False, path_type=Path), help="Also write all rows as one CSV file.")
 @click.option("--top-k", type=click.IntRange(1), default=3, show_default=True, help="Classes in a row.")
 @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Images in a batch.")
 @click.option("--overwrite", is_flag=True, help="Move an existing OUT aside to OUT.old-<time> first.")

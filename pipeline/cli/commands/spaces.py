@@ -100,11 +100,10 @@ def show_command(space: str, image_shape: tuple[int, int, int], num_classes: int
     _print_params(loaded)
     shape = " x ".join(map(str, image_shape))
     _print_networks(loaded, networks, f"for {shape}, {num_classes} classes")
+    option = f"--space {quoted(space)}"
     if loaded.backbones():
-        return next_steps(
-            (f"pipeline search FOLDER --space {quoted(space)} --image-size 96", "search it on your images")
-        )
-    return next_steps((f"pipeline search digits --space {quoted(space)}", "search it on the built-in digits"))
+        return next_steps((f"pipeline search FOLDER {option} --image-size 96", "search it on your images"))
+    return next_steps((f"pipeline search digits {option}", "search it on the built-in digits"))
 
 
 @command.command(name="init")

@@ -42,10 +42,7 @@ def command(port: int, host: str, is_dry: bool) -> None:
         result(server.shown_command())
     else:
         _serve(server)
-    next_steps(
-        ("pipeline runs", "the leaderboard here"),
-        ("pipeline score champion IMAGES -o scores/", "label images"),
-    )
+    next_steps(("pipeline runs", "the leaderboard here"), ("pipeline score champion IMAGES -o scores/", "label images"))
 
 
 def _serve(server: "UiServer") -> None:

@@ -16,10 +16,7 @@ allow_host_option = click.option(
 )
 OPTIONS = (
     click.option(
-        "--source",
-        type=click.Path(file_okay=False),
-        metavar="FOLDER",
-        help="Where the files of a built-in set lie.",
+        "--source", type=click.Path(file_okay=False), metavar="FOLDER", help="Where the files of a built-in set lie."
     ),
     click.option(
         "--image-size",

@@ -20,11 +20,7 @@ OPTIONS = (
         "cnn, or gpu with a GPU and 10,000 images or more of at most 64 pixels a side]",
     ),
     click.option(
-        "--oracle",
-        type=click.Choice(ORACLES),
-        default="asha",
-        show_default=True,
-        help="Who proposes configurations.",
+        "--oracle", type=click.Choice(ORACLES), default="asha", show_default=True, help="Who proposes configurations."
     ),
     click.option("--trials", type=click.IntRange(1), metavar="N", help="Try at most N configurations."),
     click.option(
@@ -64,10 +60,7 @@ OPTIONS = (
         help="Million operations for one image at most.",
     ),
     click.option(
-        "--max-size-mb",
-        type=click.FloatRange(0, min_open=True),
-        metavar="N",
-        help="Megabytes of the weights at most.",
+        "--max-size-mb", type=click.FloatRange(0, min_open=True), metavar="N", help="Megabytes of the weights at most."
     ),
     click.option(
         "--max-latency-ms",

@@ -21,15 +21,12 @@ class Duration(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return seconds, at least one."""
         if isinstance(value, float):
             return value
         parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", value.lower())
         if not parts or "".join(number + unit for number, unit in parts) != value.lower():
             self.fail(
-                f"{value!r} is no duration; expected a number with a unit, such as 90s, 45m, 1h30m or 2d",
-                param,
-                ctx,
+                f"{value!r} is no duration; expected a number with a unit, such as 90s, 45m, 1h30m or 2d", param, ctx
             )
         seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
         if seconds < 1:
@@ -43,7 +40,6 @@ class PerGpu(click.ParamType[int | str]):
     name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        """Return the number, or `auto`."""
         from pipeline.machine import AUTO
 
         number = int(value) if str(value).isdecimal() else 0
@@ -53,12 +49,11 @@ class PerGpu(click.ParamType[int | str]):
 
 
 class AugmentPolicy(click.ParamType[str]):
-    """What is done to training images: auto, a policy by its name or as text, or a file of one, as text."""
+    """What is done to training images: auto, a policy by its name or as text, or a file, whose content it becomes."""
 
     name = "policy"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return `auto` or what `augmentation_of` reads; the content of a file, which may change later."""
         from pipeline.space.augmentation import AUGMENTATIONS, augmentation_of, read_augmentation
 
         if value == "auto":
@@ -80,7 +75,6 @@ class ImageShape(click.ParamType[tuple[int, int, int]]):
     name = "shape"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int, int]:
-        """Return the three numbers."""
         if isinstance(value, tuple):
             return value
         parts = str(value).lower().split("x")
@@ -96,7 +90,6 @@ class Goal(click.ParamType[str]):
     name = "goal"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the text, checked."""
         from pipeline.records import OBJECTIVES
 
         metric, _, number = str(value).partition("=")
@@ -116,7 +109,6 @@ class StudyName(click.ParamType[str]):
     name = "study"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name."""
         if not NAME.fullmatch(value):
             self.fail(f"{value!r} cannot be a study; expected 1 to 64 letters, digits, '.', '_' or '-'", param, ctx)
         return str(value)
@@ -128,7 +120,6 @@ class Size(click.ParamType[int]):
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return bytes."""
         if isinstance(value, int):
             return value
         parts = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)\s*([kmg]i?b|tb)", value.lower())
@@ -143,19 +134,17 @@ class Colour(click.ParamType[str]):
     name = "colour"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the colour in lower case."""
         if not re.fullmatch(r"#[0-9a-fA-F]{6}", value):
             self.fail(f"{value!r} is no colour; expected #rrggbb, such as '#000000' or '#ffffff'", param, ctx)
         return str(value).lower()
 
 
 class Host(click.ParamType[str]):
-    """The name or address of a machine, without scheme and port."""
+    """The name or address of a machine, without scheme and port; of an IPv6 address without its brackets."""
 
     name = "host"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return a name as it is, an IPv6 address without brackets."""
         plain = value.removeprefix("[").removesuffix("]")
         if not (re.fullmatch(r"[\w.-]+", value) or _is_address(plain)):
             self.fail(

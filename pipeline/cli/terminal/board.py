@@ -32,7 +32,6 @@ class Board:
         self.live.stop()
 
     def show(self, snapshot: Snapshot) -> None:
-        """Draw the board anew."""
         self.live.update(drawing(snapshot), refresh=True)
 
 
@@ -85,7 +84,6 @@ def time_line(snapshot: Snapshot) -> str:
 
 
 def title_of(trial: RunningTrial) -> str:
-    """Return which training a line is about."""
     if trial.trial is not None:
         return f"trial {trial.trial} rung {trial.rung}"
     if trial.is_student:
@@ -98,7 +96,6 @@ def title_of(trial: RunningTrial) -> str:
 
 
 def place_of(trial: RunningTrial) -> str:
-    """Return how far a training is."""
     if trial.epoch == 0:
         return "starts"
     since = trial.seconds_since_step

@@ -47,12 +47,10 @@ def verbosity() -> int:
 
 
 def result(text: str) -> None:
-    """Print a result on stdout."""
     click.echo(printable(text))
 
 
 def result_json(value: Any) -> None:
-    """Print one JSON document on stdout."""
     click.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
@@ -70,7 +68,6 @@ def next_steps(*commands: tuple[str, str]) -> None:
 
 
 def quoted(argument: str) -> str:
-    """Return an argument as it must be typed in a shell."""
     return shlex.quote(argument)
 
 

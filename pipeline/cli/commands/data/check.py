@@ -1,7 +1,7 @@
 """`pipeline data check`: what is wrong with labelled images, before a search."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,14 +11,14 @@ from pipeline.cli.terminal.output import SCHEMA, json_option, next_steps, quoted
 from pipeline.cli.terminal.progress import TerminalProgress
 from pipeline.text import redacted
 
+if TYPE_CHECKING:
+    from pipeline.workflows.check import CheckResult
+
 
 @click.command("check")
 @click.argument("data")
 @click.option(
-    "--html",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Write a page with pictures.",
+    "--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page with pictures."
 )
 @click.option(
     "--fix",
@@ -44,8 +44,8 @@ def command(
       pipeline data check photos/ --html check.html
       pipeline data check photos/ --fix clean.csv
     """
-    from pipeline.cli.terminal.check_text import check_text, what_next
     from pipeline.data.cache import SpecOptions
+    from pipeline.reports.check_text import check_text
     from pipeline.workflows import check
 
     names = ("image_size", "background", "max_megapixels", "max_megabytes")
@@ -58,7 +58,23 @@ def command(
     if as_json:
         result_json({"schema": SCHEMA, **checked.to_json()})
     else:
-        result(check_text(checked))
-    next_steps(*what_next(checked))
+        result(check_text(checked.check, checked.kept, fix, html))
+    next_steps(*_what_next(checked))
     if checked.is_refused:
         context.exit(3)
+
+
+def _what_next(checked: "CheckResult") -> list[tuple[str, str]]:
+    request, found = checked.request, checked.check.found
+    hosts = "".join(f" --allow-host {quoted(host)}" for host in request.hosts)
+    if request.fix:
+        return [(f"pipeline search {quoted(str(request.fix))}{hosts}", "search on what was kept")]
+    data, steps = f"{quoted(redacted(request.data))}{hosts}", []
+    can_be_cleaned = found.num_rows > found.files["used"] or found.exact or found.near or found.leaks
+    if checked.check.advice and not request.html:
+        steps.append((f"pipeline data check {data} --html check.html", "look at the pictures"))
+    if can_be_cleaned and found.is_fixable and found.files["used"]:
+        steps.append((f"pipeline data check {data} --fix clean.csv", "write a table without bad and duplicate images"))
+    if not checked.is_refused:
+        steps.append((f"pipeline search {data}", "search the best network for it"))
+    return steps or [(f"pipeline data check {data}", "check again after the correction")]

@@ -1,14 +1,14 @@
-"""What the terminal says of images that were checked, and what to type next."""
+"""What was found in images that were checked, on one screen."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from pipeline.cli.terminal.output import quoted
 from pipeline.data.check import MEANING, Check
+from pipeline.data.fix import Kept
 from pipeline.data.source import Finding
 from pipeline.data.survey import Group
-from pipeline.text import counted, one_line, redacted
-from pipeline.workflows.check import CheckResult
+from pipeline.text import counted, one_line
 
 SHOWN_CLASSES = 12
 SHOWN_FILES = 5
@@ -16,35 +16,18 @@ SHOWN_GROUPS = 3
 SHOWN_NAMES = 3
 
 
-def check_text(checked: CheckResult) -> str:
-    """Return the check on one screen."""
-    lines, request = list(_screen(checked.check)), checked.request
-    if checked.kept:
-        reasons = "".join(f"\n    {number:,} {reason}" for reason, number in checked.kept.left_out.items())
+def check_text(check: Check, kept: Kept | None, table: Path | None, page: Path | None) -> str:
+    """Return a check, and what was written: the table of the images that were kept, and a page."""
+    lines = list(_screen(check))
+    if kept:
+        reasons = "".join(f"\n    {number:,} {reason}" for reason, number in kept.left_out.items())
         without = f", without{reasons}" if reasons else ""
-        lines.append(f"\n{one_line(str(request.fix))}: {len(checked.kept.rows):,} images{without}")
-        if checked.check.found.leaks:
+        lines.append(f"\n{one_line(str(table))}: {len(kept.rows):,} images{without}")
+        if check.found.leaks:
             lines.append("    what stood in several splits stays in test, else in val, and is left out of train")
-    if request.html:
-        lines.append(f"\npage: {one_line(str(request.html))}")
+    if page:
+        lines.append(f"\npage: {one_line(str(page))}")
     return "\n".join(lines)
-
-
-def what_next(checked: CheckResult) -> list[tuple[str, str]]:
-    """Return what to type next, with what it does."""
-    request, found = checked.request, checked.check.found
-    hosts = "".join(f" --allow-host {quoted(host)}" for host in request.hosts)
-    if request.fix:
-        return [(f"pipeline search {quoted(str(request.fix))}{hosts}", "search on what was kept")]
-    data, steps = f"{quoted(redacted(request.data))}{hosts}", []
-    can_be_cleaned = found.num_rows > found.files["used"] or found.exact or found.near or found.leaks
-    if checked.check.advice and not request.html:
-        steps.append((f"pipeline data check {data} --html check.html", "look at the pictures"))
-    if can_be_cleaned and found.is_fixable and found.files["used"]:
-        steps.append((f"pipeline data check {data} --fix clean.csv", "write a table without bad and duplicate images"))
-    if not checked.is_refused:
-        steps.append((f"pipeline search {data}", "search the best network for it"))
-    return steps or [(f"pipeline data check {data}", "check again after the correction")]
 
 
 def _screen(check: Check) -> Iterator[str]:
