@@ -1,6 +1,6 @@
 """What is known of a finished model, as model.json, the terminal and MLflow show it: records, and no behaviour.
 
-A new figure is a field here, one place that computes it, and a line in each renderer that shows it: `cli/summary`,
+A new figure is a field here, one place that computes it, and a line in each renderer that shows it: `reports/summary`,
 `tracking/figures` and `docs/reference.md`. How records become JSON is said in `json_records`.
 """
 

@@ -1,6 +1,6 @@
 """Untrusted text made harmless: names of files and classes for a terminal or a page, URLs without their secrets.
 
-No markup here.
+Durations as text, too. No markup here.
 """
 
 import hashlib
@@ -71,3 +71,13 @@ def redacted(place: str) -> str:
     scheme, mark, rest = place.partition("?")[0].partition("://")
     authority, slash, path = rest.partition("/")
     return f"{scheme}{mark}{authority.rpartition('@')[2]}{slash}{path}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration as a person writes it: 42s, 3m05s, 2h10m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

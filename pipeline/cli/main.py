@@ -18,17 +18,17 @@ from pipeline.text import printable
 from pipeline.workspace import Workspace
 
 COMMANDS = {
-    "data": ("pipeline.cli.data", "List built-in sets, check images, find wrong labels."),
-    "search": ("pipeline.cli.search", "Search the best CNN for labelled images."),
-    "status": ("pipeline.cli.status", "Show how far a search is, from any terminal."),
-    "stop": ("pipeline.cli.stop", "Ask a running search to stop; --resume goes on."),
-    "runs": ("pipeline.cli.runs", "Show the leaderboard of a study."),
-    "promote": ("pipeline.cli.promote", "Take another trial of a study as the champion."),
-    "sync": ("pipeline.cli.sync", "Send to MLflow what it missed."),
-    "score": ("pipeline.cli.score", "Label image files with a model."),
-    "ui": ("pipeline.cli.ui", "Open the MLflow user interface on this workspace."),
-    "doctor": ("pipeline.cli.doctor", "Check Python, packages, devices, disk and store."),
-    "spaces": ("pipeline.cli.spaces", "List, show and check search spaces."),
+    "data": ("pipeline.cli.commands.data", "List built-in sets, check images, find wrong labels."),
+    "search": ("pipeline.cli.commands.search", "Search the best CNN for labelled images."),
+    "status": ("pipeline.cli.commands.status", "Show how far a search is, from any terminal."),
+    "stop": ("pipeline.cli.commands.stop", "Ask a running search to stop; --resume goes on."),
+    "runs": ("pipeline.cli.commands.runs", "Show the leaderboard of a study."),
+    "promote": ("pipeline.cli.commands.promote", "Take another trial of a study as the champion."),
+    "sync": ("pipeline.cli.commands.sync", "Send to MLflow what it missed."),
+    "score": ("pipeline.cli.commands.score", "Label image files with a model."),
+    "ui": ("pipeline.cli.commands.ui", "Open the MLflow user interface on this workspace."),
+    "doctor": ("pipeline.cli.commands.doctor", "Check Python, packages, devices, disk and store."),
+    "spaces": ("pipeline.cli.commands.spaces", "List, show and check search spaces."),
 }
 
 
@@ -36,18 +36,15 @@ class LazyGroup(click.Group):
     """A click group that imports a command's module when the command is used; `--help` reads COMMANDS alone."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of a user's journey."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return one command."""
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 

@@ -1,1 +1,1 @@
-"""Pages for people: self-contained HTML files that show what a command found; what was found is decided elsewhere."""
+"""What was found, for people: pages of HTML that stand alone, and lines of text; what it is is decided elsewhere."""

@@ -1,7 +1,6 @@
 """What mlflow.pyfunc runs for our models: images in, a table of labels out; never opens a path."""
 
 import base64
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.bundle import Bundle, load_model, read_bundle
+from pipeline.classifier import checked_pixels, refuse_shape
 from pipeline.data.decoding.bands import DecodeError
 from pipeline.data.decoding.decode import decode
 from pipeline.errors import DataError
@@ -77,6 +77,8 @@ class Images:
     def __init__(self, images: Any, spec: ImageSpec) -> None:
         self.rows: Any = images.ravel() if isinstance(images, np.ndarray) and images.ndim < 3 else images
         self.spec = spec
+        if isinstance(self.rows, np.ndarray) and self.rows.ndim > 1 and len(self.rows):  # before it is cut into batches
+            refuse_shape(self.rows.shape, spec)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -89,30 +91,9 @@ class Images:
         """
         rows = self.rows[part]
         if not isinstance(self.rows[0], (bytes, str)):
-            return _checked_pixels(rows, self.spec)
+            return checked_pixels(rows, self.spec)
         start = part.indices(len(self))[0]  # bytes never pass through numpy, which cuts zero bytes off their end
         return np.stack([decoded(row, index, self.spec) for index, row in enumerate(rows, start)])
-
-
-def _checked_pixels(rows: Sequence[Any], spec: ImageSpec) -> NDArray[Any]:
-    """Return pixels that came as numbers of any type; JSON knows one kind of number."""
-    try:
-        # If NumPy may choose the type, one text among the numbers turns all into texts as long as it.
-        values = rows if isinstance(rows, np.ndarray) else np.asarray(list(rows), np.float64)
-        numbers = values if values.dtype == spec.dtype else values.astype(np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"the images cannot be read as numbers ({error}); {_EXPECTED}") from error
-    if numbers.shape[1:] != spec.shape:
-        expected = ", ".join(map(str, ("num_images", *spec.shape)))
-        raise DataError(f"the images have the shape {numbers.shape}; expected ({expected}); resize them before")
-    if numbers.dtype != spec.dtype and spec.dtype != "float32":
-        highest = np.iinfo(spec.dtype).max
-        is_whole = (numbers >= 0) & (numbers <= highest) & (numbers == np.floor(numbers))
-        if not is_whole.all():
-            raise DataError(
-                f"the pixels are not whole numbers from 0 to {highest}; expected {spec.dtype}; do not scale them before"
-            )
-    return numbers.astype(spec.dtype)
 
 
 def decoded(row: Any, index: int, spec: ImageSpec) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""A search without Keras, run as a process of its own: a real study and follower, and trainings that only pretend.
+"""A search without Keras, run as a process of its own: a real study and callback, and trainings that only pretend.
 
 Usage: search_driver.py WORKSPACE NUM_TRIALS [raise]; with `raise` the engine fails when half of the trials are done.
 """
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-from pipeline.cli.follower import Follower
-from pipeline.cli.interruptions import interruptions
 from pipeline.cli.main import fail
+from pipeline.cli.terminal.interruptions import interruptions
+from pipeline.cli.terminal.progress import TerminalProgress
 from pipeline.errors import PipelineError
 from pipeline.files import locked
 from pipeline.heartbeat import Beat
@@ -29,6 +29,7 @@ from pipeline.search.timing.budget import Budget
 from pipeline.search.timing.estimates import Pace, Terms
 from pipeline.space import load_space
 from pipeline.states import OutcomeState
+from pipeline.workflows.callback import following
 from pipeline.workspace import StudyFolder, Workspace
 from tests.search import stubs
 
@@ -126,8 +127,8 @@ def main(workspace: Path, num_trials: int, halt_at: float) -> None:
         with locked(folder / "lock", "study photos-1"), interruptions(lambda: "it can be resumed") as stop:
             forget_stop(StudyFolder(folder))
             study = make_study(folder, num_trials, lambda: time.monotonic() - started)
-            with stop.deferred(), Follower(study, study.pace.elapsed, stop) as follower:
-                run_trials(study, PretendEngine(halt_at), follower)
+            with stop.deferred(), following(study, study.pace.elapsed, stop, TerminalProgress()) as callback:
+                run_trials(study, PretendEngine(halt_at), callback)
     except PipelineError as error:
         fail(str(error), error.exit_code)
     print("the result")

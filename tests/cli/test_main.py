@@ -8,9 +8,8 @@ import sys
 import pytest
 
 from pipeline.cli.main import COMMANDS, cli
-from pipeline.cli.output import table
-from pipeline.cli.values import format_seconds
-from pipeline.text import printable
+from pipeline.cli.terminal.output import table
+from pipeline.text import format_seconds, printable
 from tests.cli.workspace import command
 
 HEAVY = {"tensorflow", "keras", "keras_tuner", "mlflow", "pandas", "matplotlib", "pyarrow", "optuna"}

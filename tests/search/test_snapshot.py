@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.board import title_of
+from pipeline.cli.terminal.board import title_of
 from pipeline.errors import DataError
 from pipeline.files import locked
 from pipeline.heartbeat import Beat, write_beat

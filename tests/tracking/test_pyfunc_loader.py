@@ -76,3 +76,9 @@ def test_what_is_no_number_among_numbers_is_refused_in_little_memory(other):
     rows[1000][3][5][2] = other
     with pytest.raises(DataError, match="the images cannot be read as numbers"):
         Images(rows, SPEC)[0:2000]
+
+
+def test_an_array_of_another_shape_is_refused_before_it_is_cut_into_batches():
+    spec = ImageSpec(400, 6, 3)
+    with pytest.raises(DataError, match=r"shape \(400, 6, 3\); expected \(num_images, 400, 6, 3\); one image needs a"):
+        Images(np.zeros((400, 6, 3), np.uint8), spec)

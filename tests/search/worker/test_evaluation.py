@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pipeline.card import Baseline, ClosestClass, Evaluation, FlipAverage, Leaked, SliceFigures, TestResult
-from pipeline.cli.summary import print_result
+from pipeline.cli.terminal.render import print_result
 from pipeline.intervals import wilson_interval
 from pipeline.json_records import from_json, to_json
 from pipeline.records import OBJECTIVES

@@ -1,0 +1,62 @@
+"""The trainings after the trials: the winner's, and those that it is compared with or answers together with."""
+
+from pipeline.machine import Resources, num_cores
+from pipeline.records import TrialRow
+from pipeline.search.engines.base import Engine
+from pipeline.search.engines.local import local_engine
+from pipeline.search.finalists.baseline import is_trained, train_baseline
+from pipeline.search.finalists.distillation import distil, distillation_text
+from pipeline.search.finalists.ensemble import choose_networks, ensemble_text
+from pipeline.search.finish import Finished, chosen, finish
+from pipeline.search.study import Study
+from pipeline.search.timing.budget import RESTART_SECONDS
+from pipeline.workflows.callback import SearchCallback
+from pipeline.workflows.plan import Plan
+
+
+def train_winner(plan: Plan, engine: Engine, callback: SearchCallback, picked: TrialRow | None = None) -> Finished:
+    """Train the winner, or the trial that was picked, in a process that has the whole machine if that is worth a start.
+
+    The trials' children may be gone afterwards.
+    """
+    study = callback.study
+    best = picked or study.leader
+    if best is None or len(plan.resources) == 1 or study.pace.final_gain(best) < RESTART_SECONDS:
+        return _train_last(plan, engine, callback, picked)
+    engine.stop()
+    memory_mb = sum(each.memory_mb for each in plan.resources)
+    whole = Resources(num_cores(), gpu=plan.resources[0].gpu, memory_mb=memory_mb)
+    alone = local_engine([whole], plan.folder.log)
+    try:
+        alone.start()
+        return _train_last(plan, alone, callback, picked)
+    finally:
+        alone.stop()
+
+
+def _train_last(plan: Plan, engine: Engine, callback: SearchCallback, picked: TrialRow | None) -> Finished:
+    """Train the default network and the winner; a trial that was picked meets the default network of the search."""
+    study, say = callback.study, callback.progress.say
+    best = picked or chosen(study)
+    if best is None or (picked is None and study.store.has_final_model()):
+        return finish(study, engine, callback, picked)
+    if plan.options.distill:
+        say("can the winner learn from a better trial?")
+        distillation = distil(study, engine, callback, best)
+        say(f"  {distillation_text(distillation, study.objective.name)}")
+    if picked is None:
+        _train_default(study, engine, callback, best)
+    if plan.options.ensemble:
+        say("is the mean of several networks like the winner's better than one?")
+        ensemble = choose_networks(study, engine, callback, best)
+        say(f"  {ensemble_text(ensemble, study.objective.name)}")
+    if picked is None:
+        say("training the winner on train + validation, then opening the test split")
+    return finish(study, engine, callback, picked)
+
+
+def _train_default(study: Study, engine: Engine, callback: SearchCallback, best: TrialRow) -> None:
+    if not is_trained(study.store):
+        callback.progress.say("training the default network beside the winner, on train + validation")
+    if reason := train_baseline(study, engine, callback, best):
+        callback.progress.say(f"  not trained: {reason}")
