@@ -12,8 +12,8 @@ from pipeline.data.cache.images import ImageCache, SpecOptions, choose_spec, ope
 from pipeline.data.quality.check import MEANING, REFUSE, Check, check_data
 from pipeline.data.quality.fix import Kept, clean
 from pipeline.data.quality.survey import Group
+from pipeline.data.readers.kinds import TABLES
 from pipeline.data.readers.registry import names_no_files, open_source
-from pipeline.data.readers.tables import TABLES
 from pipeline.data.source import Finding, Source, encodable
 from pipeline.data.splits.manifest import write_manifest
 from pipeline.errors import DataError, InvalidUsage
