@@ -4,14 +4,12 @@
 # ruff: noqa: PTH110, PTH112, PTH116, PTH118, PTH120, PTH123
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
-from pipeline.data.readers.parquet import parquet_rows
-from pipeline.data.readers.rows import MAX_TABLE_BYTES, TABLE_ERRORS, Row, csv_rows, jsonl_rows
+from pipeline.data.readers.kinds import TABLES, read_rows
+from pipeline.data.readers.rows import MAX_TABLE_BYTES, TABLE_ERRORS, Row
 from pipeline.errors import DataError, InvalidUsage
 from pipeline.scoring.output import PLAN_FILE
 from pipeline.text import is_url, redacted
@@ -54,7 +52,7 @@ def find_inputs(inputs: Sequence[str], out: Path | None = None, csv_path: Path |
             inside, skipped = walk(path, out, own)
             paths += inside
             num_skipped += skipped
-        elif Path(text).suffix.lower() in _READERS:
+        elif Path(text).suffix.lower() in TABLES:
             paths += _read_manifest(text)
         else:
             paths.append(path)
@@ -165,7 +163,8 @@ def _read_manifest(text: str) -> list[bytes]:
     num_bytes = 0
     try:
         with open(text, "rb") as file:
-            for number, row in enumerate(_READERS[Path(text).suffix.lower()](file), start=1):
+            rows = read_rows(file, Path(text).suffix.lower(), (_PATH_COLUMN,), with_others=False)
+            for number, row in enumerate(rows, start=1):
                 path = _path_of(text, number, row)
                 path = os.fsencode(local_path(os.fsdecode(path)))
                 path = path if is_url(os.fsdecode(path)) else os.path.join(folder, path)
@@ -197,10 +196,3 @@ def _path_of(text: str, number: int, row: Row) -> bytes:
     if not isinstance(value, str | bytes) or not value:
         raise DataError(f"{text}: row {number}: path is {value!r:.80}; expected a path; correct the row")
     return os.fsencode(value)
-
-
-_READERS: dict[str, Callable[[BinaryIO], Iterator[Row]]] = {
-    ".csv": csv_rows,
-    ".jsonl": jsonl_rows,
-    ".parquet": partial(parquet_rows, columns=(_PATH_COLUMN,), with_others=False),
-}

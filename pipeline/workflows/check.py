@@ -8,8 +8,8 @@ from pipeline.data.cache.folder import LIMIT_BYTES
 from pipeline.data.cache.images import SpecOptions, choose_spec, open_cache
 from pipeline.data.quality.check import REFUSE, Check, check_data
 from pipeline.data.quality.fix import Kept, clean
+from pipeline.data.readers.kinds import TABLES
 from pipeline.data.readers.registry import names_no_files, open_source
-from pipeline.data.readers.tables import TABLES
 from pipeline.data.source import Source, encodable
 from pipeline.data.splits.manifest import write_manifest
 from pipeline.errors import DataError, InvalidUsage

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.data.cache.folder import LIMIT_BYTES
 from pipeline.data.readers import builtin, folders, idx, npz, remote, shards, tables
-from pipeline.data.readers.tables import TABLES
+from pipeline.data.readers.kinds import TABLES
 from pipeline.data.source import NOT_GIVEN, SPLITS, Source, encodable, local_path
 from pipeline.errors import DataError, InvalidUsage
 from pipeline.text import is_url, redacted

@@ -7,8 +7,9 @@ from typing import Any
 
 from pipeline.data.decoding.urls import check_url, host_of, open_store, public_name, refusal, told
 from pipeline.data.readers.folders import HIDDEN, Listing, is_hidden_name, labelled
+from pipeline.data.readers.kinds import TABLES
 from pipeline.data.readers.paths import Paths
-from pipeline.data.readers.tables import TABLES, read_table
+from pipeline.data.readers.tables import read_table
 from pipeline.data.source import Files, Finding, Source, local_path
 from pipeline.errors import DataError
 from pipeline.text import is_url, redacted

@@ -3,8 +3,7 @@
 import math
 import os
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 
 from pipeline.data.decoding.urls import public_name
 from pipeline.data.readers.folders import SPLIT_NAMES, class_name
-from pipeline.data.readers.parquet import parquet_rows
+from pipeline.data.readers.kinds import read_rows
 from pipeline.data.readers.paths import Paths
-from pipeline.data.readers.rows import MAX_COLUMNS, MAX_TABLE_BYTES, TABLE_ERRORS, Row, csv_rows, jsonl_rows
+from pipeline.data.readers.rows import MAX_COLUMNS, MAX_TABLE_BYTES, TABLE_ERRORS, Row
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Source, encodable
 from pipeline.errors import DataError
 from pipeline.text import redacted
@@ -229,13 +228,13 @@ def from_table(path: Path, name: str) -> Source:
 
 
 def read_table(file: BinaryIO, kind: str, origin: str, name: str, root: str) -> Source:
-    """Read an open table; `kind` is a key of _READERS, and relative paths in it start at `root`, a folder or a URL.
+    """Read an open table; `kind` is one of TABLES, and relative paths in it start at `root`, a folder or a URL.
 
     Raises:
         DataError: it is not of that kind, or a row cannot be used.
     """
     columns = _Columns(origin)
-    rows = _READERS[kind](file)
+    rows = read_rows(file, kind, COLUMNS)
     while (row := _next_row(rows, columns, kind)) is not None:
         columns.add(row)
     return columns.source(name, root)
@@ -251,14 +250,6 @@ def _next_row(rows: Iterator[Row], columns: _Columns, kind: str) -> Row | None:
         return next(rows, None)
     except TABLE_ERRORS as error:
         raise columns.error(f"cannot be read as {kind[1:]}: {str(error)[:200]}", EXPECTED) from error
-
-
-_READERS: dict[str, Callable[[BinaryIO], Iterator[Row]]] = {
-    ".csv": csv_rows,
-    ".parquet": partial(parquet_rows, columns=COLUMNS),
-    ".jsonl": jsonl_rows,
-}
-TABLES = tuple(_READERS)
 
 
 def _is_empty(value: Any) -> bool:

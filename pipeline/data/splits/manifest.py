@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from pipeline.data.decoding.urls import public_name
 from pipeline.data.readers.arrays import NPZ_ERRORS
+from pipeline.data.readers.kinds import TABLES
 from pipeline.data.readers.rows import Row, listed
-from pipeline.data.readers.tables import TABLES
 from pipeline.data.source import NOT_GIVEN, SPLITS, Files, Source, encodable
 from pipeline.errors import DataError
 from pipeline.files import replacing
