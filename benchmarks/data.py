@@ -62,9 +62,9 @@ def image_files(root: Path) -> list[str]:
 
 def in_threads(action: Callable[[str], object], paths: list[str]) -> None:
     """Apply an action to every path in THREADS threads, 64 paths a task."""
-    tasks = [paths[start : start + 64] for start in range(0, len(paths), 64)]
+    jobs = [paths[start : start + 64] for start in range(0, len(paths), 64)]
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(lambda task: [action(path) for path in task], tasks))
+        list(pool.map(lambda job: [action(path) for path in job], jobs))
 
 
 def bare_decode(path: str) -> object:

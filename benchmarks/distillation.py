@@ -88,7 +88,7 @@ def train(training: Any, validation: Any, logits: Any, cell: dict[str, Any]) -> 
         one_hot = np.eye(logits.shape[1], dtype=np.float32)[training.labels]
         labels = (1 - share) * one_hot + share * softmax(logits, cell["temperature"])
         training = Labelled(training.images, labels)
-    setting = trial.Setting(
+    setting = trial.TrainingConfig(
         10, *statistics_of(training), cell["epochs"] * len(training), cell["seed"], precision="bfloat16"
     )
     with soft_labels() if share else nullcontext():

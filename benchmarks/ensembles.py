@@ -56,7 +56,7 @@ def train(training: Any, validation: Any, seed: int, num_epochs: int) -> dict[st
     from pipeline.models.predict import predict_logits
     from pipeline.training import trial
 
-    setting = trial.Setting(10, *statistics_of(training), num_epochs * len(training), seed, precision="bfloat16")
+    setting = trial.TrainingConfig(10, *statistics_of(training), num_epochs * len(training), seed, precision="bfloat16")
     model, _, _ = trial.train(NETWORK, training, None, setting, lambda row: None)
     weights = {f"weight{index:03d}": each for index, each in enumerate(model.get_weights())}
     flipped = predict_logits(model, Flipped(validation.images))

@@ -193,7 +193,7 @@ def train_cell(changes: dict[str, Any], data: tuple[Any, Any], num_epochs: int, 
         "16 pixels": small_at_first(16, 0.5),
     }.get(values.pop("ingredient", ""), nullcontext())
     schedule.WARMUP_FRACTION = warmup
-    setting = trial.Setting(
+    setting = trial.TrainingConfig(
         10, mean, std, num_epochs * len(training), seed, precision=precision, adjusts_logits=adjusts
     )
     rows: list[Any] = []

@@ -34,7 +34,7 @@ from pipeline.models.cost import ImpossibleNetwork
 from pipeline.models.measure import measure
 from pipeline.space import load_space
 from pipeline.training.images import Labelled
-from pipeline.training.trial import Setting, TrainingFiles, train
+from pipeline.training.trial import TrainingConfig, TrainingFiles, train
 
 FRACTIONS = (1 / 9, 1 / 3, 1.0)
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -127,7 +127,7 @@ def climb(params: dict[str, Any], training: Labelled, validation: Labelled, samp
                     continue
                 files = TrainingFiles(kept if way == "warm" or rung == 0 else None, start_from)
                 started = time.monotonic()
-                how = Setting(**setting, samples=num_samples, seed=rung)
+                how = TrainingConfig(**setting, samples=num_samples, seed=rung)
                 _, last, _ = train(params, training, validation, how, lambda row: None, files)
                 row = {name: getattr(last, name) for name in FIGURES}
                 results[way].append({**row, "samples": num_samples, "seconds": time.monotonic() - started})

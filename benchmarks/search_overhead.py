@@ -85,10 +85,10 @@ class Reporter(stubs.Silence):
 def make_oracle(name: str, study: Any) -> Any:
     """Return one of the product's oracles, or the stub."""
     if name == "stub":
-        return stubs.StubOracle(study.terms.space)
+        return stubs.StubOracle(study.context.space)
     from pipeline.search.oracles import Proposer
 
-    return Proposer(name, study.terms.space, 3, Objective(), len(stubs.RUNGS))
+    return Proposer(name, study.context.space, 3, Objective(), len(stubs.RUNGS))
 
 
 def make_mirror(folder: Path, workspace: Path) -> Callable[[], None]:

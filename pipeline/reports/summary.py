@@ -43,7 +43,7 @@ def summary_lines(found: SearchResult) -> Lines:
         **_robustness_line(evaluation.robustness),
         **_latency_line(evaluation.latency),
         **_slice_lines(evaluation.slices),
-        **({"NOT A CHAMPION": found.flaw} if found.flaw else {}),
+        **({"NOT A CHAMPION": found.champion_blocker} if found.champion_blocker else {}),
         "winner": f"{_answering(found)}: {found.objective} {_chosen_by(found)}, {_cost_text(found)}",
         "network": ", ".join(f"{name} {_value_text(value)}" for name, value in winner.params.items()),
         **_front_line(found),

@@ -12,12 +12,12 @@ from pipeline.workspace import StudyFolder
 FREE_FLOOR_MB = 300  # below this a search stops while its own files still fit
 
 
-def checkpoint_path(task: TrainingJob, fold: int | None = None) -> Path:
+def checkpoint_path(job: TrainingJob, fold: int | None = None) -> Path:
     """Return where the training of a rung is saved each epoch; folds have files of their own."""
-    training = task.training
-    name = training.value if isinstance(training, TrainingKind) else f"t{training:05d}-r{task.rung}"
+    training = job.training
+    name = training.value if isinstance(training, TrainingKind) else f"t{training:05d}-r{job.rung}"
     suffix = "" if fold is None else f"-f{fold}"
-    return task.folders.checkpoints / f"{name}{suffix}.npz"
+    return job.folders.checkpoints / f"{name}{suffix}.npz"
 
 
 def baseline_logits(folder: Path, is_flip_averaged: bool = False) -> Path:
@@ -25,9 +25,9 @@ def baseline_logits(folder: Path, is_flip_averaged: bool = False) -> Path:
     return folder / f"test_logits{'_flip_averaged' if is_flip_averaged else ''}.npz"
 
 
-def drop_files(task: TrainingJob) -> None:
+def drop_files(job: TrainingJob) -> None:
     """Delete the checkpoints of a rung that has ended: the next one begins with fresh weights."""
-    path = checkpoint_path(task)
+    path = checkpoint_path(job)
     for file in path.parent.glob(f"{path.stem}*.npz"):
         file.unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ from pipeline.search.finish import Finished
 from pipeline.search.result import FrontPoint, SearchResult, Winner
 from pipeline.search.storage.openings import count_openings
 from pipeline.search.storage.store import StudyStore
-from pipeline.search.worker.evaluation import flaw_of
+from pipeline.search.worker.evaluation import champion_blocker_of
 from pipeline.space import Builder
 from pipeline.spec import StudySpec
 from pipeline.states import FINAL_STATES, AttemptState, TrainingKind
@@ -32,7 +32,7 @@ def result_of(store: StudyStore, finished: Finished, seconds: float) -> SearchRe
             if spec.minimise is not None
         ),
         is_multi_label=card.is_multi_label,
-        flaw=flaw_of(card.evaluation.tested, card.classes),
+        champion_blocker=champion_blocker_of(card.evaluation.tested, card.classes),
         test_opened=times_opened(store),
         trials=count_states(store.trials()),
         seconds=round(seconds, 1),

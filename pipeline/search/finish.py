@@ -15,7 +15,7 @@ from pipeline.search.checkpoints import drop_files
 from pipeline.search.engines.base import Engine
 from pipeline.search.health import CURES
 from pipeline.search.jobs import Chosen, Findings, TrainingJob, TrainingPlan
-from pipeline.search.loop import Audience, forget, train_to_end
+from pipeline.search.loop import SearchCallback, forget, train_to_end
 from pipeline.search.ranking import at_knee, knee, pareto_front, ranked, winner
 from pipeline.search.storage.store import StudyStore
 from pipeline.search.study import Study
@@ -36,7 +36,7 @@ class Finished:
     front: tuple[TrialRow, ...] = ()
 
 
-def finish(study: Study, engine: Engine, audience: Audience, picked: TrialRow | None = None) -> Finished:
+def finish(study: Study, engine: Engine, callback: SearchCallback, picked: TrialRow | None = None) -> Finished:
     """Train the winner, or a trial that was picked, on train + validation, open the test split, and write the model.
 
     Raises:
@@ -48,30 +48,30 @@ def finish(study: Study, engine: Engine, audience: Audience, picked: TrialRow | 
     best = picked or chosen(study)
     if best is None:
         raise StoppedEarly(no_winner(study.store))
-    outcome, task = train_to_end(study, engine, lambda: begin_final(study, best), audience)
+    outcome, job = train_to_end(study, engine, lambda: begin_final(study, best), callback)
     if outcome.state != OutcomeState.COMPLETED:
         raise StoppedEarly(
             f"study {study.store.get('study')}: the last training of trial {best.number} ended as {outcome.state}: "
             f"{outcome.reason}; all trials are kept; run the same command with --resume to train it again"
         )
     crashpoint("final-trained")
-    epochs = study.num_epochs(TrainingKind.FINAL, task.samples)
+    epochs = study.num_epochs(TrainingKind.FINAL, job.samples)
     write_bundle(study.store.folder.new_model, card_of(study, best, epochs, outcome.findings))
     crashpoint("facts-written")
     study.end_attempt(study.attempt_of(outcome), AttemptState.DONE, outcome)
     study.store.save()
     adopt_model(study.store.folder)
-    drop_files(task)
-    forget(study, task)
+    drop_files(job)
+    forget(study, job)
     return finished_model(study)
 
 
 def begin_final(study: Study, best: TrialRow) -> TrainingJob:
-    """Decide on the winner's last training, on train + validation, and return its task.
+    """Decide on the winner's last training, on train + validation, and return its job.
 
     It sees the images of all networks where several answer. One that was stopped goes on as it began.
     """
-    store, pace = study.store, study.pace
+    store, estimates = study.store, study.estimates
     lesson, ensemble = store.distillation(), store.ensemble()
     is_taught = lesson is not None and lesson.is_kept and lesson.student == best.number
     number = num_networks(ensemble) if ensemble is not None and ensemble.winner == best.number else 1
@@ -80,8 +80,8 @@ def begin_final(study: Study, best: TrialRow) -> TrainingJob:
     elif study.last_state(TrainingKind.FINAL) == AttemptState.STOPPED and study.budget.is_timed:
         samples = study.attempts[TrainingKind.FINAL][-1].samples
     else:
-        samples = pace.hoped_samples(best)
-    limits = pace.final_limits(best, number)
+        samples = estimates.hoped_samples(best)
+    limits = estimates.final_limits(best, number)
     chosen = Chosen(TrainingKind.STUDENT if is_taught else best.number, lesson, ensemble, store.baseline())
     plan = TrainingPlan(best.rung, samples, best.params, *limits, trial=best.number, chosen=chosen)
     return study.begin(TrainingKind.FINAL, plan)
@@ -110,9 +110,9 @@ def chosen(study: Study) -> TrialRow | None:
     best = winner(rows, objective)
     if best is None or best.score is None:
         return None
-    least = objective.sign * best.score + standard_error(best.score, study.terms.num_val_images)
+    least = objective.sign * best.score + standard_error(best.score, study.context.num_val_images)
     better = [row for row in rows if row.score is not None and objective.sign * row.score > least]
-    affordable = [row for row in better if study.pace.fits_final(row)]
+    affordable = [row for row in better if study.estimates.fits_final(row)]
     return ranked(affordable, objective)[0] if affordable else best
 
 

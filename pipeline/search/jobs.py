@@ -88,7 +88,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """What became of a task. `score` is the objective's value at the end of the rung; None without one."""
+    """What became of a job. `score` is the objective's value at the end of the rung; None without one."""
 
     attempt: int
     training: TrainingId

@@ -19,18 +19,22 @@ from pipeline.states import AttemptState, OutcomeState
 POLL_SECONDS = 0.5
 
 
-class Audience(Protocol):
+class SearchCallback(Protocol):
     """Who follows a search: see `cli.board`."""
 
     def told(self, outcome: TrialOutcome, row: TrialRow) -> None:
-        """Show what became of a task."""
+        """Show what became of a job."""
 
     def refresh(self, running: list[TrainingJob]) -> None:
-        """Show how far the running tasks are; raise to end the search (KeyboardInterrupt)."""
+        """Show how far the running jobs are; raise to end the search (KeyboardInterrupt)."""
 
 
 def run_trials(
-    study: Study, engine: Engine, audience: Audience, goal: float | None = None, free_floor_mb: int = FREE_FLOOR_MB
+    study: Study,
+    engine: Engine,
+    callback: SearchCallback,
+    goal: float | None = None,
+    free_floor_mb: int = FREE_FLOOR_MB,
 ) -> None:
     """Ask, train and tell until the study has nothing left to ask and nothing is running, or the goal is reached.
 
@@ -44,18 +48,18 @@ def run_trials(
     try:
         while True:
             health.check()
-            tasks = ask_all(study, engine.num_free())
+            jobs = ask_all(study, engine.num_free())
             study.store.save()
             crashpoint("before-submit")
-            show(study, ended, audience)
-            for task in tasks:
-                engine.submit(task)
+            show(study, ended, callback)
+            for job in jobs:
+                engine.submit(job)
             if not engine.running or is_reached(study, goal):
                 break
             ended = [(study.tell(outcome), outcome) for outcome in note(study, engine.poll(POLL_SECONDS))]
             for _, outcome in ended:
                 health.note(outcome)
-            audience.refresh(engine.running)
+            callback.refresh(engine.running)
     finally:
         for outcome in note(study, engine.interrupt()):
             study.tell(outcome)
@@ -83,26 +87,26 @@ def note(study: Study, events: list[Event]) -> list[TrialOutcome]:
     return outcomes
 
 
-def forget(study: Study, task: TrainingJob) -> None:
+def forget(study: Study, job: TrainingJob) -> None:
     """Delete the heartbeat of a training that has ended."""
-    study.store.folder.heartbeat(task.attempt).unlink(missing_ok=True)
+    study.store.folder.heartbeat(job.attempt).unlink(missing_ok=True)
 
 
 def ask_all(study: Study, num_free: int) -> list[TrainingJob]:
-    """Return a task for each child that is free, as far as there are tasks."""
-    tasks: list[TrainingJob] = []
-    while len(tasks) < num_free and (task := study.ask()):
-        tasks.append(task)
-    return tasks
+    """Return a job for each child that is free, as far as there are jobs."""
+    jobs: list[TrainingJob] = []
+    while len(jobs) < num_free and (job := study.ask()):
+        jobs.append(job)
+    return jobs
 
 
-def show(study: Study, ended: list[tuple[TrainingJob, TrialOutcome]], audience: Audience) -> None:
+def show(study: Study, ended: list[tuple[TrainingJob, TrialOutcome]], callback: SearchCallback) -> None:
     """Show what ended, and delete the files that nothing needs any more."""
-    for task, outcome in ended:
+    for job, outcome in ended:
         if (outcome.number, outcome.rung) not in study.waiting:
-            drop_files(task)
-        forget(study, task)
-        audience.told(outcome, study.rows[outcome.number])
+            drop_files(job)
+        forget(study, job)
+        callback.told(outcome, study.rows[outcome.number])
 
 
 def is_reached(study: Study, goal: float | None) -> bool:
@@ -113,20 +117,20 @@ def is_reached(study: Study, goal: float | None) -> bool:
 
 
 def train_to_end(
-    study: Study, engine: Engine, begin: Callable[[], TrainingJob], audience: Audience
+    study: Study, engine: Engine, begin: Callable[[], TrainingJob], callback: SearchCallback
 ) -> tuple[TrialOutcome, TrainingJob]:
-    """Train a task that is no trial's; a process that dies is tried once more. Interrupted, it goes on with --resume.
+    """Train a job that is no trial's; a process that dies is tried once more. Interrupted, it goes on with --resume.
 
     An attempt that has no score is ended here; one that has is ended by the caller, when its result is kept.
     """
     while True:
-        task = begin()
+        job = begin()
         study.store.save()
-        engine.submit(task)
+        engine.submit(job)
         try:
             while not (outcomes := note(study, engine.poll(POLL_SECONDS))):
                 study.store.save()
-                audience.refresh(engine.running)
+                callback.refresh(engine.running)
                 check_stop_file(study.store.folder)
         except BaseException:
             for stopped in note(study, engine.interrupt()):
@@ -136,18 +140,18 @@ def train_to_end(
         outcome = outcomes[0]
         study.running.pop(outcome.attempt)
         if outcome.state == OutcomeState.COMPLETED:
-            return outcome, task
+            return outcome, job
         is_dead = outcome.state == OutcomeState.CRASHED
         study.end_attempt(study.attempt_of(outcome), AttemptState.after(outcome.state), outcome)
         study.store.save()
-        if not is_dead or study.count(task.training, AttemptState.DIED) % 2 == 0:
-            return outcome, task
+        if not is_dead or study.count(job.training, AttemptState.DIED) % 2 == 0:
+            return outcome, job
 
 
-def settle(study: Study, outcome: TrialOutcome, task: TrainingJob) -> str:
+def settle(study: Study, outcome: TrialOutcome, job: TrainingJob) -> str:
     """Decide on the end of a training that is no trial's, and delete its files; return why it has no score, if so."""
-    drop_files(task)
-    forget(study, task)
+    drop_files(job)
+    forget(study, job)
     if outcome.state != OutcomeState.COMPLETED:
         return f"its training ended as {outcome.state}: {outcome.reason}"
     study.end_attempt(study.attempt_of(outcome), AttemptState.DONE, outcome)

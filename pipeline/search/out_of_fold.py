@@ -38,7 +38,7 @@ RUNG = 100  # above the rungs of any study: the seeds of the folds differ from t
 
 
 @dataclass(frozen=True)
-class CrossFit:
+class OutOfFoldPlan:
     """One cross-fitting: what each fold trains with, and the folder in which its predictions are kept.
 
     `depends_on` is everything that the predictions follow from; kept ones of another value are not used.
@@ -76,7 +76,7 @@ class CrossFit:
         return np.asarray(np.load(self.folds_path))
 
 
-def plan_cross_fit(store: StudyStore, num_folds: int) -> CrossFit:
+def plan_out_of_fold(store: StudyStore, num_folds: int) -> OutOfFoldPlan:
     """Return how the winner of a study is to be trained on folds.
 
     Raises:
@@ -105,7 +105,7 @@ def plan_cross_fit(store: StudyStore, num_folds: int) -> CrossFit:
         "epochs": epochs,
         "seed": spec.seed,
     }
-    return CrossFit(folder, num_folds, number, card.params, epochs, spec, depends_on)
+    return OutOfFoldPlan(folder, num_folds, number, card.params, epochs, spec, depends_on)
 
 
 def restore_command(spec: StudySpec) -> str:
@@ -129,7 +129,7 @@ def hold_images(spec: StudySpec) -> cache_folder.CacheLease:
     return hold
 
 
-def missing_folds(plan: CrossFit) -> list[int]:
+def missing_folds(plan: OutOfFoldPlan) -> list[int]:
     """Return the folds whose predictions are not kept.
 
     Kept ones of other images or another model are removed, and what a killed process left half written.
@@ -149,14 +149,14 @@ def read_facts(path: Path) -> Any:
         return None
 
 
-def forget(plan: CrossFit) -> None:
+def forget(plan: OutOfFoldPlan) -> None:
     """Remove kept predictions."""
     plan.facts_path.unlink(missing_ok=True)
     for number in range(plan.num_folds):
         plan.logits_path(number).unlink(missing_ok=True)
 
 
-def assign_images(plan: CrossFit, spec: StudySpec, images_folder: Path) -> None:
+def assign_images(plan: OutOfFoldPlan, spec: StudySpec, images_folder: Path) -> None:
     """Decide the fold of each usable image, unless that is done; near-duplicates and groups are in one fold.
 
     `images_folder` is where the study's images lie decoded.
@@ -197,7 +197,7 @@ def stored_groups(path: Path) -> list[str] | None:
     return list(pq.read_table(path, columns=["group"])["group"].to_pylist())
 
 
-def estimate_seconds(plan: CrossFit, store: StudyStore, numbers: Iterable[int]) -> float:
+def estimate_seconds(plan: OutOfFoldPlan, store: StudyStore, numbers: Iterable[int]) -> float:
     """Return the seconds that some folds will take, by what an epoch of the winner's last training took."""
     counts = store.spec().num_images
     num_trained = counts["train"] + counts["val"]
@@ -212,7 +212,7 @@ def estimate_seconds(plan: CrossFit, store: StudyStore, numbers: Iterable[int]) 
     return total
 
 
-def run_fold(plan: CrossFit, engine: Engine, number: int) -> float:
+def run_fold(plan: OutOfFoldPlan, engine: Engine, number: int) -> float:
     """Train without a fold and keep the predictions for it; return the accuracy on it.
 
     Raises:
@@ -246,7 +246,7 @@ def run_fold(plan: CrossFit, engine: Engine, number: int) -> float:
     )
 
 
-def read_predictions(plan: CrossFit) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def read_predictions(plan: OutOfFoldPlan) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the rows int64 (num_usable,) of all usable images, and their logits float32 (num_usable, num_classes)."""
     folds = plan.folds()
     rows = [np.flatnonzero(folds == number) for number in range(plan.num_folds)]

@@ -40,8 +40,8 @@ class SearchResult:
     """What a search ended with.
 
     `run_id` is None until MLflow has it, and `model_uri` the model's folder. `minimise` names the cost of the `front`,
-    which is empty with one objective. `flaw` says why the model is no champion, `test_opened` how often the test images
-    were looked at, `trials` how many ended in each state.
+    which is empty with one objective. `champion_blocker` says why the model is no champion ("flaw" in JSON),
+    `test_opened` how often the test images were looked at, `trials` how many ended in each state.
     """
 
     study: str
@@ -51,7 +51,7 @@ class SearchResult:
     winner: Winner
     front: tuple[FrontPoint, ...]
     is_multi_label: bool
-    flaw: str
+    champion_blocker: str = field(metadata={"key": "flaw"})
     test_opened: int
     trials: dict[str, int]
     seconds: float

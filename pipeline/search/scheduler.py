@@ -8,7 +8,7 @@ from pipeline.records import Objective, Params, TrialRow
 from pipeline.search.jobs import TrainingJob
 from pipeline.search.ranking import climbers
 from pipeline.search.timing.budget import REDUCTION, Budget
-from pipeline.search.timing.estimates import SLOWEST, Pace, Terms
+from pipeline.search.timing.estimates import SLOWEST, StudyContext, TimeEstimates
 from pipeline.states import TrialState
 
 Choice = tuple[int, int, Params]
@@ -40,9 +40,9 @@ class SearchState(Protocol):
     leader: TrialRow | None
     running: dict[int, TrainingJob]
     objective: Objective
-    terms: Terms
+    context: StudyContext
     budget: Budget
-    pace: Pace
+    estimates: TimeEstimates
 
     @property
     def oracle(self) -> Oracle | None:
@@ -62,16 +62,16 @@ def next_training(study: SearchState) -> Choice | None:
 
 def next_to_go_on(study: SearchState) -> Choice | None:
     """Return a trial that the oracle promotes before the portfolio is through: a good network is known sooner."""
-    has_some_left = len(study.rows) < len(study.terms.portfolio)
+    has_some_left = len(study.rows) < len(study.context.portfolio)
     return next_of_oracle(study, may_begin=False) if has_some_left else None
 
 
 def next_of_portfolio(study: SearchState) -> Choice | None:
     """Return the next configuration that the space's author thinks strong, if it can be used."""
-    if len(study.rows) >= len(study.terms.portfolio) or not has_room(study):
+    if len(study.rows) >= len(study.context.portfolio) or not has_room(study):
         return None
     tried = [row.params for row in study.rows.values()]
-    for params in study.terms.portfolio:
+    for params in study.context.portfolio:
         if params not in tried and is_affordable(study, params, 0):
             number = len(study.rows)
             if study.oracle is not None:
@@ -98,13 +98,13 @@ def has_room(study: SearchState) -> bool:
     """Tell whether a new configuration may be tried, by the number of trials and the time."""
     if study.budget.max_trials is not None and len(study.rows) >= study.budget.max_trials:
         return False
-    return not study.rows or is_affordable(study, study.terms.typical, 0)
+    return not study.rows or is_affordable(study, study.context.typical, 0)
 
 
 def is_acceptable(study: SearchState, proposal: Proposal) -> bool:
     """Tell whether a proposal is a possible network within the limits, and quick enough for the time."""
     is_known = proposal.number in study.rows
-    return (is_known or study.terms.is_feasible(proposal.params)) and is_affordable(
+    return (is_known or study.context.is_feasible(proposal.params)) and is_affordable(
         study, proposal.params, proposal.rung, proposal.number if is_known else None
     )
 
@@ -113,17 +113,19 @@ def is_affordable(study: SearchState, params: Params, rung: int, number: int | N
     """Tell whether a rung fits into the time, and leaves enough to bring one trial to the highest rung."""
     if not study.budget.is_timed or not study.rows:  # the first trial runs, however short the time is
         return True
-    if number is None and study.pace.slowness(params) > SLOWEST:
+    if number is None and study.estimates.slowness(params) > SLOWEST:
         return False
-    seconds = study.pace.training_seconds(params, study.pace.rung_samples(params, rung), number)
-    return seconds <= study.time_left() - (0.0 if is_settled(study, rung) else study.pace.climb_seconds(study.leader))
+    seconds = study.estimates.training_seconds(params, study.estimates.rung_samples(params, rung), number)
+    return seconds <= study.time_left() - (
+        0.0 if is_settled(study, rung) else study.estimates.climb_seconds(study.leader)
+    )
 
 
 def is_settled(study: SearchState, rung: int) -> bool:
-    """Tell whether some trial has reached the highest rung, is on its way there, or would be with this task."""
+    """Tell whether some trial has reached the highest rung, is on its way there, or would be with this job."""
     top = len(study.budget.rungs) - 1
     is_reached = study.leader is not None and study.leader.rung == top
-    return rung == top or is_reached or any(task.rung == top for task in study.running.values())
+    return rung == top or is_reached or any(job.rung == top for job in study.running.values())
 
 
 def next_of_end_game(study: SearchState) -> Choice | None:
@@ -136,8 +138,8 @@ def next_of_end_game(study: SearchState) -> Choice | None:
         return None
     for row in climbers(list(study.rows.values()), study.objective):
         for rung in range(top, row.rung, -1):
-            samples = study.pace.rung_samples(row.params, rung)
-            seconds = study.pace.training_seconds(row.params, samples, row.number)
+            samples = study.estimates.rung_samples(row.params, rung)
+            seconds = study.estimates.training_seconds(row.params, samples, row.number)
             if seconds <= study.time_left():
                 if study.oracle is not None:
                     study.oracle.begin(row.number, rung, row.params)

@@ -30,11 +30,11 @@ from pipeline.search.timing.budget import (
     STARTUP_SECONDS,
     Budget,
     BudgetRequest,
-    Workforce,
+    Parallelism,
     least_seconds,
     plan_budget,
 )
-from pipeline.search.timing.estimates import Pace, Terms
+from pipeline.search.timing.estimates import StudyContext, TimeEstimates
 from pipeline.space import SearchSpace
 from pipeline.spec import StudySpec
 from pipeline.workspace import Workspace
@@ -51,7 +51,7 @@ FINAL_SCALING = 0.3  # a training on n times the cores is n^0.3 times as fast: 1
 
 
 @dataclass(frozen=True)
-class Request:
+class SearchConfig:
     """What the user asked for."""
 
     study: str
@@ -94,32 +94,32 @@ def latest_study_name(workspace: Path, dataset: str | None) -> str:
     return names[-1]
 
 
-def study_spec(request: Request, dataset: Dataset, space: SearchSpace) -> StudySpec:
+def study_spec(config: SearchConfig, dataset: Dataset, space: SearchSpace) -> StudySpec:
     """Return what a new study is, or what one that is resumed must still be."""
     mean, std = dataset.pixel_statistics()
     return StudySpec(
-        study=request.study,
+        study=config.study,
         dataset=dataset.source.name,
         source=dataset.source.origin,
         fingerprint=dataset.fingerprint(),
         classes=tuple(dataset.source.classes),
         image=dataset.spec,
         num_images=dataset.counts,
-        oracle=request.oracle,
-        objective=request.objective.name,
-        seed=request.seed,
+        oracle=config.oracle,
+        objective=config.objective.name,
+        seed=config.seed,
         versions={"pipeline": pipeline.__version__},
         cache=str(dataset.cache.folder),
         space=space.to_json(),
         param_names=tuple(space.names()),
         mean=tuple(mean),
         std=tuple(std),
-        minimise=request.objective.minimise,
-        limits=request.limits,
+        minimise=config.objective.minimise,
+        limits=config.limits,
         folds=dataset.num_folds,
         is_multi_label=dataset.source.is_multi_label,
-        is_deterministic=request.is_deterministic,
-        balance=request.balance,
+        is_deterministic=config.is_deterministic,
+        balance=config.balance,
     )
 
 
@@ -235,102 +235,102 @@ def default_objective(source: Source) -> tuple[str, str]:
     return "val_accuracy", "the classes are balanced"
 
 
-def make_workforce(resources: list[Resources]) -> Workforce:
+def make_workforce(resources: list[Resources]) -> Parallelism:
     """Return who trains: the winner's last training gets all cores, or one whole GPU."""
     num_threads = resources[0].num_threads
     if resources[0].gpu:
-        return Workforce(len(resources), num_threads, has_gpus=True)
-    return Workforce(len(resources), num_threads, max(1.0, num_cores() / num_threads) ** FINAL_SCALING)
+        return Parallelism(len(resources), num_threads, has_gpus=True)
+    return Parallelism(len(resources), num_threads, max(1.0, num_cores() / num_threads) ** FINAL_SCALING)
 
 
-def make_terms(
-    space: SearchSpace, spec: ImageSpec, num_classes: int, counts: dict[str, int], request: Request,
-    workforce: Workforce,
-) -> Terms:  # fmt: skip
+def make_context(
+    space: SearchSpace, spec: ImageSpec, num_classes: int, counts: dict[str, int], config: SearchConfig,
+    parallelism: Parallelism,
+) -> StudyContext:  # fmt: skip
     """Return what is fixed for a study; a grid begins where its order does, not with a portfolio.
 
     With folds, an epoch of a trial is one pass for each fold over the images that do not test in it.
     """
     num_final_images = counts["train"] + counts["val"]
-    terms = Terms(
+    context = StudyContext(
         space=space,
         image_shape=spec.shape,
         num_classes=num_classes,
-        num_images=num_final_images * (request.num_folds - 1) if request.num_folds else counts["train"],
+        num_images=num_final_images * (config.num_folds - 1) if config.num_folds else counts["train"],
         num_final_images=num_final_images,
         num_test_images=counts["test"],
-        seed=request.seed,
+        seed=config.seed,
         typical={},
-        workforce=workforce,
-        limits=request.limits,
+        parallelism=parallelism,
+        limits=config.limits,
     )
-    typical = typical_params(terms)
+    typical = typical_params(context)
     strong = [space.defaults(), *(dict(params) for _, params in space.portfolio)]
-    first = {"grid": [], "asha": strong, "tpe": strong}.get(request.oracle, strong[:1])
-    portfolio = [params for i, params in enumerate(first) if params not in first[:i] and terms.is_feasible(params)]
-    is_for_gpu = default_space(spec.shape, counts["train"], workforce.has_gpus) == FOR_GPU
+    first = {"grid": [], "asha": strong, "tpe": strong}.get(config.oracle, strong[:1])
+    portfolio = [params for i, params in enumerate(first) if params not in first[:i] and context.is_feasible(params)]
+    is_for_gpu = default_space(spec.shape, counts["train"], parallelism.has_gpus) == FOR_GPU
     baseline = baseline_params(spec.shape, num_classes, is_for_gpu)
-    return replace(terms, typical=typical, portfolio=tuple(portfolio), baseline=baseline)
+    return replace(context, typical=typical, portfolio=tuple(portfolio), baseline=baseline)
 
 
-def typical_params(terms: Terms) -> Params:
+def typical_params(context: StudyContext) -> Params:
     """Return the default configuration if it can be built for these images, else one of the space that can.
 
     Raises:
         SpaceError: none of NUM_TRIED configurations can, or none is within the limits.
     """
     rng = random.Random(0)
-    tried = [terms.space.defaults(), *(terms.space.sample(rng) for _ in range(NUM_TRIED))]
+    tried = [context.space.defaults(), *(context.space.sample(rng) for _ in range(NUM_TRIED))]
     reason = ""
     for params in tried:
         try:
-            cost = terms.cost(params)
+            cost = context.cost(params)
         except ImpossibleNetwork as error:
             reason = reason or str(error)
         else:
-            broken = terms.limits.broken_by(cost.num_params, cost.mflops)
+            broken = context.limits.broken_by(cost.num_params, cost.mflops)
             if not broken:
                 return params
             reason = broken
-    height, width, _ = terms.image_shape
+    height, width, _ = context.image_shape
     raise SpaceError(
-        f"{terms.space.source}: no network of this space fits images of {height} x {width} pixels and the limits "
+        f"{context.space.source}: no network of this space fits images of {height} x {width} pixels and the limits "
         f"({reason}); expected at least one; allow a smaller depth or fewer filters, larger images with --image-size, "
         "or looser limits"
     )
 
 
-def make_budget(terms: Terms, request: Request, factor: float = 1.0, elapsed: float = 0.0) -> Budget:
+def make_budget(context: StudyContext, config: SearchConfig, factor: float = 1.0, elapsed: float = 0.0) -> Budget:
     """Return how the budget is divided when `elapsed` seconds of it are gone; `factor` corrects the estimates.
 
     Nothing is kept for several networks where two would have no time to train for long.
     """
-    asked = budget_request(terms, request, factor, elapsed or STARTUP_SECONDS)
+    asked = budget_request(context, config, factor, elapsed or STARTUP_SECONDS)
     budget = plan_budget(asked)
-    passes_of_two = budget.final_stretch / 2 * budget.rungs[-1] / terms.num_images
-    is_too_short = request.ensembles and passes_of_two < MIN_PASSES
+    passes_of_two = budget.final_epochs_factor / 2 * budget.rungs[-1] / context.num_images
+    is_too_short = config.ensembles and passes_of_two < MIN_PASSES
     return plan_budget(replace(asked, has_ensemble=False)) if is_too_short else budget
 
 
-def budget_request(terms: Terms, request: Request, factor: float, start: float) -> BudgetRequest:
+def budget_request(context: StudyContext, config: SearchConfig, factor: float, start: float) -> BudgetRequest:
     """Return what a search is to do in which time, if trials begin at `start`."""
     samples = 1000
     return BudgetRequest(
-        seconds=request.budget_seconds,
-        max_trials=request.max_trials,
-        num_epochs=request.num_epochs,
-        sample_seconds=factor * terms.estimate(terms.typical, samples) / samples,
-        num_images=terms.num_images,
-        has_rungs=request.oracle == "asha",
-        workforce=terms.workforce,
+        seconds=config.budget_seconds,
+        max_trials=config.max_trials,
+        num_epochs=config.num_epochs,
+        sample_seconds=factor * context.estimate(context.typical, samples) / samples,
+        num_images=context.num_images,
+        has_rungs=config.oracle == "asha",
+        parallelism=context.parallelism,
         start=start,
-        has_baseline=terms.baseline is not None,
-        has_student=request.distills,
-        has_ensemble=request.ensembles,
+        has_baseline=context.baseline is not None,
+        has_student=config.distills,
+        has_ensemble=config.ensembles,
     )
 
 
-def check_budget(terms: Terms, request: Request, factor: float, elapsed: float) -> None:
+def check_budget(context: StudyContext, config: SearchConfig, factor: float, elapsed: float) -> None:
     """Refuse a budget in which a new search, begun `elapsed` seconds ago, could not train a network to the end.
 
     Before it has begun, its start is estimated.
@@ -339,7 +339,7 @@ def check_budget(terms: Terms, request: Request, factor: float, elapsed: float) 
         InvalidUsage: the message names the shortest one that can work.
     """
     start = elapsed or STARTUP_SECONDS
-    asked = budget_request(terms, request, factor, start)
+    asked = budget_request(context, config, factor, start)
     total, least = plan_budget(asked).total, least_seconds(asked)
     if least > total:
         raise InvalidUsage(
@@ -349,25 +349,25 @@ def check_budget(terms: Terms, request: Request, factor: float, elapsed: float) 
         )
 
 
-def make_study(store: StudyStore, request: Request, pace: Pace) -> Study:
+def make_study(store: StudyStore, config: SearchConfig, estimates: TimeEstimates) -> Study:
     """Return the study as it was left; its oracle, which takes seconds to import, is made when it is needed."""
     first = tuple(store.get("first") or ())  # the best configurations of the study that this one was forked from
-    terms = pace.terms = replace(pace.terms, portfolio=(*first, *pace.terms.portfolio))
+    context = estimates.context = replace(estimates.context, portfolio=(*first, *estimates.context.portfolio))
 
     def make_oracle() -> Any:
         with native_chatter_hidden():
             from pipeline.search.oracles import Proposer
 
         def costs(params: Any) -> tuple[float, ...]:
-            cost = terms.cost(params)
+            cost = context.cost(params)
             return (cost.mflops, float(cost.num_params))
 
-        return Proposer(request.oracle, terms.space, request.seed, request.objective, len(pace.budget.rungs), costs)
+        return Proposer(config.oracle, context.space, config.seed, config.objective, len(estimates.budget.rungs), costs)
 
-    study = Study(store, make_oracle, request.objective, pace)
+    study = Study(store, make_oracle, config.objective, estimates)
     study.recover()
-    pace.reserved = 0.0 if is_trained(store) else pace.budget.baseline_seconds
+    estimates.reserved = 0.0 if is_trained(store) else estimates.budget.baseline_seconds
     is_decided = store.get("distillation") or store.get("ensemble")
-    pace.reserved_for_retraining = 0.0 if is_decided else pace.budget.retrain_seconds
+    estimates.reserved_for_retraining = 0.0 if is_decided else estimates.budget.retrain_seconds
     sweep(store.folder, list(study.waiting))
     return study

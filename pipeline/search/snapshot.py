@@ -3,7 +3,7 @@
 import socket
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class RunningTrial:
     """How far a training is: `batch` batches of epoch `epoch` (from 1; 0 before the first step) of `num_epochs`.
 
     `trial` is None for the winner's last training, for that of the default network beside it, and for that in which
-    the winner's network learns from a better trial, or trains once more as a twin. `num_networks` are trained one after
+    the winner's network learns from a better trial, or trains with a second seed. `num_networks` are trained one after
     the other in the last training. `seconds_since_step` is None before the first step, and on another machine than the
     one that trains.
     """
@@ -44,7 +44,7 @@ class RunningTrial:
     seconds_since_step: float | None
     is_baseline: bool = False
     is_student: bool = False
-    is_twin: bool = False
+    has_second_seed: bool = field(default=False, metadata={"key": "is_twin"})
     num_networks: int = 1
 
 
@@ -76,7 +76,7 @@ class Snapshot:
     eta_seconds: float | None = None
 
 
-class Watch:
+class StudyMonitor:
     """Looks at one study again and again; a look reads only the trials that changed since the last one."""
 
     def __init__(self, store: StudyStore) -> None:
@@ -148,7 +148,7 @@ class Watch:
         roles: dict[str, Any] = {
             "is_baseline": training == TrainingKind.BASELINE,
             "is_student": training == TrainingKind.STUDENT,
-            "is_twin": training == TrainingKind.SECOND_SEED,
+            "has_second_seed": training == TrainingKind.SECOND_SEED,
         }
         if training == TrainingKind.FINAL:
             roles["num_networks"] = num_networks(self.store.ensemble())
@@ -191,11 +191,11 @@ def read_snapshot(workspace: Path, study: str) -> Snapshot:
             raise
         return Snapshot(study, "running", {name.lower(): 0 for name in TrialState})  # its images are being decoded
     with store:
-        watch = Watch(store)
+        monitor = StudyMonitor(store)
         result: dict[str, Any] | None = store.get("result")
-        watch.catch_up()
-        state = "finished" if result else "running" if is_running else "stopped" if watch.states else "created"
-        return watch.look(state, float(store.get("elapsed") or 0.0), is_running and is_here(workspace, study))
+        monitor.catch_up()
+        state = "finished" if result else "running" if is_running else "stopped" if monitor.states else "created"
+        return monitor.look(state, float(store.get("elapsed") or 0.0), is_running and is_here(workspace, study))
 
 
 def is_here(workspace: Path, study: str) -> bool:

@@ -16,7 +16,7 @@ from pipeline.search.seeds import trial_seed
 from pipeline.search.storage.attempts import Attempt, stored_number, trial_row
 from pipeline.search.storage.store import StudyStore
 from pipeline.search.timing.budget import LEADER_PART
-from pipeline.search.timing.estimates import Pace
+from pipeline.search.timing.estimates import TimeEstimates
 from pipeline.spec import StudySpec
 from pipeline.states import AttemptState, OutcomeState, TrainingId, TrainingKind, TrialState
 
@@ -49,13 +49,13 @@ class Study:
     """
 
     def __init__(
-        self, store: StudyStore, make_oracle: Callable[[], Proposes], objective: Objective, pace: Pace
+        self, store: StudyStore, make_oracle: Callable[[], Proposes], objective: Objective, estimates: TimeEstimates
     ) -> None:
         self.store = store
         self.make_oracle = make_oracle
         self.objective = objective
-        self.pace = pace
-        self.terms, self.budget = pace.terms, pace.budget
+        self.estimates = estimates
+        self.context, self.budget = estimates.context, estimates.budget
         self.rows: dict[int, TrialRow] = {row.number: row for row in store.trials()}
         self.leader = winner(list(self.rows.values()), objective)  # with one objective it would win now
         self.front = pareto_front(self.rows.values(), objective)  # with two, the trial at the knee of this
@@ -89,7 +89,7 @@ class Study:
         """Continue a trial of an earlier process, of which `last` is the last attempt."""
         for attempt in attempts:
             if attempt.state == AttemptState.DONE:
-                self.pace.note(number, self.rows[number].params, attempt.samples, attempt.seconds, attempt.rung)
+                self.estimates.note(number, self.rows[number].params, attempt.samples, attempt.seconds, attempt.rung)
         if self.rows[number].state == TrialState.RUNNING:
             self.put_trial(replace(self.rows[number], state=self.resting_state(number)))
         if self.rows[number].state in (TrialState.PLANNED, TrialState.PAUSED) and last.state in GOES_ON:
@@ -110,11 +110,11 @@ class Study:
                 if not is_end and key not in begun:
                     begun.add(key)
                     self.oracle.begin(*key, self.rows[attempt.number].params)
-                elif is_end and self.is_verdict(attempt):
+                elif is_end and self.is_final_for_oracle(attempt):
                     self.oracle.tell(*key, self.values(attempt))
         return self.oracle
 
-    def is_verdict(self, attempt: Attempt) -> bool:
+    def is_final_for_oracle(self, attempt: Attempt) -> bool:
         """Tell whether an oracle hears of the end of an attempt: its rung is not tried again, nor cut off by time."""
         if attempt.state == AttemptState.DIED:
             deaths = [each.id for each in self.attempts[attempt.training] if each.state == AttemptState.DIED]
@@ -122,9 +122,9 @@ class Study:
         return attempt.state not in (AttemptState.STOPPED, AttemptState.PRUNED, AttemptState.RETRIED)
 
     def ask(self) -> TrainingJob | None:
-        """Return the next task; None if the end of a running one must be waited for, or if all is done.
+        """Return the next job; None if the end of a running one must be waited for, or if all is done.
 
-        The task must not run before `store.save`.
+        The job must not run before `store.save`.
         """
         if self.is_ending:
             return None
@@ -136,7 +136,7 @@ class Study:
             return None
         number, rung, params = chosen
         if number not in self.rows:
-            cost = self.terms.cost(params)
+            cost = self.context.cost(params)
             row = TrialRow(number, TrialState.PLANNED, None, params, cost.num_params, cost.mflops, 0.0, "", 0, 0)
             self.rows[number] = row
             self.store.add_trial(row)
@@ -148,19 +148,19 @@ class Study:
         With two objectives a cheap network wins as a rule, which needs less time; the best trial may yet win.
         """
         if not self.front:
-            return self.pace.time_left(self.leader)
+            return self.estimates.time_left(self.leader)
         cheap = knee(self.front, self.objective)
-        return min(self.pace.time_left(cheap), self.pace.time_left(self.leader, LEADER_PART))
+        return min(self.estimates.time_left(cheap), self.estimates.time_left(self.leader, LEADER_PART))
 
     def start(self, number: int, rung: int) -> TrainingJob:
-        """Decide on an attempt of a trial and return its task."""
+        """Decide on an attempt of a trial and return its job."""
         self.rows[number] = replace(self.rows[number], state=TrialState.RUNNING)
         self.store.put_trial(self.rows[number])
         params = self.rows[number].params
-        samples = self.pace.rung_samples(params, rung)
+        samples = self.estimates.rung_samples(params, rung)
         limit = max(self.time_left(), 0.0) if self.budget.is_timed else math.inf
         if len(self.rows) == 1:  # the first trial runs, however short the time is
-            limit = max(limit, 2 * self.pace.training_seconds(params, samples))
+            limit = max(limit, 2 * self.estimates.training_seconds(params, samples))
         return self.begin(number, TrainingPlan(rung, samples, params, limit))
 
     def begin(self, training: TrainingId, plan: TrainingPlan) -> TrainingJob:
@@ -186,7 +186,7 @@ class Study:
             rung=plan.rung,
             samples=plan.samples,
             params=plan.params,
-            seed=trial_seed(self.terms.seed, stored_number(training), plan.rung),
+            seed=trial_seed(self.context.seed, stored_number(training), plan.rung),
             seconds_limit=plan.seconds_limit,
             first_step=attempt.first_step,
             num_micro_batches=attempt.num_micro_batches,
@@ -199,7 +199,7 @@ class Study:
 
     def num_epochs(self, training: TrainingId, samples: int) -> int:
         """Return the epochs of a training: the passes over its images, at least one."""
-        images = self.terms.num_final_images if training in LAST_TRAININGS else self.terms.num_images
+        images = self.context.num_final_images if training in LAST_TRAININGS else self.context.num_images
         return max(1, round(samples / images))
 
     def num_micro_batches(self, training: TrainingId) -> int:
@@ -212,37 +212,37 @@ class Study:
         return attempts[-1].state if attempts else None
 
     def tell(self, outcome: TrialOutcome) -> TrainingJob:
-        """Decide what becomes of a trial after an outcome, and return the task that ended.
+        """Decide what becomes of a trial after an outcome, and return the job that ended.
 
         `store.save` makes the decision durable.
         """
-        task = self.running.pop(outcome.attempt)
+        job = self.running.pop(outcome.attempt)
         row = self.rows[outcome.number]
         if (latency := outcome.findings.latency) is not None:
             row = self.rows[outcome.number] = replace(row, latency_ms=latency.one_core_ms)
         if outcome.state == OutcomeState.COMPLETED:
-            self.tell_score(outcome, task)
+            self.tell_score(outcome, job)
         elif outcome.state == OutcomeState.STOPPED:
             self.end_attempt(self.attempt_of(outcome), AttemptState.STOPPED, outcome)
             self.put_trial(replace(row, state=self.resting_state(row.number)))
             self.waiting.appendleft((outcome.number, outcome.rung))
         elif outcome.state == OutcomeState.CRASHED and self.count(outcome.number, AttemptState.DIED) + 1 < MAX_DEATHS:
             self.try_again(outcome, AttemptState.DIED, f"{outcome.reason}; tried again")
-        elif self.is_first_shortage(outcome, task):
+        elif self.is_first_shortage(outcome, job):
             self.try_again(
                 outcome, AttemptState.RETRIED, f"{outcome.reason}; tried again with {MICRO_BATCHES} micro-batches"
             )
         else:
             self.tell_failure(outcome)
-        self.store.put_later("elapsed", self.pace.elapsed())
-        return task
+        self.store.put_later("elapsed", self.estimates.elapsed())
+        return job
 
-    def tell_score(self, outcome: TrialOutcome, task: TrainingJob) -> None:
+    def tell_score(self, outcome: TrialOutcome, job: TrainingJob) -> None:
         """Decide on the end of a rung."""
         attempt = self.end_attempt(self.attempt_of(outcome), AttemptState.DONE, outcome)
         is_top = outcome.rung == len(self.budget.rungs) - 1
         self.put_trial(replace(self.rows[outcome.number], state=TrialState.COMPLETED if is_top else TrialState.PAUSED))
-        self.pace.note(outcome.number, task.params, task.samples, outcome.seconds, outcome.rung)
+        self.estimates.note(outcome.number, job.params, job.samples, outcome.seconds, outcome.rung)
         row = self.rows[outcome.number]
         self.leader = winner([each for each in (self.leader, row) if each is not None], self.objective)
         others = [each for each in self.front if each.number != row.number]
@@ -266,10 +266,10 @@ class Study:
         if outcome.state != OutcomeState.PRUNED:
             self.tell_oracle(outcome, None)
 
-    def is_first_shortage(self, outcome: TrialOutcome, task: TrainingJob) -> bool:
+    def is_first_shortage(self, outcome: TrialOutcome, job: TrainingJob) -> bool:
         """Tell whether a trial ran out of memory with whole batches."""
         is_shortage = outcome.state == OutcomeState.INFEASIBLE and outcome.findings.is_out_of_memory
-        return is_shortage and task.num_micro_batches == 1
+        return is_shortage and job.num_micro_batches == 1
 
     def tell_oracle(self, outcome: TrialOutcome, values: tuple[float, ...] | None) -> None:
         """Tell the oracle, if it is there already: it learns the rest when it is made."""

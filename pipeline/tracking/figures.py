@@ -26,9 +26,9 @@ def decision_tags(evaluation: Evaluation) -> dict[str, str]:
     return tags
 
 
-def flaw_tags(flaw: str) -> dict[str, str]:
+def flaw_tags(champion_blocker: str) -> dict[str, str]:
     """Return the tags by which MLflow shows why a model is no champion; none if it is one."""
-    return {"pipeline.beats_majority": "false", "pipeline.flaw": flaw} if flaw else {}
+    return {"pipeline.beats_majority": "false", "pipeline.flaw": champion_blocker} if champion_blocker else {}
 
 
 def _test_metrics(test: TestResult) -> Metrics:

@@ -28,9 +28,9 @@ from pipeline.training.compute import FLOAT32, computing
 from pipeline.training.determinism import make_deterministic
 from pipeline.training.images import EpochBatches, Labelled, Steps, plan_steps
 from pipeline.training.metrics import NOTHING, measure_logits
+from pipeline.training.monitor import CAUSES, TrainingMonitor
 from pipeline.training.recipe import LossOptions, compile_model, log_priors
 from pipeline.training.schedule import highest_rate, set_length
-from pipeline.training.watch import CAUSES, Watch
 
 Report = Callable[[EpochRow], None]
 
@@ -44,7 +44,7 @@ class Trained(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Setting:
+class TrainingConfig:
     """How one training of a study goes.
 
     `mean` and `std` are those of the training pixels, one number a channel, on their own scale; `dtype` is that of the
@@ -93,7 +93,7 @@ def train(
     params: Params,
     training: Labelled,
     validation: Labelled | None,
-    setting: Setting,
+    config: TrainingConfig,
     report: Report,
     files: TrainingFiles = TrainingFiles(),
 ) -> Trained:
@@ -106,30 +106,30 @@ def train(
         TrialFailed: not finite, out of memory, out of time or stopped; its `state` says which. The last two leave a
             checkpoint to go on from.
     """
-    wanted_end = time.monotonic() + setting.seconds_wanted
-    _prepare_keras(setting)
+    wanted_end = time.monotonic() + config.seconds_wanted
+    _prepare_keras(config)
     values = recipe(params)
-    steps = plan_steps(setting.samples, len(training), values["batch_size"], setting.num_micro_batches)
-    task = task_hash(values, training, setting)
-    pixels = Pixels(training.images.shape[1:], setting.dtype, setting.mean, setting.std)
+    steps = plan_steps(config.samples, len(training), values["batch_size"], config.num_micro_batches)
+    task = task_hash(values, training, config)
+    pixels = Pixels(training.images.shape[1:], config.dtype, config.mean, config.std)
     heart = files.heart or Heart(lambda beat: None)
     with _naming_lack_of_memory(steps):
-        model = build(params, pixels, setting.num_classes, setting.builder)
-        with computing(model, setting.precision):
-            compile_model(model, values, steps, pretrained_variables(model, setting), _loss_options(training, setting))
+        model = build(params, pixels, config.num_classes, config.builder)
+        with computing(model, config.precision):
+            compile_model(model, values, steps, pretrained_variables(model, config), _loss_options(training, config))
             position = _begin(model, files, task)
             if position.num_epochs:
                 steps = replace(steps, num_epochs=position.num_epochs, num_batches=position.num_batches)
-            watch = Watch(model, steps, setting.seconds_limit, wanted_end, heart)
+            monitor = TrainingMonitor(model, steps, config.seconds_limit, wanted_end, heart)
             keep = partial(checkpoint.save, files.checkpoint, model, task)
-            progress = Progress(position, watch, validation, setting, report, keep)
+            progress = Progress(position, monitor, validation, config, report, keep)
             try:
-                fit(model, training, augmentation(values, setting), progress)
+                fit(model, training, augmentation(values, config), progress)
             except TrialFailed as error:
-                if error.state != OutcomeState.PRUNED or not setting.keeps_unfinished:
+                if error.state != OutcomeState.PRUNED or not config.keeps_unfinished:
                     raise
     rows = progress.position.rows
-    return Trained(model, rows[-1] if rows else _UNTRAINED, watch.steps.num_epochs)
+    return Trained(model, rows[-1] if rows else _UNTRAINED, monitor.steps.num_epochs)
 
 
 _UNTRAINED = EpochRow(0, *[math.nan] * 9)
@@ -145,17 +145,17 @@ class Progress(keras.callbacks.Callback):
     def __init__(
         self,
         position: Position,
-        watch: Watch,
+        monitor: TrainingMonitor,
         validation: Labelled | None,
-        setting: Setting,
+        config: TrainingConfig,
         report: Report,
         keep: Callable[[Position], None],
     ) -> None:
         super().__init__()
         self.position = position
-        self.watch = watch
+        self.monitor = monitor
         self.validation = validation
-        self.setting = setting
+        self.config = config
         self.report = report
         self.keep = keep
         self.batches: EpochBatches | None = None  # that are being trained on
@@ -175,11 +175,11 @@ class Progress(keras.callbacks.Callback):
         Raises:
             TrialFailed: a loss or the objective is not finite, or the training is to stop before its end.
         """
-        steps = self.watch.steps
+        steps = self.monitor.steps
         part = self.part_of_epoch(logs or {})
         if part.step < steps.per_epoch:
             self.keep(part)
-            raise self.stopped(self.watch.cause() or OutcomeState.STOPPED, part)
+            raise self.stopped(self.monitor.cause() or OutcomeState.STOPPED, part)
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         if not math.isfinite(part.loss):
             raise self.not_finite("the loss", part.loss, epoch)
@@ -187,14 +187,14 @@ class Progress(keras.callbacks.Callback):
         self.report(row)
         if self.validation is not None:
             self.refuse_not_finite(row, epoch)
-        if not self.model.optimizer.use_ema and self.watch.shorten(epoch + 1):  # an average is made where `fit` ends
-            steps = self.watch.steps
+        if not self.model.optimizer.use_ema and self.monitor.shorten(epoch + 1):  # an average is made where `fit` ends
+            steps = self.monitor.steps
             num_left = (steps.num_epochs - epoch - 1) * steps.num_batches
             set_length(self.model.optimizer, self.num_steps() // steps.num_parts + num_left)
             self.model.stop_training = True  # this call of `fit`; the next one has the new steps
         self.position = Position((*part.rows, row), num_epochs=steps.num_epochs, num_batches=steps.num_batches)
         self.keep(self.position)
-        if epoch + 1 < steps.num_epochs and (state := self.watch.cause()):
+        if epoch + 1 < steps.num_epochs and (state := self.monitor.cause()):
             raise self.stopped(state, self.position)
 
     def num_steps(self) -> int:
@@ -217,10 +217,10 @@ class Progress(keras.callbacks.Callback):
         """Return the row of a whole epoch."""
         started, found = time.monotonic(), NOTHING
         if self.validation is not None:
-            logits = predict_logits(self.model, self.validation.images, on_batch=self.watch.heart.touch)
+            logits = predict_logits(self.model, self.validation.images, on_batch=self.monitor.heart.touch)
             found = measure_logits(logits, self.validation.labels)
         return EpochRow(
-            step=self.setting.first_step + len(part.rows),
+            step=self.config.first_step + len(part.rows),
             loss=part.loss,
             accuracy=part.accuracy,
             learning_rate=rate,
@@ -230,7 +230,7 @@ class Progress(keras.callbacks.Callback):
 
     def refuse_not_finite(self, row: EpochRow, epoch: int) -> None:
         """Raise TrialFailed if what a trial is ranked by is not a number."""
-        for name in ("val_loss", self.setting.objective):
+        for name in ("val_loss", self.config.objective):
             value = getattr(row, name)
             if not math.isfinite(value):
                 raise self.not_finite(name, value, epoch)
@@ -244,7 +244,7 @@ class Progress(keras.callbacks.Callback):
 
     def stopped(self, state: OutcomeState, position: Position) -> TrialFailed:
         """Return what to raise where a training stops before its end."""
-        steps = self.watch.steps
+        steps = self.monitor.steps
         if state == OutcomeState.STOPPED:
             stopping.clear()
         done = f"after {len(position.rows)} of {steps.num_epochs} epochs"
@@ -252,23 +252,23 @@ class Progress(keras.callbacks.Callback):
         return TrialFailed(state, f"{CAUSES[state]} {done}{rest}")
 
 
-def pretrained_variables(model: keras.Model, setting: Setting) -> list[Any]:
+def pretrained_variables(model: keras.Model, config: TrainingConfig) -> list[Any]:
     """Return what may rest at first: the variables of a model within the model, unless the user built it."""
-    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)] if setting.builder is None else []
+    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)] if config.builder is None else []
     return [variable for layer in inner for variable in layer.trainable_variables]
 
 
-def _prepare_keras(setting: Setting) -> None:
+def _prepare_keras(config: TrainingConfig) -> None:
     """Forget earlier models, and seed what Keras draws."""
     keras.utils.clear_session()
-    keras.utils.set_random_seed(setting.seed)
-    if setting.is_deterministic:
+    keras.utils.set_random_seed(config.seed)
+    if config.is_deterministic:
         make_deterministic()
 
 
-def _loss_options(training: Labelled, setting: Setting) -> LossOptions:
+def _loss_options(training: Labelled, config: TrainingConfig) -> LossOptions:
     """Return which labels are learnt from, and what makes rare classes count as much as common ones."""
-    offsets = log_priors(training.labels, setting.num_classes) if setting.adjusts_logits else (0.0,)
+    offsets = log_priors(training.labels, config.num_classes) if config.adjusts_logits else (0.0,)
     return LossOptions(offsets, is_multi_label(training.labels), training.taught is not None)
 
 
@@ -280,35 +280,37 @@ def _begin(model: keras.Model, files: TrainingFiles, task: str) -> Position:
     return position or Position()
 
 
-def augmentation(values: Params, setting: Setting) -> Augmentation:
+def augmentation(values: Params, config: TrainingConfig) -> Augmentation:
     """Return what is done to the training images."""
     wanted = augmentation_of(values["augment"])
-    return replace(wanted, flips=wanted.flips and setting.allows_flips)
+    return replace(wanted, flips=wanted.flips and config.allows_flips)
 
 
 def fit(model: keras.Model, training: Labelled, augmentation: Augmentation, progress: Progress) -> None:
     """Train from where `progress` is to the end, after a report of the epochs that are done."""
-    watch, position = progress.watch, progress.position
+    monitor, position = progress.monitor, progress.position
     for row in position.rows:
         progress.report(row)
-    if len(position.rows) < watch.steps.num_epochs and (state := watch.cause()):
+    if len(position.rows) < monitor.steps.num_epochs and (state := monitor.cause()):
         raise progress.stopped(state, position)
-    while (first := len(progress.position.rows)) < watch.steps.num_epochs:
+    while (first := len(progress.position.rows)) < monitor.steps.num_epochs:
         skip = progress.position.step
         # Keras counts the steps of an epoch once a `fit`, so the rest of a broken-off epoch is a `fit` of its own.
-        end = first + 1 if skip else watch.steps.num_epochs
-        batches = EpochBatches(training, watch.steps, augmentation, progress.setting.seed, watch.on_step, (first, skip))
+        end = first + 1 if skip else monitor.steps.num_epochs
+        batches = EpochBatches(
+            training, monitor.steps, augmentation, progress.config.seed, monitor.on_step, (first, skip)
+        )
         progress.batches = batches
         model.fit(batches, initial_epoch=first, epochs=end, verbose=0, callbacks=[progress], shuffle=False)
 
 
 _WITHOUT_EFFECT = ("objective", "seconds_limit", "seconds_wanted", "is_deterministic", "keeps_unfinished")
-"""Fields of a Setting that do not change the course of a training, as far as it goes."""
+"""Fields of a TrainingConfig that do not change the course of a training, as far as it goes."""
 
 
-def task_hash(values: Params, training: Labelled, setting: Setting) -> str:
+def task_hash(values: Params, training: Labelled, config: TrainingConfig) -> str:
     """Return the hash of what is trained how: a checkpoint of another one is of no use."""
-    how = asdict(setting)
+    how = asdict(config)
     for name in _WITHOUT_EFFECT:
         del how[name]
     if training.taught is not None:

@@ -40,7 +40,7 @@ def open_store(plan: Plan, dataset: Dataset, budget: Budget, progress: Progress)
 def known_result(plan: Plan, progress: Progress) -> SearchResult:
     """Return the result of a finished study, if nothing that it depends on has changed."""
     dataset = prepare_images(plan, progress).dataset
-    budget = plan.budget(plan.terms(dataset.spec, dataset.counts), 1.0, 0.0)
+    budget = plan.budget(plan.context(dataset.spec, dataset.counts), 1.0, 0.0)
     open_store(plan, dataset, budget, progress).close()
     progress.say(f"study {plan.study} is finished already; this is its result")
     with StudyStore(plan.folder.database, is_read_only=True) as store:
@@ -62,8 +62,8 @@ def announce(plan: Plan, study: Study, precision: str, progress: Progress) -> No
     if plan.config.balance:
         what = "its absence" if plan.source.is_multi_label else "a common one"
         progress.say(f"  a rare class counts as much as {what} in training (--balance none: by their numbers)")
-    rungs = " / ".join(f"{rung / study.terms.num_images:.3g}" for rung in study.budget.rungs)
-    force = study.terms.workforce
+    rungs = " / ".join(f"{rung / study.context.num_images:.3g}" for rung in study.budget.rungs)
+    force = study.context.parallelism
     gpus = {each.gpu for each in plan.resources if each.gpu}
     progress.say(
         f"  {plan.config.oracle}: rungs of {rungs} epoch(s); {force.num_workers} process(es) of "

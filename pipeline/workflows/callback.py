@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pipeline.records import TrialRow
 from pipeline.search.jobs import TrainingJob, TrialOutcome
-from pipeline.search.snapshot import Watch
+from pipeline.search.snapshot import StudyMonitor
 from pipeline.search.study import Study
 from pipeline.text import format_seconds
 from pipeline.workflows.progress import Progress, StopSignal
@@ -16,8 +16,8 @@ CLOCK_SECONDS = 5.0  # at most so much of the budget is forgotten by a kill
 
 
 @dataclass
-class SearchCallback:
-    """Implements job.Audience. `draw` is what `Progress.following` gave."""
+class ProgressCallback:
+    """Implements job.SearchCallback. `draw` is what `Progress.following` gave."""
 
     study: Study
     elapsed: Callable[[], float]
@@ -49,11 +49,11 @@ class SearchCallback:
 @contextmanager
 def following(
     study: Study, elapsed: Callable[[], float], stop: StopSignal, progress: Progress
-) -> Iterator[SearchCallback]:
+) -> Iterator[ProgressCallback]:
     """Yield the callback of a search that runs in the block; the time that was spent is kept at its end."""
-    monitor = Watch(study.store)
+    monitor = StudyMonitor(study.store)
     try:
         with progress.following(lambda: monitor.look("running", elapsed())) as draw:
-            yield SearchCallback(study, elapsed, stop, progress, draw)
+            yield ProgressCallback(study, elapsed, stop, progress, draw)
     finally:
         study.store.put("elapsed", elapsed())

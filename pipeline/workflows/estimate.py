@@ -12,7 +12,7 @@ from pipeline.records import ImageSpec, Params
 from pipeline.search import setup
 from pipeline.search.engines.local import local_engine
 from pipeline.search.timing.budget import CLOSING_SECONDS, REDUCTION, STARTUP_SECONDS, Budget
-from pipeline.search.timing.estimates import Pace, Terms
+from pipeline.search.timing.estimates import StudyContext, TimeEstimates
 from pipeline.workflows.plan import Plan, SearchRequest, make_plan
 from pipeline.workflows.progress import SILENT, Progress
 from pipeline.workflows.speed import measure
@@ -75,22 +75,22 @@ def run(request: SearchRequest, progress: Progress = SILENT) -> SearchEstimate:
     with TemporaryDirectory() as folder:
         os.environ |= {"KERAS_HOME": folder, "MPLCONFIGDIR": folder}  # nothing is written to the workspace
         engine = local_engine(plan.resources, Path(folder) / "log")
-        terms = plan.terms(plan.spec, plan.counts)
+        context = plan.context(plan.spec, plan.counts)
         try:
             engine.start()
-            speed = measure(plan, engine, terms, progress)
+            speed = measure(plan, engine, context, progress)
         finally:
             engine.stop()
-    terms = terms.starting_in(speed.start_seconds)
+    context = context.starting_in(speed.start_seconds)
     if not plan.stored:
-        setup.check_budget(terms, plan.config, speed.factor, 0.0)
-    return _describe(plan, terms, plan.budget(terms, speed.factor, 0.0), speed.factor)
+        setup.check_budget(context, plan.config, speed.factor, 0.0)
+    return _describe(plan, context, plan.budget(context, speed.factor, 0.0), speed.factor)
 
 
-def _describe(plan: Plan, terms: Terms, budget: Budget, factor: float) -> SearchEstimate:
-    pace = Pace(terms, budget, lambda: 0.0, probed=factor)
-    cost, size = terms.cost(terms.typical), plan.space.size()
-    num_trials, seconds = estimate_whole(terms, budget, pace)
+def _describe(plan: Plan, context: StudyContext, budget: Budget, factor: float) -> SearchEstimate:
+    estimates = TimeEstimates(context, budget, lambda: 0.0, probed=factor)
+    cost, size = context.cost(context.typical), plan.space.size()
+    num_trials, seconds = estimate_whole(context, budget, estimates)
     config = plan.config
     return SearchEstimate(
         study=config.study,
@@ -106,25 +106,25 @@ def _describe(plan: Plan, terms: Terms, budget: Budget, factor: float) -> Search
         objective=config.objective.name,
         minimise=config.objective.minimise,
         seed=config.seed,
-        workers=terms.workforce.num_workers,
-        threads=terms.workforce.num_threads,
+        workers=context.parallelism.num_workers,
+        threads=context.parallelism.num_threads,
         budget_seconds=budget.total if budget.is_timed else None,
         trials=num_trials,
         seconds=round(seconds),
-        epochs=tuple(round(rung / terms.num_images, 3) for rung in budget.rungs),
-        trial_seconds=tuple(round(pace.training_seconds(terms.typical, rung), 1) for rung in budget.rungs),
-        default=DefaultNetwork(terms.typical, cost.num_params, cost.mflops),
+        epochs=tuple(round(rung / context.num_images, 3) for rung in budget.rungs),
+        trial_seconds=tuple(round(estimates.training_seconds(context.typical, rung), 1) for rung in budget.rungs),
+        default=DefaultNetwork(context.typical, cost.num_params, cost.mflops),
         command=plan.start_command(),
     )
 
 
-def estimate_whole(terms: Terms, budget: Budget, pace: Pace) -> tuple[int, float]:
+def estimate_whole(context: StudyContext, budget: Budget, estimates: TimeEstimates) -> tuple[int, float]:
     """Return how many configurations will be tried, and in how many seconds the whole job is done."""
-    rungs = [pace.training_seconds(terms.typical, rung) for rung in budget.rungs]
+    rungs = [estimates.training_seconds(context.typical, rung) for rung in budget.rungs]
     # One in REDUCTION goes on from each rung; one at least reaches the last.
     per_trial = sum(seconds / REDUCTION**index for index, seconds in enumerate(rungs))
-    workers = terms.workforce.num_workers
-    limits = [budget.max_trials or math.inf, terms.space.size()]
+    workers = context.parallelism.num_workers
+    limits = [budget.max_trials or math.inf, context.space.size()]
     if budget.is_timed:
         available = (budget.search_until - STARTUP_SECONDS) * workers
         limits.append(max(1.0, (available - sum(rungs[1:])) / per_trial + 1))
@@ -134,7 +134,7 @@ def estimate_whole(terms: Terms, budget: Budget, pace: Pace) -> tuple[int, float
     climb = sum(
         seconds * max(0.0, 1 - num_trials / REDUCTION ** (index + 1)) for index, seconds in enumerate(rungs[1:])
     )
-    stretch = budget.final_stretch if budget.is_timed else 1.0
-    final = pace.final_seconds(terms.typical, round(stretch * budget.rungs[-1]))
+    factor = budget.final_epochs_factor if budget.is_timed else 1.0
+    final = estimates.final_seconds(context.typical, round(factor * budget.rungs[-1]))
     busy = num_trials * per_trial / workers + climb
     return num_trials, STARTUP_SECONDS + busy + final + CLOSING_SECONDS

@@ -10,18 +10,18 @@ from pipeline.search.finalists.ensemble import choose_networks, ensemble_text
 from pipeline.search.finish import Finished, chosen, finish
 from pipeline.search.study import Study
 from pipeline.search.timing.budget import RESTART_SECONDS
-from pipeline.workflows.callback import SearchCallback
+from pipeline.workflows.callback import ProgressCallback
 from pipeline.workflows.plan import Plan
 
 
-def train_winner(plan: Plan, engine: Engine, callback: SearchCallback, picked: TrialRow | None = None) -> Finished:
+def train_winner(plan: Plan, engine: Engine, callback: ProgressCallback, picked: TrialRow | None = None) -> Finished:
     """Train the winner, or the trial that was picked, in a process that has the whole machine if that is worth a start.
 
     The trials' children may be gone afterwards.
     """
     study = callback.study
     best = picked or study.leader
-    if best is None or len(plan.resources) == 1 or study.pace.final_gain(best) < RESTART_SECONDS:
+    if best is None or len(plan.resources) == 1 or study.estimates.final_gain(best) < RESTART_SECONDS:
         return _train_last(plan, engine, callback, picked)
     engine.stop()
     memory_mb = sum(each.memory_mb for each in plan.resources)
@@ -34,7 +34,7 @@ def train_winner(plan: Plan, engine: Engine, callback: SearchCallback, picked: T
         alone.stop()
 
 
-def _train_last(plan: Plan, engine: Engine, callback: SearchCallback, picked: TrialRow | None) -> Finished:
+def _train_last(plan: Plan, engine: Engine, callback: ProgressCallback, picked: TrialRow | None) -> Finished:
     """Train the default network and the winner; a trial that was picked meets the default network of the search."""
     study, say = callback.study, callback.progress.say
     best = picked or chosen(study)
@@ -55,7 +55,7 @@ def _train_last(plan: Plan, engine: Engine, callback: SearchCallback, picked: Tr
     return finish(study, engine, callback, picked)
 
 
-def _train_default(study: Study, engine: Engine, callback: SearchCallback, best: TrialRow) -> None:
+def _train_default(study: Study, engine: Engine, callback: ProgressCallback, best: TrialRow) -> None:
     if not is_trained(study.store):
         callback.progress.say("training the default network beside the winner, on train + validation")
     if reason := train_baseline(study, engine, callback, best):

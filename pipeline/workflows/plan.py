@@ -23,7 +23,7 @@ from pipeline.search.spaces.loader import default_space, open_space, read_space
 from pipeline.search.storage.store import StudyStore
 from pipeline.search.storage.studies import list_studies
 from pipeline.search.timing.budget import Budget
-from pipeline.search.timing.estimates import Terms
+from pipeline.search.timing.estimates import StudyContext
 from pipeline.space import SearchSpace
 from pipeline.text import redacted, safe_name
 from pipeline.workspace import StudyFolder, Workspace
@@ -75,7 +75,7 @@ class Plan:
     space: SearchSpace
     source: Source
     spec: ImageSpec
-    config: setup.Request
+    config: setup.SearchConfig
     resources: list[Resources]
     counts: dict[str, int]
     objective_reason: str
@@ -93,18 +93,18 @@ class Plan:
         """Where the study lies."""
         return Workspace(self.request.workspace).study(self.study)
 
-    def terms(self, spec: ImageSpec, counts: dict[str, int]) -> Terms:
+    def context(self, spec: ImageSpec, counts: dict[str, int]) -> StudyContext:
         """Return what is fixed for the study, by what is known of the images."""
-        workforce = setup.make_workforce(self.resources)
-        terms = setup.make_terms(self.space, spec, len(self.source.classes), counts, self.config, workforce)
+        parallelism = setup.make_workforce(self.resources)
+        context = setup.make_context(self.space, spec, len(self.source.classes), counts, self.config, parallelism)
         num_views = 2 if self.options.average_flips else 1
-        return replace(terms, num_test_images=num_views * terms.num_test_images)
+        return replace(context, num_test_images=num_views * context.num_test_images)
 
-    def budget(self, terms: Terms, factor: float, elapsed: float) -> Budget:
+    def budget(self, context: StudyContext, factor: float, elapsed: float) -> Budget:
         """Return how the time is divided when `elapsed` seconds are gone; a resumed study keeps its rungs."""
         rungs = (self.stored or self.parent).get("rungs")
         before = float(self.stored.get("elapsed") or 0.0)
-        budget = setup.make_budget(terms, self.config, factor, before + elapsed)
+        budget = setup.make_budget(context, self.config, factor, before + elapsed)
         if self.pick is not None:  # it trains as long as the winner of a search without a time limit
             budget = replace(budget, total=math.inf, search_until=math.inf, end=math.inf)
         return budget if rungs is None else replace(budget, rungs=tuple(rungs))
@@ -165,7 +165,7 @@ def make_plan(request: SearchRequest) -> Plan:
     if options.augment != "auto":
         space = space.with_fixed("augment", options.augment)
     objective, reason = choose_objective(options, source)
-    config = setup.Request(
+    config = setup.SearchConfig(
         study, options.oracle, options.seed, objective, options.limits, options.budget, options.trials, options.epochs,
         options.folds, options.deterministic, choose_balance(options.balance, objective), options.distill,
         options.ensemble,

@@ -17,7 +17,7 @@ from pipeline.search.health import clean_disk_errors, forget_stop
 from pipeline.search.loop import run_trials
 from pipeline.search.result import SearchResult
 from pipeline.search.storage.store import StudyStore
-from pipeline.search.timing.estimates import Pace
+from pipeline.search.timing.estimates import TimeEstimates
 from pipeline.tracking.store import check_settings
 from pipeline.workflows.beginning import announce, known_result, open_store
 from pipeline.workflows.callback import following
@@ -66,21 +66,21 @@ def _train(plan: Plan, progress: Progress, stop: StopSignal) -> tuple[Finished, 
             os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(plan.folder.compiled))
         engine.start()
         images = prepare_images(plan, progress)
-        terms = plan.terms(images.dataset.spec, images.dataset.counts)
-        speed = measure_if_needed(plan, engine, terms, progress)
-        terms = terms.starting_in(speed.start_seconds)
+        context = plan.context(images.dataset.spec, images.dataset.counts)
+        speed = measure_if_needed(plan, engine, context, progress)
+        context = context.starting_in(speed.start_seconds)
         engine.check()
         elapsed = time.monotonic() - plan.request.started
         if not plan.stored and plan.pick is None:
-            setup.check_budget(terms, plan.config, speed.factor, elapsed)
-        budget = plan.budget(terms, speed.factor, elapsed)
+            setup.check_budget(context, plan.config, speed.factor, elapsed)
+        budget = plan.budget(context, speed.factor, elapsed)
         with open_store(plan, images.dataset, budget, progress) as store:
             mirror = start_mirror(plan.folder, plan.request.workspace, progress.say)
             with stop.deferred():
                 store.put("precision", speed.precision)
                 store.put("allows_flips", images.allows_flips)
-                pace = Pace(terms, budget, _clock(plan, store), probed=speed.factor)
-                finished = _search(plan, store, engine, pace, progress, stop)
+                estimates = TimeEstimates(context, budget, _clock(plan, store), probed=speed.factor)
+                finished = _search(plan, store, engine, estimates, progress, stop)
         state = "FINISHED"
         shutil.rmtree(plan.folder.compiled, ignore_errors=True)
     except KeyboardInterrupt:
@@ -99,13 +99,13 @@ def _clock(plan: Plan, store: StudyStore) -> Callable[[], float]:
 
 
 def _search(
-    plan: Plan, store: StudyStore, engine: Engine, pace: Pace, progress: Progress, stop: StopSignal
+    plan: Plan, store: StudyStore, engine: Engine, estimates: TimeEstimates, progress: Progress, stop: StopSignal
 ) -> Finished:
     """Run the trials and the winner; or the trial that was picked alone."""
-    study = setup.make_study(store, plan.config, pace)
+    study = setup.make_study(store, plan.config, estimates)
     if study.rows:
         progress.say(f"  resumed with {len(study.rows)} trial(s)")
-    with following(study, pace.elapsed, stop, progress) as callback:
+    with following(study, estimates.elapsed, stop, progress) as callback:
         if plan.pick is not None:
             picked = study.rows[pick_trial(store, plan.pick).number]
             progress.say(f"training trial {picked.number} on train + validation, then opening the test split")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pipeline.machine import has_bfloat16
 from pipeline.search.engines.base import Engine
 from pipeline.search.timing.budget import PROBE_FACTOR, SECONDS_PER_TRIAL
-from pipeline.search.timing.estimates import Terms
+from pipeline.search.timing.estimates import StudyContext
 from pipeline.search.timing.speed import Speed, measure_speed
 from pipeline.workflows.plan import Plan
 from pipeline.workflows.progress import Progress
@@ -34,19 +34,19 @@ def wanted_precision(plan: Plan) -> str:
     return str(begun or ("float32" if options.deterministic else "auto"))
 
 
-def measure_if_needed(plan: Plan, engine: Engine, terms: Terms, progress: Progress) -> MachineSpeed:
+def measure_if_needed(plan: Plan, engine: Engine, context: StudyContext, progress: Progress) -> MachineSpeed:
     """Return what `measure` does, unless there is no time to divide and no precision to choose."""
     wanted = wanted_precision(plan)
-    if plan.budget(terms, 1.0, 0.0).is_timed or (wanted == "auto" and has_bfloat16()):
-        return measure(plan, engine, terms, progress)
+    if plan.budget(context, 1.0, 0.0).is_timed or (wanted == "auto" and has_bfloat16()):
+        return measure(plan, engine, context, progress)
     return MachineSpeed(precision="float32" if wanted == "auto" else wanted)
 
 
-def measure(plan: Plan, engine: Engine, terms: Terms, progress: Progress) -> MachineSpeed:
+def measure(plan: Plan, engine: Engine, context: StudyContext, progress: Progress) -> MachineSpeed:
     """Let each child train some steps as soon as it is warm; what no child can say stays at its default."""
     spec = dataclasses.asdict(plan.spec)
     futures = engine.call_all(
-        measure_speed, terms.typical, spec, terms.num_classes, terms.space.builder, wanted_precision(plan)
+        measure_speed, context.typical, spec, context.num_classes, context.space.builder, wanted_precision(plan)
     )
     engine.check()
     speeds: list[Speed] = []
@@ -58,12 +58,12 @@ def measure(plan: Plan, engine: Engine, terms: Terms, progress: Progress) -> Mac
     found = MachineSpeed()
     if speeds and len({speed.precision for speed in speeds}) == 1:
         found = dataclasses.replace(found, precision=speeds[0].precision)
-    if terms.workforce.has_gpus:  # elsewhere it is a second or two, and less when a child has done it once
+    if context.parallelism.has_gpus:  # elsewhere it is a second or two, and less when a child has done it once
         start_seconds = max(SECONDS_PER_TRIAL, *(speed.start_seconds for speed in speeds), 0.0)
         found = dataclasses.replace(found, start_seconds=start_seconds)
     if not speeds:
         return found
     samples = 1000
-    estimate = terms.estimate(terms.typical, samples) / samples
+    estimate = context.estimate(context.typical, samples) / samples
     mean = sum(speed.sample_seconds for speed in speeds) / len(speeds)
     return dataclasses.replace(found, factor=PROBE_FACTOR * mean / estimate)

@@ -1,9 +1,9 @@
 """How far a search is, from another terminal or another machine; it only reads."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipeline.json_records import to_json
 from pipeline.search.result import SearchResult
 from pipeline.search.snapshot import Snapshot, read_snapshot
 from pipeline.search.storage.studies import is_alive, list_studies, open_study
@@ -30,7 +30,7 @@ def finished_result(study: str, workspace: Path | None = None) -> SearchResult:
 def snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
     """Return a snapshot as `--json` prints it."""
     best = snapshot.best
-    return asdict(snapshot) | {
+    return to_json(snapshot) | {
         "best": None
         if best is None
         else {

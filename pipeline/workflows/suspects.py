@@ -17,7 +17,7 @@ from pipeline.files import locked, write_text
 from pipeline.machine import check_backend, share_resources
 from pipeline.models.backbones.applications import fetch_weights
 from pipeline.parts import is_pretrained
-from pipeline.search import out_of_fold as crossfit
+from pipeline.search import out_of_fold as out_of_fold
 from pipeline.search.engines.local import local_engine
 from pipeline.search.storage.store import StudyStore
 from pipeline.search.storage.studies import open_study
@@ -79,9 +79,9 @@ def run(request: SuspectsRequest, progress: Progress = SILENT) -> SuspectsResult
     if request.html:
         refuse_ending("--html", request.html, PAGES)
     with open_study(request.workspace, request.study) as store, locked(store.folder.lock, f"study {request.study}"):
-        plan = crossfit.plan_cross_fit(store, request.num_folds)
+        plan = out_of_fold.plan_out_of_fold(store, request.num_folds)
         _train(plan, store, progress)
-        rows, logits = crossfit.read_predictions(plan)
+        rows, logits = out_of_fold.read_predictions(plan)
         labels = np.load(store.folder.data / "labels.npy")[rows]
         errors = find_label_errors(logits, labels)
         order = errors.order[: max(errors.num_errors, request.top)]
@@ -98,16 +98,16 @@ def run(request: SuspectsRequest, progress: Progress = SILENT) -> SuspectsResult
         return found
 
 
-def _train(plan: crossfit.CrossFit, store: StudyStore, progress: Progress) -> None:
+def _train(plan: out_of_fold.OutOfFoldPlan, store: StudyStore, progress: Progress) -> None:
     """Train the folds whose predictions are not kept."""
-    missing, spec = crossfit.missing_folds(plan), store.spec()
+    missing, spec = out_of_fold.missing_folds(plan), store.spec()
     if not missing:
         progress.say(f"study {spec.study}: the predictions of {plan.num_folds} folds are kept from an earlier call")
         return
     check_backend()
-    with closing(crossfit.hold_images(spec)) as hold:
-        crossfit.assign_images(plan, spec, hold.folder)
-        seconds = crossfit.estimate_seconds(plan, store, missing)
+    with closing(out_of_fold.hold_images(spec)) as hold:
+        out_of_fold.assign_images(plan, spec, hold.folder)
+        seconds = out_of_fold.estimate_seconds(plan, store, missing)
         progress.say(
             f"study {spec.study}: training trial {plan.trial} again, {len(missing)} of {plan.num_folds} folds, "
             f"{plan.epochs} epoch(s) each: about {format_seconds(seconds)}"
@@ -116,14 +116,14 @@ def _train(plan: crossfit.CrossFit, store: StudyStore, progress: Progress) -> No
         _run_folds(plan, missing, progress)
 
 
-def _run_folds(plan: crossfit.CrossFit, missing: list[int], progress: Progress) -> None:
+def _run_folds(plan: out_of_fold.OutOfFoldPlan, missing: list[int], progress: Progress) -> None:
     """Train folds in a child process, one after the other; whatever happens, the child ends."""
     engine = local_engine(share_resources(1, None), plan.folder / "folds.log")
     try:
         engine.start()
         engine.check()
         for number in missing:
-            accuracy = crossfit.run_fold(plan, engine, number)
+            accuracy = out_of_fold.run_fold(plan, engine, number)
             progress.say(f"  fold {number + 1} of {plan.num_folds}: accuracy {accuracy:.4f} on images it did not see")
     finally:
         engine.stop()
@@ -155,6 +155,6 @@ def _write_page(path: Path, found: SuspectsResult, spec: StudySpec, rows: NDArra
     """Write the page with pictures; `rows` are the images of the suspects."""
     from pipeline.reports.suspects_page import suspects_page
 
-    with closing(crossfit.hold_images(spec)) as hold:
+    with closing(out_of_fold.hold_images(spec)) as hold:
         images = open_images(hold.folder, spec.image)
         write_text(path, suspects_page(found.to_json(), rows, images))

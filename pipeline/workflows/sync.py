@@ -11,7 +11,7 @@ from pipeline.search.mirroring import BackgroundMirror
 from pipeline.search.result import SearchResult
 from pipeline.search.storage.store import StudyStore
 from pipeline.search.storage.studies import is_alive, open_study
-from pipeline.search.worker.evaluation import flaw_of
+from pipeline.search.worker.evaluation import champion_blocker_of
 from pipeline.text import safe_name
 from pipeline.tracking.figures import decision_tags, evaluation_metrics, flaw_tags
 from pipeline.tracking.mirror import MlflowMirror
@@ -148,7 +148,7 @@ def register_result(store: StudyStore, workspace: Path, run_id: str) -> SearchRe
     """
     result, spec = store.result(), store.spec()
     winner, evaluation = result.winner, result.evaluation
-    flaw, client = flaw_of(evaluation.tested, spec.classes), open_client(workspace)
+    champion_blocker, client = champion_blocker_of(evaluation.tested, spec.classes), open_client(workspace)
     metrics = {
         **evaluation_metrics(evaluation),
         result.objective: winner.score,
@@ -169,12 +169,12 @@ def register_result(store: StudyStore, workspace: Path, run_id: str) -> SearchRe
                 "pipeline.study": result.study,
                 "trial.number": str(winner.trial),
                 **decision_tags(evaluation),
-                **flaw_tags(flaw),
+                **flaw_tags(champion_blocker),
             },
-            is_champion=not flaw,
+            is_champion=not champion_blocker,
         ),
     )
-    log_result(client, run_id, flaw_tags(flaw), {})
-    result = replace(result, run_id=run_id, model_uri=registered.model_uri, is_champion=not flaw)
+    log_result(client, run_id, flaw_tags(champion_blocker), {})
+    result = replace(result, run_id=run_id, model_uri=registered.model_uri, is_champion=not champion_blocker)
     store.put("result", result.to_json())
     return result

@@ -26,7 +26,7 @@ from pipeline.search.storage.attempts import stored_number
 from pipeline.search.storage.store import StudyStore
 from pipeline.search.study import Study
 from pipeline.search.timing.budget import Budget
-from pipeline.search.timing.estimates import Pace, Terms
+from pipeline.search.timing.estimates import StudyContext, TimeEstimates
 from pipeline.space import load_space
 from pipeline.states import OutcomeState
 from pipeline.workflows.callback import following
@@ -56,34 +56,34 @@ class PretendEngine:
     def num_free(self):
         return NUM_CHILDREN - len(self.running)
 
-    def submit(self, task):
-        self.running.append(task)
+    def submit(self, job):
+        self.running.append(job)
 
     def poll(self, seconds):
         time.sleep(self.step_seconds)
         if self.num_done >= self.halt_at:
             raise RuntimeError("a bug in the engine")
-        return [self.step(task) for task in list(self.running)]
+        return [self.step(job) for job in list(self.running)]
 
-    def step(self, task):
-        epoch, batch = divmod(self.steps[task.attempt], NUM_BATCHES)
-        self.steps[task.attempt] += 1
-        number = stored_number(task.training)
+    def step(self, job):
+        epoch, batch = divmod(self.steps[job.attempt], NUM_BATCHES)
+        self.steps[job.attempt] += 1
+        number = stored_number(job.training)
         is_too_large = number % 5 == 4
         if is_too_large and epoch == 1:
             reason = f"\x1b[31mno memory\x1b[0m at [bold]batch[/bold] {number}"
-            return self.end(task, OutcomeState.INFEASIBLE, reason=reason)
+            return self.end(job, OutcomeState.INFEASIBLE, reason=reason)
         if epoch == NUM_EPOCHS:
-            return self.end(task, OutcomeState.COMPLETED, score=0.5 + number % 50 / 100)
-        return Heartbeat(task.attempt, Beat(epoch + 1, NUM_EPOCHS, batch + 1, NUM_BATCHES))
+            return self.end(job, OutcomeState.COMPLETED, score=0.5 + number % 50 / 100)
+        return Heartbeat(job.attempt, Beat(epoch + 1, NUM_EPOCHS, batch + 1, NUM_BATCHES))
 
-    def end(self, task, state, **facts):
-        self.running.remove(task)
+    def end(self, job, state, **facts):
+        self.running.remove(job)
         self.num_done += 1
-        return TrainingEnded(TrialOutcome(task.attempt, task.training, task.rung, state, seconds=1.0, **facts))
+        return TrainingEnded(TrialOutcome(job.attempt, job.training, job.rung, state, seconds=1.0, **facts))
 
     def interrupt(self):
-        return [self.end(task, OutcomeState.STOPPED, reason="stopped") for task in list(self.running)]
+        return [self.end(job, OutcomeState.STOPPED, reason="stopped") for job in list(self.running)]
 
 
 @dataclass
@@ -113,9 +113,9 @@ def make_study(folder: Path, num_trials: int, elapsed) -> Study:
     store = StudyStore(folder / "study.db")
     if not store.is_created():
         store.create(FACTS)
-    terms = Terms(load_space("tiny"), (8, 8, 1), 10, num_images=100, num_final_images=120, seed=3, typical={})
-    pace = Pace(terms, Budget(math.inf, None, (300,), math.inf, math.inf), elapsed, probed=1.0)
-    study = Study(store, lambda: SampledProposals(num_trials), Objective(), pace)
+    context = StudyContext(load_space("tiny"), (8, 8, 1), 10, num_images=100, num_final_images=120, seed=3, typical={})
+    estimates = TimeEstimates(context, Budget(math.inf, None, (300,), math.inf, math.inf), elapsed, probed=1.0)
+    study = Study(store, lambda: SampledProposals(num_trials), Objective(), estimates)
     study.recover()
     return study
 
@@ -127,7 +127,7 @@ def main(workspace: Path, num_trials: int, halt_at: float) -> None:
         with locked(folder / "lock", "study photos-1"), interruptions(lambda: "it can be resumed") as stop:
             forget_stop(StudyFolder(folder))
             study = make_study(folder, num_trials, lambda: time.monotonic() - started)
-            with stop.deferred(), following(study, study.pace.elapsed, stop, TerminalProgress()) as callback:
+            with stop.deferred(), following(study, study.estimates.elapsed, stop, TerminalProgress()) as callback:
                 run_trials(study, PretendEngine(halt_at), callback)
     except PipelineError as error:
         fail(str(error), error.exit_code)

@@ -40,124 +40,124 @@ def lack_the_backend() -> int:
     raise ModuleNotFoundError("No module named 'tensorflow'")
 
 
-def outcome(task: TrainingJob, score: object = 0.5, state: str = OutcomeState.COMPLETED) -> TrialOutcome:
+def outcome(job: TrainingJob, score: object = 0.5, state: str = OutcomeState.COMPLETED) -> TrialOutcome:
     """Return what a training returns, with the number of its process."""
-    return TrialOutcome(task.attempt, task.training, task.rung, state, score, findings=Findings(epochs=os.getpid()))
+    return TrialOutcome(job.attempt, job.training, job.rung, state, score, findings=Findings(epochs=os.getpid()))
 
 
-def first_beat(task: TrainingJob, emit: Emit) -> Heart:
-    return reporter_of(task.attempt, emit).heart
+def first_beat(job: TrainingJob, emit: Emit) -> Heart:
+    return reporter_of(job.attempt, emit).heart
 
 
-def work_as_bidden(task, emit):
-    return outcome(task)
+def work_as_bidden(job, emit):
+    return outcome(job)
 
 
-def raise_an_error(task, emit):
+def raise_an_error(job, emit):
     raise ValueError("no such layer")
 
 
-def leave_python(task, emit):
+def leave_python(job, emit):
     sys.exit(3)
 
 
-def leave_the_process(task, emit):
+def leave_the_process(job, emit):
     os._exit(9)
 
 
-def break_the_process(task, emit):
+def break_the_process(job, emit):
     ctypes.string_at(0)
 
 
-def take_memory(task, emit):
-    heart, taken = first_beat(task, emit), []
+def take_memory(job, emit):
+    heart, taken = first_beat(job, emit), []
     for _ in range(NUM_MEGABYTES):
         taken.append(os.urandom(1) * 2**20)
         heart.touch()
     time.sleep(FOREVER)
 
 
-def hang_before_the_first_step(task, emit):
-    first_beat(task, emit)
+def hang_before_the_first_step(job, emit):
+    first_beat(job, emit)
     time.sleep(FOREVER)
 
 
-def hang_after_a_step(task, emit):
-    first_beat(task, emit).batch(1, 1, 1, 100)
+def hang_after_a_step(job, emit):
+    first_beat(job, emit).batch(1, 1, 1, 100)
     time.sleep(FOREVER)
 
 
-def hang_and_ignore_sigterm(task, emit):
+def hang_and_ignore_sigterm(job, emit):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    hang_after_a_step(task, emit)
+    hang_after_a_step(job, emit)
 
 
-def step_for_ever(task, emit):
-    heart, step = first_beat(task, emit), 0
+def step_for_ever(job, emit):
+    heart, step = first_beat(job, emit), 0
     while True:
         step += 1
         heart.batch(1, 1, step, 100)
         time.sleep(0.01)
 
 
-def step_until_asked(task, emit):
-    heart, step = first_beat(task, emit), 0
+def step_until_asked(job, emit):
+    heart, step = first_beat(job, emit), 0
     while not stopping.is_requested():
         step += 1
         heart.batch(1, 1, step, 100)
         time.sleep(0.01)
     stopping.clear()
-    return outcome(task, None, OutcomeState.STOPPED)
+    return outcome(job, None, OutcomeState.STOPPED)
 
 
-def wait_in_silence(task, emit):
-    first_beat(task, emit)
+def wait_in_silence(job, emit):
+    first_beat(job, emit)
     while not stopping.is_requested():
         time.sleep(0.01)
     stopping.clear()
-    return outcome(task, None, OutcomeState.STOPPED)
+    return outcome(job, None, OutcomeState.STOPPED)
 
 
-def print_a_line(task, emit):
+def print_a_line(job, emit):
     print("a line of a training", flush=True)
-    return outcome(task)
+    return outcome(job)
 
 
-def print_until_asked(task, emit):
+def print_until_asked(job, emit):
     while not stopping.is_requested():
         os.write(1, b"x" * 99_999 + b"\n")
         time.sleep(0.005)
     stopping.clear()
-    return outcome(task, None, OutcomeState.STOPPED)
+    return outcome(job, None, OutcomeState.STOPPED)
 
 
 # JSON-able names, as hyperparameters are.
 SCORES = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf"), "text": "0.9", "nothing": None}
 
 
-def return_an_odd_score(task, emit):
-    return outcome(task, SCORES[task.params["score"]])
+def return_an_odd_score(job, emit):
+    return outcome(job, SCORES[job.params["score"]])
 
 
-def return_nothing(task, emit):
+def return_nothing(job, emit):
     return None
 
 
-def return_what_cannot_be_sent(task, emit):
+def return_what_cannot_be_sent(job, emit):
     return threading.Lock()
 
 
-def train(task: TrainingJob, emit: Emit) -> TrialOutcome:
+def train(job: TrainingJob, emit: Emit) -> TrialOutcome:
     """Do what the hyperparameter `fault` names."""
-    return globals()[task.params["fault"]](task, emit)
+    return globals()[job.params["fault"]](job, emit)
 
 
 BAD_TRIALS = {0: "leave_the_process", 1: "take_memory", 2: "hang_after_a_step", 3: "raise_an_error"}
 
 
-def train_by_number(task: TrainingJob, emit: Emit) -> TrialOutcome:
+def train_by_number(job: TrainingJob, emit: Emit) -> TrialOutcome:
     """Let some trials go wrong, each in its own way, and the others go well."""
-    return globals()[BAD_TRIALS.get(task.training, "work_as_bidden")](task, emit)
+    return globals()[BAD_TRIALS.get(job.training, "work_as_bidden")](job, emit)
 
 
 # ---- trainings that write all that a real one writes -----------------------------------------------------------------
@@ -165,22 +165,22 @@ def train_by_number(task: TrainingJob, emit: Emit) -> TrialOutcome:
 CHECKPOINT_BYTES, MODEL_BYTES = 200_000, 300_000
 
 
-def train_on_disk(task: TrainingJob, emit: Emit) -> TrialOutcome:
+def train_on_disk(job: TrainingJob, emit: Emit) -> TrialOutcome:
     """Train at once, behind the border that turns exceptions into outcomes."""
-    return outcome_of(write_training, task, emit)
+    return outcome_of(write_training, job, emit)
 
 
-def write_training(task: TrainingJob, reporter: Reporter) -> tuple[float, Findings]:
+def write_training(job: TrainingJob, reporter: Reporter) -> tuple[float, Findings]:
     """Tell beats and epochs, and write checkpoints, and of a winner the model; return score and findings."""
-    score = score_of(task.params, task.rung)
-    for index in range(max(1, round(task.samples / NUM_IMAGES))):
+    score = score_of(job.params, job.rung)
+    for index in range(max(1, round(job.samples / NUM_IMAGES))):
         reporter.heart.batch(index + 1, 1, 1, 1)
-        reporter.epoch(epoch_row(task.first_step + index, score))
-        with replacing(checkpoint_path(task)) as temporary:
+        reporter.epoch(epoch_row(job.first_step + index, score))
+        with replacing(checkpoint_path(job)) as temporary:
             temporary.write_bytes(bytes(CHECKPOINT_BYTES))
-    if not task.is_final:
+    if not job.is_final:
         return score, Findings()
-    findings = save_model(task)
-    with (task.folders.model / "test_logits.npz").open("wb") as file:
+    findings = save_model(job)
+    with (job.folders.model / "test_logits.npz").open("wb") as file:
         file.write(bytes(MODEL_BYTES))
     return score, findings

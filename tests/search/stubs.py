@@ -23,7 +23,7 @@ from pipeline.search.storage.attempts import stored_number
 from pipeline.search.storage.store import StudyStore
 from pipeline.search.study import Study
 from pipeline.search.timing.budget import Budget
-from pipeline.search.timing.estimates import Pace, Terms
+from pipeline.search.timing.estimates import StudyContext, TimeEstimates
 from pipeline.search.worker import validation
 from pipeline.search.worker.evaluation import Answers
 from pipeline.search.worker.teacher import keep_if_best
@@ -165,8 +165,8 @@ class InstantEngine:
     def num_free(self):
         return self.num_workers - len(self.running)
 
-    def submit(self, task):
-        self.running.append(task)
+    def submit(self, job):
+        self.running.append(job)
 
     def start(self):
         pass
@@ -185,7 +185,7 @@ class InstantEngine:
         return [*events, TrainingEnded(outcome)]
 
     def interrupt(self):
-        stopped = [TrialOutcome(task.attempt, task.training, task.rung, OutcomeState.STOPPED) for task in self.running]
+        stopped = [TrialOutcome(job.attempt, job.training, job.rung, OutcomeState.STOPPED) for job in self.running]
         self.running.clear()
         return [TrainingEnded(outcome) for outcome in stopped]
 
@@ -215,29 +215,29 @@ def unlimited(max_trials: int | None = 6, rungs: tuple[int, ...] = RUNGS) -> Bud
     return Budget(math.inf, max_trials, rungs, math.inf, math.inf)
 
 
-def make_terms(space: SearchSpace | None = None, **changes: Any) -> Terms:
+def make_context(space: SearchSpace | None = None, **changes: Any) -> StudyContext:
     """Return the terms of a study on small grey images; without a portfolio unless one is given."""
     space = space or TINY
     values = {"seed": 3, "typical": space.defaults(), **changes}
-    return Terms(space, (8, 8, 1), 2, num_images=NUM_IMAGES, num_final_images=NUM_FINAL_IMAGES, **values)
+    return StudyContext(space, (8, 8, 1), 2, num_images=NUM_IMAGES, num_final_images=NUM_FINAL_IMAGES, **values)
 
 
 def make_study(
-    folder: Path, budget: Budget | None = None, terms: Terms | None = None, clock: Clock | None = None,
+    folder: Path, budget: Budget | None = None, context: StudyContext | None = None, clock: Clock | None = None,
     oracle: StubOracle | None = None, objective: Objective | None = None,
 ) -> Study:  # fmt: skip
     """Return a new study in a folder, or the one that is there as an earlier process left it."""
     folder.mkdir(parents=True, exist_ok=True)
     objective = objective or Objective()
-    terms, budget = terms or make_terms(), budget or unlimited()
+    context, budget = context or make_context(), budget or unlimited()
     store = StudyStore(folder / "study.db")
     store.check_whole()
     if not store.is_created():
         (folder / "data").mkdir(exist_ok=True)
-        space = {"space": terms.space.to_json(), "param_names": terms.space.names()}
+        space = {"space": context.space.to_json(), "param_names": context.space.names()}
         store.create({**FACTS, **space, "objective": objective.name, "minimise": objective.minimise})
-    pace = Pace(terms, budget, clock or Clock(), probed=1.0)
-    study = Study(store, lambda: oracle or StubOracle(terms.space, num_rungs=len(budget.rungs)), objective, pace)
+    estimates = TimeEstimates(context, budget, clock or Clock(), probed=1.0)
+    study = Study(store, lambda: oracle or StubOracle(context.space, num_rungs=len(budget.rungs)), objective, estimates)
     study.recover()
     sweep(StudyFolder(folder), list(study.waiting))
     return study
@@ -253,36 +253,36 @@ def epoch_row(step: int, score: float) -> EpochRow:
     return EpochRow(step, 1.0, 0.5, 1.0, score, score, score, score, 0.1, 0.1)
 
 
-def train_at_once(task: TrainingJob, emit: Emit, **changes: Any) -> TrialOutcome:
+def train_at_once(job: TrainingJob, emit: Emit, **changes: Any) -> TrialOutcome:
     """Tell the epochs of a training, and return its outcome."""
-    score = score_of(task.params, task.rung)
-    for index in range(max(1, round(task.samples / NUM_IMAGES))):
-        emit(EpochEnded(task.attempt, epoch_row(task.first_step + index, score)))
+    score = score_of(job.params, job.rung)
+    for index in range(max(1, round(job.samples / NUM_IMAGES))):
+        emit(EpochEnded(job.attempt, epoch_row(job.first_step + index, score)))
     return TrialOutcome(
-        task.attempt,
-        task.training,
-        task.rung,
+        job.attempt,
+        job.training,
+        job.rung,
         **{"state": OutcomeState.COMPLETED, "score": score, "seconds": 1.0, **changes},
     )
 
 
-def train_into(study: Study, task: TrainingJob, **changes: Any) -> TrialOutcome:
+def train_into(study: Study, job: TrainingJob, **changes: Any) -> TrialOutcome:
     """Train at once, have the study keep the epochs, and return the outcome."""
-    return train_at_once(task, study.observe, **changes)
+    return train_at_once(job, study.observe, **changes)
 
 
 def run_all(study: Study, seconds: float = 1.0) -> list[TrainingJob]:
     """Ask, train and tell until nothing is left; return the tasks in order. Each takes some seconds of a fake clock."""
-    tasks = []
-    while task := study.ask():
-        tasks.append(task)
+    jobs = []
+    while job := study.ask():
+        jobs.append(job)
         study.store.save()
-        if isinstance(study.pace.elapsed, Clock):
-            study.pace.elapsed.now += seconds
-        study.tell(train_into(study, task, seconds=seconds))
+        if isinstance(study.estimates.elapsed, Clock):
+            study.estimates.elapsed.now += seconds
+        study.tell(train_into(study, job, seconds=seconds))
     study.complete()
     study.store.save()
-    return tasks
+    return jobs
 
 
 def ends(rows: list[TrialRow]) -> list[tuple[Any, ...]]:
@@ -326,38 +326,38 @@ def warm_up() -> int:
     return os.getpid()
 
 
-def train(task: TrainingJob, emit: Emit) -> TrialOutcome:
+def train(job: TrainingJob, emit: Emit) -> TrialOutcome:
     """Train as a child does: beats, epochs, a checkpoint after each, from which it goes on; some fail by design."""
-    if FAILING.get(task.training) == task.rung:
+    if FAILING.get(job.training) == job.rung:
         return TrialOutcome(
-            task.attempt, task.training, task.rung, OutcomeState.FAILED, reason="ValueError: by design", seconds=0.1
+            job.attempt, job.training, job.rung, OutcomeState.FAILED, reason="ValueError: by design", seconds=0.1
         )
-    reporter, checkpoint = reporter_of(task.attempt, emit), checkpoint_path(task)
-    score = score_of(task.params, task.rung)
-    num_epochs = max(1, round(task.samples / (NUM_FINAL_IMAGES if task.is_final else NUM_IMAGES)))
+    reporter, checkpoint = reporter_of(job.attempt, emit), checkpoint_path(job)
+    score = score_of(job.params, job.rung)
+    num_epochs = max(1, round(job.samples / (NUM_FINAL_IMAGES if job.is_final else NUM_IMAGES)))
     saved = checkpoint.read_bytes() if checkpoint.exists() else b""
     for index in range(int(saved) if saved.isdigit() else 0, num_epochs):
         reporter.heart.batch(index + 1, num_epochs, 1, 1)
         time.sleep(float(os.environ.get(EPOCH_SECONDS, "0")))
-        reporter.epoch(epoch_row(task.first_step + index, score))
+        reporter.epoch(epoch_row(job.first_step + index, score))
         write_text(checkpoint, str(index + 1))
-    if task.rung == len(RUNGS) - 1 and not task.is_final:
-        keep_logits(task)
-    findings = save_model(task) if task.training == TrainingKind.FINAL else Findings()
+    if job.rung == len(RUNGS) - 1 and not job.is_final:
+        keep_logits(job)
+    findings = save_model(job) if job.training == TrainingKind.FINAL else Findings()
     return TrialOutcome(
-        task.attempt, task.training, task.rung, OutcomeState.COMPLETED, score, seconds=1.0, findings=findings
+        job.attempt, job.training, job.rung, OutcomeState.COMPLETED, score, seconds=1.0, findings=findings
     )
 
 
-def keep_logits(task: TrainingJob) -> None:
+def keep_logits(job: TrainingJob) -> None:
     """Keep what the network of a trial says of 30 validation images: half of it is right, by chance."""
-    logits = np.random.default_rng(abs(stored_number(task.training))).normal(size=(30, 2)).astype(np.float32)
-    validation.keep(task, [Predictions(logits, np.arange(30, dtype=np.int32) % 2, None, digests_of(30))])
+    logits = np.random.default_rng(abs(stored_number(job.training))).normal(size=(30, 2)).astype(np.float32)
+    validation.keep(job, [Predictions(logits, np.arange(30, dtype=np.int32) % 2, None, digests_of(30))])
 
 
-def save_model(task: TrainingJob) -> Findings:
+def save_model(job: TrainingJob) -> Findings:
     """Write the file of a model, which only depends on the winner, and return what its test found."""
-    write_text(task.folders.model / "model.keras", repr(sorted(task.params.items())))
+    write_text(job.folders.model / "model.keras", repr(sorted(job.params.items())))
     majority = Majority("accuracy", 0.5, 0.4, (0.3, 0.5), 0.01, is_beaten=True, number=0)
     figures = {"loss": Figure(0.5, (0.4, 0.6))}
     test = TestResult(88 / 97, (0.83, 0.95), 97, figures, majority, Leaked(3, 0.9))

@@ -18,7 +18,7 @@ from pipeline.search.finalists.distillation import distil
 from pipeline.search.finalists.ensemble import choose_networks
 from pipeline.search.finish import chosen, finish
 from pipeline.search.loop import run_trials
-from tests.search.stubs import InstantEngine, Silence, keep_teacher, make_study, make_terms, train, unlimited, warm_up
+from tests.search.stubs import InstantEngine, Silence, keep_teacher, make_context, make_study, train, unlimited, warm_up
 
 
 def run(
@@ -33,7 +33,7 @@ def run(
             engine = LocalEngine([Resources(1)] * num_workers, folder / "trials.log", Work(train, warm_up))
             engine.start()
         try:
-            study = make_study(folder, unlimited(num_trials), make_terms(baseline={"filters": 16}))
+            study = make_study(folder, unlimited(num_trials), make_context(baseline={"filters": 16}))
             if not study.store.has_final_model():
                 run_trials(study, engine, Silence())
                 keep_teacher(folder)

@@ -38,9 +38,9 @@ def begin(folder: Path, num_tasks: int) -> None:
     study = make_study(folder.parent / "work", unlimited(NUM_TRIALS))
     with pytest.raises(StoppedEarly):
         run_trials(study, InstantEngine(train), Interrupting(num_tasks))
-    task = study.ask()
+    job = study.ask()
     study.store.save()
-    train(task, lambda event: note(study, [event]))  # its end is not told
+    train(job, lambda event: note(study, [event]))  # its end is not told
     study.store.save()
     shutil.copytree(folder.parent / "work", folder)  # with the log, which closing would merge
     study.store.close()

@@ -22,8 +22,8 @@ from tests.search.stubs import (
     Silence,
     ends,
     epoch_row,
+    make_context,
     make_study,
-    make_terms,
     run_all,
     train,
     train_into,
@@ -59,9 +59,9 @@ def parent(tmp_path):
     store.create(facts)
     store.close()
     study = make_study(Workspace(tmp_path).studies / "old", unlimited(12))
-    task = study.ask()
+    job = study.ask()
     study.store.save()
-    study.tell(train_into(study, task, state=OutcomeState.FAILED, score=None, reason="loss became nan"))
+    study.tell(train_into(study, job, state=OutcomeState.FAILED, score=None, reason="loss became nan"))
     run_all(study)
     study.store.close()
     return facts
@@ -101,8 +101,8 @@ def test_a_forked_study_goes_on_from_the_scores_that_it_took_over(tmp_path, pare
     _, path = fork(tmp_path, parent)
     study = make_study(path.parent, unlimited(14))
     assert study.consult().num_ended == [11, 4, 1]
-    tasks = run_all(study)
-    assert [task.number for task in tasks if task.rung == 0] == [11, 12, 13]
+    jobs = run_all(study)
+    assert [job.number for job in jobs if job.rung == 0] == [11, 12, 13]
     assert len({repr(row.params) for row in study.store.trials()}) == 14
 
 
@@ -194,8 +194,8 @@ def test_a_pick_that_is_no_scored_trial_names_those_that_are(front, pick):
 
 def test_one_objective_has_no_knee_and_a_failed_trial_cannot_be_picked(tmp_path):
     study = make_study(tmp_path, unlimited(2, (1000,)))
-    task = study.ask()
-    study.tell(train_into(study, task, state=OutcomeState.FAILED, score=None, reason="nan"))
+    job = study.ask()
+    study.tell(train_into(study, job, state=OutcomeState.FAILED, score=None, reason="nan"))
     run_all(study)
     with pytest.raises(InvalidUsage, match="has no front: it looked for one objective"):
         pick_trial(study.store, "knee")
@@ -232,7 +232,7 @@ def test_a_model_is_adopted_when_it_is_whole(tmp_path):
 
 
 def test_a_picked_trial_trains_as_long_as_a_winner_without_a_time_limit(tmp_path):
-    study = make_study(tmp_path, unlimited(5), make_terms())
+    study = make_study(tmp_path, unlimited(5), make_context())
     run_all(study)
     assert math.isinf(study.budget.end)
     row = study.rows[0]

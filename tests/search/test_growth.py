@@ -57,6 +57,6 @@ def test_a_trial_costs_the_same_at_the_end_of_a_long_search(tmp_path, num_trials
     statements: list[str] = []
     store = StudyStore(tmp_path / "study.db")
     store.connection.set_trace_callback(statements.append)
-    again = Study(store, study.make_oracle, study.objective, study.pace)
+    again = Study(store, study.make_oracle, study.objective, study.estimates)
     assert again.recover() == num_trials
     assert len(statements) < 20

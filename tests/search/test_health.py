@@ -94,14 +94,12 @@ def test_a_child_without_room_on_the_disk_stops_the_search(tmp_path):
 
 
 def test_a_search_stops_at_the_eleventh_failure_and_goes_on_when_the_cause_is_gone(tmp_path):
-    def fail(task, emit):
-        reason = f"ValueError: file {task.number} of the data is gone"
-        return TrialOutcome(task.attempt, task.training, task.rung, OutcomeState.FAILED, reason=reason)
+    def fail(job, emit):
+        reason = f"ValueError: file {job.number} of the data is gone"
+        return TrialOutcome(job.attempt, job.training, job.rung, OutcomeState.FAILED, reason=reason)
 
-    def train(task, emit):
-        return TrialOutcome(
-            task.attempt, task.training, task.rung, OutcomeState.COMPLETED, score_of(task.params, task.rung)
-        )
+    def train(job, emit):
+        return TrialOutcome(job.attempt, job.training, job.rung, OutcomeState.COMPLETED, score_of(job.params, job.rung))
 
     budget = unlimited(15, rungs=(1000,))
     study = make_study(tmp_path, budget)

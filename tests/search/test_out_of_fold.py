@@ -16,7 +16,7 @@ from pipeline.errors import DataError, StoppedEarly
 from pipeline.files import write_json
 from pipeline.machine import Resources
 from pipeline.records import EpochRow, ImageSpec
-from pipeline.search import out_of_fold as crossfit
+from pipeline.search import out_of_fold as out_of_fold
 from pipeline.search.engines.local import LocalEngine
 from pipeline.search.storage.attempts import Attempt
 from pipeline.search.storage.store import StudyStore
@@ -84,7 +84,7 @@ def write_model(study, params):
 
 def assign(plan, store):
     spec = store.spec()
-    crossfit.assign_images(plan, spec, Path(spec.cache))
+    out_of_fold.assign_images(plan, spec, Path(spec.cache))
 
 
 def keep_predictions(plan):
@@ -96,8 +96,8 @@ def keep_predictions(plan):
 
 
 def test_every_usable_image_is_in_one_fold_and_each_fold_holds_every_class(store):
-    plan = crossfit.plan_cross_fit(store, 4)
-    assert crossfit.missing_folds(plan) == [0, 1, 2, 3]
+    plan = out_of_fold.plan_out_of_fold(store, 4)
+    assert out_of_fold.missing_folds(plan) == [0, 1, 2, 3]
     assign(plan, store)
     folds = plan.folds()
     assert folds[UNUSABLE] == NOT_GIVEN
@@ -113,14 +113,14 @@ def test_labels_in_another_order_than_the_decoded_images_are_refused(store, monk
     monkeypatch.setattr("tests.search.test_out_of_fold.DIGESTS", DIGESTS[::-1])
     write_images(data.parent, np.load(data / "splits.npy"), np.load(data / "labels.npy"))
     with pytest.raises(DataError, match=r"in different orders.*pipeline search DATA --name photos-1 --resume"):
-        assign(crossfit.plan_cross_fit(store, 4), store)
+        assign(out_of_fold.plan_out_of_fold(store, 4), store)
 
 
 def test_images_of_one_group_are_in_one_fold(store):
     data = store.path.parent / "data"
     groups = [f"plant-{row // 4}" for row in range(NUM_IMAGES)]
     write_images(data.parent, np.load(data / "splits.npy"), np.load(data / "labels.npy"), groups)
-    plan = crossfit.plan_cross_fit(store, 4)
+    plan = out_of_fold.plan_out_of_fold(store, 4)
     assign(plan, store)
     folds = plan.folds()[:40].reshape(10, 4)
     assert (folds == folds[:, :1]).all()
@@ -128,34 +128,34 @@ def test_images_of_one_group_are_in_one_fold(store):
 
 
 def test_a_fold_trains_on_usable_images_outside_of_it_and_predicts_the_others():
-    training, held_out = crossfit.rows_of_fold(np.array([0, 1, NOT_GIVEN, 2, 1], np.uint8), 1)
+    training, held_out = out_of_fold.rows_of_fold(np.array([0, 1, NOT_GIVEN, 2, 1], np.uint8), 1)
     assert (training.tolist(), held_out.tolist()) == ([0, 3], [1, 4])
 
 
 def test_predictions_are_put_together_in_the_order_of_the_images(store):
-    plan = crossfit.plan_cross_fit(store, 4)
+    plan = out_of_fold.plan_out_of_fold(store, 4)
     assign(plan, store)
     keep_predictions(plan)
-    rows, logits = crossfit.read_predictions(plan)
+    rows, logits = out_of_fold.read_predictions(plan)
     assert rows.tolist() == list(range(UNUSABLE))
     assert logits[:, 0].tolist() == rows.tolist()
 
 
 def test_only_the_folds_without_predictions_are_missing(store):
-    plan = crossfit.plan_cross_fit(store, 4)
+    plan = out_of_fold.plan_out_of_fold(store, 4)
     assign(plan, store)
     folds = plan.folds()
     keep_predictions(plan)
     plan.logits_path(2).unlink()
-    assert crossfit.missing_folds(crossfit.plan_cross_fit(store, 4)) == [2]
+    assert out_of_fold.missing_folds(out_of_fold.plan_out_of_fold(store, 4)) == [2]
     assert np.array_equal(plan.folds(), folds)
-    assert crossfit.missing_folds(crossfit.plan_cross_fit(store, 5)) == [0, 1, 2, 3, 4]
-    assert crossfit.missing_folds(plan) == [2]  # those of four folds are still kept
+    assert out_of_fold.missing_folds(out_of_fold.plan_out_of_fold(store, 5)) == [0, 1, 2, 3, 4]
+    assert out_of_fold.missing_folds(plan) == [2]  # those of four folds are still kept
 
 
 @pytest.mark.parametrize("changed", ["model", "images", "fingerprint", "facts"])
 def test_predictions_of_another_model_or_other_images_are_not_used(store, changed):
-    plan = crossfit.plan_cross_fit(store, 4)
+    plan = out_of_fold.plan_out_of_fold(store, 4)
     assign(plan, store)
     keep_predictions(plan)
     if changed == "model":
@@ -166,14 +166,14 @@ def test_predictions_of_another_model_or_other_images_are_not_used(store, change
         store.put("fingerprint", "g")
     else:
         plan.facts_path.write_text('{"fing')
-    assert crossfit.missing_folds(crossfit.plan_cross_fit(store, 4)) == [0, 1, 2, 3]
+    assert out_of_fold.missing_folds(out_of_fold.plan_out_of_fold(store, 4)) == [0, 1, 2, 3]
     assert not plan.logits_path(0).exists()
 
 
 def test_the_estimate_follows_the_epochs_of_the_last_training(store):
-    plan = crossfit.plan_cross_fit(store, 4)
+    plan = out_of_fold.plan_out_of_fold(store, 4)
     assign(plan, store)
-    one, all_folds = (crossfit.estimate_seconds(plan, store, numbers) for numbers in ([1], range(4)))
+    one, all_folds = (out_of_fold.estimate_seconds(plan, store, numbers) for numbers in ([1], range(4)))
     num_held_out = int((plan.folds() == 1).sum())
     passes = 3 * (41 - num_held_out) + num_held_out / 3
     assert one == pytest.approx(12 + 1.5 + passes * 3.3 / 33)
@@ -184,33 +184,33 @@ def test_a_study_without_a_winner_says_how_to_finish_it(store):
     with store.transaction() as connection:
         connection.execute("DELETE FROM attempt")
     with pytest.raises(DataError, match=r"photos-1 is not finished.*pipeline search DATA --name photos-1 --resume"):
-        crossfit.plan_cross_fit(store, 4)
+        out_of_fold.plan_out_of_fold(store, 4)
 
 
 def test_images_that_were_cleared_away_are_asked_for(store):
     spec = store.spec()
-    crossfit.hold_images(spec).close()
+    out_of_fold.hold_images(spec).close()
     write_json(store.path.parent.parent / "images" / "key" / "meta.json", {})
     with pytest.raises(DataError, match=r"cleared away.*pipeline search DATA --name photos-1 --resume"):
-        crossfit.hold_images(spec)
+        out_of_fold.hold_images(spec)
 
 
 @pytest.mark.heavy
 def test_a_fold_is_trained_in_a_child_and_what_cannot_be_trained_says_why(store):
-    plan = crossfit.plan_cross_fit(store, 3)
+    plan = out_of_fold.plan_out_of_fold(store, 3)
     assign(plan, store)
     before = dict(os.environ)
     engine = LocalEngine([Resources(1)], plan.folder / "folds.log")
     engine.start()
     try:
-        accuracy = crossfit.run_fold(plan, engine, 1)
+        accuracy = out_of_fold.run_fold(plan, engine, 1)
         logits, labels = np.load(plan.logits_path(1)), np.flatnonzero(plan.folds() == 1) % 2
         assert logits.shape == (len(labels), 2)
         assert accuracy == pytest.approx((logits.argmax(axis=1) == labels).mean())
-        assert crossfit.missing_folds(plan) == [0, 2]
+        assert out_of_fold.missing_folds(plan) == [0, 2]
         huge = replace(plan, params={**PARAMS, "head": "flatten", "dense_layers": 1, "dense_units": 1_000_000_000})
         with pytest.raises(StoppedEarly, match="fold 3 of 3: out of memory at batch 8"):
-            crossfit.run_fold(huge, engine, 2)
+            out_of_fold.run_fold(huge, engine, 2)
     finally:
         engine.stop()
         os.environ.clear()
@@ -223,4 +223,4 @@ def test_a_fold_is_trained_in_a_child_and_what_cannot_be_trained_says_why(store)
 def test_a_study_of_several_labels_is_refused(store):
     store.put("is_multi_label", True)
     with pytest.raises(DataError, match=r"study photos-1: an image has several labels; expected one, .*by_class"):
-        crossfit.plan_cross_fit(store, 3)
+        out_of_fold.plan_out_of_fold(store, 3)

@@ -10,7 +10,7 @@ from pipeline.errors import DataError
 from pipeline.files import locked
 from pipeline.heartbeat import Beat, write_beat
 from pipeline.records import TrialRow
-from pipeline.search.snapshot import Failure, Snapshot, Watch, read_snapshot
+from pipeline.search.snapshot import Failure, Snapshot, StudyMonitor, read_snapshot
 from pipeline.search.storage.attempts import Attempt
 from pipeline.search.storage.store import StudyStore
 from pipeline.states import AttemptState, TrainingKind, TrialState
@@ -71,7 +71,7 @@ def fill(store: StudyStore) -> None:
 def test_a_snapshot_counts_ranks_and_measures(tmp_path):
     store = make_store(tmp_path)
     fill(store)
-    seen = Watch(store).look("running", 61.5)
+    seen = StudyMonitor(store).look("running", 61.5)
     assert {name: count for name, count in seen.trials.items() if count} == {
         "running": 2, "paused": 1, "completed": 1, "infeasible": 2, "crashed": 1,
     }  # fmt: skip
@@ -91,13 +91,13 @@ def test_an_objective_that_is_minimised_has_the_least_as_best(tmp_path):
     store = make_store(tmp_path, objective="val_loss")
     for number, score in enumerate((0.4, 0.2, 0.3)):
         add_trial(store, number, TrialState.COMPLETED, score)
-    assert Watch(store).look("stopped", 0.0).best.number == 1
+    assert StudyMonitor(store).look("stopped", 0.0).best.number == 1
 
 
 def test_heartbeats_of_another_machine_follow_another_clock(tmp_path):
     store = make_store(tmp_path)
     fill(store)
-    assert Watch(store).look("running", 1.0, is_here=False).running[0].seconds_since_step is None
+    assert StudyMonitor(store).look("running", 1.0, is_here=False).running[0].seconds_since_step is None
 
 
 def test_the_last_training_of_the_winner_is_shown_as_no_trial(tmp_path):
@@ -106,30 +106,30 @@ def test_the_last_training_of_the_winner_is_shown_as_no_trial(tmp_path):
     store.put_attempt(Attempt(7, TrainingKind.FINAL, 0, 400, 4, 1, 1, AttemptState.STARTED))
     store.save()
     beat(store, 7, 4, 4, 10, 10)
-    (final,) = Watch(store).look("running", 1.0).running
+    (final,) = StudyMonitor(store).look("running", 1.0).running
     assert (final.trial, final.fraction, final.is_baseline) == (None, 1.0, False)
     store.put_attempt(Attempt(8, TrainingKind.BASELINE, 0, 400, 4, 1, 1, AttemptState.STARTED))
     store.save()
-    beside = Watch(store).look("running", 1.0).running[-1]
+    beside = StudyMonitor(store).look("running", 1.0).running[-1]
     assert (title_of(final), title_of(beside)) == ("the winner", "the default network")
     store.put_attempt(Attempt(9, TrainingKind.STUDENT, 0, 400, 4, 1, 1, AttemptState.STARTED))
     store.save()
-    student = Watch(store).look("running", 1.0).running[-1]
+    student = StudyMonitor(store).look("running", 1.0).running[-1]
     assert (student.trial, student.is_student, title_of(student)) == (None, True, "the winner's network, taught")
     store.put_attempt(Attempt(10, TrainingKind.SECOND_SEED, 0, 400, 4, 1, 1, AttemptState.STARTED))
     store.save()
     store.put("ensemble", {"is_kept": True, "num_networks": 3})
-    assert [title_of(each) for each in Watch(store).look("running", 1.0).running] == [
+    assert [title_of(each) for each in StudyMonitor(store).look("running", 1.0).running] == [
         "3 networks in turn", "the default network", "the winner's network, taught", "the winner's network, again",
     ]  # fmt: skip
     store.put("ensemble", {"is_kept": False})
-    assert title_of(Watch(store).look("running", 1.0).running[0]) == "the winner"
+    assert title_of(StudyMonitor(store).look("running", 1.0).running[0]) == "the winner"
 
 
 def test_what_a_killed_search_left_running_counts_as_waiting(tmp_path):
     store = make_store(tmp_path)
     fill(store)
-    seen = Watch(store).look("stopped", 61.5)
+    seen = StudyMonitor(store).look("stopped", 61.5)
     assert (seen.trials["running"], seen.trials["planned"], seen.trials["paused"]) == (0, 1, 2)
     assert (seen.running, seen.eta_seconds) == ((), None)
 
@@ -139,18 +139,18 @@ def test_a_second_look_reads_only_what_changed_and_sees_what_a_first_one_would(t
     for number in range(50):
         add_trial(store, number, TrialState.COMPLETED, 0.5)
     add_trial(store, 50, TrialState.RUNNING)
-    watch = Watch(store)
-    watch.look("running", 1.0)
+    monitor = StudyMonitor(store)
+    monitor.look("running", 1.0)
     statements: list[str] = []
     store.connection.set_trace_callback(statements.append)
-    watch.look("running", 2.0)
+    monitor.look("running", 2.0)
     assert len(statements) == 4  # what changed, the last change, the attempts of one running trial and of the winner
     store.put_trial(dataclasses.replace(store.trials()[50], state=TrialState.FAILED, reason="loss is nan in epoch 2"))
     add_trial(store, 51, TrialState.RUNNING)
     statements.clear()
-    second = watch.look("running", 3.0)
+    second = monitor.look("running", 3.0)
     assert len(statements) == 6  # and the trials that changed, with the attempts of both
-    assert second == Watch(store).look("running", 3.0)
+    assert second == StudyMonitor(store).look("running", 3.0)
     assert (second.trials["failed"], second.trials["running"], second.trials["completed"]) == (1, 1, 50)
 
 
@@ -171,7 +171,7 @@ def test_the_rest_follows_from_the_budget_or_from_the_pace(tmp_path, options, ex
     add_trial(store, 0, TrialState.COMPLETED, 0.5)
     add_trial(store, 1, TrialState.FAILED, reason="loss is nan")
     add_trial(store, 2, TrialState.PLANNED)
-    assert Watch(store).look("running", 100.0).eta_seconds == expected
+    assert StudyMonitor(store).look("running", 100.0).eta_seconds == expected
 
 
 def test_the_state_follows_from_lock_result_and_trials(tmp_path):

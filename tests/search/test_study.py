@@ -24,8 +24,8 @@ from tests.search.stubs import (
     Silence,
     StubOracle,
     ends,
+    make_context,
     make_study,
-    make_terms,
     run_all,
     score_of,
     train_at_once,
@@ -56,11 +56,11 @@ params:
 
 def step(study, **changes):
     """Ask, save and tell one task; return it."""
-    task = study.ask()
+    job = study.ask()
     study.store.save()
-    study.tell(train_into(study, task, **changes))
+    study.tell(train_into(study, job, **changes))
     study.store.save()
-    return task
+    return job
 
 
 def oracle_for(study_oracle=None, **options):
@@ -70,7 +70,7 @@ def oracle_for(study_oracle=None, **options):
 def reopened(study, **options):
     """Return the study as the next process finds it after this one was killed: what was not saved is gone."""
     study.store.close()
-    return make_study(study.store.path.parent, study.budget, study.terms, **options)
+    return make_study(study.store.path.parent, study.budget, study.context, **options)
 
 
 # ---- what is asked for ----------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def reopened(study, **options):
 
 def test_the_portfolio_comes_first_and_needs_no_oracle(tmp_path):
     strong = [{**TINY.defaults(), "learning_rate": rate} for rate in (0.002, 0.004)]
-    study = make_study(tmp_path, unlimited(4), make_terms(portfolio=tuple(strong)))
+    study = make_study(tmp_path, unlimited(4), make_context(portfolio=tuple(strong)))
     assert [step(study).params for _ in strong] == strong
     assert study.oracle is None
     third = step(study)
@@ -89,10 +89,10 @@ def test_the_portfolio_comes_first_and_needs_no_oracle(tmp_path):
 
 def test_the_best_of_three_goes_on_before_the_portfolio_is_through(tmp_path):
     strong = [{**TINY.defaults(), "learning_rate": rate} for rate in (0.002, 0.003, 0.004, 0.005, 0.006)]
-    study = make_study(tmp_path, unlimited(9), make_terms(portfolio=tuple(strong)))
-    tasks = [step(study) for _ in range(3)]
+    study = make_study(tmp_path, unlimited(9), make_context(portfolio=tuple(strong)))
+    jobs = [step(study) for _ in range(3)]
     assert study.oracle is None
-    best = max(tasks, key=lambda task: score_of(task.params, 0))
+    best = max(jobs, key=lambda job: score_of(job.params, 0))
     fourth = study.ask()
     assert (fourth.number, fourth.rung) == (best.number, 1)
     assert study.ask().params == strong[3]  # one in three: the next waits for three more
@@ -106,7 +106,7 @@ def without_reports(oracle):
 def test_an_oracle_made_late_learns_all_that_happened_in_its_order(tmp_path):
     strong = [{**TINY.defaults(), "learning_rate": rate} for rate in (0.002, 0.003, 0.004, 0.005)]
     oracle = oracle_for()
-    study = make_study(tmp_path, unlimited(9), make_terms(portfolio=tuple(strong)), oracle=oracle)
+    study = make_study(tmp_path, unlimited(9), make_context(portfolio=tuple(strong)), oracle=oracle)
     step(study)
     first, second = study.ask(), study.ask()
     study.tell(train_into(study, second, state=OutcomeState.FAILED, score=None, reason="ValueError"))
@@ -144,19 +144,19 @@ def test_a_resumed_oracle_hears_the_same_of_a_failure_as_the_one_before(tmp_path
 def test_the_epochs_of_a_running_trial_reach_the_oracle(tmp_path):
     oracle = oracle_for()
     study = make_study(tmp_path, oracle=oracle)
-    task = study.ask()
+    job = study.ask()
     study.store.save()
-    train_into(study, task)
-    assert oracle.calls == [("report", 0, 0, 1, score_of(task.params, 0))]
+    train_into(study, job)
+    assert oracle.calls == [("report", 0, 0, 1, score_of(job.params, 0))]
 
 
 def test_one_in_three_goes_on_and_the_best_of_the_highest_rung_wins(tmp_path):
     study = make_study(tmp_path, unlimited(9))
-    tasks = run_all(study)
-    by_rung = [[task for task in tasks if task.rung == rung] for rung in range(3)]
+    jobs = run_all(study)
+    by_rung = [[job for job in jobs if job.rung == rung] for rung in range(3)]
     assert [len(each) for each in by_rung] == [9, 3, 1]
-    assert [task.samples for task in (each[0] for each in by_rung)] == list(RUNGS)
-    assert [task.first_step for task in (each[0] for each in by_rung)] == [1, 2, 5]
+    assert [job.samples for job in (each[0] for each in by_rung)] == list(RUNGS)
+    assert [job.first_step for job in (each[0] for each in by_rung)] == [1, 2, 5]
     rows = study.store.trials()
     assert {row.state for row in rows} == {TrialState.COMPLETED}
     best = winner(rows, Objective())
@@ -167,8 +167,8 @@ def test_one_in_three_goes_on_and_the_best_of_the_highest_rung_wins(tmp_path):
 
 def test_a_better_score_in_a_lower_rung_does_not_win(tmp_path):
     study = make_study(tmp_path, unlimited(4, (1000, 3000)))
-    while task := study.ask():
-        study.tell(train_into(study, task, score=0.2 if task.rung else 0.9))
+    while job := study.ask():
+        study.tell(train_into(study, job, score=0.2 if job.rung else 0.9))
     rows = study.rows.values()
     assert (study.leader.rung, study.leader.score) == (1, 0.2)
     assert max(row.score for row in rows) == 0.9
@@ -184,9 +184,9 @@ def test_a_loss_is_better_when_it_is_smaller(tmp_path):
 
 def test_the_end_game_brings_the_best_trial_to_the_highest_rung(tmp_path):
     study = make_study(tmp_path, unlimited(2))  # too few for a promotion
-    tasks = run_all(study)
-    scores = [score_of(task.params, 0) for task in tasks[:2]]
-    assert [(task.number, task.rung) for task in tasks[2:]] == [(scores.index(max(scores)), 2)]
+    jobs = run_all(study)
+    scores = [score_of(job.params, 0) for job in jobs[:2]]
+    assert [(job.number, job.rung) for job in jobs[2:]] == [(scores.index(max(scores)), 2)]
 
 
 def test_when_the_leader_fails_in_the_end_game_the_next_one_is_brought_up(tmp_path):
@@ -194,8 +194,8 @@ def test_when_the_leader_fails_in_the_end_game_the_next_one_is_brought_up(tmp_pa
     scores = [score_of(step(study).params, 0) for _ in range(2)]
     order = [scores.index(max(scores)), scores.index(min(scores))]
     for number in order:
-        task = step(study, state=OutcomeState.FAILED, score=None, reason="loss became nan")
-        assert (task.number, task.rung) == (number, 2)
+        job = step(study, state=OutcomeState.FAILED, score=None, reason="loss became nan")
+        assert (job.number, job.rung) == (number, 2)
         assert study.rows[number].score == scores[number]
         assert study.rows[number].reason == "rung 2 ended as FAILED: loss became nan"
     assert study.ask() is None
@@ -213,14 +213,14 @@ def test_as_many_trials_as_were_asked_for_and_no_configuration_twice(tmp_path):
 
 def test_a_space_that_is_smaller_than_the_number_of_trials_ends_the_search(tmp_path):
     space = space_from(SMALL, "small", "small.yaml")
-    study = make_study(tmp_path, unlimited(50), make_terms(space, portfolio=(space.defaults(),)))
+    study = make_study(tmp_path, unlimited(50), make_context(space, portfolio=(space.defaults(),)))
     run_all(study)
     assert len({repr(row.params) for row in study.store.trials()}) == len(study.store.trials()) == 4
     assert winner(study.store.trials(), Objective()).rung == 2
 
 
 def test_configurations_over_the_limits_are_not_tried(tmp_path):
-    study = make_study(tmp_path, unlimited(8), make_terms(limits=Limits(max_params=600)))
+    study = make_study(tmp_path, unlimited(8), make_context(limits=Limits(max_params=600)))
     run_all(study)
     rows = study.store.trials()
     assert len(rows) == 8
@@ -302,7 +302,7 @@ def test_a_lack_of_memory_is_tried_again_in_smaller_pieces_and_then_infeasible(t
 def test_a_trial_that_needed_smaller_pieces_gets_them_in_later_rungs_and_as_the_winner(tmp_path):
     study = make_study(tmp_path, unlimited(1, (1000, 3000)))
     pieces = [step(study, **OUT_OF_MEMORY), step(study), step(study)]
-    assert [(task.rung, task.num_micro_batches) for task in pieces] == [(0, 1), (0, 4), (1, 4)]
+    assert [(job.rung, job.num_micro_batches) for job in pieces] == [(0, 1), (0, 4), (1, 4)]
     assert begin_final(study, study.rows[0]).num_micro_batches == 4
     assert begin_student(study, study.rows[0]).num_micro_batches == 4
 
@@ -316,9 +316,9 @@ def test_a_network_over_a_limit_is_not_tried_again(tmp_path):
 
 def test_a_measured_latency_stays_with_the_trial(tmp_path):
     study = make_study(tmp_path, unlimited(1), objective=Objective("val_accuracy", "latency"))
-    task = step(study, findings=Findings(Latency(1.0, 2.5)))
+    job = step(study, findings=Findings(Latency(1.0, 2.5)))
     assert study.store.trials()[0].latency_ms == 2.5
-    assert study.values(study.attempts[0][0]) == (score_of(task.params, 0), 2.5)
+    assert study.values(study.attempts[0][0]) == (score_of(job.params, 0), 2.5)
 
 
 def test_a_stopped_trial_goes_on_first_and_keeps_its_rung(tmp_path):
@@ -362,7 +362,7 @@ def test_what_ended_and_what_starts_next_is_one_transaction(tmp_path):
             self.num_waits = next(num_waits)
             return super().poll(seconds)
 
-    engine = CountingEngine(lambda task, emit: train_at_once(task, emit, seconds=2.0), 2)
+    engine = CountingEngine(lambda job, emit: train_at_once(job, emit, seconds=2.0), 2)
     run_trials(study, engine, Silence())
     assert len(commits) == engine.num_waits + 2  # before the first wait, and when the trials are completed
 
@@ -371,15 +371,15 @@ def test_a_crash_between_tell_and_save_loses_nothing(tmp_path):
     study = make_study(tmp_path, unlimited(9))
     for _ in range(4):
         step(study)
-    task = study.ask()
+    job = study.ask()
     study.store.save()
     before = StudyStore(study.store.path, is_read_only=True).attempts()
-    study.tell(train_into(study, task))
+    study.tell(train_into(study, job))
     study.ask()
     assert StudyStore(study.store.path, is_read_only=True).attempts() == before
     resumed = reopened(study)
     again = resumed.ask()
-    assert (again.number, again.rung, again.params) == (task.number, task.rung, task.params)
+    assert (again.number, again.rung, again.params) == (job.number, job.rung, job.params)
 
 
 def test_the_last_training_is_none_of_the_trials_and_goes_on_as_it_began(tmp_path):
@@ -400,7 +400,7 @@ def test_a_resumed_study_knows_how_long_its_trainings_took(tmp_path):
     study = make_study(tmp_path, unlimited(4), clock=clock)
     run_all(study, seconds=7.5)
     resumed = reopened(study)
-    assert resumed.pace.measured == pytest.approx(study.pace.measured)
+    assert resumed.estimates.measured == pytest.approx(study.estimates.measured)
     assert resumed.store.get("elapsed") == clock.now
 
 
@@ -413,7 +413,7 @@ def test_seeds_of_trainings_differ_and_zero_is_a_seed():
 
 def test_a_goal_that_is_reached_ends_the_search(tmp_path):
     study = make_study(tmp_path, unlimited(50))
-    engine = InstantEngine(lambda task, emit: train_at_once(task, emit, score=0.1 * task.number), 2)
+    engine = InstantEngine(lambda job, emit: train_at_once(job, emit, score=0.1 * job.number), 2)
     run_trials(study, engine, Silence(), goal=0.35)
     assert len(study.rows) < 10
     assert study.leader.score >= 0.35

@@ -82,10 +82,10 @@ def test_figures_are_those_of_the_given_labels(labels, accuracy):
 
 
 def train(training, **changes):
-    from pipeline.training.trial import Setting, train
+    from pipeline.training.trial import TrainingConfig, train
 
-    setting = Setting(2, (128.0,), (60.0,), **{"samples": 160 * 4, "seed": 1, **changes})
-    return train(SMALL, training, stripes(60, 9), setting, lambda row: None)
+    config = TrainingConfig(2, (128.0,), (60.0,), **{"samples": 160 * 4, "seed": 1, **changes})
+    return train(SMALL, training, stripes(60, 9), config, lambda row: None)
 
 
 def test_a_network_believes_its_teacher():
@@ -97,9 +97,9 @@ def test_a_network_believes_its_teacher():
 
 
 def test_a_checkpoint_of_another_lesson_is_of_no_use():
-    from pipeline.training.trial import Setting, task_hash
+    from pipeline.training.trial import TrainingConfig, task_hash
 
-    training, setting = stripes(160), Setting(2, (128.0,), (60.0,), samples=160, seed=1)
+    training, config = stripes(160), TrainingConfig(2, (128.0,), (60.0,), samples=160, seed=1)
     lessons = [None, np.zeros((160, 2), np.float32), np.ones((160, 2), np.float32)]
-    hashes = [task_hash({}, replace(training, taught=each), setting) for each in lessons]
+    hashes = [task_hash({}, replace(training, taught=each), config) for each in lessons]
     assert len(set(hashes)) == 3

@@ -19,13 +19,13 @@ def own_mb():
 
 def train_one(number):
     from pipeline.training.images import Labelled
-    from pipeline.training.trial import Setting, train
+    from pipeline.training.trial import TrainingConfig, train
 
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (1280, 16, 16, 1), np.uint8), rng.integers(0, 10, 1280).astype(np.int32)
     params = {"depth": 1 + number % 3, "filters": 8 + 8 * (number % 2), "batch_size": 64, "dropout": 0.1}
     data = Labelled(images, labels)
-    train(params, data, data, Setting(10, (128.0,), (60.0,), 2560, number), lambda row: None)
+    train(params, data, data, TrainingConfig(10, (128.0,), (60.0,), 2560, number), lambda row: None)
 
 
 def test_trainings_leave_neither_memory_nor_their_feed_behind(monkeypatch):

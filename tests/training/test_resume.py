@@ -46,13 +46,15 @@ class Run:
     """One training whose state is kept in a folder, tried as often as it takes."""
 
     def __init__(self, folder, params=None, epochs=3, **changes):
-        from pipeline.training.trial import Setting, TrainingFiles
+        from pipeline.training.trial import TrainingConfig, TrainingFiles
 
         folder.mkdir()
         self.params = {**PARAMS, **(params or {})}
         self.beats = []
         self.files = TrainingFiles(folder / "trial.npz", heart=Heart(self.beats.append))
-        self.setting = Setting(3, (128.0,), (60.0,), epochs * NUM_STEPS * 8, seed=4, is_deterministic=True, **changes)
+        self.config = TrainingConfig(
+            3, (128.0,), (60.0,), epochs * NUM_STEPS * 8, seed=4, is_deterministic=True, **changes
+        )
         self.rows = []
 
     def train(self, stop_at=None, stop_after=None):
@@ -69,7 +71,7 @@ class Run:
         if stop_at is not None:
             training = replace(training, images=Stopping(training.images, stop_at))
         self.rows = []
-        return train(self.params, training, noise(30, 2), self.setting, report, self.files)
+        return train(self.params, training, noise(30, 2), self.config, report, self.files)
 
     def failure(self, **stops):
         """Return how a training ends that does not come to its end: state and reason."""
@@ -149,7 +151,7 @@ def test_a_rung_can_begin_with_the_weights_of_the_one_before(tmp_path, capfd):
     model, before, _ = lower.train()
     upper = Run(tmp_path / "upper", {"norm": "none"}, epochs=1, first_step=3)
     upper.files = replace(upper.files, start_from=lower.files.checkpoint)
-    upper.setting = replace(upper.setting, seed=5)
+    upper.config = replace(upper.config, seed=5)
     upper.params |= {"learning_rate": 1e-9, "weight_decay": 0.0}
     moved, after, _ = upper.train()
     assert (after.step, after.val_accuracy) == (3, before.val_accuracy)

@@ -58,13 +58,13 @@ class Slow:
 
 def slow_run(folder, epochs=10, report=None, **changes):
     """Train with steps of PAUSE seconds, ten an epoch; return the model, its rows, the plan and the seconds."""
-    from pipeline.training.trial import Setting, TrainingFiles, train
+    from pipeline.training.trial import TrainingConfig, TrainingFiles, train
 
     data, rows = stripes(160), []
-    setting = Setting(2, (128.0,), (60.0,), 160 * epochs, 1, keeps_unfinished=True, **changes)
+    config = TrainingConfig(2, (128.0,), (60.0,), 160 * epochs, 1, keeps_unfinished=True, **changes)
     files = TrainingFiles(folder / "trial.npz")
     started = time.monotonic()
-    trained = train(SMALL, replace(data, images=Slow(data.images)), None, setting, report or rows.append, files)
+    trained = train(SMALL, replace(data, images=Slow(data.images)), None, config, report or rows.append, files)
     return trained, rows, time.monotonic() - started
 
 

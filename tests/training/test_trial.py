@@ -33,13 +33,13 @@ def stripes(count, seed=0):
 
 
 def run(params=None, epochs=3, validation=True, files=None, **changes):
-    from pipeline.training.trial import Setting, TrainingFiles, train
+    from pipeline.training.trial import TrainingConfig, TrainingFiles, train
 
     rows = []
-    setting = Setting(2, (128.0,), (60.0,), **{"samples": 160 * epochs, "seed": 1, **changes})
+    config = TrainingConfig(2, (128.0,), (60.0,), **{"samples": 160 * epochs, "seed": 1, **changes})
     held_out = stripes(60, 9) if validation else None
     model, last, _ = train(
-        {**SMALL, **(params or {})}, stripes(160), held_out, setting, rows.append, files or TrainingFiles()
+        {**SMALL, **(params or {})}, stripes(160), held_out, config, rows.append, files or TrainingFiles()
     )
     return model, last, rows
 
@@ -107,11 +107,11 @@ def test_a_loss_that_is_not_finite_fails_with_epoch_and_learning_rate():
 
 def test_an_objective_that_is_not_a_number_fails():
     from pipeline.training.images import Labelled
-    from pipeline.training.trial import Setting, train
+    from pipeline.training.trial import TrainingConfig, train
 
     one_class = Labelled(stripes(20).images, np.zeros(20, np.int32))
     with pytest.raises(TrialFailed) as caught:
-        train(SMALL, stripes(160), one_class, Setting(2, (128.0,), (60.0,), 160, 1, "val_auc"), lambda row: None)
+        train(SMALL, stripes(160), one_class, TrainingConfig(2, (128.0,), (60.0,), 160, 1, "val_auc"), lambda row: None)
     assert caught.value.state == "FAILED"
     assert caught.value.reason.startswith("val_auc became nan in epoch 1 (learning rate up to 0.")
 
@@ -228,16 +228,16 @@ def test_a_network_learns_several_labels_and_reports_what_they_are_worth():
     from pipeline.models.predict import predict_logits
     from pipeline.training.images import Labelled
     from pipeline.training.metrics import measure_logits
-    from pipeline.training.trial import Setting, train
+    from pipeline.training.trial import TrainingConfig, train
 
     rng = np.random.default_rng(0)
     labels = (rng.random((300, 2)) < (0.5, 0.2)).astype(np.uint8)
     images = rng.normal(80, 15, (300, 8, 8, 1)) + 90 * labels.repeat(4, 1)[:, :, None, None]
     data = Labelled(images.clip(0, 255).astype(np.uint8), labels, np.ones(300, np.float32))
     rows = []
-    setting = Setting(2, (110.0,), (50.0,), 8 * 300, 0, "val_auc")
+    config = TrainingConfig(2, (110.0,), (50.0,), 8 * 300, 0, "val_auc")
     params = {**SMALL, "augment": "none", "label_smoothing": 0.1, "head": "flatten"}
-    model, last, _ = train(params, data, data, setting, rows.append)
+    model, last, _ = train(params, data, data, config, rows.append)
     found = measure_logits(predict_logits(model, data.images), labels)
     assert last.val_auc > 0.98
     assert last.val_accuracy > 0.9
@@ -252,7 +252,7 @@ def test_adjusted_logits_let_a_rare_class_be_found():
     """Two classes that overlap, nine to one: without adjustment the rare one is hardly ever answered."""
     from pipeline.models.predict import predict_logits
     from pipeline.training.images import Labelled
-    from pipeline.training.trial import Setting, train
+    from pipeline.training.trial import TrainingConfig, train
 
     rng = np.random.default_rng(0)
     labels = (np.arange(600) % 10 == 0).astype(np.int32)
@@ -261,9 +261,9 @@ def test_adjusted_logits_let_a_rare_class_be_found():
     data = Labelled(images, labels)
     recalls = []
     for adjusts in (False, True):
-        setting = Setting(2, (110.0,), (30.0,), 12 * 600, 0, "val_balanced_accuracy", adjusts_logits=adjusts)
+        config = TrainingConfig(2, (110.0,), (30.0,), 12 * 600, 0, "val_balanced_accuracy", adjusts_logits=adjusts)
         params = {"depth": 1, "filters": 8, "augment": "none", "label_smoothing": 0.0, "dropout": 0.0}
-        model, _, _ = train(params, data, data, setting, lambda row: None)
+        model, _, _ = train(params, data, data, config, lambda row: None)
         recalls.append((predict_logits(model, images).argmax(axis=1) == labels)[labels == 1].mean())
     assert recalls[1] > recalls[0] + 0.2
 

@@ -76,7 +76,7 @@ def test_a_search_takes_the_space_for_a_gpu_unless_told_otherwise(tmp_path, monk
     given = {"space"} if words else set()
     plan = make_plan(requested(tmp_path, str(tmp_path / "images.npz"), options, given))
     assert plan.options.space == plan.space.name == expected
-    batches = plan.terms(plan.spec, plan.counts).baseline.get("batch_size")
+    batches = plan.context(plan.spec, plan.counts).baseline.get("batch_size")
     assert batches == (512 if gpus else None)
 
 

@@ -88,7 +88,7 @@ def title_of(trial: RunningTrial) -> str:
         return f"trial {trial.trial} rung {trial.rung}"
     if trial.is_student:
         return "the winner's network, taught"
-    if trial.is_twin:
+    if trial.has_second_seed:
         return "the winner's network, again"
     if trial.num_networks > 1:
         return f"{trial.num_networks} networks in turn"

@@ -38,7 +38,7 @@ def print_estimate(plan: "SearchEstimate", as_json: bool) -> None:
 
 def score_step(found: SearchResult) -> tuple[str, str]:
     """Return what to type to label images: with the champion, if the search found one."""
-    is_champion = found.model_uri.startswith("models:") and not found.flaw
+    is_champion = found.model_uri.startswith("models:") and not found.champion_blocker
     model = "champion" if is_champion else quoted(found.model_uri)
     return f"pipeline score {model} FOLDER -o scores/", "label images"
 

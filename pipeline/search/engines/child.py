@@ -1,4 +1,4 @@
-"""One child process: started, given one task at a time, watched for hanging and for memory, replaced."""
+"""One child process: started, given one job at a time, watched for hanging and for memory, replaced."""
 
 import contextlib
 import multiprocessing
@@ -22,11 +22,11 @@ from pipeline.states import OutcomeState
 
 
 @dataclass(frozen=True)
-class Patience:
+class WatchdogTimeouts:
     """How many seconds a child gets before it is killed.
 
     `start` is for its imports, `build` for what comes before the first step. After that it is killed when there was no
-    step for `silent` seconds or for `silent_steps` median steps, whichever is longer. A task may run over its own limit
+    step for `silent` seconds or for `silent_steps` median steps, whichever is longer. A job may run over its own limit
     by `overtime`, but for a last training, whose test follows; between SIGTERM and SIGKILL are `term` seconds.
     """
 
@@ -38,7 +38,7 @@ class Patience:
     term: float = 10.0
 
 
-PATIENCE = Patience()
+WATCHDOG_TIMEOUTS = WatchdogTimeouts()
 
 
 class Child:
@@ -48,21 +48,25 @@ class Child:
     """
 
     def __init__(
-        self, resources: Resources, log_path: Path, warm_up: Callable[[], int], patience: Patience = PATIENCE
+        self,
+        resources: Resources,
+        log_path: Path,
+        warm_up: Callable[[], int],
+        timeouts: WatchdogTimeouts = WATCHDOG_TIMEOUTS,
     ) -> None:
         self.resources = resources
         self.log_path = log_path
         self.warm_up = warm_up
-        self.patience = patience
+        self.timeouts = timeouts
         self.pool: Any = None
         self.warming: Future[int] | None = None
-        self.task: TrainingJob | None = None
+        self.job: TrainingJob | None = None
         self.future: Future[TrialOutcome] | None = None
-        self.verdict: tuple[OutcomeState, str] | None = None
+        self.kill_reason: tuple[OutcomeState, str] | None = None
         self.num_tasks = 0
         self.first_mb = 0.0
         self.began = self.termed = 0.0
-        self.beat: Beat | None = None  # the latest of the task
+        self.beat: Beat | None = None  # the latest of the job
         self.heard = 0.0  # when it came, in seconds of time.monotonic()
         self.reader: Connection | None = None
         self.writer: Connection | None = None  # of the process; kept for one that pebble starts by itself
@@ -83,10 +87,10 @@ class Child:
         self.num_tasks, self.first_mb = 0, 0.0
 
     def end(self) -> None:
-        """Begin to end the process, whatever it does; `stop` waits for it. A task is killed: its checkpoint stands."""
+        """Begin to end the process, whatever it does; `stop` waits for it. A job is killed: its checkpoint stands."""
         if self.pool is not None:
             self.pool.stop()
-            if self.task is not None:
+            if self.job is not None:
                 self.signal(signal.SIGKILL)
 
     def stop(self) -> None:
@@ -108,7 +112,7 @@ class Child:
     def wait_until_warm(self) -> None:
         """Wait for the imports, and raise what they raised."""
         if self.warming is not None:
-            self.warming.result(self.patience.start)
+            self.warming.result(self.timeouts.start)
 
     @property
     def pid(self) -> int | None:
@@ -117,17 +121,17 @@ class Child:
             return None
         return self.warming.result()
 
-    def submit(self, train: Callable[[TrainingJob, Emit], TrialOutcome], task: TrainingJob) -> None:
-        """Hand over a task; a process that died while it was idle is replaced."""
+    def submit(self, train: Callable[[TrainingJob, Emit], TrialOutcome], job: TrainingJob) -> None:
+        """Hand over a job; a process that died while it was idle is replaced."""
         if self.pool is None or not self.is_alive():
             self.restart()
-        self.drain()  # what a task that was killed had to say
-        self.task, self.verdict, self.beat = task, None, None
+        self.drain()  # what a job that was killed had to say
+        self.job, self.kill_reason, self.beat = job, None, None
         self.began, self.termed = time.monotonic(), 0.0
-        self.future = self.pool.schedule(train_in_child, args=(train, task))
+        self.future = self.pool.schedule(train_in_child, args=(train, job))
 
     def drain(self) -> list[Event]:
-        """Return what the process has told of its task since the last time.
+        """Return what the process has told of its job since the last time.
 
         What a process that is killed was about to tell is there whole or not at all: each event is one write of fewer
         bytes than a pipe takes at once.
@@ -135,7 +139,7 @@ class Child:
         events: list[Event] = []
         while self.reader is not None and self.reader.poll():
             event = self.reader.recv()
-            if self.task is None or event.attempt != self.task.attempt:
+            if self.job is None or event.attempt != self.job.attempt:
                 continue
             if isinstance(event, Heartbeat):
                 self.beat, self.heard = event.beat, time.monotonic()
@@ -143,29 +147,29 @@ class Child:
         return events
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> "Future[Result]":
-        """Have a function called in the process, outside of any task."""
+        """Have a function called in the process, outside of any job."""
         return self.pool.schedule(function, args=arguments)
 
     def is_alive(self) -> bool:
-        """Tell whether the process can take a task: it still imports, or it is there."""
+        """Tell whether the process can take a job: it still imports, or it is there."""
         if self.warming is not None and not self.warming.done():
             return True
         return self.pid is not None and is_process(self.pid)
 
     def is_done(self) -> bool:
-        """Tell whether the task has ended."""
+        """Tell whether the job has ended."""
         return self.future is not None and self.future.done()
 
     def release(self) -> tuple[TrainingJob, "Future[TrialOutcome]", tuple[OutcomeState, str] | None]:
-        """Return the task, its future and why it was killed, and be free."""
-        task, future, verdict = self.task, self.future, self.verdict
-        if task is None or future is None:
-            raise RuntimeError("a child without a task was released")
-        self.task = self.future = self.verdict = None
+        """Return the job, its future and why it was killed, and be free."""
+        job, future, kill_reason = self.job, self.future, self.kill_reason
+        if job is None or future is None:
+            raise RuntimeError("a child without a job was released")
+        self.job = self.future = self.kill_reason = None
         self.num_tasks += 1
         if self.num_tasks == 1:
             self.first_mb = self.memory_mb()
-        return task, future, verdict
+        return job, future, kill_reason
 
     def memory_mb(self) -> float:
         """Return the memory in MB that is the process's own: mapped images are not; 0 where the kernel does not say."""
@@ -176,26 +180,26 @@ class Child:
         return sum(float(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024 / 1e6
 
     def growth_mb(self) -> float:
-        """Return by how much the process has grown since its first task."""
+        """Return by how much the process has grown since its first job."""
         return self.memory_mb() - self.first_mb if self.first_mb else 0.0
 
     def ask_to_stop(self) -> None:
         """Ask for a stop at the next batch."""
-        if self.task is not None and self.pid is not None:
+        if self.job is not None and self.pid is not None:
             self.signal(signal.SIGUSR1)
 
     def watch(self) -> None:
         """Kill the process if it hangs, runs over its time or takes more memory than its share: TERM, later KILL."""
-        if self.task is None:
+        if self.job is None:
             return
         if self.pid is None:
             self.watch_start()
-        elif self.verdict is None:
-            self.verdict = self.judge(self.task)
-            if self.verdict is not None:
+        elif self.kill_reason is None:
+            self.kill_reason = self.judge(self.job)
+            if self.kill_reason is not None:
                 self.termed = time.monotonic()
                 self.signal(signal.SIGTERM)
-        elif time.monotonic() - self.termed > self.patience.term:
+        elif time.monotonic() - self.termed > self.timeouts.term:
             self.signal(signal.SIGKILL)
 
     def watch_start(self) -> None:
@@ -203,30 +207,33 @@ class Child:
         if self.warming is None or self.future is None:
             return
         if self.warming.done():
-            self.verdict = OutcomeState.CRASHED, f"its process could not start: {self.warming.exception()}"
-        elif time.monotonic() - self.began > self.patience.start:
-            self.verdict = OutcomeState.TIMEOUT, f"its process did not start within {self.patience.start:.0f} s; killed"
-        if self.verdict is not None:
+            self.kill_reason = OutcomeState.CRASHED, f"its process could not start: {self.warming.exception()}"
+        elif time.monotonic() - self.began > self.timeouts.start:
+            self.kill_reason = (
+                OutcomeState.TIMEOUT,
+                f"its process did not start within {self.timeouts.start:.0f} s; killed",
+            )
+        if self.kill_reason is not None:
             self.stop()
             self.future.cancel()
 
-    def judge(self, task: TrainingJob) -> tuple[OutcomeState, str] | None:
+    def judge(self, job: TrainingJob) -> tuple[OutcomeState, str] | None:
         """Return (state, reason) if the process has to be killed."""
         memory_mb = self.memory_mb()
         if self.resources.memory_mb and memory_mb > self.resources.memory_mb:
             share = f"its share is {self.resources.memory_mb:,.0f} MB"
             return OutcomeState.INFEASIBLE, f"its process took {memory_mb:,.0f} MB of memory; {share}"
-        now, patience = time.monotonic(), self.patience
+        now, timeouts = time.monotonic(), self.timeouts
         beat, silent = self.beat, now - max(self.began, self.heard)
         if beat is None or beat.batch == 0:
-            limit = patience.build
+            limit = timeouts.build
         else:
-            limit = max(patience.silent, patience.silent_steps * beat.step_seconds)
+            limit = max(timeouts.silent, timeouts.silent_steps * beat.step_seconds)
         if silent > limit:
             return OutcomeState.TIMEOUT, f"no step for {silent:.0f} s; killed"
-        late = now - self.began - task.seconds_limit - patience.start * (beat is None)
-        if late > patience.overtime and not task.is_final:
-            overtime = f"{patience.overtime:.0f} s after its limit of {task.seconds_limit:.0f} s"
+        late = now - self.began - job.seconds_limit - timeouts.start * (beat is None)
+        if late > timeouts.overtime and not job.is_final:
+            overtime = f"{timeouts.overtime:.0f} s after its limit of {job.seconds_limit:.0f} s"
             return OutcomeState.TIMEOUT, f"still running {overtime}; killed"
         return None
 

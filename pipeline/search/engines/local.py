@@ -12,14 +12,14 @@ from pathlib import Path
 from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.machine import Resources, describe_exit, hide_gpus
 from pipeline.search.engines.base import Engine, Result
-from pipeline.search.engines.child import PATIENCE, Child, Patience
+from pipeline.search.engines.child import WATCHDOG_TIMEOUTS, Child, WatchdogTimeouts
 from pipeline.search.events import Emit, Event, TrainingEnded
 from pipeline.search.jobs import Findings, TrainingJob, TrialOutcome
 from pipeline.search.worker.main import run_job, warm_up
 from pipeline.states import OutcomeState
 
 TASKS_PER_CHILD = 100  # then a fresh child, should a library leak; it costs the imports, some 3 s of a core
-GROWTH_MB = 1024  # a child that grew by more since its first task is replaced as well
+GROWTH_MB = 1024  # a child that grew by more since its first job is replaced as well
 POLL_SECONDS = 0.05
 LOG_BYTES = 10_000_000  # of what children print; what is older is kept once, in a second file of at most this size
 STOP_SECONDS = 5.0  # what children get to stop at a batch and to save; an interrupted search ends within 10 s
@@ -27,19 +27,23 @@ STOP_SECONDS = 5.0  # what children get to stop at a batch and to save; an inter
 
 @dataclass(frozen=True)
 class Work:
-    """What a child does: `train` a task, after `warm_up` imported what that needs. Tests put stubs here."""
+    """What a child does: `train` a job, after `warm_up` imported what that needs. Tests put stubs here."""
 
     train: Callable[[TrainingJob, Emit], TrialOutcome] = run_job
     warm_up: Callable[[], int] = warm_up
 
 
 class LocalEngine:
-    """Child processes that train tasks; `submit` when there is room, `wait` for outcomes, `stop` at the end."""
+    """Child processes that train jobs; `submit` when there is room, `wait` for outcomes, `stop` at the end."""
 
     def __init__(
-        self, resources: list[Resources], log_path: Path, work: Work = Work(), patience: Patience = PATIENCE
+        self,
+        resources: list[Resources],
+        log_path: Path,
+        work: Work = Work(),
+        timeouts: WatchdogTimeouts = WATCHDOG_TIMEOUTS,
     ) -> None:
-        self.children = [Child(each, log_path, work.warm_up, patience) for each in resources]
+        self.children = [Child(each, log_path, work.warm_up, timeouts) for each in resources]
         self.log_path = log_path
         self.work = work
 
@@ -78,19 +82,19 @@ class LocalEngine:
 
     def num_free(self) -> int:
         """Return how many children are free."""
-        return sum(child.task is None for child in self.children)
+        return sum(child.job is None for child in self.children)
 
     @property
     def running(self) -> list[TrainingJob]:
-        """The tasks that are being trained."""
-        return [child.task for child in self.children if child.task is not None]
+        """The jobs that are being trained."""
+        return [child.job for child in self.children if child.job is not None]
 
-    def submit(self, task: TrainingJob) -> None:
-        """Hand a task to a free child; one that has worked long enough is replaced first."""
-        child = next(child for child in self.children if child.task is None)
+    def submit(self, job: TrainingJob) -> None:
+        """Hand a job to a free child; one that has worked long enough is replaced first."""
+        child = next(child for child in self.children if child.job is None)
         if child.num_tasks >= TASKS_PER_CHILD or child.growth_mb() > GROWTH_MB:
             child.restart()
-        child.submit(self.work.train, task)
+        child.submit(self.work.train, job)
 
     def poll(self, seconds: float) -> list[Event]:
         """Return what happened, after at most `seconds`; a child that hangs or takes too much memory is killed."""
@@ -116,9 +120,9 @@ class LocalEngine:
 
     def collect(self, child: Child) -> TrialOutcome:
         """Return the outcome of a child that is done, and free it; one that died is started anew."""
-        task, future, verdict = child.release()
-        outcome = outcome_of(task, future, verdict)
-        if outcome.state in (OutcomeState.CRASHED, OutcomeState.TIMEOUT) or verdict is not None:
+        job, future, kill_reason = child.release()
+        outcome = outcome_of(job, future, kill_reason)
+        if outcome.state in (OutcomeState.CRASHED, OutcomeState.TIMEOUT) or kill_reason is not None:
             child.restart()
         return outcome
 
@@ -133,14 +137,14 @@ class LocalEngine:
         events: list[Event] = []
         while self.running and time.monotonic() < end:
             events += self.poll(POLL_SECONDS)
-        silent = [child for child in self.children if child.task is not None]
+        silent = [child for child in self.children if child.job is not None]
         for child in silent:
             child.end()
         for child in silent:
             events += child.drain()
-            task, _, _ = child.release()
+            job, _, _ = child.release()
             reason = "stopped before it could save; it goes on from its last checkpoint"
-            stopped = TrialOutcome(task.attempt, task.training, task.rung, OutcomeState.STOPPED, reason=reason)
+            stopped = TrialOutcome(job.attempt, job.training, job.rung, OutcomeState.STOPPED, reason=reason)
             events.append(TrainingEnded(stopped))
             child.stop()
         return events
@@ -173,34 +177,34 @@ def bound_log(path: Path) -> None:
 
 
 def outcome_of(
-    task: TrainingJob, future: Future[TrialOutcome], verdict: tuple[OutcomeState, str] | None
+    job: TrainingJob, future: Future[TrialOutcome], kill_reason: tuple[OutcomeState, str] | None
 ) -> TrialOutcome:
-    """Return the outcome of an ended task, also when its process died; `verdict` says why it was killed, if it was."""
+    """Return the outcome of a job that ended, also when its process died or was killed, by `kill_reason`."""
     from pebble import ProcessExpired
 
     try:
-        return checked(task, future.result())
+        return checked(job, future.result())
     except ProcessExpired as error:
-        state, reason = verdict or (OutcomeState.CRASHED, f"its process died ({describe_exit(error.exitcode)})")
+        state, reason = kill_reason or (OutcomeState.CRASHED, f"its process died ({describe_exit(error.exitcode)})")
     except BrokenExecutor as error:
-        state, reason = verdict or (OutcomeState.CRASHED, f"its process died ({error})")
+        state, reason = kill_reason or (OutcomeState.CRASHED, f"its process died ({error})")
     except CancelledError:
-        state, reason = verdict or (OutcomeState.CRASHED, "its process was stopped")
+        state, reason = kill_reason or (OutcomeState.CRASHED, "its process was stopped")
     except (Exception, SystemExit) as error:  # noqa: BLE001  border: what could not even be sent to the child or back
         state, reason = OutcomeState.FAILED, f"{type(error).__name__}: {error}"[:500]
     findings = Findings(is_out_of_memory=state == OutcomeState.INFEASIBLE)
-    return TrialOutcome(task.attempt, task.training, task.rung, state, reason=reason, findings=findings)
+    return TrialOutcome(job.attempt, job.training, job.rung, state, reason=reason, findings=findings)
 
 
-def checked(task: TrainingJob, outcome: object) -> TrialOutcome:
+def checked(job: TrainingJob, outcome: object) -> TrialOutcome:
     """Return what a child sent, if it is an outcome with a finite score; else what is wrong with it, as an outcome."""
     if not isinstance(outcome, TrialOutcome):
         reason = f"the training returned {outcome!r:.80}; expected an outcome"
-        return TrialOutcome(task.attempt, task.training, task.rung, OutcomeState.FAILED, reason=reason)
+        return TrialOutcome(job.attempt, job.training, job.rung, OutcomeState.FAILED, reason=reason)
     score = outcome.score
     if score is not None and not (isinstance(score, float) and math.isfinite(score)):
         reason = f"the score became {score!r:.80}; expected a finite number"
         return TrialOutcome(
-            task.attempt, task.training, task.rung, OutcomeState.FAILED, reason=reason, seconds=outcome.seconds
+            job.attempt, job.training, job.rung, OutcomeState.FAILED, reason=reason, seconds=outcome.seconds
         )
     return outcome

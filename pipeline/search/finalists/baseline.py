@@ -16,10 +16,10 @@ from pipeline.models.measure import measure
 from pipeline.records import Params, TrialRow
 from pipeline.search.engines.base import Engine
 from pipeline.search.jobs import TrainingJob, TrainingPlan
-from pipeline.search.loop import Audience, settle, train_to_end
+from pipeline.search.loop import SearchCallback, settle, train_to_end
 from pipeline.search.storage.store import StudyStore
 from pipeline.search.study import Study
-from pipeline.search.timing.estimates import Pace
+from pipeline.search.timing.estimates import TimeEstimates
 from pipeline.states import AttemptState, TrainingKind
 
 NETWORK = {"depth": 3, "convs_per_stage": 1, "filters": 16, "filters_growth": 2.0}
@@ -47,7 +47,7 @@ def is_trained(store: StudyStore) -> bool:
     return any(attempt.state == AttemptState.DONE for attempt in store.attempts(TrainingKind.BASELINE))
 
 
-def train_baseline(study: Study, engine: Engine, audience: Audience, best: TrialRow) -> str:
+def train_baseline(study: Study, engine: Engine, callback: SearchCallback, best: TrialRow) -> str:
     """Train the default network beside the winner `best` unless that is done; return why there is none, if so.
 
     What was decided is kept in the study as the fact `baseline`. A training that fails costs the comparison only.
@@ -56,26 +56,26 @@ def train_baseline(study: Study, engine: Engine, audience: Audience, best: Trial
         StoppedEarly, KeyboardInterrupt: the search is to end; the training goes on with --resume.
     """
     if is_trained(study.store):
-        study.pace.reserved = 0.0
+        study.estimates.reserved = 0.0
         return ""
     last = next(reversed(study.attempts.get(TrainingKind.BASELINE, [])), None)
     goes_on = last is not None and last.state == AttemptState.STOPPED  # as it began
-    samples, reason = (last.samples, "") if last and goes_on else plan_baseline(study.pace, best)
+    samples, reason = (last.samples, "") if last and goes_on else plan_baseline(study.estimates, best)
     found = replace(described(study, samples), reason=reason)
     if not reason:
-        params = study.terms.baseline or {}
-        outcome, task = train_to_end(study, engine, lambda: begin(study, params, samples), audience)
+        params = study.context.baseline or {}
+        outcome, job = train_to_end(study, engine, lambda: begin(study, params, samples), callback)
         crashpoint("baseline-trained")
-        reason = settle(study, outcome, task)
+        reason = settle(study, outcome, job)
         epochs = (
             found.epochs if outcome.findings.epochs is None else outcome.findings.epochs
         )  # fewer than planned if it was slow
-        study.pace.reserved = 0.0
-        least = MIN_PART * study.num_epochs(TrainingKind.BASELINE, study.pace.final_samples(best))
+        study.estimates.reserved = 0.0
+        least = MIN_PART * study.num_epochs(TrainingKind.BASELINE, study.estimates.final_samples(best))
         if not reason and (epochs or 0) < least:
             reason = f"it was slower than planned and saw {epochs} passes, less than half of the winner's"
         found = replace(found, epochs=epochs, reason=reason)
-    study.pace.reserved = 0.0
+    study.estimates.reserved = 0.0
     study.store.put_later("baseline", to_json(found))
     study.store.save()
     return reason
@@ -83,35 +83,35 @@ def train_baseline(study: Study, engine: Engine, audience: Audience, best: Trial
 
 def described(study: Study, samples: int) -> Baseline:
     """Return the default network as it is to be trained."""
-    params, epochs = study.terms.baseline, study.num_epochs(TrainingKind.BASELINE, samples)
+    params, epochs = study.context.baseline, study.num_epochs(TrainingKind.BASELINE, samples)
     if params is None:
         return Baseline("", {}, epochs=epochs)
-    cost = measure(params, study.terms.image_shape, study.terms.num_classes)
+    cost = measure(params, study.context.image_shape, study.context.num_classes)
     return Baseline("", params, cost.num_params, cost.mflops, epochs)
 
 
-def plan_baseline(pace: Pace, best: TrialRow) -> tuple[int, str]:
+def plan_baseline(estimates: TimeEstimates, best: TrialRow) -> tuple[int, str]:
     """Return how many images the default network sees, and why it is not trained, if so."""
-    params = pace.terms.baseline
+    params = estimates.context.baseline
     if params is None:
         return 0, "this study has no default network"
-    wanted = pace.final_samples(best)
-    if not pace.budget.is_timed:
+    wanted = estimates.final_samples(best)
+    if not estimates.budget.is_timed:
         return wanted, ""
-    if pace.reserved <= 0:
-        return 0, f"a budget of {pace.budget.total:.0f} s is too short for a second network"
-    room = pace.budget.end - pace.elapsed() - pace.final_seconds(best.params, best.samples, best.number)
-    fitting = pace.baseline_samples(min(pace.reserved, room))
+    if estimates.reserved <= 0:
+        return 0, f"a budget of {estimates.budget.total:.0f} s is too short for a second network"
+    room = estimates.budget.end - estimates.elapsed() - estimates.final_seconds(best.params, best.samples, best.number)
+    fitting = estimates.baseline_samples(min(estimates.reserved, room))
     if fitting < MIN_PART * wanted:
         return 0, (
-            f"its share of the budget, {max(0.0, min(pace.reserved, room)):.0f} s, is less than half of the winner's "
-            "passes would take"
+            f"its share of the budget, {max(0.0, min(estimates.reserved, room)):.0f} s, is less than half of the "
+            "winner's passes would take"
         )
     return min(wanted, fitting), ""
 
 
 def begin(study: Study, params: Params, samples: int) -> TrainingJob:
-    """Decide on the training of the default network, before it runs, and return its task."""
-    share = study.pace.reserved if study.budget.is_timed else math.inf
+    """Decide on the training of the default network, before it runs, and return its job."""
+    share = study.estimates.reserved if study.budget.is_timed else math.inf
     top = len(study.budget.rungs) - 1
     return study.begin(TrainingKind.BASELINE, TrainingPlan(top, samples, params, 2 * share, share))

@@ -12,16 +12,16 @@ from pipeline.json_records import to_json
 from pipeline.records import TrialRow
 from pipeline.search.engines.base import Engine
 from pipeline.search.jobs import TrainingJob, TrainingPlan, TrialOutcome
-from pipeline.search.loop import Audience, settle, train_to_end
+from pipeline.search.loop import SearchCallback, settle, train_to_end
 from pipeline.search.storage.store import StudyStore
 from pipeline.search.study import Study
 from pipeline.search.timing.budget import TRAIN_FORWARD_RATIO
-from pipeline.search.timing.estimates import Pace
+from pipeline.search.timing.estimates import TimeEstimates
 from pipeline.search.worker.teacher import Teacher, read_teacher
 from pipeline.states import TrainingKind
 
 
-def distil(study: Study, engine: Engine, audience: Audience, best: TrialRow) -> Distillation:
+def distil(study: Study, engine: Engine, callback: SearchCallback, best: TrialRow) -> Distillation:
     """Return whether the winner `best` learns from a better trial, and keep that in the study as `distillation`.
 
     A training that fails costs only this.
@@ -34,11 +34,11 @@ def distil(study: Study, engine: Engine, audience: Audience, best: TrialRow) -> 
         teacher = read_teacher(store.folder.teacher)
         found = Distillation(False, obstacle(study, best, teacher), alone=best.score, student=best.number)
         if teacher is not None and not found.reason:
-            outcome, task = train_to_end(study, engine, lambda: begin(study, best), audience)
+            outcome, job = train_to_end(study, engine, lambda: begin(study, best), callback)
             crashpoint("student-trained")
-            found = close(study, replace(found, teacher=teacher.number), outcome, task)
+            found = close(study, replace(found, teacher=teacher.number), outcome, job)
         store.put_later("distillation", to_json(found))
-    study.pace.reserved_for_retraining = 0.0
+    study.estimates.reserved_for_retraining = 0.0
     store.save()
     return found
 
@@ -56,30 +56,32 @@ def obstacle(study: Study, best: TrialRow, teacher: Teacher | None) -> str:
     sign = study.objective.sign
     if best.score is None or teacher is None or sign * teacher.score <= sign * best.score:
         return "no better trial has finished the highest rung"
-    room, needed = study.pace.seconds_before_final(best), seconds_for(study.pace, best, teacher)
+    room, needed = study.estimates.seconds_before_final(best), seconds_for(study.estimates, best, teacher)
     if needed > room:
         return f"it takes some {needed:.0f} s, of which the budget has {max(room, 0.0):.0f} s"
     return ""
 
 
-def seconds_for(pace: Pace, best: TrialRow, teacher: Teacher) -> float:
+def seconds_for(estimates: TimeEstimates, best: TrialRow, teacher: Teacher) -> float:
     """Return the seconds in which the teacher looks at all images and their mirror images, and the winner learns."""
-    terms = pace.terms
-    answering = pace.training_seconds(teacher.params, 2 * terms.num_final_images, teacher.number) / TRAIN_FORWARD_RATIO
-    learning = pace.training_seconds(best.params, best.samples, best.number)
-    return (answering + learning) / terms.workforce.final_speedup
+    context = estimates.context
+    answering = (
+        estimates.training_seconds(teacher.params, 2 * context.num_final_images, teacher.number) / TRAIN_FORWARD_RATIO
+    )
+    learning = estimates.training_seconds(best.params, best.samples, best.number)
+    return (answering + learning) / context.parallelism.final_speedup
 
 
 def begin(study: Study, best: TrialRow) -> TrainingJob:
-    """Decide on the training, before it runs, and return its task: the highest rung, whose logits are kept."""
-    limit = study.pace.seconds_before_final(best)
+    """Decide on the training, before it runs, and return its job: the highest rung, whose logits are kept."""
+    limit = study.estimates.seconds_before_final(best)
     top = len(study.budget.rungs) - 1
     return study.begin(TrainingKind.STUDENT, TrainingPlan(top, best.samples, best.params, limit, trial=best.number))
 
 
-def close(study: Study, found: Distillation, outcome: TrialOutcome, task: TrainingJob) -> Distillation:
+def close(study: Study, found: Distillation, outcome: TrialOutcome, job: TrainingJob) -> Distillation:
     """Decide on the end of the training, and return whether it was better."""
-    reason = settle(study, outcome, task)
+    reason = settle(study, outcome, job)
     if reason or outcome.score is None or found.alone is None:
         return replace(found, reason=reason)
     is_better = study.objective.sign * (outcome.score - found.alone) > 0

@@ -1,8 +1,8 @@
 """Is the mean of several networks like the winner's a better answer than one? Validation images decide.
 
 The networks differ by their seeds alone: by the weights they begin with and the order of the images. The winner's trial
-left what one says of the validation images; its network is trained once more as its trial was, a twin, and the mean of
-both is compared with one. What answers trains anew in the last training: see `networks`.
+left what one says of the validation images; its network is trained once more as its trial was, with a second seed, and
+the mean of both is compared with one. What answers trains anew in the last training: see `networks`.
 """
 
 import math
@@ -17,10 +17,10 @@ from pipeline.limits import Limits
 from pipeline.records import TrialRow
 from pipeline.search.engines.base import Engine
 from pipeline.search.jobs import TrainingJob, TrainingPlan, TrialOutcome
-from pipeline.search.loop import Audience, settle, train_to_end
+from pipeline.search.loop import SearchCallback, settle, train_to_end
 from pipeline.search.study import Study
-from pipeline.search.timing.budget import MAX_STRETCH, MIN_PASSES
-from pipeline.search.timing.estimates import Pace
+from pipeline.search.timing.budget import MAX_EPOCHS_FACTOR, MIN_PASSES
+from pipeline.search.timing.estimates import TimeEstimates
 from pipeline.search.worker import validation
 from pipeline.states import AttemptState, TrainingId, TrainingKind
 from pipeline.training.metrics import measure_logits
@@ -31,14 +31,14 @@ FAILURES = (AttemptState.DIED, AttemptState.FAILED, AttemptState.INFEASIBLE, Att
 LEAST_GAIN = 1e-9  # less is the rounding of a mean
 
 
-def choose_networks(study: Study, engine: Engine, audience: Audience, best: TrialRow) -> Ensemble:
+def choose_networks(study: Study, engine: Engine, callback: SearchCallback, best: TrialRow) -> Ensemble:
     """Return whether several networks like that of the winner `best` answer, and keep that in the study as `ensemble`.
 
-    What one reaches alone is the mean of the winner's trial and its twin. A last training that goes on keeps what it
-    began with.
+    What one reaches alone is the mean of the winner's trial and the one with a second seed. A last training that goes
+    on keeps what it began with.
 
     Raises:
-        StoppedEarly, KeyboardInterrupt: the search is to end; the training of the twin goes on with --resume.
+        StoppedEarly, KeyboardInterrupt: the search is to end; the training with a second seed goes on with --resume.
     """
     known = study.store.ensemble()
     known = known if known is not None and known.winner == best.number else None
@@ -49,50 +49,52 @@ def choose_networks(study: Study, engine: Engine, audience: Audience, best: Tria
     elif known is not None and last == AttemptState.STOPPED:
         found = known
     else:
-        found = replace(decide(study, engine, audience, best, known), winner=best.number)
+        found = replace(decide(study, engine, callback, best, known), winner=best.number)
     study.store.put_later("ensemble", to_json(found))
     study.store.save()
     return found
 
 
 def decide(
-    study: Study, engine: Engine, audience: Audience, best: TrialRow, known: Ensemble | None
+    study: Study, engine: Engine, callback: SearchCallback, best: TrialRow, known: Ensemble | None
 ) -> Ensemble:  # fmt: skip
     """Return how many networks answer and what two reach together, or the `reason` why the winner answers alone.
 
-    What is `known` of the twin is not measured again.
+    What is `known` of the second seed is not measured again.
     """
     is_known = known is not None and known.value is not None
     measured = Ensemble(False, alone=known.alone, value=known.value) if known and is_known else Ensemble(False)
-    reason = obstacle(study, best, has_twin=is_known)
+    reason = obstacle(study, best, has_second_seed=is_known)
     if not (reason or is_known):
-        outcome, task = train_to_end(study, engine, lambda: begin(study, best), audience)
+        outcome, job = train_to_end(study, engine, lambda: begin(study, best), callback)
         crashpoint("twin-trained")
-        measured = close(study, best, outcome, task)
+        measured = close(study, best, outcome, job)
         reason = measured.reason
     sign, alone, both = study.objective.sign, measured.alone, measured.value
     if not reason and (alone is None or both is None or sign * (both - alone) < LEAST_GAIN):
         reason = "no better on the validation images"
-    study.pace.reserved_for_retraining = 0.0
+    study.estimates.reserved_for_retraining = 0.0
     number = 1 if reason else most_networks(study, best)
     if number == 1:
-        return replace(measured, reason=reason or too_short(study.pace, best))
-    samples = study.pace.hoped_samples(best, number)
+        return replace(measured, reason=reason or too_short(study.estimates, best))
+    samples = study.estimates.hoped_samples(best, number)
     return replace(measured, is_kept=True, reason="", num_networks=number, samples=samples)
 
 
-def obstacle(study: Study, best: TrialRow, has_twin: bool) -> str:
-    """Return why there cannot be several networks, known before a twin is trained; empty if there can."""
-    pace = study.pace
+def obstacle(study: Study, best: TrialRow, has_second_seed: bool) -> str:
+    """Return why there cannot be several networks, as far as is known without a second seed; empty if there can."""
+    estimates = study.estimates
     if not has_logits(study.store.folder.logits, best.number):
         return "the winner has no validation logits of the highest rung"
-    if broken := broken_limit(study.terms.limits, best, 2):
+    if broken := broken_limit(study.context.limits, best, 2):
         return f"two networks are beyond the limits: {broken}"
-    if num_passes(pace, best, 2) < MIN_PASSES:
-        return too_short(pace, best)
-    needed = pace.training_seconds(best.params, best.samples, best.number) / pace.terms.workforce.final_speedup
-    room = pace.seconds_before_final(best)
-    if not has_twin and needed > room:
+    if num_passes(estimates, best, 2) < MIN_PASSES:
+        return too_short(estimates, best)
+    needed = (
+        estimates.training_seconds(best.params, best.samples, best.number) / estimates.context.parallelism.final_speedup
+    )
+    room = estimates.seconds_before_final(best)
+    if not has_second_seed and needed > room:
         return f"it takes some {needed:.0f} s to see what it is worth, of which the budget has {max(room, 0.0):.0f} s"
     return ""
 
@@ -102,7 +104,8 @@ def most_networks(study: Study, best: TrialRow) -> int:
     fitting = (
         number
         for number in range(MAX_NETWORKS, 1, -1)
-        if not broken_limit(study.terms.limits, best, number) and num_passes(study.pace, best, number) >= MIN_PASSES
+        if not broken_limit(study.context.limits, best, number)
+        and num_passes(study.estimates, best, number) >= MIN_PASSES
     )
     return next(fitting, 1)
 
@@ -112,35 +115,35 @@ def broken_limit(limits: Limits, best: TrialRow, number: int) -> str:
     return limits.broken_by(number * best.num_params, number * best.mflops, number * (best.latency_ms or 0.0))
 
 
-def num_passes(pace: Pace, best: TrialRow, number: int) -> float:
+def num_passes(estimates: TimeEstimates, best: TrialRow, number: int) -> float:
     """Return how often each of several networks like the winner's could see its images; infinite without a limit."""
-    if not pace.budget.is_timed:
+    if not estimates.budget.is_timed:
         return float("inf")
-    passes = pace.rung_samples(best.params, -1) / pace.terms.num_images
-    return min(max(pace.fitting_stretch(best, number), 0.0), MAX_STRETCH) * passes
+    passes = estimates.rung_samples(best.params, -1) / estimates.context.num_images
+    return min(max(estimates.fitting_epochs_factor(best, number), 0.0), MAX_EPOCHS_FACTOR) * passes
 
 
-def too_short(pace: Pace, best: TrialRow) -> str:
+def too_short(estimates: TimeEstimates, best: TrialRow) -> str:
     """Return in words that there is no time for two networks."""
     return (
-        f"in the time that is left two networks would see their images {num_passes(pace, best, 2):.1f} times each; "
-        f"below {MIN_PASSES:g} one that trains as long as both is better"
+        f"in the time that is left two networks would see their images {num_passes(estimates, best, 2):.1f} times "
+        f"each; below {MIN_PASSES:g} one that trains as long as both is better"
     )
 
 
 def begin(study: Study, best: TrialRow) -> TrainingJob:
-    """Decide on the training of the twin, before it runs, and return its task: as the trial was, with another seed."""
-    top, limit = len(study.budget.rungs) - 1, study.pace.seconds_before_final(best)
+    """Decide on the training with a second seed, which is otherwise that of the trial, and return its job."""
+    top, limit = len(study.budget.rungs) - 1, study.estimates.seconds_before_final(best)
     return study.begin(SECOND_SEED, TrainingPlan(top, best.samples, best.params, limit, trial=best.number))
 
 
-def close(study: Study, best: TrialRow, outcome: TrialOutcome, task: TrainingJob) -> Ensemble:
-    """Decide on the end of the twin's training, and return what one and two reach, or why that is not known."""
+def close(study: Study, best: TrialRow, outcome: TrialOutcome, job: TrainingJob) -> Ensemble:
+    """Decide on the end of that training, and return what one and two networks reach, or why that is not known."""
     folder = study.store.folder.logits
-    if reason := settle(study, outcome, task):
-        return Ensemble(False, f"nobody knows what a twin says: {reason}")
+    if reason := settle(study, outcome, job):
+        return Ensemble(False, f"the network with a second seed could not be compared: {reason}")
     if not has_logits(folder, SECOND_SEED):
-        return Ensemble(False, "the twin has no validation logits")
+        return Ensemble(False, "the network with a second seed left no validation logits")
     trainings: list[TrainingId] = [best.number, SECOND_SEED]
     try:
         first, second, both = (
@@ -163,9 +166,9 @@ def has_logits(folder: Path, training: TrainingId) -> bool:
 
 def value_of(folder: Path, trainings: list[TrainingId], objective: str) -> float:
     """Return the objective of the mean of what several networks said of the validation images."""
-    said = validation.read_mean(folder, trainings)
-    assert said is not None  # all have logits
-    return float(getattr(measure_logits(said.logits, said.labels), objective.removeprefix("val_")))
+    answers = validation.read_mean(folder, trainings)
+    assert answers is not None  # all have logits
+    return float(getattr(measure_logits(answers.logits, answers.labels), objective.removeprefix("val_")))
 
 
 def ensemble_text(found: Ensemble, objective: str) -> str:

@@ -36,11 +36,11 @@ With rungs a configuration costs a quarter to a third of one on average, so 4 of
 MAX_EPOCHS = 100
 SAMPLES_WITHOUT_BUDGET = 600_000  # images a trial sees if only the number of trials is limited
 MIN_SAMPLES = 512  # of the lowest rung: fewer say nothing
-FINAL_STRETCH = 1.5  # the winner is to train that many times longer than in the highest rung: a judgement
-ENSEMBLE_STRETCH = 3.0  # with an ensemble: three networks as long as there, or the winner alone for MAX_STRETCH
+FINAL_EPOCHS_FACTOR = 1.5  # the winner is to train that many times longer than in the highest rung: a judgement
+ENSEMBLE_EPOCHS_FACTOR = 3.0  # with an ensemble: three networks as long as there, or the winner alone for MAX_STRETCH
 MIN_PASSES = 20.0  # of each network of an ensemble over its images; with fewer, one that trains as long as all do is
 # better (docs/recipe.md)
-MAX_STRETCH = 3.0  # and at most this many times, if time is left
+MAX_EPOCHS_FACTOR = 3.0  # and at most this many times, if time is left
 BASELINE_PART = 0.08  # of the budget, at most, for the default network that trains beside the winner
 MIN_BASELINE_SECONDS = 10.0  # a shorter share trains nothing that a winner could be compared with
 STUDENT_PART = 1.3  # of a training of the highest rung, in which a network learns from a better trial: a judgement
@@ -57,7 +57,7 @@ class Budget:
     run; then the winner's network trains once more on train alone, to learn from a better trial or to be averaged, for
     `retrain_seconds` (0 without distillation and ensemble), the default network for `baseline_seconds` at most (0 if
     there is none), and the winner until `end`; what is left up to `total` is for the test and the model.
-    `final_stretch` is how many times longer than in the highest rung the winner is to train.
+    `final_epochs_factor` is how many times longer than in the highest rung the winner is to train.
     """
 
     total: float
@@ -67,7 +67,7 @@ class Budget:
     end: float
     baseline_seconds: float = 0.0
     retrain_seconds: float = 0.0
-    final_stretch: float = FINAL_STRETCH
+    final_epochs_factor: float = FINAL_EPOCHS_FACTOR
 
     @property
     def is_timed(self) -> bool:
@@ -76,7 +76,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Workforce:
+class Parallelism:
     """Who trains: `num_workers` children at once, each with `num_threads` threads; the winner gets all cores.
 
     `final_speedup` is how many times faster that one is than a child of the search. `has_gpus` tells whether children
@@ -117,7 +117,7 @@ class BudgetRequest:
     sample_seconds: float
     num_images: int
     has_rungs: bool
-    workforce: Workforce
+    parallelism: Parallelism
     start: float = STARTUP_SECONDS
     has_baseline: bool = False
     has_student: bool = False
@@ -131,7 +131,7 @@ class BudgetRequest:
     @property
     def restart_seconds(self) -> float:
         """The seconds in which a process with all cores starts for the winner."""
-        return RESTART_SECONDS * (self.workforce.num_workers > 1)
+        return RESTART_SECONDS * (self.parallelism.num_workers > 1)
 
 
 def plan_budget(request: BudgetRequest) -> Budget:
@@ -140,18 +140,18 @@ def plan_budget(request: BudgetRequest) -> Budget:
         epochs = request.num_epochs or clamp(round(SAMPLES_WITHOUT_BUDGET / request.num_images), 3, MAX_EPOCHS // 4)
         rungs = rung_samples(epochs * request.num_images, request.has_rungs)
         return Budget(math.inf, request.max_trials, rungs, math.inf, math.inf)
-    workforce, total = request.workforce, request.seconds or DEFAULT_BUDGET
+    parallelism, total = request.parallelism, request.seconds or DEFAULT_BUDGET
     end = max(total - CLOSING_SECONDS, 0.5 * total)
     share = BASELINE_PART * total
     baseline_seconds = share if request.has_baseline and share >= MIN_BASELINE_SECONDS else 0.0
     working = max(end - request.start - baseline_seconds - request.restart_seconds, 0.3 * total)
-    final_stretch = ENSEMBLE_STRETCH if request.has_ensemble else FINAL_STRETCH
-    final_part = final_stretch * FINAL_IMAGES / workforce.final_speedup
-    retrain_part = request.retrainings / workforce.final_speedup
-    full_seconds = working / (num_full_trials(request) / workforce.num_workers + final_part + retrain_part)
+    final_epochs_factor = ENSEMBLE_EPOCHS_FACTOR if request.has_ensemble else FINAL_EPOCHS_FACTOR
+    final_part = final_epochs_factor * FINAL_IMAGES / parallelism.final_speedup
+    retrain_part = request.retrainings / parallelism.final_speedup
+    full_seconds = working / (num_full_trials(request) / parallelism.num_workers + final_part + retrain_part)
     full = full_samples(request, full_seconds)
-    final_seconds = workforce.start_seconds + final_part * full * request.sample_seconds + request.restart_seconds
-    retrain_seconds = workforce.start_seconds + retrain_part * full * request.sample_seconds if retrain_part else 0.0
+    final_seconds = parallelism.start_seconds + final_part * full * request.sample_seconds + request.restart_seconds
+    retrain_seconds = parallelism.start_seconds + retrain_part * full * request.sample_seconds if retrain_part else 0.0
     return Budget(
         total=total,
         max_trials=request.max_trials,
@@ -160,7 +160,7 @@ def plan_budget(request: BudgetRequest) -> Budget:
         end=end,
         baseline_seconds=baseline_seconds,
         retrain_seconds=retrain_seconds,
-        final_stretch=final_stretch,
+        final_epochs_factor=final_epochs_factor,
     )
 
 
@@ -174,7 +174,7 @@ def full_samples(request: BudgetRequest, seconds: float) -> int:
     """Return the images that a trial sees in the highest rung, which is to take some seconds."""
     if request.num_epochs:
         return request.num_epochs * request.num_images
-    samples = int(max(seconds - request.workforce.start_seconds, 0.1) / request.sample_seconds)
+    samples = int(max(seconds - request.parallelism.start_seconds, 0.1) / request.sample_seconds)
     return min(MAX_EPOCHS * request.num_images, max(samples, MIN_SAMPLES))
 
 
@@ -183,8 +183,8 @@ def least_seconds(request: BudgetRequest) -> float:
 
     Each training sees MIN_SAMPLES images.
     """
-    start_seconds, samples = request.workforce.start_seconds, MIN_SAMPLES * request.sample_seconds
-    last = start_seconds + FINAL_IMAGES * samples / request.workforce.final_speedup
+    start_seconds, samples = request.parallelism.start_seconds, MIN_SAMPLES * request.sample_seconds
+    last = start_seconds + FINAL_IMAGES * samples / request.parallelism.final_speedup
     return request.start + start_seconds + samples + request.restart_seconds + last + CLOSING_SECONDS
 
 

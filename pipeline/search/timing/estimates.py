@@ -10,13 +10,13 @@ from pipeline.models.measure import measure
 from pipeline.records import Params, TrialRow
 from pipeline.search.timing.budget import (
     FINAL_IMAGES,
-    MAX_STRETCH,
+    MAX_EPOCHS_FACTOR,
     MIN_SAMPLES,
     RESTART_SECONDS,
     SECONDS_PER_TRIAL,
     TRAIN_FORWARD_RATIO,
     Budget,
-    Workforce,
+    Parallelism,
     correction,
     estimate_seconds,
 )
@@ -34,7 +34,7 @@ LEAST_TRAINING = 0.1  # of the seconds of a trial: a network that is compiled an
 
 
 @dataclass(frozen=True)
-class Terms:
+class StudyContext:
     """What is fixed for a study: space, images, seed, machine and limits.
 
     `num_images` are those that trials train on, `num_final_images` those of the winner's last training,
@@ -51,7 +51,7 @@ class Terms:
     typical: Params
     portfolio: tuple[Params, ...] = ()
     baseline: Params | None = None
-    workforce: Workforce = field(default_factory=lambda: Workforce(1, 1))
+    parallelism: Parallelism = field(default_factory=lambda: Parallelism(1, 1))
     limits: Limits = field(default_factory=Limits)
     num_test_images: int = 0
 
@@ -61,9 +61,9 @@ class Terms:
         rest = self.num_final_images - self.num_images
         return rest if rest > 0 else self.num_final_images
 
-    def starting_in(self, seconds: float) -> "Terms":
+    def starting_in(self, seconds: float) -> "StudyContext":
         """Return the same with another time in which a training starts."""
-        return replace(self, workforce=replace(self.workforce, start_seconds=seconds))
+        return replace(self, parallelism=replace(self.parallelism, start_seconds=seconds))
 
     def cost(self, params: Params) -> Cost:
         """Return what the network of a configuration costs."""
@@ -79,18 +79,18 @@ class Terms:
 
     def estimate(self, params: Params, samples: int) -> float:
         """Return the estimated seconds of a training without its start, uncorrected."""
-        return estimate_seconds(self.cost(params), params, samples, self.workforce.flops)
+        return estimate_seconds(self.cost(params), params, samples, self.parallelism.flops)
 
 
 @dataclass
-class Pace:
+class TimeEstimates:
     """Seconds of trainings, past and to come. `probed` corrects the estimates until trials were measured.
 
     `reserved` are the seconds that are kept for the default network, until it is trained,
     `reserved_for_retraining` those in which the winner's network trains once more on train alone, until that is done.
     """
 
-    terms: Terms
+    context: StudyContext
     budget: Budget
     elapsed: Callable[[], float]
     probed: float
@@ -107,7 +107,7 @@ class Pace:
     @property
     def start_seconds(self) -> float:
         """The seconds in which a network is built and compiled, each time that it is trained."""
-        return self.terms.workforce.start_seconds
+        return self.context.parallelism.start_seconds
 
     def rung_samples(self, params: Params, rung: int) -> int:
         """Return the images that a configuration sees in a rung: under a time limit, slow networks see fewer.
@@ -127,20 +127,20 @@ class Pace:
 
     def slowness(self, params: Params) -> float:
         """Return how many times the seconds of a typical network a configuration takes for an image, as estimated."""
-        return self.terms.estimate(params, 1000) / self.terms.estimate(self.terms.typical, 1000)
+        return self.context.estimate(params, 1000) / self.context.estimate(self.context.typical, 1000)
 
     def note(self, number: int, params: Params, samples: int, seconds: float, rung: int = 0) -> None:
         """Learn from a finished training; what was compiled for the lowest rung serves those above."""
         start = self.start_seconds if rung == 0 else min(self.start_seconds, SECONDS_PER_TRIAL)
         training = max(seconds - start, LEAST_TRAINING * seconds)
         self.measured[number] = training / samples
-        self.ratios.append((self.terms.estimate(params, samples), training))
+        self.ratios.append((self.context.estimate(params, samples), training))
 
     def training_seconds(self, params: Params, samples: int, number: int | None = None) -> float:
         """Return the seconds of a training: by what the trial took before, else estimated."""
         if number in self.measured:
             return self.start_seconds + samples * self.measured[number]
-        return self.start_seconds + self.factor() * self.terms.estimate(params, samples)
+        return self.start_seconds + self.factor() * self.context.estimate(params, samples)
 
     def factor(self) -> float:
         """Return by what estimates have to be multiplied, by the latest trials."""
@@ -149,31 +149,31 @@ class Pace:
 
     def baseline_samples(self, seconds: float) -> int:
         """Return the images that the default network sees in some seconds, with all cores."""
-        terms, samples = self.terms, 1000
-        params = terms.baseline or {}
-        cost = measure(params, terms.image_shape, terms.num_classes)  # a builder of the user has no part in it
-        estimate = estimate_seconds(cost, params, samples, terms.workforce.flops)
-        rate = samples * terms.workforce.final_speedup / (self.factor() * estimate)
+        context, samples = self.context, 1000
+        params = context.baseline or {}
+        cost = measure(params, context.image_shape, context.num_classes)  # a builder of the user has no part in it
+        estimate = estimate_seconds(cost, params, samples, context.parallelism.flops)
+        rate = samples * context.parallelism.final_speedup / (self.factor() * estimate)
         return max(0, int((seconds - self.start_seconds) * rate))
 
     def final_seconds(self, params: Params, samples: int, number: int | None = None) -> float:
         """Return the seconds of the winner's last training, on train + validation, with all cores."""
-        workforce = self.terms.workforce
-        images = min(self.terms.num_final_images / self.terms.num_images, FINAL_IMAGES)
-        training = self.training_seconds(params, round(samples * images), number) / workforce.final_speedup
-        return training + self.test_seconds(params, number) + RESTART_SECONDS * (workforce.num_workers > 1)
+        parallelism = self.context.parallelism
+        images = min(self.context.num_final_images / self.context.num_images, FINAL_IMAGES)
+        training = self.training_seconds(params, round(samples * images), number) / parallelism.final_speedup
+        return training + self.test_seconds(params, number) + RESTART_SECONDS * (parallelism.num_workers > 1)
 
     def test_seconds(self, params: Params, number: int | None = None) -> float:
         """Return the seconds of the winner's test, with all cores; a forward pass is all there is to it."""
-        workforce = self.terms.workforce
+        parallelism = self.context.parallelism
         image = (self.training_seconds(params, 1000, number) - self.start_seconds) / 1000
-        return self.terms.num_test_images * image / TRAIN_FORWARD_RATIO / workforce.final_speedup
+        return self.context.num_test_images * image / TRAIN_FORWARD_RATIO / parallelism.final_speedup
 
     def final_gain(self, row: TrialRow) -> float:
         """Return the seconds that the winner's last training saves with all cores, without the start of its process."""
-        images = self.terms.num_final_images / self.terms.num_images
+        images = self.context.num_final_images / self.context.num_images
         alone = self.training_seconds(row.params, round(row.samples * images), row.number) - self.start_seconds
-        return alone * (1 - 1 / self.terms.workforce.final_speedup)
+        return alone * (1 - 1 / self.context.parallelism.final_speedup)
 
     def seconds_before_final(self, row: TrialRow) -> float:
         """Return the seconds that are left before the last training must begin to see as many images as the trial did.
@@ -193,10 +193,10 @@ class Pace:
             return round(most)
         full = self.rung_samples(row.params, -1)
         least = MIN_SHRINK * min(row.samples, full) / full
-        stretch = min(max(self.fitting_stretch(row, num_networks), least), MAX_STRETCH)
-        return max(1, round(most * stretch / MAX_STRETCH))
+        factor = min(max(self.fitting_epochs_factor(row, num_networks), least), MAX_EPOCHS_FACTOR)
+        return max(1, round(most * factor / MAX_EPOCHS_FACTOR))
 
-    def fitting_stretch(self, row: TrialRow, num_networks: int = 1) -> float:
+    def fitting_epochs_factor(self, row: TrialRow, num_networks: int = 1) -> float:
         """Return how many times the passes of the highest rung fit into the time that is left under a time limit.
 
         It is below 0 where there is none.
@@ -205,7 +205,7 @@ class Pace:
         start = self.start_seconds + self.test_seconds(row.params, row.number)
         available = PLANNED_PART * (self.budget.end - self.elapsed() - self.kept - num_networks * start)
         restarts = (
-            RESTART_SECONDS * (num_networks - 1) * (self.terms.workforce.num_workers > 1)
+            RESTART_SECONDS * (num_networks - 1) * (self.context.parallelism.num_workers > 1)
         )  # one process trains all
         needed = num_networks * (self.final_seconds(row.params, full, row.number) - start) - restarts
         return available / max(needed, 1e-6)
@@ -213,15 +213,15 @@ class Pace:
     def hoped_samples(self, row: TrialRow, num_networks: int = 1) -> int:
         """Return the images that the winner's last training begins with, which is shortened once its speed is known."""
         samples = self.final_samples(row, num_networks)
-        is_long = samples >= MIN_HOPED_EPOCHS * self.terms.num_final_images
+        is_long = samples >= MIN_HOPED_EPOCHS * self.context.num_final_images
         if not (self.budget.is_timed and is_long):
             return samples
         return min(round(HOPE * samples), round(self.most_final_samples(row)))
 
     def most_final_samples(self, row: TrialRow) -> float:
         """Return the most images that the winner sees, however much time is left."""
-        passes = self.rung_samples(row.params, -1) / self.terms.num_images
-        return passes * self.terms.num_final_images * (MAX_STRETCH if self.budget.is_timed else 1.0)
+        passes = self.rung_samples(row.params, -1) / self.context.num_images
+        return passes * self.context.num_final_images * (MAX_EPOCHS_FACTOR if self.budget.is_timed else 1.0)
 
     def fits_final(self, row: TrialRow) -> bool:
         """Tell whether there is time to train a trial on train + validation for at least as long as it was trained."""
@@ -250,12 +250,12 @@ class Pace:
             return math.inf
         if leader is None:
             return self.budget.search_until - self.elapsed()
-        samples = round(part * self.budget.final_stretch * self.rung_samples(leader.params, -1))
+        samples = round(part * self.budget.final_epochs_factor * self.rung_samples(leader.params, -1))
         final = self.final_seconds(leader.params, samples, leader.number) + self.kept
         return self.budget.end - self.elapsed() - final
 
     def climb_seconds(self, leader: TrialRow | None) -> float:
         """Return the seconds in which the leader, or a typical network, reaches the highest rung."""
         if leader is None:
-            return self.training_seconds(self.terms.typical, self.budget.rungs[-1])
+            return self.training_seconds(self.context.typical, self.budget.rungs[-1])
         return self.training_seconds(leader.params, self.rung_samples(leader.params, -1), leader.number)

@@ -324,7 +324,7 @@ def gain_text(found: SearchGain) -> str:
     return f"no gain ({low:+.1f} to {high:+.1f} points) {than}"
 
 
-def flaw_of(test: TestResult, classes: Sequence[str]) -> str:
+def champion_blocker_of(test: TestResult, classes: Sequence[str]) -> str:
     """Return why a model has not been shown to beat the blind answer, and what to do; empty if it has."""
     majority = test.majority  # None in models of earlier versions
     if majority is None or majority.is_beaten:

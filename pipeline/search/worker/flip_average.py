@@ -16,31 +16,31 @@ from pipeline.states import TrainingId
 from pipeline.training.metrics import measure_logits
 
 
-def choose(task: TrainingJob, ensemble: Ensemble | None, model: Any) -> FlipAverage:
+def choose(job: TrainingJob, ensemble: Ensemble | None, model: Any) -> FlipAverage:
     """Return whether the winner, trained as `model`, answers with the mean.
 
     That is judged by the winning trial, which did not train on the validation images.
     """
-    if not task.spec.average_flips:
+    if not job.spec.average_flips:
         return FlipAverage(False, "not asked for")
-    found = compare(task.folders.logits, validation.judged_trainings(task.chosen.winner, ensemble), task.spec.objective)
+    found = compare(job.folders.logits, validation.judged_trainings(job.chosen.winner, ensemble), job.spec.objective)
     if not found.is_kept:
         return found
-    reason = broken_limit(task, ensemble, model)
+    reason = broken_limit(job, ensemble, model)
     return replace(found, is_kept=not reason, reason=reason)
 
 
 def compare(folder: Path, trainings: list[TrainingId], objective: str) -> FlipAverage:
     """Return whether the mean for mirror images is better, by the mean of the logits of some networks."""
     try:
-        said = validation.read_mean(folder, trainings)
+        answers = validation.read_mean(folder, trainings)
     except NPZ_ERRORS:  # no cause to lose a winner
-        said = None
-    if said is None or said.averaged is None:
+        answers = None
+    if answers is None or answers.averaged is None:
         return FlipAverage(False, "the winner has no validation logits of mirror images")
     name = objective.removeprefix("val_")
     alone, averaged = (
-        float(getattr(measure_logits(logits, said.labels), name)) for logits in (said.logits, said.averaged)
+        float(getattr(measure_logits(logits, answers.labels), name)) for logits in (answers.logits, answers.averaged)
     )
     if not (math.isfinite(alone) and math.isfinite(averaged)):
         return FlipAverage(False, f"{objective} is not defined on the validation images")
@@ -48,25 +48,25 @@ def compare(folder: Path, trainings: list[TrainingId], objective: str) -> FlipAv
     return FlipAverage(is_better, "" if is_better else "no better on the validation images", alone, averaged)
 
 
-def broken_limit(task: TrainingJob, ensemble: Ensemble | None, model: Any) -> str:
+def broken_limit(job: TrainingJob, ensemble: Ensemble | None, model: Any) -> str:
     """Return which limit of the study a network breaks that does twice the work; empty if none."""
-    if broken := task.spec.limits.broken_by(mflops=2 * work(task, ensemble) / 1e6):
+    if broken := job.spec.limits.broken_by(mflops=2 * work(job, ensemble) / 1e6):
         return f"twice the work is {broken}"
-    if task.spec.limits.max_latency_ms is not None:
+    if job.spec.limits.max_latency_ms is not None:
         from pipeline.models.build import flip_averaged
         from pipeline.training.latency import measure_latency
 
         default_ms, one_core_ms = measure_latency(flip_averaged(model))
         latency_ms = default_ms if one_core_ms is None else one_core_ms  # where threads cannot be pinned
-        if broken := task.spec.limits.broken_by(latency_ms=latency_ms):
+        if broken := job.spec.limits.broken_by(latency_ms=latency_ms):
             return f"it takes {broken}"
     return ""
 
 
-def work(task: TrainingJob, ensemble: Ensemble | None) -> int:
+def work(job: TrainingJob, ensemble: Ensemble | None) -> int:
     """Return the FLOPs in which the winner's network, or all of an ensemble, look at one image once."""
-    spec = task.spec
-    cost = measure(task.params, spec.image.shape, len(spec.classes), Builder.of(spec.space))
+    spec = job.spec
+    cost = measure(job.params, spec.image.shape, len(spec.classes), Builder.of(spec.space))
     return num_networks(ensemble) * cost.flops
 
 

@@ -9,7 +9,7 @@ from pipeline.data.source import NOT_GIVEN
 from pipeline.files import replacing
 from pipeline.search.jobs import TrainingJob
 from pipeline.search.worker.main import warm_up
-from pipeline.search.worker.rung import labelled, setting, stored_dataset
+from pipeline.search.worker.rung import labelled, stored_dataset, training_config
 
 
 def predict_fold(job: TrainingJob, folds_path: Path, number: int, target: Path) -> float:
@@ -21,7 +21,7 @@ def predict_fold(job: TrainingJob, folds_path: Path, number: int, target: Path) 
 
     dataset = stored_dataset(job)
     training, held_out = map(dataset.subset, rows_of_fold(np.load(folds_path), number))
-    model, _, _ = train(job.params, labelled(training), None, setting(job), lambda row: None)
+    model, _, _ = train(job.params, labelled(training), None, training_config(job), lambda row: None)
     logits = predict_logits(model, held_out.images)
     with replacing(target) as temporary, temporary.open("wb") as file:
         np.save(file, logits)

@@ -58,7 +58,7 @@ def prepare(resources: Resources, log_path: str, channel: Connection) -> None:
 
 
 def warm_up() -> int:
-    """Import what every task needs, so that it overlaps with what the parent does; return the number of the process."""
+    """Import what every job needs, so that it overlaps with what the parent does; return the number of the process."""
     with absent(NEEDLESS_IMPORTS):
         import pipeline.training.stopping
         import pipeline.training.trial

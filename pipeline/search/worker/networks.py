@@ -13,7 +13,7 @@ from pipeline.search.storage.attempts import stored_number
 from pipeline.search.worker.rung import train_watched
 from pipeline.states import OutcomeState
 
-LAST_RUNG = 200  # above the rungs of any study and of `crossfit`: the seeds of these networks differ from all others
+LAST_RUNG = 200  # above the rungs of any study and of `out_of_fold`: the seeds of these networks differ from all others
 
 
 class Network(NamedTuple):

@@ -59,7 +59,7 @@ def train_watched(
 
     files = TrainingFiles(checkpoint_path(job, fold), heart=reporter.heart)
     try:
-        return train(job.params, training, validation, setting(job), reporter.epoch, files)
+        return train(job.params, training, validation, training_config(job), reporter.epoch, files)
     except TrialFailed as error:
         if error.state == OutcomeState.INFEASIBLE:
             error.is_out_of_memory = True
@@ -97,7 +97,7 @@ def train_folds(job: TrainingJob, dataset: StoredDataset, reporter: Reporter) ->
     ends = time.monotonic() + job.seconds_limit
     num_folds = job.spec.folds
     curves: list[list[EpochRow]] = []
-    said: list[Predictions | None] = []
+    answers: list[Predictions | None] = []
     for number in range(num_folds):
         curves.append([])
         training, held_out = map(labelled, dataset.fold(number))
@@ -105,8 +105,8 @@ def train_folds(job: TrainingJob, dataset: StoredDataset, reporter: Reporter) ->
         report = reporter.epoch if number == num_folds - 1 else None
         listening = replace(reporter, epoch=partial(add_to_curve, curves, report))
         model, _, _ = train_watched(part, training, held_out, listening, number)
-        said.append(validation.predicted(job, model, dataset, held_out, reporter.heart))
-    validation.keep(job, said)
+        answers.append(validation.predicted(job, model, dataset, held_out, reporter.heart))
+    validation.keep(job, answers)
     return mean_row([curve[-1] for curve in curves])
 
 
@@ -125,12 +125,12 @@ def mean_row(rows: list[EpochRow]) -> EpochRow:
     return EpochRow(step=rows[-1].step, seconds=sum(row.seconds for row in rows), **means)
 
 
-def setting(job: TrainingJob) -> Any:
+def training_config(job: TrainingJob) -> Any:
     """Return what the training needs to know of the study and of the job."""
-    from pipeline.training.trial import Setting
+    from pipeline.training.trial import TrainingConfig
 
     spec = job.spec
-    return Setting(
+    return TrainingConfig(
         num_classes=len(spec.classes),
         mean=spec.mean,
         std=spec.std,

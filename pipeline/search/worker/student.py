@@ -37,10 +37,10 @@ def taught(job: TrainingJob, dataset: StoredDataset, subset: Subset, heart: Hear
     from pipeline.training.distillation import lesson
     from pipeline.training.recipe import log_priors
 
-    said = teacher_logits(job, dataset, subset, heart)
+    answers = teacher_logits(job, dataset, subset, heart)
     is_adjusted = job.spec.balance == "logits"
     offsets = log_priors(subset.labels, len(job.spec.classes)) if is_adjusted else (0.0,)
-    return replace(labelled(subset), taught=lesson(said, is_multi_label(subset.labels), offsets))
+    return replace(labelled(subset), taught=lesson(answers, is_multi_label(subset.labels), offsets))
 
 
 def teacher_logits(

@@ -32,16 +32,16 @@ def answers_path(folder: Path, number: int) -> Path:
     return folder / f"t{number:05d}.npz"
 
 
-def keep_if_best(task: TrainingJob, model: Any, score: float) -> None:
+def keep_if_best(job: TrainingJob, model: Any, score: float) -> None:
     """Keep the weights of a trial that has finished the highest rung, if the study distils and no other is better."""
-    if not task.spec.distill or task.rung != task.spec.top_rung:
+    if not job.spec.distill or job.rung != job.spec.top_rung:
         return
-    best, sign = read_teacher(task.folders.teacher), task.spec.ranking.sign
+    best, sign = read_teacher(job.folders.teacher), job.spec.ranking.sign
     if best is not None and sign * best.score >= sign * score:
         return
-    about = json.dumps({"number": task.training, "score": score, "params": task.params})
+    about = json.dumps({"number": job.training, "score": score, "params": job.params})
     arrays = {f"weight{number:04d}": array for number, array in enumerate(model.get_weights())}
-    with replacing(weights_path(task.folders.teacher)) as temporary, temporary.open("wb") as file:
+    with replacing(weights_path(job.folders.teacher)) as temporary, temporary.open("wb") as file:
         np.savez(file, about=np.array(about), **arrays)
 
 

@@ -40,33 +40,33 @@ class Predictions(NamedTuple):
 
 
 def predicted(
-    task: TrainingJob, model: Any, dataset: StoredDataset, validation: Any, heart: Heart
+    job: TrainingJob, model: Any, dataset: StoredDataset, validation: Any, heart: Heart
 ) -> Predictions | None:  # fmt: skip
     """Return what a network says of the validation images after a training of the highest rung, else nothing.
 
     Only such a trial can be a winner, which needs a temperature.
     """
-    if task.rung != task.spec.top_rung:
+    if job.rung != job.spec.top_rung:
         return None
     from pipeline.models.averaging import both_answers
     from pipeline.models.predict import predict_logits
 
     digests = dataset.digests(validation.images)
     predict = partial(predict_logits, model, on_batch=heart.touch)
-    if not task.spec.average_flips:
+    if not job.spec.average_flips:
         return Predictions(predict(validation.images), validation.labels, None, digests)
     alone, averaged = both_answers(predict, validation.images)
     return Predictions(alone, validation.labels, averaged, digests)
 
 
-def keep(task: TrainingJob, parts: list[Predictions | None]) -> None:
+def keep(job: TrainingJob, parts: list[Predictions | None]) -> None:
     """Write what one network, or the networks of all folds, said of images that they did not train on."""
     whole = [part for part in parts if part is not None]
     if len(whole) < len(parts):
         return
     columns = zip(Predictions._fields, zip(*whole, strict=True), strict=True)
     arrays: dict[str, Any] = {name: np.concatenate(values) for name, values in columns if values[0] is not None}
-    predictions.save(logits_path(task.folders.logits, task.training), **arrays)
+    predictions.save(logits_path(job.folders.logits, job.training), **arrays)
 
 
 def read(folder: Path, training: TrainingId) -> Predictions | None:

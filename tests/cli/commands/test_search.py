@@ -65,15 +65,15 @@ def test_the_first_trial_waits_for_a_probe_only_where_something_hangs_on_speed(
 
     plan = plan_search(tmp_path, monkeypatch, *limits)
     monkeypatch.setattr(workflow, "has_bfloat16", lambda: bfloat16)
-    terms, speed, calls = plan.terms(plan.spec, plan.counts), Future(), []
-    speed.set_result(Speed(2 * terms.estimate(terms.typical, 1000) / 1000, "float32", 7.0))
+    context, speed, calls = plan.context(plan.spec, plan.counts), Future(), []
+    speed.set_result(Speed(2 * context.estimate(context.typical, 1000) / 1000, "float32", 7.0))
     engine = SimpleNamespace(call_all=lambda *call: calls.append(call) or [speed] * 2, check=lambda: None)
-    found = workflow.measure_if_needed(plan, engine, terms, SILENT)
+    found = workflow.measure_if_needed(plan, engine, context, SILENT)
     assert len(calls) == num_probes
     assert found.factor == pytest.approx(2 * PROBE_FACTOR if num_probes else 1.0)
     assert found.precision == "float32"
     assert found.start_seconds == SECONDS_PER_TRIAL
-    on_gpus = replace(terms, workforce=replace(terms.workforce, has_gpus=True))
+    on_gpus = replace(context, parallelism=replace(context.parallelism, has_gpus=True))
     found = workflow.measure_if_needed(plan, engine, on_gpus, SILENT)
     assert found.start_seconds == (7.0 if num_probes else SECONDS_PER_TRIAL)  # compiling for a GPU takes its time
 
@@ -400,22 +400,22 @@ def test_a_cheaper_network_learns_from_the_best_one_if_validation_says_so(distil
     folder, cheapest, best, promote = distilled
     study = folder / "mlruns/studies/photos-1"
     assert cheapest["trial"] != best["trial"]
-    facts, said = promote()
+    facts, answers = promote()
     found = facts["distillation"]
     assert (found["student"], found["teacher"]) == (cheapest["trial"], best["trial"])
     assert (found["alone"], found["is_kept"]) == (cheapest["val_loss"], False)  # what is softened has a large loss
     assert found["taught"] > found["alone"]
     assert facts["winner"]["val_loss"] == found["alone"]
-    assert "not used: no better on the validation images" in said
+    assert "not used: no better on the validation images" in answers
     spread = np.load(study / "model/test_logits.npz")["logits"].std()
 
     store = StudyStore(study / "study.db")
     found |= {"is_kept": True, "reason": ""}
     store.put("distillation", found)
     store.close()
-    facts, said = promote()
+    facts, answers = promote()
     assert facts["winner"]["val_loss"] == found["taught"]
-    assert f"also learns what trial {best['trial']} says" in said
+    assert f"also learns what trial {best['trial']} says" in answers
     assert to_json(read_bundle(study / "model").card.evaluation.distillation) == found
     assert np.load(study / "model/test_logits.npz")["logits"].std() < 0.7 * spread  # it learnt softened answers
     name, version = facts["model_uri"].removeprefix("models:/").split("/")

@@ -19,7 +19,7 @@ from pipeline.search.health import ask_to_stop
 from pipeline.search.loop import run_trials
 from pipeline.states import AttemptState, TrainingKind
 from pipeline.workflows import stop
-from pipeline.workflows.callback import SearchCallback
+from pipeline.workflows.callback import ProgressCallback
 from pipeline.workflows.progress import SILENT
 from pipeline.workflows.search import run_plan
 from pipeline.workspace import StudyFolder, Workspace
@@ -79,10 +79,10 @@ def test_a_running_search_stops_resumably_and_a_stale_word_does_not_stop_the_nex
 def test_the_last_training_of_the_winner_stops_as_well(folder):
     study = make_study(folder, 1, lambda: 0.0)
     engine = PretendEngine(step_seconds=0.0)
-    run_trials(study, engine, SearchCallback(study, lambda: 0.0, Interruptions(), SILENT))
+    run_trials(study, engine, ProgressCallback(study, lambda: 0.0, Interruptions(), SILENT))
     ask_to_stop(StudyFolder(folder))
     with pytest.raises(StoppedEarly, match="stopped by `pipeline stop`"):
-        finish(study, engine, SearchCallback(study, lambda: 0.0, Interruptions(), SILENT))
+        finish(study, engine, ProgressCallback(study, lambda: 0.0, Interruptions(), SILENT))
     assert [attempt.state for attempt in study.store.attempts(TrainingKind.FINAL)] == [AttemptState.STOPPED]
     assert not (folder / "stop").exists()
 

@@ -151,14 +151,14 @@ def test_in_a_training_batch_normalisation_stays_as_it_came(home, rate, is_moved
     import keras
 
     from pipeline.training.images import Labelled
-    from pipeline.training.trial import Setting, train
+    from pipeline.training.trial import TrainingConfig, train
 
     write_weights(home, "mobilenet_v2")
     rng = np.random.default_rng(0)
     data = Labelled(rng.integers(0, 255, (32, 32, 32, 3)).astype(np.uint8), np.arange(32, dtype=np.int32) % 2)
     params = {"backbone": "mobilenet_v2", "optimizer": "adamw", "learning_rate": 0.01, "batch_size": 16, "frozen": 0.2,
               "backbone_rate": rate}  # fmt: skip
-    setting = Setting(2, (127.0,) * 3, (64.0,) * 3, samples=64, seed=0)
+    setting = TrainingConfig(2, (127.0,) * 3, (64.0,) * 3, samples=64, seed=0)
     model, _, _ = train(params, data, None, setting, lambda row: None)
     fresh = build_of(params)
     pairs = list(zip(inner_of(model).layers, inner_of(fresh).layers, strict=True))
@@ -185,12 +185,12 @@ def test_a_model_within_a_model_of_the_user_does_not_rest():
     import keras
 
     from pipeline.space import Builder
-    from pipeline.training.trial import Setting, pretrained_variables
+    from pipeline.training.trial import TrainingConfig, pretrained_variables
 
     image = keras.Input((8,))
     inner = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
     model = keras.Model(image, inner(image))
-    setting = Setting(4, (0.0,), (1.0,), samples=1, seed=0)
+    setting = TrainingConfig(4, (0.0,), (1.0,), samples=1, seed=0)
     assert len(pretrained_variables(model, setting)) == 2
-    own = Setting(4, (0.0,), (1.0,), samples=1, seed=0, builder=Builder("a.py", "build", ""))
+    own = TrainingConfig(4, (0.0,), (1.0,), samples=1, seed=0, builder=Builder("a.py", "build", ""))
     assert pretrained_variables(model, own) == []

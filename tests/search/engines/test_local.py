@@ -14,7 +14,7 @@ from pipeline.errors import InvalidUsage, StoppedEarly
 from pipeline.heartbeat import Beat
 from pipeline.machine import Resources
 from pipeline.search.checkpoints import checkpoint_path
-from pipeline.search.engines.child import Child, Patience, is_process
+from pipeline.search.engines.child import Child, WatchdogTimeouts, is_process
 from pipeline.search.engines.local import TASKS_PER_CHILD, LocalEngine, Work, bound_log
 from pipeline.search.events import EpochEnded, Heartbeat, SplitOpened, TrainingEnded
 from pipeline.search.jobs import TrainingJob
@@ -29,13 +29,13 @@ from tests.search.noise_study import make_noise_study, real_task
 from tests.search.stubs import Silence, job_in, make_study, unlimited
 
 MEMORY_MB = 400.0
-IMPATIENT = Patience(start=60.0, build=1.0, silent=1.0, overtime=0.0, term=0.3)
+IMPATIENT = WatchdogTimeouts(start=60.0, build=1.0, silent=1.0, overtime=0.0, term=0.3)
 
 
 def bad_task(folder, fault: str, attempt: int = 1, **changes) -> TrainingJob:
     params = {"fault": fault, "score": changes.pop("score", None)}
-    task = job_in(folder, attempt, 3, 0, 100, params, seconds_limit=600.0)
-    return replace(task, **changes)
+    job = job_in(folder, attempt, 3, 0, 100, params, seconds_limit=600.0)
+    return replace(job, **changes)
 
 
 def next_outcome(engine, events=None):
@@ -50,10 +50,10 @@ def next_outcome(engine, events=None):
     raise AssertionError("the engine does not answer")
 
 
-def do(engine, task, events=None):
+def do(engine, job, events=None):
     """Have a task done by a child that is warm: its patience is short."""
     engine.check()
-    engine.submit(task)
+    engine.submit(job)
     return next_outcome(engine, events)
 
 
@@ -80,9 +80,9 @@ def start(tmp_path, monkeypatch):
     engines = []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the engine sets it
 
-    def start_engine(warm_up=fault_stubs.warm_up, patience=IMPATIENT, num_children=1, train=fault_stubs.train):
+    def start_engine(warm_up=fault_stubs.warm_up, timeouts=IMPATIENT, num_children=1, train=fault_stubs.train):
         resources = [Resources(1, memory_mb=MEMORY_MB)] * num_children
-        engines.append(LocalEngine(resources, tmp_path / "log", Work(train, warm_up), patience))
+        engines.append(LocalEngine(resources, tmp_path / "log", Work(train, warm_up), timeouts))
         engines[-1].start()
         return engines[-1]
 
@@ -119,7 +119,7 @@ def test_every_fault_has_its_state_and_a_child_takes_the_next_task(start, tmp_pa
 
 @pytest.mark.heavy
 def test_what_a_training_returns_is_checked_and_what_it_prints_goes_to_the_log(start, tmp_path):
-    engine = start(patience=Patience())
+    engine = start(timeouts=WatchdogTimeouts())
     shown = {"nan": "nan", "inf": "inf", "-inf": "-inf", "text": "'0.9'"}
     for score, text in shown.items():
         outcome = do(engine, bad_task(tmp_path, "return_an_odd_score", score=score))
@@ -135,7 +135,7 @@ def test_what_a_training_returns_is_checked_and_what_it_prints_goes_to_the_log(s
 @pytest.mark.heavy
 def test_what_children_print_is_bounded_and_its_end_is_kept(start, tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.search.engines.local.LOG_BYTES", 3_000_000)
-    engine, log, older = start(patience=Patience(), num_children=2), tmp_path / "log", tmp_path / "log.1"
+    engine, log, older = start(timeouts=WatchdogTimeouts(), num_children=2), tmp_path / "log", tmp_path / "log.1"
     engine.check()
     for attempt in (1, 2):
         engine.submit(bad_task(tmp_path, "print_until_asked", attempt=attempt))
@@ -174,7 +174,7 @@ def test_a_long_log_of_an_earlier_search_is_cut_and_one_that_cannot_be_written_s
 
 @pytest.mark.heavy
 def test_a_child_that_is_killed_from_outside_says_by_what(start, tmp_path):
-    engine = start(patience=Patience())
+    engine = start(timeouts=WatchdogTimeouts())
     engine.check()
     engine.submit(bad_task(tmp_path, "step_for_ever"))
     wait_for_beats(engine, 1)
@@ -186,7 +186,7 @@ def test_a_child_that_is_killed_from_outside_says_by_what(start, tmp_path):
 
 @pytest.mark.heavy
 def test_a_search_goes_on_over_all_faults(start, tmp_path):
-    engine = start(patience=replace(IMPATIENT, build=60.0), num_children=2, train=fault_stubs.train_by_number)
+    engine = start(timeouts=replace(IMPATIENT, build=60.0), num_children=2, train=fault_stubs.train_by_number)
     study = make_study(tmp_path / "study", unlimited(6, rungs=(1000,)))
     run_trials(study, engine, Silence(), free_floor_mb=0)
     ends = ["CRASHED", "INFEASIBLE", "TIMEOUT", "FAILED", "COMPLETED", "COMPLETED"]
@@ -205,7 +205,7 @@ def test_a_task_that_runs_over_its_limit_is_killed(start, tmp_path):
 
 @pytest.mark.heavy
 def test_children_are_replaced_when_they_die_idle_or_have_worked_enough(start, tmp_path):
-    engine = start(patience=Patience())
+    engine = start(timeouts=WatchdogTimeouts())
     child = engine.children[0]
     first = do(engine, bad_task(tmp_path, "work_as_bidden")).findings.epochs
     same = do(engine, bad_task(tmp_path, "work_as_bidden")).findings.epochs
@@ -224,7 +224,7 @@ def test_children_are_replaced_when_they_die_idle_or_have_worked_enough(start, t
 
 @pytest.mark.heavy
 def test_an_interruption_stops_those_that_hear_it_and_kills_the_others(start, tmp_path):
-    engine = start(patience=Patience(), num_children=4)
+    engine = start(timeouts=WatchdogTimeouts(), num_children=4)
     engine.check()
     engine.submit(bad_task(tmp_path, "step_until_asked", attempt=1))
     for attempt in (2, 3, 4):
@@ -319,44 +319,47 @@ def test_a_real_child_trains_fails_stops_and_saves_a_model(study_folder, monkeyp
 # ---- the watchdog without a process ---------------------------------------------------------------------------------
 
 
-def judged(folder, began: float, patience: Patience, beat=None, **changes):
+def judged(folder, began: float, timeouts: WatchdogTimeouts, beat=None, **changes):
     """Return the verdict on a task that began some seconds ago."""
-    task = bad_task(folder, "none", **changes)
-    child = Child(Resources(1), folder / "log", fault_stubs.warm_up, patience)
+    job = bad_task(folder, "none", **changes)
+    child = Child(Resources(1), folder / "log", fault_stubs.warm_up, timeouts)
     child.began = time.monotonic() - began
     if beat is not None:
         child.beat, child.heard = Beat(1, 1, beat["batch"], 10, beat["step"]), time.monotonic() - beat["ago"]
-    return child.judge(task)
+    return child.judge(job)
 
 
 def test_slow_steps_and_slow_builds_are_no_hangs(tmp_path):
-    patience = Patience(start=5, build=600, silent=120, silent_steps=20, overtime=60)
-    assert judged(tmp_path, 599, patience) is None
-    assert judged(tmp_path, 601, patience) == ("TIMEOUT", "no step for 601 s; killed")
+    timeouts = WatchdogTimeouts(start=5, build=600, silent=120, silent_steps=20, overtime=60)
+    assert judged(tmp_path, 599, timeouts) is None
+    assert judged(tmp_path, 601, timeouts) == ("TIMEOUT", "no step for 601 s; killed")
     built = {"batch": 0, "step": 0.0, "ago": 601}
-    assert judged(tmp_path, 650, patience, built) == ("TIMEOUT", "no step for 601 s; killed")
-    assert judged(tmp_path, 650, patience, {**built, "ago": 10}) is None
+    assert judged(tmp_path, 650, timeouts, built) == ("TIMEOUT", "no step for 601 s; killed")
+    assert judged(tmp_path, 650, timeouts, {**built, "ago": 10}) is None
     steps = {"batch": 3, "step": 1.0, "ago": 121}
-    assert judged(tmp_path, 300, patience, steps) == ("TIMEOUT", "no step for 121 s; killed")
-    assert judged(tmp_path, 300, patience, {**steps, "step": 30.0, "ago": 599}) is None
-    assert judged(tmp_path, 602, patience, {**steps, "step": 30.0, "ago": 601})[0] == "TIMEOUT"
+    assert judged(tmp_path, 300, timeouts, steps) == ("TIMEOUT", "no step for 121 s; killed")
+    assert judged(tmp_path, 300, timeouts, {**steps, "step": 30.0, "ago": 599}) is None
+    assert judged(tmp_path, 602, timeouts, {**steps, "step": 30.0, "ago": 601})[0] == "TIMEOUT"
 
 
 def test_the_heartbeat_of_an_earlier_task_condemns_nobody(tmp_path):
     old = {"batch": 0, "step": 0.0, "ago": 5000}
-    assert judged(tmp_path, 10, Patience(), old) is None
+    assert judged(tmp_path, 10, WatchdogTimeouts(), old) is None
 
 
 def test_a_task_may_run_over_its_limit_by_a_little(tmp_path):
-    assert judged(tmp_path, 369, Patience(), seconds_limit=10.0) is None  # it may still be importing
-    assert judged(tmp_path, 371, Patience(), seconds_limit=10.0)[0] == "TIMEOUT"
+    assert judged(tmp_path, 369, WatchdogTimeouts(), seconds_limit=10.0) is None  # it may still be importing
+    assert judged(tmp_path, 371, WatchdogTimeouts(), seconds_limit=10.0)[0] == "TIMEOUT"
     steps = {"batch": 3, "step": 0.1, "ago": 0}
-    assert judged(tmp_path, 69, Patience(), steps, seconds_limit=10.0) is None
-    verdict = ("TIMEOUT", "still running 60 s after its limit of 10 s; killed")
-    assert judged(tmp_path, 71, Patience(), steps, seconds_limit=10.0) == verdict
+    assert judged(tmp_path, 69, WatchdogTimeouts(), steps, seconds_limit=10.0) is None
+    kill_reason = ("TIMEOUT", "still running 60 s after its limit of 10 s; killed")
+    assert judged(tmp_path, 71, WatchdogTimeouts(), steps, seconds_limit=10.0) == kill_reason
 
 
 def test_the_test_of_a_winner_may_take_long_after_its_limit(tmp_path):
     alive = {"batch": 0, "step": 0.0, "ago": 5}
-    assert judged(tmp_path, 5000, Patience(), alive, seconds_limit=10.0, is_final=True) is None
-    assert judged(tmp_path, 5000, Patience(), {**alive, "ago": 700}, seconds_limit=10.0, is_final=True)[0] == "TIMEOUT"
+    assert judged(tmp_path, 5000, WatchdogTimeouts(), alive, seconds_limit=10.0, is_final=True) is None
+    assert (
+        judged(tmp_path, 5000, WatchdogTimeouts(), {**alive, "ago": 700}, seconds_limit=10.0, is_final=True)[0]
+        == "TIMEOUT"
+    )

@@ -16,14 +16,14 @@ from pipeline.search.timing.budget import (
     MIN_BASELINE_SECONDS,
     Budget,
     BudgetRequest,
-    Workforce,
+    Parallelism,
     plan_budget,
 )
-from pipeline.search.timing.estimates import Pace
+from pipeline.search.timing.estimates import TimeEstimates
 from pipeline.search.worker.evaluation import gain_text, search_gain
 from pipeline.space import load_space
 from pipeline.states import AttemptState, OutcomeState, TrainingKind
-from tests.search.stubs import Clock, InstantEngine, Silence, make_study, make_terms, run_all, unlimited
+from tests.search.stubs import Clock, InstantEngine, Silence, make_context, make_study, run_all, unlimited
 
 PARAMS = {"filters": 16}
 
@@ -34,9 +34,9 @@ PARAMS = {"filters": 16}
 @pytest.mark.parametrize("total", [30.0, 120.0, 130.0, 600.0, 86400.0])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_its_share_is_bounded_and_taken_from_the_trials(total, workers):
-    workforce = Workforce(workers, 1, 1.5)
+    parallelism = Parallelism(workers, 1, 1.5)
     plain, shared = (
-        plan_budget(BudgetRequest(total, None, None, 0.001, 10_000, True, workforce, 12.0, has))
+        plan_budget(BudgetRequest(total, None, None, 0.001, 10_000, True, parallelism, 12.0, has))
         for has in (False, True)
     )
     assert plain.baseline_seconds == 0
@@ -49,57 +49,59 @@ def test_its_share_is_bounded_and_taken_from_the_trials(total, workers):
         assert 0.85 * plain.rungs[-1] < shared.rungs[-1] <= plain.rungs[-1]
 
 
-def timed_pace(clock: Clock, reserved: float = 48.0) -> Pace:
+def timed_pace(clock: Clock, reserved: float = 48.0) -> TimeEstimates:
     budget = Budget(600.0, None, (1000, 3000, 9000), 400.0, 580.0, reserved)
-    return Pace(make_terms(baseline=PARAMS), budget, clock, probed=1.0, reserved=reserved)
+    return TimeEstimates(make_context(baseline=PARAMS), budget, clock, probed=1.0, reserved=reserved)
 
 
-def leader(tmp_path, pace: Pace, seconds: float):
+def leader(tmp_path, estimates: TimeEstimates, seconds: float):
     """Return the row of a trial that took so long in the highest rung."""
     study = make_study(tmp_path, unlimited(1))
     study.ask()
-    pace.note(0, study.rows[0].params, 9000, seconds)
+    estimates.note(0, study.rows[0].params, 9000, seconds)
     return replace(study.rows[0], rung=2, samples=9000)
 
 
 def test_until_it_is_trained_its_seconds_are_kept_from_trials_and_winner(tmp_path):
-    pace = timed_pace(Clock(300.0))
-    row = leader(tmp_path, pace, 240.0)
-    before, samples = pace.time_left(row), pace.final_samples(row)
-    pace.reserved = 0.0
-    assert pace.time_left(row) == pytest.approx(before + 48.0)
-    assert pace.final_samples(row) > samples
+    estimates = timed_pace(Clock(300.0))
+    row = leader(tmp_path, estimates, 240.0)
+    before, samples = estimates.time_left(row), estimates.final_samples(row)
+    estimates.reserved = 0.0
+    assert estimates.time_left(row) == pytest.approx(before + 48.0)
+    assert estimates.final_samples(row) > samples
 
 
 def test_it_sees_as_many_images_as_the_winner_if_its_share_is_long_enough(tmp_path):
-    pace = timed_pace(Clock(300.0))
-    row = leader(tmp_path, pace, 40.0)
-    pace.ratios = [(1.0, 1.0)]
-    assert plan_baseline(pace, row) == (pace.final_samples(row), "")
-    assert pace.baseline_samples(48.0) > pace.final_samples(row)
+    estimates = timed_pace(Clock(300.0))
+    row = leader(tmp_path, estimates, 40.0)
+    estimates.ratios = [(1.0, 1.0)]
+    assert plan_baseline(estimates, row) == (estimates.final_samples(row), "")
+    assert estimates.baseline_samples(48.0) > estimates.final_samples(row)
 
 
 def test_it_trains_less_where_its_share_is_short_and_not_at_all_for_less_than_half(tmp_path):
-    pace = timed_pace(Clock(300.0))
-    row = leader(tmp_path, pace, 40.0)
-    wanted = pace.final_samples(row)
-    slow = pace.baseline_samples(48.0) / wanted
-    pace.ratios = [(1.0, slow * pace.factor() / 0.7)]  # its share is long enough for 0.7 of the winner's images
-    samples, reason = plan_baseline(pace, row)
+    estimates = timed_pace(Clock(300.0))
+    row = leader(tmp_path, estimates, 40.0)
+    wanted = estimates.final_samples(row)
+    slow = estimates.baseline_samples(48.0) / wanted
+    estimates.ratios = [
+        (1.0, slow * estimates.factor() / 0.7)
+    ]  # its share is long enough for 0.7 of the winner's images
+    samples, reason = plan_baseline(estimates, row)
     assert (samples / wanted, reason) == (pytest.approx(0.7, rel=0.01), "")
-    pace.ratios = [(1.0, pace.factor() * 0.7 / (0.9 * MIN_PART))]
-    assert plan_baseline(pace, row)[1].startswith("its share of the budget, 48 s, is less than half of")
+    estimates.ratios = [(1.0, estimates.factor() * 0.7 / (0.9 * MIN_PART))]
+    assert plan_baseline(estimates, row)[1].startswith("its share of the budget, 48 s, is less than half of")
 
 
 def test_a_search_that_is_late_trains_the_winner_and_not_the_default_network(tmp_path):
-    pace = timed_pace(Clock(575.0))
-    samples, reason = plan_baseline(pace, leader(tmp_path, pace, 40.0))
+    estimates = timed_pace(Clock(575.0))
+    samples, reason = plan_baseline(estimates, leader(tmp_path, estimates, 40.0))
     assert (samples, "its share of the budget, 0 s," in reason) == (0, True)
 
 
 def test_a_short_budget_has_none_and_says_so(tmp_path):
-    pace = timed_pace(Clock(10.0), reserved=0.0)
-    reason = plan_baseline(pace, leader(tmp_path, pace, 40.0))[1]
+    estimates = timed_pace(Clock(10.0), reserved=0.0)
+    reason = plan_baseline(estimates, leader(tmp_path, estimates, 40.0))[1]
     assert reason == "a budget of 600 s is too short for a second network"
 
 
@@ -120,37 +122,37 @@ def test_on_a_gpu_it_trains_in_batches_as_large_as_those_of_the_space_for_one():
 
 
 def searched(tmp_path, baseline=PARAMS):
-    study = make_study(tmp_path, unlimited(3), make_terms(baseline=baseline))
+    study = make_study(tmp_path, unlimited(3), make_context(baseline=baseline))
     run_all(study)
     return study, chosen(study)
 
 
-def as_completed(task, **changes) -> TrialOutcome:
+def as_completed(job, **changes) -> TrialOutcome:
     values = {"state": OutcomeState.COMPLETED, "score": 0.8, "seconds": 2.0, **changes}
-    return TrialOutcome(task.attempt, task.training, task.rung, **values)
+    return TrialOutcome(job.attempt, job.training, job.rung, **values)
 
 
 def test_it_is_trained_once_on_train_and_validation_and_is_no_trial(tmp_path):
     study, best = searched(tmp_path)
-    tasks = []
-    engine = InstantEngine(lambda task, emit: tasks.append(task) or as_completed(task))
+    jobs = []
+    engine = InstantEngine(lambda job, emit: jobs.append(job) or as_completed(job))
     assert train_baseline(study, engine, Silence(), best) == ""
-    (task,) = tasks
-    assert (task.training, task.is_final, task.params) == (TrainingKind.BASELINE, True, PARAMS)
-    assert task.samples == round(study.budget.rungs[-1] * 1.25)  # as many passes as the winner
-    assert math.isinf(task.seconds_limit)
-    assert checkpoint_path(task).name == "baseline.npz"
+    (job,) = jobs
+    assert (job.training, job.is_final, job.params) == (TrainingKind.BASELINE, True, PARAMS)
+    assert job.samples == round(study.budget.rungs[-1] * 1.25)  # as many passes as the winner
+    assert math.isinf(job.seconds_limit)
+    assert checkpoint_path(job).name == "baseline.npz"
     assert len(study.store.trials()) == 3
     kept = study.store.get("baseline")
     assert (kept["params"], kept["epochs"], kept["reason"], kept["num_params"] > 0) == (PARAMS, 9, "", True)
-    again = make_study(tmp_path, unlimited(3), make_terms(baseline=PARAMS))
+    again = make_study(tmp_path, unlimited(3), make_context(baseline=PARAMS))
     assert train_baseline(again, engine, Silence(), best) == ""
-    assert len(tasks) == 1
+    assert len(jobs) == 1
 
 
 def test_one_that_was_cut_off_in_its_first_epoch_is_not_compared(tmp_path):
     study, best = searched(tmp_path)
-    engine = InstantEngine(lambda task, emit: as_completed(task, findings=Findings(epochs=0)))
+    engine = InstantEngine(lambda job, emit: as_completed(job, findings=Findings(epochs=0)))
     reason = train_baseline(study, engine, Silence(), best)
     assert reason == "it was slower than planned and saw 0 passes, less than half of the winner's"
     assert (study.store.baseline().epochs, study.store.baseline().reason) == (0, reason)
@@ -159,7 +161,7 @@ def test_one_that_was_cut_off_in_its_first_epoch_is_not_compared(tmp_path):
 def test_one_that_fails_costs_the_comparison_only(tmp_path):
     study, best = searched(tmp_path)
     engine = InstantEngine(
-        lambda task, emit: as_completed(task, state=OutcomeState.FAILED, score=None, reason="ValueError: odd")
+        lambda job, emit: as_completed(job, state=OutcomeState.FAILED, score=None, reason="ValueError: odd")
     )
     assert train_baseline(study, engine, Silence(), best) == "its training ended as FAILED: ValueError: odd"
     assert study.store.get("baseline")["reason"].endswith("ValueError: odd")
@@ -170,7 +172,7 @@ def test_one_that_fails_costs_the_comparison_only(tmp_path):
 def test_a_process_that_dies_is_tried_once_more(tmp_path):
     study, best = searched(tmp_path)
     states = iter([OutcomeState.CRASHED, OutcomeState.COMPLETED])
-    engine = InstantEngine(lambda task, emit: as_completed(task, state=next(states)))
+    engine = InstantEngine(lambda job, emit: as_completed(job, state=next(states)))
     assert train_baseline(study, engine, Silence(), best) == ""
     assert [each.state for each in study.store.attempts(TrainingKind.BASELINE)] == [
         AttemptState.DIED,
@@ -189,8 +191,8 @@ def test_one_that_was_stopped_goes_on_as_it_began(tmp_path):
         train_baseline(study, Interrupted(None), Silence(), best)
     (first,) = study.store.attempts(TrainingKind.BASELINE)
     assert first.state == AttemptState.STOPPED
-    study.budget = study.pace.budget = unlimited(3, (2000,))  # another plan than before
-    train_baseline(study, InstantEngine(lambda task, emit: as_completed(task)), Silence(), best)
+    study.budget = study.estimates.budget = unlimited(3, (2000,))  # another plan than before
+    train_baseline(study, InstantEngine(lambda job, emit: as_completed(job)), Silence(), best)
     assert [each.samples for each in study.store.attempts(TrainingKind.BASELINE)] == [first.samples] * 2
 
 

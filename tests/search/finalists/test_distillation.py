@@ -13,7 +13,7 @@ from pipeline.search.finalists.distillation import distil, distillation_text
 from pipeline.search.finish import begin_final, final_score
 from pipeline.search.jobs import TrainingJob, TrialOutcome
 from pipeline.search.options import SearchOptions, check_distillation
-from pipeline.search.timing.budget import Budget, BudgetRequest, Workforce, plan_budget
+from pipeline.search.timing.budget import Budget, BudgetRequest, Parallelism, plan_budget
 from pipeline.search.worker.teacher import keep_if_best, read_teacher, weights_path
 from pipeline.states import AttemptState, OutcomeState, TrainingKind
 from pipeline.workspace import StudyFolder
@@ -24,8 +24,8 @@ from tests.search.stubs import (
     Silence,
     job_in,
     keep_teacher,
+    make_context,
     make_study,
-    make_terms,
     run_all,
     spec_of,
     unlimited,
@@ -74,7 +74,7 @@ def test_none_are_kept_where_nobody_asked_and_a_damaged_file_is_replaced(tmp_pat
 def searched(tmp_path, objective="val_accuracy", budget=None, clock=None):
     """Return a study, the cheapest trial of its front, and the best one, whose weights are kept."""
     study = make_study(
-        tmp_path, budget or unlimited(6), make_terms(), clock, objective=Objective(objective, minimise="params")
+        tmp_path, budget or unlimited(6), make_context(), clock, objective=Objective(objective, minimise="params")
     )
     run_all(study, 20.0)
     best = replace(next(iter(study.rows.values())), score=0.5, samples=3000, rung=1)
@@ -82,14 +82,14 @@ def searched(tmp_path, objective="val_accuracy", budget=None, clock=None):
     return study, best
 
 
-def trained(score, tasks=None, **changes):
+def trained(score, jobs=None, **changes):
     """Return an engine that trains to a score, and keeps the tasks."""
     values = {"state": OutcomeState.COMPLETED, "score": score, "seconds": 2.0, **changes}
 
-    def train(task, emit):
-        if tasks is not None:
-            tasks.append(task)
-        return TrialOutcome(task.attempt, task.training, task.rung, **values)
+    def train(job, emit):
+        if jobs is not None:
+            jobs.append(job)
+        return TrialOutcome(job.attempt, job.training, job.rung, **values)
 
     return InstantEngine(train)
 
@@ -97,15 +97,15 @@ def trained(score, tasks=None, **changes):
 def test_it_trains_as_its_trial_did_and_is_kept_where_the_objective_is_better(tmp_path):
     study, best = searched(tmp_path)
     keep_teacher(tmp_path, 0.9)
-    tasks = []
-    found = distil(study, trained(0.6, tasks), Silence(), best)
+    jobs = []
+    found = distil(study, trained(0.6, jobs), Silence(), best)
     assert found == Distillation(True, "", alone=0.5, value=0.6, student=best.number, teacher=99)
     assert study.store.get("distillation") == {
         "student": best.number, "teacher": 99, "alone": 0.5, "taught": 0.6, "is_kept": True, "reason": "",
     }  # fmt: skip
-    (task,) = tasks
-    assert (task.training, task.samples, task.params, task.is_final) == (TrainingKind.STUDENT, 3000, best.params, False)
-    assert (task.rung, checkpoint_path(task).name) == (2, "student.npz")
+    (job,) = jobs
+    assert (job.training, job.samples, job.params, job.is_final) == (TrainingKind.STUDENT, 3000, best.params, False)
+    assert (job.rung, checkpoint_path(job).name) == (2, "student.npz")
     assert len(study.store.trials()) == 6
     assert distillation_text(found, "val_accuracy") == (
         "the winner also learns what trial 99 says of the images: val_accuracy 0.6000, without it 0.5000"
@@ -158,7 +158,7 @@ def test_a_process_that_dies_is_tried_once_more(tmp_path):
     study, best = searched(tmp_path)
     keep_teacher(tmp_path, 0.9)
     states = iter([OutcomeState.CRASHED, OutcomeState.COMPLETED])
-    engine = InstantEngine(lambda task, emit: TrialOutcome(task.attempt, task.training, task.rung, next(states), 0.6))
+    engine = InstantEngine(lambda job, emit: TrialOutcome(job.attempt, job.training, job.rung, next(states), 0.6))
     assert distil(study, engine, Silence(), best).is_kept
     assert [each.state for each in study.store.attempts(TrainingKind.STUDENT)] == [AttemptState.DIED, AttemptState.DONE]
 
@@ -166,17 +166,17 @@ def test_a_process_that_dies_is_tried_once_more(tmp_path):
 def test_it_is_decided_once_for_each_network(tmp_path):
     study, best = searched(tmp_path)
     keep_teacher(tmp_path, 0.9)
-    tasks = []
-    engine = trained(0.6, tasks)
+    jobs = []
+    engine = trained(0.6, jobs)
     distil(study, engine, Silence(), best)
-    again = make_study(tmp_path, unlimited(6), make_terms(), objective=study.objective)
+    again = make_study(tmp_path, unlimited(6), make_context(), objective=study.objective)
     distil(again, engine, Silence(), best)
-    assert len(tasks) == 1
+    assert len(jobs) == 1
     keep(tmp_path, 0.95, number=98, spec=replace(SPEC, rungs=(1, 2)))  # a better teacher came, after a resume
     assert distil(again, engine, Silence(), best).teacher == 98
-    assert len(tasks) == 2
+    assert len(jobs) == 2
     distil(again, engine, Silence(), replace(best, number=best.number + 1))
-    assert len(tasks) == 3
+    assert len(jobs) == 3
 
 
 # ---- its share of the time ------------------------------------------------------------------------------------------
@@ -187,8 +187,8 @@ def timed(tmp_path, now):
     clock = Clock()
     budget = Budget(600.0, None, (1000, 3000, 9000), 300.0, 580.0, 0.0, 60.0)
     study, best = searched(tmp_path, budget=budget, clock=clock)
-    study.pace.measured[best.number] = 0.02
-    study.pace.reserved_for_retraining = 60.0
+    study.estimates.measured[best.number] = 0.02
+    study.estimates.reserved_for_retraining = 60.0
     clock.now = now
     keep_teacher(tmp_path, 0.9)
     return study, best
@@ -196,12 +196,12 @@ def timed(tmp_path, now):
 
 def test_its_seconds_are_kept_from_trials_until_it_is_decided(tmp_path):
     study, best = timed(tmp_path, 100.0)
-    before = study.pace.time_left(best)
-    tasks = []
-    distil(study, trained(0.6, tasks), Silence(), best)
-    assert study.pace.time_left(best) == pytest.approx(before + 60.0)
-    left = 480.0 - study.pace.final_seconds(best.params, best.samples, best.number)
-    assert tasks[0].seconds_limit == pytest.approx(left)
+    before = study.estimates.time_left(best)
+    jobs = []
+    distil(study, trained(0.6, jobs), Silence(), best)
+    assert study.estimates.time_left(best) == pytest.approx(before + 60.0)
+    left = 480.0 - study.estimates.final_seconds(best.params, best.samples, best.number)
+    assert jobs[0].seconds_limit == pytest.approx(left)
 
 
 def test_the_winner_comes_first_where_time_is_short(tmp_path):
@@ -209,18 +209,18 @@ def test_the_winner_comes_first_where_time_is_short(tmp_path):
     found = distil(study, InstantEngine(None), Silence(), best)
     assert (found.is_kept, found.reason.startswith("it takes some ")) == (False, True)
     assert found.reason.endswith(" s, of which the budget has 4 s")
-    assert study.pace.reserved_for_retraining == 0
+    assert study.estimates.reserved_for_retraining == 0
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_its_share_is_taken_from_the_trials(workers):
-    workforce = Workforce(workers, 1, 1.5)
+    parallelism = Parallelism(workers, 1, 1.5)
     plain, shared = (
-        plan_budget(BudgetRequest(600.0, None, None, 0.001, 10_000, True, workforce, 12.0, True, has))
+        plan_budget(BudgetRequest(600.0, None, None, 0.001, 10_000, True, parallelism, 12.0, True, has))
         for has in (False, True)
     )
     assert (plain.retrain_seconds, shared.end) == (0, plain.end)
-    assert shared.retrain_seconds == pytest.approx(1.3 / 1.5 * shared.rungs[-1] * 0.001 + workforce.start_seconds)
+    assert shared.retrain_seconds == pytest.approx(1.3 / 1.5 * shared.rungs[-1] * 0.001 + parallelism.start_seconds)
     assert shared.search_until < plain.search_until
     assert 0.7 * plain.rungs[-1] < shared.rungs[-1] < plain.rungs[-1]
 

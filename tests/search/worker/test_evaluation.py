@@ -19,8 +19,8 @@ from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.result import SearchResult, Winner
 from pipeline.search.worker.evaluation import (
     Decided,
+    champion_blocker_of,
     compare_with_majority,
-    flaw_of,
     gain_text,
     judge_slices,
     judge_test,
@@ -97,12 +97,12 @@ def test_with_an_objective_of_class_means_less_accuracy_than_the_largest_class_i
 
 def test_the_flaw_says_what_was_found_and_what_to_do():
     test = judge([0] * 30, [0] * 20 + [1] * 10)
-    text = flaw_of(test, CLASSES)
+    text = champion_blocker_of(test, CLASSES)
     assert "always 'ant' has 66.67% accuracy on the test images; the gain of this model is +0.0 points with" in text
     assert "without the alias champion" in text
     assert "pipeline data check" in text
-    assert flaw_of(judge([0, 1, 2] * 30, [0, 1, 2] * 30), CLASSES) == ""
-    assert flaw_of(TestResult(0.5, (0.4, 0.6), 50), CLASSES) == ""  # of an earlier version
+    assert champion_blocker_of(judge([0, 1, 2] * 30, [0, 1, 2] * 30), CLASSES) == ""
+    assert champion_blocker_of(TestResult(0.5, (0.4, 0.6), 50), CLASSES) == ""  # of an earlier version
 
 
 def test_the_worst_slice_comes_first_and_small_ones_are_left_out():
@@ -131,8 +131,10 @@ def test_the_blind_answer_to_several_labels_is_the_commoner_value_of_each():
     ranked = judge_test(answers_of(logits - 9, labels), labels, "val_auc").majority  # no label is answered
     assert (ranked.metric, ranked.value, ranked.is_beaten) == ("auc", 0.5, True)
     test = TestResult(0.5, (0.4, 0.6), 400, majority=majority)
-    assert f"always the labels 'ant' has {majority.value:.2%} accuracy on the test images" in flaw_of(test, CLASSES)
-    assert "never any label has" in flaw_of(replace(test, majority=replace(majority, classes=())), CLASSES)
+    assert f"always the labels 'ant' has {majority.value:.2%} accuracy on the test images" in champion_blocker_of(
+        test, CLASSES
+    )
+    assert "never any label has" in champion_blocker_of(replace(test, majority=replace(majority, classes=())), CLASSES)
 
 
 @pytest.mark.parametrize("objective", ["val_loss", "val_balanced_accuracy", "val_auc"])
@@ -171,14 +173,14 @@ def test_no_model_beats_the_blind_answer_by_the_auc_of_rare_classes_alone():
     majority = test.majority
     assert (majority.value, majority.gain, majority.ci95, majority.standard_error) == (0.5, 0.5, None, None)
     assert (majority.is_beaten, majority.closest) == (False, ClosestClass(1, 9, 91))
-    text = flaw_of(test, CLASSES)
+    text = champion_blocker_of(test, CLASSES)
     assert text.startswith(
         "its AUC cannot be judged: no class has at least 10 test images in it and 10 outside it; the closest is 'bee' "
         "(9 in it); it is registered without the alias champion: add images"
     )
     enough = rare(100, 3, 10, 97)
     test = judge_test(answers_of(2 * enough.astype(np.float32) - 1, enough), enough, "val_auc")
-    assert (test.majority.is_beaten, flaw_of(test, CLASSES)) == (True, "")
+    assert (test.majority.is_beaten, champion_blocker_of(test, CLASSES)) == (True, "")
     by_accuracy = judge_test(answers_of(2 * labels.astype(np.float32) - 1, labels), labels, "val_accuracy")
     assert (by_accuracy.majority.is_beaten, by_accuracy.metrics["auc"].ci95) == (True, None)
 
@@ -188,7 +190,7 @@ def test_the_rare_one_of_two_classes_is_named_and_a_common_one_by_what_lacks_it(
     for rare_ones, expected in (([1, 1, 1], "is 'bee' (3 in it);"), ([1, 1, 2, 2], "is 'ant' (4 outside it);")):
         labels = np.array([0] * 30 + rare_ones, np.int32)
         test = judge_test(answers_of(logits[labels], labels), labels, "val_auc")
-        assert expected in flaw_of(test, CLASSES)
+        assert expected in champion_blocker_of(test, CLASSES)
 
 
 def test_what_a_search_gained_is_not_measured_by_the_auc_of_rare_classes():
@@ -250,20 +252,22 @@ def test_figures_of_any_labels_and_logits_are_numbers_or_null_with_a_reason(tmp_
     objective, has_several = data.draw(st.sampled_from(sorted(OBJECTIVES))), data.draw(st.booleans())
     shape, most = ((num_images, num_classes), 1) if has_several else ((num_images,), num_classes - 1)
     labels = data.draw(arrays(np.uint8 if has_several else np.int32, shape, elements=st.integers(0, most)))
-    said, default, stored = (data.draw(logits_of(num_images, num_classes)) for _ in range(3))
+    answers, default, stored = (data.draw(logits_of(num_images, num_classes)) for _ in range(3))
     is_clean = data.draw(arrays(np.bool_, num_images))
     folder, digests = StudyFolder(tmp_path).for_training, digests_of(num_images)
     holes = data.draw(arrays(np.float32, (num_images, 1), elements=st.sampled_from([0.0, math.nan, math.inf])))
     save(baseline_logits(folder.baseline), digests, logits=default + holes)
     save(logits_path(folder.logits, 3), digests, logits=stored + holes[::-1], labels=labels)
     spec, decided = spec_of(objective=objective, classes=CLASSES[:num_classes]), replace(DECIDED, baseline=BASELINE)
-    found = judge_winner(folder, spec, decided, answers_of(said, labels, is_clean), labels)
+    found = judge_winner(folder, spec, decided, answers_of(answers, labels, is_clean), labels)
     assert from_json(Evaluation, json.loads(json.dumps(to_json(found), allow_nan=False))) == found
     assert all(each.reason for each in found.test.metrics.values() if each.ci95 is None)
-    flaw = flaw_of(found.test, CLASSES)
+    champion_blocker = champion_blocker_of(found.test, CLASSES)
     winner = Winner(3, {}, 0.5, 9, 1.0, 1)
     print_result(
-        SearchResult("s", None, "m", objective, winner, (), has_several, flaw, 1, {"completed": 1}, 9.0, found)
+        SearchResult(
+            "s", None, "m", objective, winner, (), has_several, champion_blocker, 1, {"completed": 1}, 9.0, found
+        )
     )
     assert all(math.isfinite(value) for value in evaluation_metrics(found).values())
 

@@ -69,10 +69,10 @@ def test_answers_of_a_teacher_belong_to_images_whatever_their_order(dataset):
     """The rows of the table changed their order after the teacher was asked."""
     study = Path(dataset.folder).parent
     spec = spec_of(objective="val_loss", options={"distill": True}, rungs=[48])
-    task = replace(real_task(study, 3), spec=spec)
-    keep_if_best(task, Network(1.0), 0.5)
+    job = replace(real_task(study, 3), spec=spec)
+    keep_if_best(job, Network(1.0), 0.5)
     order = np.random.default_rng(0).permutation(32)
     answers = np.stack([np.arange(32), np.zeros(32)], axis=1).astype(np.float32)
     predictions.save(answers_path(StudyFolder(study).teacher, 3), digests_of(40)[:32][order], logits=answers[order])
-    said = teacher_logits(task, dataset, dataset.split("val"), Heart(lambda beat: None))
-    np.testing.assert_array_equal(said, answers[24:32])
+    answers = teacher_logits(job, dataset, dataset.split("val"), Heart(lambda beat: None))
+    np.testing.assert_array_equal(answers, answers[24:32])

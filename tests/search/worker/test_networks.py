@@ -93,14 +93,14 @@ def test_both_are_in_the_model_and_a_stop_between_them_changes_nothing(tmp_path)
 
 def trained(monkeypatch, outcomes, is_kept=True):
     """Train networks whose trainings end as named; return what became of them and the tasks."""
-    tasks = []
+    jobs = []
 
-    def train_watched(task, training, held_out, reporter, fold):
-        tasks.append((task, fold))
-        outcome = outcomes[len(tasks) - 1]
+    def train_watched(job, training, held_out, reporter, fold):
+        jobs.append((job, fold))
+        outcome = outcomes[len(jobs) - 1]
         if isinstance(outcome, str):
             raise TrialFailed(outcome, "by design")
-        return f"model {len(tasks) - 1}", EpochRow(task.first_step + outcome[0] - 1, *[0.0] * 9), outcome[1]
+        return f"model {len(jobs) - 1}", EpochRow(job.first_step + outcome[0] - 1, *[0.0] * 9), outcome[1]
 
     monkeypatch.setattr(networks, "train_watched", train_watched)
     monkeypatch.setattr(networks, "bare", lambda model: model)
@@ -109,22 +109,20 @@ def trained(monkeypatch, outcomes, is_kept=True):
         "study", 1, TrainingKind.FINAL, 2, 99, {"filters": 8}, spec=spec_of(seed=3), seed=11, first_step=5,
         num_micro_batches=4, seconds_wanted=60.0, is_final=True, chosen=Chosen(7, ensemble=ensemble),
     )  # fmt: skip
-    return *networks.train_networks(job, None, None), tasks
+    return *networks.train_networks(job, None, None), jobs
 
 
 def test_networks_train_one_after_the_other_and_share_what_is_left(monkeypatch):
-    found, ensemble, tasks = trained(monkeypatch, [(4, 4), (2, 2), (3, 3)])
+    found, ensemble, jobs = trained(monkeypatch, [(4, 4), (2, 2), (3, 3)])
     assert [(each.model, each.epochs) for each in found] == [("model 0", 4), ("model 1", 2), ("model 2", 3)]
-    assert [fold for _, fold in tasks] == [None, 1, 2]
-    assert [(task.samples, task.first_step, task.num_micro_batches) for task, _ in tasks] == [
+    assert [fold for _, fold in jobs] == [None, 1, 2]
+    assert [(job.samples, job.first_step, job.num_micro_batches) for job, _ in jobs] == [
         (33, 5, 4), (33, 9, 4), (33, 11, 4),
     ]  # fmt: skip
-    assert [task.seconds_limit for task, _ in tasks] == [
-        pytest.approx(60, abs=0.2)
-    ] * 3  # who is late takes the others'
-    wanted = [task.seconds_wanted for task, _ in tasks]
+    assert [job.seconds_limit for job, _ in jobs] == [pytest.approx(60, abs=0.2)] * 3  # who is late takes the others'
+    wanted = [job.seconds_wanted for job, _ in jobs]
     assert wanted == [pytest.approx(20, abs=0.2), pytest.approx(30, abs=0.2), pytest.approx(60, abs=0.2)]
-    seeds = [task.seed for task, _ in tasks]
+    seeds = [job.seed for job, _ in jobs]
     assert (seeds[0], len(set(seeds))) == (11, 3)
     assert (ensemble.is_kept, ensemble.epochs) == (True, (4, 2, 3))
 
@@ -149,8 +147,8 @@ def test_a_first_network_that_fails_and_a_stop_end_the_training(monkeypatch, out
 
 
 def test_without_an_ensemble_the_task_is_trained_as_it_is(monkeypatch):
-    found, ensemble, tasks = trained(monkeypatch, [(3, 4)], is_kept=False)
+    found, ensemble, jobs = trained(monkeypatch, [(3, 4)], is_kept=False)
     assert found == [("model 0", 3, 4)]
     assert not ensemble.is_kept
-    ((task, fold),) = tasks
-    assert (task.samples, task.seed, fold) == (99, 11, None)
+    ((job, fold),) = jobs
+    assert (job.samples, job.seed, fold) == (99, 11, None)

@@ -61,9 +61,9 @@ def test_the_mean_of_a_trial_and_its_twin_is_one_of_the_same_images(tmp_path):
     """The rows of the table changed their order between the two trainings."""
     keep(tmp_path, 3, LOGITS)
     keep(tmp_path, TrainingKind.SECOND_SEED, 3 * LOGITS, SHUFFLED)
-    said = read_mean(StudyFolder(tmp_path).logits, [3, TrainingKind.SECOND_SEED])
-    np.testing.assert_allclose(said.logits, 2 * LOGITS, rtol=1e-6)
-    np.testing.assert_array_equal(said.labels, LABELS)
+    answers = read_mean(StudyFolder(tmp_path).logits, [3, TrainingKind.SECOND_SEED])
+    np.testing.assert_allclose(answers.logits, 2 * LOGITS, rtol=1e-6)
+    np.testing.assert_array_equal(answers.labels, LABELS)
 
 
 def test_images_that_a_network_answers_with_nan_do_not_judge_it(tmp_path):

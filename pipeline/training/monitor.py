@@ -18,7 +18,7 @@ _SLACK = 0.01  # of the steps that are left: a training that is later than that,
 _LEAST_PART = 0.05  # of the changes so far, planned for the rest however late it is: the rate should not drop at once
 
 
-class Watch:
+class TrainingMonitor:
     """Looks at each step that is fetched, and tells Keras to stop after the step that it is at.
 
     It hangs on the feed and not on Keras' batch callbacks, which would make each step wait for the one before. `steps`
