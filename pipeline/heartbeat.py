@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-RECORD = struct.Struct("<5q2d")
-CHECK = struct.Struct("<I")
-NUM_INTERVALS = 31  # the median of so many steps rides out a pause and follows a change
-NUM_READS = 5  # a torn read is over in microseconds
+_RECORD = struct.Struct("<5q2d")
+_CHECK = struct.Struct("<I")
+_NUM_INTERVALS = 31  # the median of so many steps rides out a pause and follows a change
+_NUM_READS = 5  # a torn read is over in microseconds
 SEND_SECONDS = 0.5  # between two heartbeats, however short the steps are
 NUM_FIRST = 3  # batches of a training that are each told: before them it builds, which may take minutes
 
@@ -49,7 +49,7 @@ class Heart:
 
     def __init__(self, send: Callable[[Beat], None]) -> None:
         self.send = send
-        self.intervals: deque[float] = deque(maxlen=NUM_INTERVALS)
+        self.intervals: deque[float] = deque(maxlen=_NUM_INTERVALS)
         self.place = (0, 0, 0, 0)
         self.num_batches = 0  # of this process
         self.last_batch: float | None = None
@@ -83,23 +83,23 @@ def write_beat(path: Path, beat: Beat) -> None:
     """Keep a heartbeat in the file of its training, over the one before."""
     path.parent.mkdir(exist_ok=True)
     place = (beat.epoch, beat.num_epochs, beat.batch, beat.num_batches)
-    record = RECORD.pack(os.getpid(), *place, time.monotonic(), beat.step_seconds)
+    record = _RECORD.pack(os.getpid(), *place, time.monotonic(), beat.step_seconds)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        os.pwrite(descriptor, record + CHECK.pack(zlib.crc32(record)), 0)
+        os.pwrite(descriptor, record + _CHECK.pack(zlib.crc32(record)), 0)
     finally:
         os.close(descriptor)
 
 
 def read_beat(path: Path) -> StoredBeat | None:
     """Return the heartbeat that was kept last; None without a file, or if it holds no whole record."""
-    for _ in range(NUM_READS):
+    for _ in range(_NUM_READS):
         try:
             content = path.read_bytes()
         except OSError:
             return None
-        record, check = content[: RECORD.size], content[RECORD.size :]
-        if len(record) == RECORD.size and check == CHECK.pack(zlib.crc32(record)):
-            _, epoch, num_epochs, batch, num_batches, heard, step_seconds = RECORD.unpack(record)
+        record, check = content[: _RECORD.size], content[_RECORD.size :]
+        if len(record) == _RECORD.size and check == _CHECK.pack(zlib.crc32(record)):
+            _, epoch, num_epochs, batch, num_batches, heard, step_seconds = _RECORD.unpack(record)
             return StoredBeat(Beat(epoch, num_epochs, batch, num_batches, step_seconds), heard)
     return None

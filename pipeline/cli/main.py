@@ -32,7 +32,7 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
+class _LazyGroup(click.Group):
     """A click group that imports a command's module when the command is used; `--help` reads COMMANDS alone."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -82,7 +82,7 @@ def exit_code_of(error: OSError | sqlite3.OperationalError) -> int | None:
     return InvalidUsage.exit_code if is_place and error.filename is not None else None
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(pipeline.__version__, prog_name="pipeline")
 def cli() -> None:
     """Search, track and score convolutional image classifiers.

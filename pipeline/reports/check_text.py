@@ -10,10 +10,10 @@ from pipeline.data.quality.survey import Group
 from pipeline.data.source import Finding
 from pipeline.text import counted, one_line
 
-SHOWN_CLASSES = 12
-SHOWN_FILES = 5
-SHOWN_GROUPS = 3
-SHOWN_NAMES = 3
+_SHOWN_CLASSES = 12
+_SHOWN_FILES = 5
+_SHOWN_GROUPS = 3
+_SHOWN_NAMES = 3
 
 
 def check_text(check: Check, kept: Kept | None, table: Path | None, page: Path | None) -> str:
@@ -34,8 +34,8 @@ def _screen(check: Check) -> Iterator[str]:
     found, facts = check.found, check.found.facts
     kinds = ", ".join(f"{number:,} {kind}" for kind, number in found.files.items() if number and kind != "total")
     yield _row("files", f"{found.files['total']:,}: {kinds.replace('_', ' ')}")
-    shown = [f"{one_line(name, 40)} {count:,}" for name, count in list(found.classes.items())[:SHOWN_CLASSES]]
-    more = f", and {len(found.classes) - SHOWN_CLASSES:,} more" if len(found.classes) > SHOWN_CLASSES else ""
+    shown = [f"{one_line(name, 40)} {count:,}" for name, count in list(found.classes.items())[:_SHOWN_CLASSES]]
+    more = f", and {len(found.classes) - _SHOWN_CLASSES:,} more" if len(found.classes) > _SHOWN_CLASSES else ""
     several = " (any number of them an image)" if found.is_multi_label else ""
     yield _row("classes", f"{len(found.classes):,}{several}: {', '.join(shown)}{more}")
     splits = ", ".join(f"{count:,} {name}" for name, count in facts["splits"].items())
@@ -67,12 +67,12 @@ def _group_lines(name: str, groups: Sequence[Group], marks: str | None = None) -
         yield _row(name, "none")
         return
     yield _row(name, f"{counted(len(groups), 'cluster')}, {sum(len(group.rows) for group in groups):,} images")
-    for group in groups[:SHOWN_GROUPS]:
-        members = group.leading(getattr(group, marks or "splits"), SHOWN_NAMES)
+    for group in groups[:_SHOWN_GROUPS]:
+        members = group.leading(getattr(group, marks or "splits"), _SHOWN_NAMES)
         texts = [f"{one_line(path, 80)}{f' ({one_line(mark, 40)})' if marks else ''}" for _, path, mark in members]
-        yield f"    {', '.join(texts)}{', ...' * (len(group.rows) > SHOWN_NAMES)}"
-    if len(groups) > SHOWN_GROUPS:
-        yield f"    and {len(groups) - SHOWN_GROUPS:,} more"
+        yield f"    {', '.join(texts)}{', ...' * (len(group.rows) > _SHOWN_NAMES)}"
+    if len(groups) > _SHOWN_GROUPS:
+        yield f"    and {len(groups) - _SHOWN_GROUPS:,} more"
 
 
 def _file_lines(bad: Sequence[Finding]) -> Iterator[str]:
@@ -83,6 +83,6 @@ def _file_lines(bad: Sequence[Finding]) -> Iterator[str]:
     for code, findings in by_code.items():
         verb = "used, but look" if findings[0].used else "left out"
         yield _row(code.replace("_", " "), f"{len(findings):,} ({verb})")
-        yield from (f"    {one_line(item.path)}: {one_line(item.detail, 100)}" for item in findings[:SHOWN_FILES])
-        if len(findings) > SHOWN_FILES:
-            yield f"    and {len(findings) - SHOWN_FILES:,} more"
+        yield from (f"    {one_line(item.path)}: {one_line(item.detail, 100)}" for item in findings[:_SHOWN_FILES])
+        if len(findings) > _SHOWN_FILES:
+            yield f"    and {len(findings) - _SHOWN_FILES:,} more"

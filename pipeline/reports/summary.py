@@ -19,10 +19,10 @@ from pipeline.records import COST_UNITS
 from pipeline.search.result import SearchResult
 from pipeline.text import format_seconds, one_line
 
-WORST_SLICES = 3
-WORST_CLASSES = 3
-SHOWN_NAMES = 3
-LONGEST = 40  # characters of a value of a table in a line
+_WORST_SLICES = 3
+_WORST_CLASSES = 3
+_SHOWN_NAMES = 3
+_LONGEST = 40  # characters of a value of a table in a line
 
 Lines = dict[str, str]
 """Lines of the summary: what they are about, and the text."""
@@ -100,7 +100,7 @@ def _not_finite_line(found: NotFinite | None) -> Lines:
     if found is None:
         return {}
     here = f"{Path.cwd()}/"
-    names = [one_line(name.removeprefix(here), LONGEST) for name in found.images[:SHOWN_NAMES]]
+    names = [one_line(name.removeprefix(here), _LONGEST) for name in found.images[:_SHOWN_NAMES]]
     more = ", ..." if found.num_images > len(names) else ""
     return {
         "NOT COUNTED": f"{found.num_images:,} test image(s) for which the network gives NaN or infinity; "
@@ -129,7 +129,7 @@ def _worst_classes_line(evaluation: Evaluation) -> Lines:
     confusion, by_class = evaluation.confusion, evaluation.by_class
     keys = {name: each.auc if confusion is None else each.recall for name, each in by_class.items()}
     known = {name: key for name, key in keys.items() if key is not None}
-    worst = sorted(known, key=lambda name: known[name])[:WORST_CLASSES]
+    worst = sorted(known, key=lambda name: known[name])[:_WORST_CLASSES]
     if not worst:
         return {}
     if confusion is None:
@@ -143,7 +143,7 @@ def _worst_classes_line(evaluation: Evaluation) -> Lines:
 def _label_text(name: str, figures: ClassFigures) -> str:
     interval = _interval_text(figures) if figures.ci95 else "too few images for an interval"
     return (
-        f"{one_line(name, LONGEST)} AUC {figures.auc:.4f} ({interval}; {_precision_text(figures)}, recall "
+        f"{one_line(name, _LONGEST)} AUC {figures.auc:.4f} ({interval}; {_precision_text(figures)}, recall "
         f"{figures.recall or 0.0:.0%} of {figures.num_images:,})"
     )
 
@@ -152,9 +152,9 @@ def _class_text(name: str, figures: ClassFigures, answers: Mapping[str, int]) ->
     low, high = figures.recall_ci95 or (0.0, 1.0)
     others = {answer: count for answer, count in answers.items() if answer != name}
     often = max(others, key=lambda answer: others[answer], default=None)
-    taken = f"; {others[often]:,} taken for {one_line(often, LONGEST)}" if often is not None else ""
+    taken = f"; {others[often]:,} taken for {one_line(often, _LONGEST)}" if often is not None else ""
     return (
-        f"{one_line(name, LONGEST)} recall {figures.recall:.1%} ({low:.1%} to {high:.1%} of {figures.num_images:,}; "
+        f"{one_line(name, _LONGEST)} recall {figures.recall:.1%} ({low:.1%} to {high:.1%} of {figures.num_images:,}; "
         f"{_precision_text(figures)}{taken})"
     )
 
@@ -174,7 +174,7 @@ def _decision_lines(found: SearchResult) -> Lines:
     """Return what the search gained, and what became of flip averaging, distillation and an ensemble if asked for."""
     from pipeline.search.finalists.distillation import distillation_text
     from pipeline.search.finalists.ensemble import ensemble_text
-    from pipeline.search.worker.evaluation import gain_text
+    from pipeline.search.worker.comparison import gain_text
     from pipeline.search.worker.flip_average import average_text
 
     evaluation, lines = found.evaluation, {}
@@ -224,14 +224,14 @@ def _slice_lines(slices: Mapping[str, Mapping[str, SliceFigures]]) -> Lines:
     """Return the worst values of each further column of the table, a line a column."""
     lines = {}
     for name, figures in slices.items():
-        worst = list(figures.items())[:WORST_SLICES]
+        worst = list(figures.items())[:_WORST_SLICES]
         texts = (
-            f"{one_line(value, LONGEST)} {each.accuracy:.1%} ({each.ci95[0]:.1%} to {each.ci95[1]:.1%}, "
+            f"{one_line(value, _LONGEST)} {each.accuracy:.1%} ({each.ci95[0]:.1%} to {each.ci95[1]:.1%}, "
             f"{each.num_images:,} images)"
             for value, each in worst
         )
         rest = f"; {len(figures) - len(worst)} more in model.json" if len(figures) > len(worst) else ""
-        lines[f"by {one_line(name, LONGEST)}"] = ", ".join(texts) + rest
+        lines[f"by {one_line(name, _LONGEST)}"] = ", ".join(texts) + rest
     return lines
 
 

@@ -19,7 +19,7 @@ def result_of(store: StudyStore, finished: Finished, seconds: float) -> SearchRe
     """Return the result of a search that took some seconds; it names the model's folder until that is registered."""
     spec, best, card = store.spec(), finished.winner, finished.card
     num_params, mflops, epochs = card.num_params or 0, card.mflops or 0.0, card.epochs or 0
-    dense = dense_equivalent(spec, best, card.evaluation.num_networks)
+    dense = _dense_equivalent(spec, best, card.evaluation.num_networks)
     return SearchResult(
         study=spec.study,
         run_id=None,
@@ -34,14 +34,14 @@ def result_of(store: StudyStore, finished: Finished, seconds: float) -> SearchRe
         is_multi_label=card.is_multi_label,
         champion_blocker=champion_blocker_of(card.evaluation.tested, card.classes),
         test_opened=times_opened(store),
-        trials=count_states(store.trials()),
+        trials=_count_states(store.trials()),
         seconds=round(seconds, 1),
         evaluation=card.evaluation,
         minimise=spec.minimise,
     )
 
 
-def dense_equivalent(spec: StudySpec, best: TrialRow, number: int) -> int | None:
+def _dense_equivalent(spec: StudySpec, best: TrialRow, number: int) -> int | None:
     """Return how many weights `number` networks had if none were shared; None where layers are not our plan."""
     if Builder.of(spec.space) is not None or has_backbone(best.params):
         return None
@@ -54,7 +54,7 @@ def times_opened(store: StudyStore) -> int:
     return max(count_openings(store.folder), num_done)
 
 
-def count_states(trials: list[TrialRow]) -> dict[str, int]:
+def _count_states(trials: list[TrialRow]) -> dict[str, int]:
     """Return how many trials ended in each way."""
     counted = Counter(row.state for row in trials)
     return {state.lower(): counted[state] for state in FINAL_STATES}

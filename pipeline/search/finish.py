@@ -44,10 +44,10 @@ def finish(study: Study, engine: Engine, callback: SearchCallback, picked: Trial
     """
     adopt_model(study.store.folder)
     if picked is None and study.store.has_final_model():  # an earlier process was stopped before MLflow had it
-        return finished_model(study)
+        return _finished_model(study)
     best = picked or chosen(study)
     if best is None:
-        raise StoppedEarly(no_winner(study.store))
+        raise StoppedEarly(_no_winner(study.store))
     outcome, job = train_to_end(study, engine, lambda: begin_final(study, best), callback)
     if outcome.state != OutcomeState.COMPLETED:
         raise StoppedEarly(
@@ -63,7 +63,7 @@ def finish(study: Study, engine: Engine, callback: SearchCallback, picked: Trial
     adopt_model(study.store.folder)
     drop_files(job)
     forget(study, job)
-    return finished_model(study)
+    return _finished_model(study)
 
 
 def begin_final(study: Study, best: TrialRow) -> TrainingJob:
@@ -185,7 +185,7 @@ def final_score(best: TrialRow, evaluation: Evaluation) -> float | None:
     return best.score
 
 
-def finished_model(study: Study) -> Finished:
+def _finished_model(study: Study) -> Finished:
     """Return what the search ended with, from the model's folder.
 
     Raises:
@@ -198,7 +198,7 @@ def finished_model(study: Study) -> Finished:
     return Finished(best, folder, card, tuple(front))
 
 
-def no_winner(store: StudyStore) -> str:
+def _no_winner(store: StudyStore) -> str:
     """Return why there is no winner, with the commonest reason and what to do."""
     rows = store.trials()
     failures = Counter((row.state, row.reason) for row in rows if row.reason)

@@ -14,7 +14,7 @@ from pipeline.space import SearchSpace
 from pipeline.spec import StudySpec
 from pipeline.states import AttemptState
 
-HARMLESS = ("space", "seed", "oracle", "minimise", "limits", "is_deterministic", "objective")
+_HARMLESS = ("space", "seed", "oracle", "minimise", "limits", "is_deterministic", "objective")
 """Facts that may differ without touching the scores: another objective is read from the stored epochs."""
 NUM_REMEMBERED = 5  # configurations that are tried first where the scores are not valid any more
 
@@ -33,25 +33,25 @@ def fork_study(store: StudyStore, space: SearchSpace, workspace: Path) -> str:
         parent = old.spec()
         changed = differences(old.facts(), store.facts())
         scored = [row for row in old.trials() if row.score is not None and space.contains(row.params)]
-        rows = [row for row in scored if is_within(row, spec)]
-        if set(changed) <= set(HARMLESS):
+        rows = [row for row in scored if _is_within(row, spec)]
+        if set(changed) <= set(_HARMLESS):
             events = itertools.count(1)
             for number, row in enumerate(rows):
-                copy_trial(old, store, row, number, events)
+                _copy_trial(old, store, row, number, events)
             text = f"{len(rows)} finished trial(s) taken over"
             if len(rows) < len(scored):
                 text += f"; {len(scored) - len(rows)} not, which break the limits or whose latency is unknown"
         else:
             best = ranked(rows, parent.ranking)[:NUM_REMEMBERED]
             store.put_later("first", [row.params for row in best])
-            reasons = ", ".join(name for name in changed if name not in HARMLESS)
+            reasons = ", ".join(name for name in changed if name not in _HARMLESS)
             text = f"{reasons} changed, so its {len(best)} best configuration(s) are tried anew"
         store.put_later("takeover", text)
         store.save()
         return f"forked from {parent.study}: {text}"
 
 
-def is_within(row: TrialRow, spec: StudySpec) -> bool:
+def _is_within(row: TrialRow, spec: StudySpec) -> bool:
     """Tell whether a trial keeps the limits of a study, and has the costs that it limits and minimises."""
     is_latency_wanted = spec.limits.max_latency_ms is not None or spec.minimise == "latency"
     if is_latency_wanted and row.latency_ms is None:
@@ -59,7 +59,7 @@ def is_within(row: TrialRow, spec: StudySpec) -> bool:
     return not spec.limits.broken_by(row.num_params, row.mflops, row.latency_ms or 0.0)
 
 
-def copy_trial(old: StudyStore, store: StudyStore, row: TrialRow, number: int, events: Iterator[int]) -> None:
+def _copy_trial(old: StudyStore, store: StudyStore, row: TrialRow, number: int, events: Iterator[int]) -> None:
     """Copy a trial with its finished rungs and their epochs under a new number; `events` number what happened."""
     objective = store.get("objective")
     epochs = {epoch.step: epoch for epoch in old.epochs(row.number)}

@@ -15,7 +15,7 @@ from pipeline.search.jobs import TrialOutcome
 from pipeline.states import OutcomeState
 from pipeline.workspace import StudyFolder
 
-NUM_RECENT = 20  # attempts of which less than half may fail for one reason
+_NUM_RECENT = 20  # attempts of which less than half may fail for one reason
 CURES: dict[str, str] = {
     OutcomeState.INFEASIBLE: "free memory, take fewer --workers, smaller images (--image-size), a smaller space, or "
     "looser limits",
@@ -32,7 +32,7 @@ class Health:
     def __init__(self, folder: StudyFolder, free_floor_mb: int = FREE_FLOOR_MB) -> None:
         self.folder = folder
         self.free_floor_mb = free_floor_mb
-        self.recent: deque[tuple[str, str]] = deque(maxlen=NUM_RECENT)
+        self.recent: deque[tuple[str, str]] = deque(maxlen=_NUM_RECENT)
         self.is_disk_full = False
 
     def note(self, outcome: TrialOutcome) -> None:
@@ -58,12 +58,12 @@ class Health:
             )
 
     def check_failures(self) -> None:
-        """Stop if more than half of the last NUM_RECENT attempts failed for one reason."""
+        """Stop if more than half of the last _NUM_RECENT attempts failed for one reason."""
         reasons = Counter(entry for entry in self.recent if entry[1])
         if not reasons:
             return
         (state, reason), count = reasons.most_common(1)[0]
-        if 2 * count > NUM_RECENT:
+        if 2 * count > _NUM_RECENT:
             raise StoppedEarly(
                 f"{count} of the last {len(self.recent)} attempts ended as {state}: {reason}; expected most to train; "
                 f"{CURES[state]}; every finished trial is kept, and --resume goes on"

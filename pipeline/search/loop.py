@@ -16,7 +16,7 @@ from pipeline.search.storage.openings import note_opening
 from pipeline.search.study import Study
 from pipeline.states import AttemptState, OutcomeState
 
-POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
 
 class SearchCallback(Protocol):
@@ -48,15 +48,15 @@ def run_trials(
     try:
         while True:
             health.check()
-            jobs = ask_all(study, engine.num_free())
+            jobs = _ask_all(study, engine.num_free())
             study.store.save()
             crashpoint("before-submit")
             show(study, ended, callback)
             for job in jobs:
                 engine.submit(job)
-            if not engine.running or is_reached(study, goal):
+            if not engine.running or _is_reached(study, goal):
                 break
-            ended = [(study.tell(outcome), outcome) for outcome in note(study, engine.poll(POLL_SECONDS))]
+            ended = [(study.tell(outcome), outcome) for outcome in note(study, engine.poll(_POLL_SECONDS))]
             for _, outcome in ended:
                 health.note(outcome)
             callback.refresh(engine.running)
@@ -92,7 +92,7 @@ def forget(study: Study, job: TrainingJob) -> None:
     study.store.folder.heartbeat(job.attempt).unlink(missing_ok=True)
 
 
-def ask_all(study: Study, num_free: int) -> list[TrainingJob]:
+def _ask_all(study: Study, num_free: int) -> list[TrainingJob]:
     """Return a job for each child that is free, as far as there are jobs."""
     jobs: list[TrainingJob] = []
     while len(jobs) < num_free and (job := study.ask()):
@@ -109,7 +109,7 @@ def show(study: Study, ended: list[tuple[TrainingJob, TrialOutcome]], callback: 
         callback.told(outcome, study.rows[outcome.number])
 
 
-def is_reached(study: Study, goal: float | None) -> bool:
+def _is_reached(study: Study, goal: float | None) -> bool:
     """Tell whether some trial has reached the value that the user wanted."""
     if goal is None or study.leader is None or study.leader.score is None:
         return False
@@ -128,7 +128,7 @@ def train_to_end(
         study.store.save()
         engine.submit(job)
         try:
-            while not (outcomes := note(study, engine.poll(POLL_SECONDS))):
+            while not (outcomes := note(study, engine.poll(_POLL_SECONDS))):
                 study.store.save()
                 callback.refresh(engine.running)
                 check_stop_file(study.store.folder)

@@ -56,7 +56,7 @@ class BackgroundMirror:
         try:
             step()
         except Exception as error:  # noqa: BLE001  border: nothing that befalls the mirror may stop the search
-            self.failure = describe(error)
+            self.failure = _describe(error)
             if not self.has_warned and not self.stopping.is_set():
                 self.has_warned = True
                 self.warn(f"MLflow is behind and will be caught up: {self.failure}")
@@ -92,6 +92,6 @@ class BackgroundMirror:
         return self.run_id
 
 
-def describe(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     """Return an error as text; one that is not meant for users with its kind."""
     return str(error) if isinstance(error, TrackingError) else f"{type(error).__name__}: {error}"

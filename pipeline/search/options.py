@@ -72,7 +72,7 @@ def check_options(options: SearchOptions) -> None:
     Raises:
         InvalidUsage: they do.
     """
-    for check in (check_precision, check_averaging, check_distillation, check_ensemble, check_goal):
+    for check in (check_precision, check_averaging, check_distillation, check_ensemble, _check_goal):
         check(options)
 
 
@@ -132,7 +132,7 @@ def check_ensemble(options: SearchOptions) -> None:
         )
 
 
-def check_goal(options: SearchOptions) -> None:
+def _check_goal(options: SearchOptions) -> None:
     """Refuse a goal in another metric than the one that trials are ranked by.
 
     Raises:

@@ -34,7 +34,7 @@ from pipeline.spec import StudySpec
 from pipeline.states import TrainingKind
 from pipeline.workspace import StudyFolder
 
-RUNG = 100  # above the rungs of any study: the seeds of the folds differ from those of all trials
+_RUNG = 100  # above the rungs of any study: the seeds of the folds differ from those of all trials
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def plan_out_of_fold(store: StudyStore, num_folds: int) -> OutOfFoldPlan:
     if not store.has_final_model():
         raise DataError(
             f"study {spec.study} is not finished; expected a winner, whose network judges the labels; finish it "
-            f"with: {restore_command(spec)}"
+            f"with: {_restore_command(spec)}"
         )
     card = read_bundle(folder.model).card
     number, epochs = card.trial or 0, card.epochs or 1
@@ -108,7 +108,7 @@ def plan_out_of_fold(store: StudyStore, num_folds: int) -> OutOfFoldPlan:
     return OutOfFoldPlan(folder, num_folds, number, card.params, epochs, spec, depends_on)
 
 
-def restore_command(spec: StudySpec) -> str:
+def _restore_command(spec: StudySpec) -> str:
     """Return what to type to finish a study, or to decode its images again."""
     return f"pipeline search DATA --name {spec.study} --resume (DATA was {spec.source})"
 
@@ -124,7 +124,7 @@ def hold_images(spec: StudySpec) -> cache_folder.CacheLease:
     if hold is None:
         raise DataError(
             f"{folder}: the decoded images of study {spec.study} were cleared away; expected them there; restore "
-            f"them with: {restore_command(spec)}"
+            f"them with: {_restore_command(spec)}"
         )
     return hold
 
@@ -136,12 +136,12 @@ def missing_folds(plan: OutOfFoldPlan) -> list[int]:
     """
     for path in plan.folder.glob(".*.tmp-*"):
         path.unlink(missing_ok=True)
-    if read_facts(plan.facts_path) != plan.depends_on:
-        forget(plan)
+    if _read_facts(plan.facts_path) != plan.depends_on:
+        _forget(plan)
     return [number for number in range(plan.num_folds) if not plan.logits_path(number).exists()]
 
 
-def read_facts(path: Path) -> Any:
+def _read_facts(path: Path) -> Any:
     """Return what a JSON file holds, None if it is missing or damaged."""
     try:
         return json.loads(path.read_bytes())
@@ -149,7 +149,7 @@ def read_facts(path: Path) -> Any:
         return None
 
 
-def forget(plan: OutOfFoldPlan) -> None:
+def _forget(plan: OutOfFoldPlan) -> None:
     """Remove kept predictions."""
     plan.facts_path.unlink(missing_ok=True)
     for number in range(plan.num_folds):
@@ -171,11 +171,11 @@ def assign_images(plan: OutOfFoldPlan, spec: StudySpec, images_folder: Path) -> 
     if not np.array_equal(digests, manifest.read_digests(table)):
         raise DataError(
             f"study {spec.study}: its labels and decoded images are in different orders, because a search was "
-            f"killed while writing them; repair that with: {restore_command(spec)}"
+            f"killed while writing them; repair that with: {_restore_command(spec)}"
         )
     if plan.facts_path.exists():
         return
-    paths, groups = manifest.read_paths(table), stored_groups(table)
+    paths, groups = manifest.read_paths(table), _stored_groups(table)
     source = Source(
         spec.dataset, spec.source, spec.classes, paths, labels[rows], splits[rows], Files("", paths), groups
     )  # fmt: skip
@@ -188,7 +188,7 @@ def assign_images(plan: OutOfFoldPlan, spec: StudySpec, images_folder: Path) -> 
     write_json(plan.facts_path, plan.depends_on)
 
 
-def stored_groups(path: Path) -> list[str] | None:
+def _stored_groups(path: Path) -> list[str] | None:
     """Return the group of each image of a table that `manifest.write_record` wrote, None without groups."""
     import pyarrow.parquet as pq
 
@@ -225,10 +225,10 @@ def run_fold(plan: OutOfFoldPlan, engine: Engine, number: int) -> float:
         folders=plan.study.for_training,
         attempt=0,
         training=plan.trial,
-        rung=RUNG,
+        rung=_RUNG,
         samples=plan.epochs * len(rows_of_fold(plan.folds(), number)[0]),
         params=plan.params,
-        seed=trial_seed(plan.spec.seed, plan.trial, RUNG + number),
+        seed=trial_seed(plan.spec.seed, plan.trial, _RUNG + number),
         seconds_limit=inf,
     )
     future = engine.call_all(predict_fold, job, plan.folds_path, number, plan.logits_path(number))[0]

@@ -33,8 +33,8 @@ def pareto_front(rows: Iterable[TrialRow], objective: Objective) -> list[TrialRo
     `ranked` stays. Rows without a score or without that cost are left out.
     """
     front: list[TrialRow] = []
-    for row in sorted(ranked(rows, objective), key=lambda row: cost_of(row, objective) or 0.0):
-        is_known = row.score is not None and cost_of(row, objective) is not None
+    for row in sorted(ranked(rows, objective), key=lambda row: _cost_of(row, objective) or 0.0):
+        is_known = row.score is not None and _cost_of(row, objective) is not None
         if is_known and (not front or height(row, objective) > height(front[-1], objective)):
             front.append(row)
     return front
@@ -47,14 +47,14 @@ def knee(front: Sequence[TrialRow], objective: Objective) -> TrialRow:
     normal-boundary intersection", 10.1007/BF01195985). Of a front (not empty) without such a row, the best in score.
     """
     best = front[-1]
-    width = (cost_of(best, objective) or 0.0) - (cost_of(front[0], objective) or 0.0)
+    width = (_cost_of(best, objective) or 0.0) - (_cost_of(front[0], objective) or 0.0)
     rise = height(best, objective) - height(front[0], objective)
     if len(front) < 3:
         return best
 
     def distance(row: TrialRow) -> float:
         """Return how far above the line a row lies, up to a constant factor."""
-        cost = ((cost_of(row, objective) or 0.0) - (cost_of(front[0], objective) or 0.0)) / width
+        cost = ((_cost_of(row, objective) or 0.0) - (_cost_of(front[0], objective) or 0.0)) / width
         return (height(row, objective) - height(front[0], objective)) / rise - cost
 
     farthest = max(front, key=distance)
@@ -72,6 +72,6 @@ def height(row: TrialRow, objective: Objective) -> float:
     return objective.sign * (row.score or 0.0)
 
 
-def cost_of(row: TrialRow, objective: Objective) -> float | None:
+def _cost_of(row: TrialRow, objective: Objective) -> float | None:
     """Return what the objective minimises; None where it was not measured."""
     return None if objective.minimise is None else row.cost(objective.minimise)

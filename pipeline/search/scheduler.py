@@ -57,18 +57,18 @@ class SearchState(Protocol):
 
 def next_training(study: SearchState) -> Choice | None:
     """Return what to train next; None if nothing fits, or the end of a running training must be waited for."""
-    return next_to_go_on(study) or next_of_portfolio(study) or next_of_oracle(study) or next_of_end_game(study)
+    return _next_to_go_on(study) or _next_of_portfolio(study) or _next_of_oracle(study) or _next_of_end_game(study)
 
 
-def next_to_go_on(study: SearchState) -> Choice | None:
+def _next_to_go_on(study: SearchState) -> Choice | None:
     """Return a trial that the oracle promotes before the portfolio is through: a good network is known sooner."""
     has_some_left = len(study.rows) < len(study.context.portfolio)
-    return next_of_oracle(study, may_begin=False) if has_some_left else None
+    return _next_of_oracle(study, may_begin=False) if has_some_left else None
 
 
-def next_of_portfolio(study: SearchState) -> Choice | None:
+def _next_of_portfolio(study: SearchState) -> Choice | None:
     """Return the next configuration that the space's author thinks strong, if it can be used."""
-    if len(study.rows) >= len(study.context.portfolio) or not has_room(study):
+    if len(study.rows) >= len(study.context.portfolio) or not _has_room(study):
         return None
     tried = [row.params for row in study.rows.values()]
     for params in study.context.portfolio:
@@ -80,21 +80,21 @@ def next_of_portfolio(study: SearchState) -> Choice | None:
     return None
 
 
-def next_of_oracle(study: SearchState, may_begin: bool = True) -> Choice | None:
+def _next_of_oracle(study: SearchState, may_begin: bool = True) -> Choice | None:
     """Return what the oracle proposes, or None if it has nothing, or nothing that fits into the time."""
-    next_number = len(study.rows) if may_begin and has_room(study) else None
-    if next_number is None and (len(study.budget.rungs) == 1 or num_ended(study) < REDUCTION):
+    next_number = len(study.rows) if may_begin and _has_room(study) else None
+    if next_number is None and (len(study.budget.rungs) == 1 or _num_ended(study) < REDUCTION):
         return None  # none can begin and none can be promoted: the oracle need not even be made
     proposal = study.consult().propose(next_number, partial(is_acceptable, study))
     return None if proposal is None else (proposal.number, proposal.rung, dict(proposal.params))
 
 
-def num_ended(study: SearchState) -> int:
+def _num_ended(study: SearchState) -> int:
     """Return how many trials have finished a rung or failed."""
     return sum(row.state not in (TrialState.PLANNED, TrialState.RUNNING) for row in study.rows.values())
 
 
-def has_room(study: SearchState) -> bool:
+def _has_room(study: SearchState) -> bool:
     """Tell whether a new configuration may be tried, by the number of trials and the time."""
     if study.budget.max_trials is not None and len(study.rows) >= study.budget.max_trials:
         return False
@@ -117,24 +117,24 @@ def is_affordable(study: SearchState, params: Params, rung: int, number: int | N
         return False
     seconds = study.estimates.training_seconds(params, study.estimates.rung_samples(params, rung), number)
     return seconds <= study.time_left() - (
-        0.0 if is_settled(study, rung) else study.estimates.climb_seconds(study.leader)
+        0.0 if _is_settled(study, rung) else study.estimates.climb_seconds(study.leader)
     )
 
 
-def is_settled(study: SearchState, rung: int) -> bool:
+def _is_settled(study: SearchState, rung: int) -> bool:
     """Tell whether some trial has reached the highest rung, is on its way there, or would be with this job."""
     top = len(study.budget.rungs) - 1
     is_reached = study.leader is not None and study.leader.rung == top
     return rung == top or is_reached or any(job.rung == top for job in study.running.values())
 
 
-def next_of_end_game(study: SearchState) -> Choice | None:
+def _next_of_end_game(study: SearchState) -> Choice | None:
     """Return a trial that goes on although it was not promoted: the winner must have seen the highest rung.
 
     With a time limit, others follow while there is time.
     """
     top = len(study.budget.rungs) - 1
-    if (is_settled(study, 0) and not study.budget.is_timed) or (study.running and not study.budget.is_timed):
+    if (_is_settled(study, 0) and not study.budget.is_timed) or (study.running and not study.budget.is_timed):
         return None
     for row in climbers(list(study.rows.values()), study.objective):
         for rung in range(top, row.rung, -1):

@@ -1,7 +1,5 @@
 """A study's beginning: its name, its facts, what must not change when it is resumed, and the objects that run it."""
 
-import math
-import random
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,41 +11,29 @@ from pipeline.bundle import native_chatter_hidden
 from pipeline.data.source import SPLITS, Source, encodable
 from pipeline.data.splits.dataset import Dataset, has_folds_of, write_dataset
 from pipeline.data.splits.split import MAX_VAL_IMAGES, TEST_FRACTION, VAL_FRACTION
-from pipeline.errors import InvalidUsage, SpaceError
+from pipeline.errors import InvalidUsage
 from pipeline.files import write_json
 from pipeline.limits import Limits
-from pipeline.machine import Resources, num_cores
-from pipeline.models.cost import ImpossibleNetwork
-from pipeline.records import ImageSpec, Objective, Params
+from pipeline.records import Objective, Params
 from pipeline.search.checkpoints import sweep
-from pipeline.search.finalists.baseline import baseline_params, is_trained
-from pipeline.search.spaces.loader import FOR_GPU, default_space
+from pipeline.search.finalists.baseline import is_trained
 from pipeline.search.storage.store import StudyStore
 from pipeline.search.storage.studies import list_studies
 from pipeline.search.study import Study
 from pipeline.search.timing.budget import (
-    MIN_PASSES,
-    STARTUP_SECONDS,
     Budget,
-    BudgetRequest,
-    Parallelism,
-    least_seconds,
-    plan_budget,
 )
-from pipeline.search.timing.estimates import StudyContext, TimeEstimates
+from pipeline.search.timing.estimates import TimeEstimates
 from pipeline.space import SearchSpace
 from pipeline.spec import StudySpec
 from pipeline.workspace import Workspace
 
-NUM_TRIED = 300  # random configurations, before a space is said to hold no possible network
 FIXED_FACTS = (
     "fingerprint", "classes", "folds", "space", "objective", "minimise", "limits", "seed", "oracle", "is_deterministic",
     "balance",
 )  # fmt: skip
 """Facts that make scores comparable: a study of which one of them changed is another study."""
-BALANCED = 3.0  # up to this ratio of the largest class to the smallest, accuracy says what a model is worth
-FINAL_SCALING = 0.3  # a training on n times the cores is n^0.3 times as fast: 1.23 on 2. Measured 1.07 to 1.8
-# (benchmarks/README.md): a winner that ends early loses little, one that is cut off the fall of its learning rate
+_BALANCED = 3.0  # up to this ratio of the largest class to the smallest, accuracy says what a model is worth
 
 
 @dataclass(frozen=True)
@@ -141,13 +127,13 @@ def check_unchanged(store: StudyStore, facts: dict[str, Any], dataset: Dataset) 
     Raises:
         InvalidUsage: data, space, objective, limits, seed or oracle differ; the message shows how.
     """
-    refuse_changes({**store.facts(), "fingerprint": known_fingerprint(store, dataset)}, facts)
+    refuse_changes({**store.facts(), "fingerprint": _known_fingerprint(store, dataset)}, facts)
     store.put("fingerprint", facts["fingerprint"])
     write_dataset(store.folder.data, dataset)
     store.put("cache", str(dataset.cache.folder))
 
 
-def known_fingerprint(store: StudyStore, dataset: Dataset) -> str:
+def _known_fingerprint(store: StudyStore, dataset: Dataset) -> str:
     """Return the fingerprint of a study; that of earlier versions, which wrote no sha256.npy, gets the folds."""
     found, data = str(store.get("fingerprint")), store.folder.data
     is_early = dataset.folds is not None and not (data / "sha256.npy").exists()
@@ -169,17 +155,17 @@ def differences(old: Params, new: Params) -> dict[str, str]:
     """Return which of the facts that make scores comparable differ, and how, as text; only those in `new`."""
     changed = [name for name in FIXED_FACTS if name in new and old.get(name) != new[name]]
     texts = {
-        name: f"{name}: was {shorten(old.get(name), new[name])}, is {shorten(new[name], old.get(name))}"
+        name: f"{name}: was {_shorten(old.get(name), new[name])}, is {_shorten(new[name], old.get(name))}"
         for name in changed
     }
     if "fingerprint" in changed:
         texts["fingerprint"] = "the images have changed (content, labels, weights, splits or folds)"
-    if "space" in changed and (names := changed_modules(old["space"], new["space"])):
+    if "space" in changed and (names := _changed_modules(old["space"], new["space"])):
         texts["space"] = f"space: {', '.join(names)} changed, which {new['space']['builder']['path']} imports"
     return texts
 
 
-def changed_modules(old: Params, new: Params) -> list[str]:
+def _changed_modules(old: Params, new: Params) -> list[str]:
     """Return the modules beside user code that changed, if nothing else of two spaces did."""
     before, now = (dict(space.get("builder", {}).get("modules", {})) for space in (old, new))
     rest = [{**space, "builder": {**space.get("builder", {}), "modules": None}} for space in (old, new)]
@@ -197,7 +183,7 @@ def note_version(store: StudyStore) -> str | None:
     return str(seen[-1])
 
 
-def shorten(value: Any, other: Any) -> str:
+def _shorten(value: Any, other: Any) -> str:
     """Return a value as text of at most 80 characters, from a little before where it differs from another one."""
     text, counterpart = str(value), str(other)
     if len(text) <= 80:
@@ -230,123 +216,9 @@ def default_objective(source: Source) -> tuple[str, str]:
     counts = np.bincount(source.strata(), minlength=1)
     counts = counts[counts > 0]
     ratio = counts.max() / counts.min()
-    if ratio > BALANCED:
+    if ratio > _BALANCED:
         return "val_balanced_accuracy", f"the largest class has {ratio:.1f} times the images of the smallest"
     return "val_accuracy", "the classes are balanced"
-
-
-def make_workforce(resources: list[Resources]) -> Parallelism:
-    """Return who trains: the winner's last training gets all cores, or one whole GPU."""
-    num_threads = resources[0].num_threads
-    if resources[0].gpu:
-        return Parallelism(len(resources), num_threads, has_gpus=True)
-    return Parallelism(len(resources), num_threads, max(1.0, num_cores() / num_threads) ** FINAL_SCALING)
-
-
-def make_context(
-    space: SearchSpace, spec: ImageSpec, num_classes: int, counts: dict[str, int], config: SearchConfig,
-    parallelism: Parallelism,
-) -> StudyContext:  # fmt: skip
-    """Return what is fixed for a study; a grid begins where its order does, not with a portfolio.
-
-    With folds, an epoch of a trial is one pass for each fold over the images that do not test in it.
-    """
-    num_final_images = counts["train"] + counts["val"]
-    context = StudyContext(
-        space=space,
-        image_shape=spec.shape,
-        num_classes=num_classes,
-        num_images=num_final_images * (config.num_folds - 1) if config.num_folds else counts["train"],
-        num_final_images=num_final_images,
-        num_test_images=counts["test"],
-        seed=config.seed,
-        typical={},
-        parallelism=parallelism,
-        limits=config.limits,
-    )
-    typical = typical_params(context)
-    strong = [space.defaults(), *(dict(params) for _, params in space.portfolio)]
-    first = {"grid": [], "asha": strong, "tpe": strong}.get(config.oracle, strong[:1])
-    portfolio = [params for i, params in enumerate(first) if params not in first[:i] and context.is_feasible(params)]
-    is_for_gpu = default_space(spec.shape, counts["train"], parallelism.has_gpus) == FOR_GPU
-    baseline = baseline_params(spec.shape, num_classes, is_for_gpu)
-    return replace(context, typical=typical, portfolio=tuple(portfolio), baseline=baseline)
-
-
-def typical_params(context: StudyContext) -> Params:
-    """Return the default configuration if it can be built for these images, else one of the space that can.
-
-    Raises:
-        SpaceError: none of NUM_TRIED configurations can, or none is within the limits.
-    """
-    rng = random.Random(0)
-    tried = [context.space.defaults(), *(context.space.sample(rng) for _ in range(NUM_TRIED))]
-    reason = ""
-    for params in tried:
-        try:
-            cost = context.cost(params)
-        except ImpossibleNetwork as error:
-            reason = reason or str(error)
-        else:
-            broken = context.limits.broken_by(cost.num_params, cost.mflops)
-            if not broken:
-                return params
-            reason = broken
-    height, width, _ = context.image_shape
-    raise SpaceError(
-        f"{context.space.source}: no network of this space fits images of {height} x {width} pixels and the limits "
-        f"({reason}); expected at least one; allow a smaller depth or fewer filters, larger images with --image-size, "
-        "or looser limits"
-    )
-
-
-def make_budget(context: StudyContext, config: SearchConfig, factor: float = 1.0, elapsed: float = 0.0) -> Budget:
-    """Return how the budget is divided when `elapsed` seconds of it are gone; `factor` corrects the estimates.
-
-    Nothing is kept for several networks where two would have no time to train for long.
-    """
-    asked = budget_request(context, config, factor, elapsed or STARTUP_SECONDS)
-    budget = plan_budget(asked)
-    passes_of_two = budget.final_epochs_factor / 2 * budget.rungs[-1] / context.num_images
-    is_too_short = config.ensembles and passes_of_two < MIN_PASSES
-    return plan_budget(replace(asked, has_ensemble=False)) if is_too_short else budget
-
-
-def budget_request(context: StudyContext, config: SearchConfig, factor: float, start: float) -> BudgetRequest:
-    """Return what a search is to do in which time, if trials begin at `start`."""
-    samples = 1000
-    return BudgetRequest(
-        seconds=config.budget_seconds,
-        max_trials=config.max_trials,
-        num_epochs=config.num_epochs,
-        sample_seconds=factor * context.estimate(context.typical, samples) / samples,
-        num_images=context.num_images,
-        has_rungs=config.oracle == "asha",
-        parallelism=context.parallelism,
-        start=start,
-        has_baseline=context.baseline is not None,
-        has_student=config.distills,
-        has_ensemble=config.ensembles,
-    )
-
-
-def check_budget(context: StudyContext, config: SearchConfig, factor: float, elapsed: float) -> None:
-    """Refuse a budget in which a new search, begun `elapsed` seconds ago, could not train a network to the end.
-
-    Before it has begun, its start is estimated.
-
-    Raises:
-        InvalidUsage: the message names the shortest one that can work.
-    """
-    start = elapsed or STARTUP_SECONDS
-    asked = budget_request(context, config, factor, start)
-    total, least = plan_budget(asked).total, least_seconds(asked)
-    if least > total:
-        raise InvalidUsage(
-            f"--budget {total:.0f}s is too short: here it takes {start:.0f} s until the first trial can begin, and "
-            f"some {least - start:.0f} s for one trial, the last training, its test and the model; give it "
-            f"{5 * math.ceil(least / 5)}s or more"
-        )
 
 
 def make_study(store: StudyStore, config: SearchConfig, estimates: TimeEstimates) -> Study:

@@ -20,9 +20,9 @@ from pipeline.search.timing.estimates import TimeEstimates
 from pipeline.spec import StudySpec
 from pipeline.states import AttemptState, OutcomeState, TrainingId, TrainingKind, TrialState
 
-LAST_TRAININGS = (TrainingKind.FINAL, TrainingKind.BASELINE)  # on train + validation
-GOES_ON = (AttemptState.STOPPED, AttemptState.DIED, AttemptState.RETRIED)  # from the last checkpoint
-MAX_DEATHS = 2  # a trial whose process died this often is CRASHED and never run again
+_LAST_TRAININGS = (TrainingKind.FINAL, TrainingKind.BASELINE)  # on train + validation
+_GOES_ON = (AttemptState.STOPPED, AttemptState.DIED, AttemptState.RETRIED)  # from the last checkpoint
+_MAX_DEATHS = 2  # a trial whose process died this often is CRASHED and never run again
 MICRO_BATCHES = 4  # into which a batch is cut that did not fit into memory
 
 
@@ -92,7 +92,7 @@ class Study:
                 self.estimates.note(number, self.rows[number].params, attempt.samples, attempt.seconds, attempt.rung)
         if self.rows[number].state == TrialState.RUNNING:
             self.put_trial(replace(self.rows[number], state=self.resting_state(number)))
-        if self.rows[number].state in (TrialState.PLANNED, TrialState.PAUSED) and last.state in GOES_ON:
+        if self.rows[number].state in (TrialState.PLANNED, TrialState.PAUSED) and last.state in _GOES_ON:
             self.waiting.append((number, last.rung))
 
     def consult(self) -> Proposes:
@@ -118,7 +118,7 @@ class Study:
         """Tell whether an oracle hears of the end of an attempt: its rung is not tried again, nor cut off by time."""
         if attempt.state == AttemptState.DIED:
             deaths = [each.id for each in self.attempts[attempt.training] if each.state == AttemptState.DIED]
-            return deaths.index(attempt.id) + 1 >= MAX_DEATHS
+            return deaths.index(attempt.id) + 1 >= _MAX_DEATHS
         return attempt.state not in (AttemptState.STOPPED, AttemptState.PRUNED, AttemptState.RETRIED)
 
     def ask(self) -> TrainingJob | None:
@@ -191,7 +191,7 @@ class Study:
             first_step=attempt.first_step,
             num_micro_batches=attempt.num_micro_batches,
             seconds_wanted=plan.seconds_wanted,
-            is_final=training in LAST_TRAININGS,
+            is_final=training in _LAST_TRAININGS,
             chosen=plan.chosen,
         )
         self.running[attempt.id] = job
@@ -199,7 +199,7 @@ class Study:
 
     def num_epochs(self, training: TrainingId, samples: int) -> int:
         """Return the epochs of a training: the passes over its images, at least one."""
-        images = self.context.num_final_images if training in LAST_TRAININGS else self.context.num_images
+        images = self.context.num_final_images if training in _LAST_TRAININGS else self.context.num_images
         return max(1, round(samples / images))
 
     def num_micro_batches(self, training: TrainingId) -> int:
@@ -226,7 +226,7 @@ class Study:
             self.end_attempt(self.attempt_of(outcome), AttemptState.STOPPED, outcome)
             self.put_trial(replace(row, state=self.resting_state(row.number)))
             self.waiting.appendleft((outcome.number, outcome.rung))
-        elif outcome.state == OutcomeState.CRASHED and self.count(outcome.number, AttemptState.DIED) + 1 < MAX_DEATHS:
+        elif outcome.state == OutcomeState.CRASHED and self.count(outcome.number, AttemptState.DIED) + 1 < _MAX_DEATHS:
             self.try_again(outcome, AttemptState.DIED, f"{outcome.reason}; tried again")
         elif self.is_first_shortage(outcome, job):
             self.try_again(

@@ -111,10 +111,9 @@ def train(
     values = recipe(params)
     steps = plan_steps(config.samples, len(training), values["batch_size"], config.num_micro_batches)
     task = task_hash(values, training, config)
-    pixels = Pixels(training.images.shape[1:], config.dtype, config.mean, config.std)
     heart = files.heart or Heart(lambda beat: None)
     with _naming_lack_of_memory(steps):
-        model = build(params, pixels, config.num_classes, config.builder)
+        model = build(params, _pixels(training, config), config.num_classes, config.builder)
         with computing(model, config.precision):
             compile_model(model, values, steps, pretrained_variables(model, config), _loss_options(training, config))
             position = _begin(model, files, task)
@@ -256,6 +255,10 @@ def pretrained_variables(model: keras.Model, config: TrainingConfig) -> list[Any
     """Return what may rest at first: the variables of a model within the model, unless the user built it."""
     inner = [layer for layer in model.layers if isinstance(layer, keras.Model)] if config.builder is None else []
     return [variable for layer in inner for variable in layer.trainable_variables]
+
+
+def _pixels(training: Labelled, config: TrainingConfig) -> Pixels:
+    return Pixels(training.images.shape[1:], config.dtype, config.mean, config.std)
 
 
 def _prepare_keras(config: TrainingConfig) -> None:

@@ -12,7 +12,7 @@ from pipeline.search.study import Study
 from pipeline.text import format_seconds
 from pipeline.workflows.progress import Progress, StopSignal
 
-CLOCK_SECONDS = 5.0  # at most so much of the budget is forgotten by a kill
+_CLOCK_SECONDS = 5.0  # at most so much of the budget is forgotten by a kill
 
 
 @dataclass
@@ -41,7 +41,7 @@ class ProgressCallback:
         self.stop.check()
         self.draw()
         now = time.monotonic()
-        if now - self.noted > CLOCK_SECONDS:
+        if now - self.noted > _CLOCK_SECONDS:
             self.noted = now
             self.study.store.put("elapsed", self.elapsed())
 

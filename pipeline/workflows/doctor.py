@@ -19,9 +19,9 @@ from pipeline.errors import GateNotMet
 from pipeline.machine import BACKENDS
 from pipeline.workflows.progress import SILENT, Progress
 
-SYSTEMS = {"Linux": "Linux", "Darwin": "macOS"}
-MIN_PYTHON = (3, 11)
-END_OF_PYTHON = (3, 14)  # TensorFlow 2.21 has no wheels for 3.14
+_SYSTEMS = {"Linux": "Linux", "Darwin": "macOS"}
+_MIN_PYTHON = (3, 11)
+_END_OF_PYTHON = (3, 14)  # TensorFlow 2.21 has no wheels for 3.14
 MIN_FREE_GIB = 2.0
 CHILD_SECONDS = 120
 DISTRIBUTION = "keras-image-pipeline"
@@ -45,7 +45,7 @@ elif facts["backend"] == "jax" and not any("gpu" in name for name in facts["devi
     facts["why_no_gpu"] = "this JAX sees no GPU"
 print(json.dumps(facts))
 """
-STORE_SCRIPT = """
+_STORE_SCRIPT = """
 import json, os
 from pathlib import Path
 from pipeline.errors import TrackingError
@@ -98,20 +98,20 @@ def run(workspace: Path | None = None, progress: Progress = SILENT) -> DoctorRep
         (
             check_system(platform.uname()),
             check_python(platform.python_version()),
-            check_packages(),
-            check_keras(workspace),
+            _check_packages(),
+            _check_keras(workspace),
             check_disk(workspace),
             check_writable(workspace),
-            check_store(workspace),
+            _check_store(workspace),
         )
     )
 
 
 def check_system(found: platform.uname_result) -> Check:
     """Say which system this is; native Windows is refused before this point."""
-    name = SYSTEMS.get(found.system, found.system) + (" in WSL2" if "microsoft" in found.release.lower() else "")
+    name = _SYSTEMS.get(found.system, found.system) + (" in WSL2" if "microsoft" in found.release.lower() else "")
     text = f"{name} {found.release}, {found.machine}"
-    if found.system in SYSTEMS:
+    if found.system in _SYSTEMS:
         return Check("system", OK, text)
     return Check(
         "system", INFORMATION, text, "expected Linux, macOS, or Windows through WSL2; other systems are untested"
@@ -121,15 +121,15 @@ def check_system(found: platform.uname_result) -> Check:
 def check_python(found: str) -> Check:
     """Check the version of Python."""
     major, minor = map(int, found.split(".")[:2])
-    if MIN_PYTHON <= (major, minor) < END_OF_PYTHON:
+    if _MIN_PYTHON <= (major, minor) < _END_OF_PYTHON:
         return Check("python", OK, found)
-    first, end = (".".join(map(str, version)) for version in (MIN_PYTHON, END_OF_PYTHON))
+    first, end = (".".join(map(str, version)) for version in (_MIN_PYTHON, _END_OF_PYTHON))
     return Check("python", FAILED, found, f"install Python {first} or newer, but older than {end}")
 
 
-def check_packages() -> Check:
+def _check_packages() -> Check:
     """Check the installed packages against the lock beside the source, else against what the package declares."""
-    lock = lock_path()
+    lock = _lock_path()
     if lock.is_file():
         expected, source = locked_requirements(lock), lock.name
     else:
@@ -137,13 +137,13 @@ def check_packages() -> Check:
     wrong = mismatches(expected)
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        return Check("packages", FAILED, "; ".join(wrong[:3]) + more, setup_advice(lock))
+        return Check("packages", FAILED, "; ".join(wrong[:3]) + more, _setup_advice(lock))
     return Check("packages", OK, f"as in {source}")
 
 
-def lock_path() -> Path:
+def _lock_path() -> Path:
     """Return the lock beside the source that this environment was made of."""
-    installed = {name for name in ("tensorflow", "tensorflow-cpu") if is_installed(name)}
+    installed = {name for name in ("tensorflow", "tensorflow-cpu") if _is_installed(name)}
     return SOURCE / lock_name(installed, platform.machine())
 
 
@@ -156,7 +156,7 @@ def lock_name(installed: Collection[str], machine: str) -> str:
     return "requirements-gpu.lock" if is_gpu else "requirements.lock"
 
 
-def is_installed(name: str) -> bool:
+def _is_installed(name: str) -> bool:
     """Tell whether a distribution is installed."""
     try:
         metadata.version(name)
@@ -165,7 +165,7 @@ def is_installed(name: str) -> bool:
     return True
 
 
-def setup_advice(lock: Path) -> str:
+def _setup_advice(lock: Path) -> str:
     """Return how to get the right packages into this very environment."""
     if not lock.is_file():
         return "install with pip what is expected"
@@ -197,7 +197,7 @@ def mismatches(requirements: Iterable[str]) -> list[str]:
     return wrong
 
 
-def check_keras(workspace: Path) -> Check:
+def _check_keras(workspace: Path) -> Check:
     """Check that Keras and its backend start, and say which devices they see."""
     facts = ask_child(KERAS_SCRIPT, workspace)
     if "error" in facts:
@@ -206,7 +206,7 @@ def check_keras(workspace: Path) -> Check:
             "keras",
             FAILED,
             facts["error"],
-            f"{setup_advice(lock_path())}; or set KERAS_BACKEND to one of {expected} that is installed",
+            f"{_setup_advice(_lock_path())}; or set KERAS_BACKEND to one of {expected} that is installed",
         )
     found = f"Keras {facts['version']} on {facts['backend']}: {', '.join(facts['devices']) or 'no devices'}"
     if any("gpu" in device.lower() for device in facts["devices"]):
@@ -262,9 +262,9 @@ def check_writable(workspace: Path) -> Check:
         return Check("workspace", FAILED, f"{workspace}: {error.strerror}", "work in a folder that you can write to")
 
 
-def check_store(workspace: Path) -> Check:
+def _check_store(workspace: Path) -> Check:
     """Check that the MLflow store opens, and that no older kind of store is in the way."""
-    facts = ask_child(STORE_SCRIPT, workspace)
+    facts = ask_child(_STORE_SCRIPT, workspace)
     if "error" in facts:
         return Check("mlflow", FAILED, facts["error"], "see what was found")
     return Check("mlflow", OK, f"MLflow {metadata.version('mlflow')} at {facts['uri']}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.machine import check_backend
 from pipeline.records import ImageSpec, Params
-from pipeline.search import setup
+from pipeline.search import planning
 from pipeline.search.engines.local import local_engine
 from pipeline.search.timing.budget import CLOSING_SECONDS, REDUCTION, STARTUP_SECONDS, Budget
 from pipeline.search.timing.estimates import StudyContext, TimeEstimates
@@ -83,14 +83,14 @@ def run(request: SearchRequest, progress: Progress = SILENT) -> SearchEstimate:
             engine.stop()
     context = context.starting_in(speed.start_seconds)
     if not plan.stored:
-        setup.check_budget(context, plan.config, speed.factor, 0.0)
+        planning.check_budget(context, plan.config, speed.factor, 0.0)
     return _describe(plan, context, plan.budget(context, speed.factor, 0.0), speed.factor)
 
 
 def _describe(plan: Plan, context: StudyContext, budget: Budget, factor: float) -> SearchEstimate:
     estimates = TimeEstimates(context, budget, lambda: 0.0, probed=factor)
     cost, size = context.cost(context.typical), plan.space.size()
-    num_trials, seconds = estimate_whole(context, budget, estimates)
+    num_trials, seconds = _estimate_whole(context, budget, estimates)
     config = plan.config
     return SearchEstimate(
         study=config.study,
@@ -118,7 +118,7 @@ def _describe(plan: Plan, context: StudyContext, budget: Budget, factor: float) 
     )
 
 
-def estimate_whole(context: StudyContext, budget: Budget, estimates: TimeEstimates) -> tuple[int, float]:
+def _estimate_whole(context: StudyContext, budget: Budget, estimates: TimeEstimates) -> tuple[int, float]:
     """Return how many configurations will be tried, and in how many seconds the whole job is done."""
     rungs = [estimates.training_seconds(context.typical, rung) for rung in budget.rungs]
     # One in REDUCTION goes on from each rung; one at least reaches the last.

@@ -8,7 +8,7 @@ from pipeline.data.splits.dataset import Dataset, split_dataset
 from pipeline.workflows.plan import Plan
 from pipeline.workflows.progress import Progress, decoding_report
 
-SHOWN_FILES = 5
+_SHOWN_FILES = 5
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ def prepare_images(plan: Plan, progress: Progress) -> PreparedImages:
 
 
 def _say_what_is_missing(source: Source, cache: ImageCache, progress: Progress) -> None:
-    for item in cache.bad[:SHOWN_FILES]:
+    for item in cache.bad[:_SHOWN_FILES]:
         progress.say(f"  not used: {encodable(item.path)}: {item.code}, {item.detail}")
     if cache.bad:
         progress.say(f"  {len(cache.bad)} unusable file(s) in all; they are listed in the study's bad_files.json")
     if source.empty_classes:
-        names = ", ".join(source.empty_classes[:SHOWN_FILES])
+        names = ", ".join(source.empty_classes[:_SHOWN_FILES])
         progress.say(f"  no images in {len(source.empty_classes)} class folder(s): {names}")
     if cache.is_streamed:
         progress.say(

@@ -17,7 +17,7 @@ from pipeline.json_records import from_json
 from pipeline.machine import Resources, hide_gpus, share_resources
 from pipeline.models.backbones.applications import fetch_weights, refusal
 from pipeline.records import ImageSpec, Objective
-from pipeline.search import setup
+from pipeline.search import planning, setup
 from pipeline.search.options import SearchOptions, check_options
 from pipeline.search.spaces.loader import default_space, open_space, read_space
 from pipeline.search.storage.store import StudyStore
@@ -95,8 +95,8 @@ class Plan:
 
     def context(self, spec: ImageSpec, counts: dict[str, int]) -> StudyContext:
         """Return what is fixed for the study, by what is known of the images."""
-        parallelism = setup.make_workforce(self.resources)
-        context = setup.make_context(self.space, spec, len(self.source.classes), counts, self.config, parallelism)
+        parallelism = planning.make_parallelism(self.resources)
+        context = planning.make_context(self.space, spec, len(self.source.classes), counts, self.config, parallelism)
         num_views = 2 if self.options.average_flips else 1
         return replace(context, num_test_images=num_views * context.num_test_images)
 
@@ -104,7 +104,7 @@ class Plan:
         """Return how the time is divided when `elapsed` seconds are gone; a resumed study keeps its rungs."""
         rungs = (self.stored or self.parent).get("rungs")
         before = float(self.stored.get("elapsed") or 0.0)
-        budget = setup.make_budget(context, self.config, factor, before + elapsed)
+        budget = planning.make_budget(context, self.config, factor, before + elapsed)
         if self.pick is not None:  # it trains as long as the winner of a search without a time limit
             budget = replace(budget, total=math.inf, search_until=math.inf, end=math.inf)
         return budget if rungs is None else replace(budget, rungs=tuple(rungs))
@@ -112,7 +112,7 @@ class Plan:
     def resume_command(self) -> str:
         """Return what to type to continue this search; a study that was created remembers its options and DATA."""
         shown = redacted(self.options.data)
-        is_left_out = shown != self.options.data and stored_facts(self.request.workspace, self.study)
+        is_left_out = shown != self.options.data and _stored_facts(self.request.workspace, self.study)
         data = "" if is_left_out else f"{shlex.quote(shown)} "
         return f"pipeline search {data}--name {self.study} --resume"
 
@@ -144,16 +144,16 @@ def make_plan(request: SearchRequest) -> Plan:
     Raises:
         PipelineError: anything that the user has to change, before any time is spent.
     """
-    known, study = choose_study(request)
-    refuse_if_in_use(request.workspace, study)
-    stored = stored_facts(request.workspace, study)
-    parent = stored_facts(request.workspace, known) if known != study and not stored else {}
+    known, study = _choose_study(request)
+    _refuse_if_in_use(request.workspace, study)
+    stored = _stored_facts(request.workspace, study)
+    parent = _stored_facts(request.workspace, known) if known != study and not stored else {}
     options = wanted_options(request, (stored or parent).get("options", {}))
     check_options(options)
     if options.space:
         read_space(options.space)
     if stored:
-        refuse_changes(stored, options)
+        _refuse_changes(stored, options)
     source = open_source(options.data, request.workspace, options.source, options.cache_limit, options.allow_host)
     spec = choose_spec(source, options.images)
     resources = share_resources(options.workers, options.trials_per_gpu)
@@ -164,7 +164,7 @@ def make_plan(request: SearchRequest) -> Plan:
     fetch_weights(name for name in space.backbones() if not refusal(name, spec.shape))
     if options.augment != "auto":
         space = space.with_fixed("augment", options.augment)
-    objective, reason = choose_objective(options, source)
+    objective, reason = _choose_objective(options, source)
     config = setup.SearchConfig(
         study, options.oracle, options.seed, objective, options.limits, options.budget, options.trials, options.epochs,
         options.folds, options.deterministic, choose_balance(options.balance, objective), options.distill,
@@ -194,7 +194,7 @@ def wanted_options(request: SearchRequest, remembered: dict[str, Any]) -> Search
         ) from error
 
 
-def choose_study(request: SearchRequest) -> tuple[str | None, str]:
+def _choose_study(request: SearchRequest) -> tuple[str | None, str]:
     """Return the study whose options are remembered (None for a new one), and the study to work on.
 
     Raises:
@@ -211,22 +211,22 @@ def choose_study(request: SearchRequest) -> tuple[str | None, str]:
             "option out to begin it"
         )
     if request.resume or fork:
-        latest = setup.latest_study_name(request.workspace, dataset_name(request.data))
+        latest = setup.latest_study_name(request.workspace, _dataset_name(request.data))
         return latest, fork or latest
     if name is None and request.data is None:
         raise InvalidUsage(
             "DATA is missing; expected images to search for; name a built-in set (pipeline search digits), a folder or "
             "a table, or continue the newest study with --resume"
         )
-    return None, name or setup.next_study_name(request.workspace, str(dataset_name(request.data)))
+    return None, name or setup.next_study_name(request.workspace, str(_dataset_name(request.data)))
 
 
-def dataset_name(data: str | None) -> str | None:
+def _dataset_name(data: str | None) -> str | None:
     """Return what studies of some data are called; None without data."""
     return None if data is None else safe_name(source_name(data))
 
 
-def refuse_if_in_use(workspace: Path, study: str) -> None:
+def _refuse_if_in_use(workspace: Path, study: str) -> None:
     """Look at the lock of a study before anything that takes time.
 
     Raises:
@@ -240,7 +240,7 @@ def refuse_if_in_use(workspace: Path, study: str) -> None:
         )
 
 
-def stored_facts(workspace: Path, study: str | None) -> dict[str, Any]:
+def _stored_facts(workspace: Path, study: str | None) -> dict[str, Any]:
     """Return what a study remembers; nothing if there is none, or if it was killed while it was being created."""
     if study is None or not (path := Workspace(workspace).study(study).database).is_file():
         return {}
@@ -249,7 +249,7 @@ def stored_facts(workspace: Path, study: str | None) -> dict[str, Any]:
         return store.facts() if store.is_created() else {}
 
 
-def refuse_changes(stored: dict[str, Any], options: SearchOptions) -> None:
+def _refuse_changes(stored: dict[str, Any], options: SearchOptions) -> None:
     """Refuse changes of what the scores of an existing study depend on, as far as its images need not be read.
 
     Raises:
@@ -267,7 +267,7 @@ def choose_balance(wanted: str, objective: Objective) -> str | None:
     return "logits" if is_adjusted else None
 
 
-def choose_objective(options: SearchOptions, source: Source) -> tuple[Objective, str]:
+def _choose_objective(options: SearchOptions, source: Source) -> tuple[Objective, str]:
     """Return what trials are ranked by, and why if the user did not say."""
     name, reason = options.objective, ""
     if name is None and options.goal:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from pipeline.search.snapshot import Snapshot
 
-REPORT_SECONDS = 5.0
+_REPORT_SECONDS = 5.0
 
 Count = Callable[[int, int, int], None]
 """Called with (files done, files in all, files without a label)."""
@@ -84,7 +84,7 @@ def decoding_report(progress: Progress) -> Callable[[int, int], None]:
     def report(done: int, total: int) -> None:
         nonlocal reported
         now = time.monotonic()
-        if now - reported > REPORT_SECONDS:
+        if now - reported > _REPORT_SECONDS:
             reported = now
             progress.say(f"  decoded {done:,} of {total:,}")
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # numpy and the rest are imported when there is something to 
     from pipeline.scoring.output import ScoreFacts
     from pipeline.scoring.score import ScoreJob
 
-SHOWN_ERRORS = 5
+_SHOWN_ERRORS = 5
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ScoreResult:
         """Return the first files without a label, and why they have none."""
         from pipeline.scoring.export import first_errors
 
-        return list(first_errors(self.facts.out, SHOWN_ERRORS)) if self.facts.errors else []
+        return list(first_errors(self.facts.out, _SHOWN_ERRORS)) if self.facts.errors else []
 
     def require_labels(self) -> None:
         """Raise DataError if no file has a label."""

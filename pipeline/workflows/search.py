@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from pipeline.files import locked
 from pipeline.machine import check_backend
-from pipeline.search import setup
+from pipeline.search import planning, setup
 from pipeline.search.checkpoints import check_free_space
 from pipeline.search.conclusion import result_of
 from pipeline.search.engines.base import Engine
@@ -72,7 +72,7 @@ def _train(plan: Plan, progress: Progress, stop: StopSignal) -> tuple[Finished, 
         engine.check()
         elapsed = time.monotonic() - plan.request.started
         if not plan.stored and plan.pick is None:
-            setup.check_budget(context, plan.config, speed.factor, elapsed)
+            planning.check_budget(context, plan.config, speed.factor, elapsed)
         budget = plan.budget(context, speed.factor, elapsed)
         with open_store(plan, images.dataset, budget, progress) as store:
             mirror = start_mirror(plan.folder, plan.request.workspace, progress.say)

@@ -11,7 +11,7 @@ from pipeline.search.timing.speed import Speed, measure_speed
 from pipeline.workflows.plan import Plan
 from pipeline.workflows.progress import Progress
 
-PROBE_TIMEOUT = 60.0
+_PROBE_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def measure(plan: Plan, engine: Engine, context: StudyContext, progress: Progres
     speeds: list[Speed] = []
     for future in futures:
         try:
-            speeds.append(future.result(PROBE_TIMEOUT))
+            speeds.append(future.result(_PROBE_TIMEOUT))
         except Exception as error:  # noqa: BLE001  border: a network that cannot train is the first trial's news
             progress.say(f"  the speed of this machine was not measured: {error}", level=1)
     found = MachineSpeed()

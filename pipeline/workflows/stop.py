@@ -14,8 +14,8 @@ from pipeline.workflows.progress import SILENT, Progress
 from pipeline.workspace import Workspace
 
 WAIT_SECONDS = 60.0  # a search saves at the next batch, and then shows MLflow its state
-POLL_SECONDS = 0.1
-REPORT_SECONDS = 10.0
+_POLL_SECONDS = 0.1
+_REPORT_SECONDS = 10.0
 
 
 class StopState(StrEnum):
@@ -67,7 +67,7 @@ def _wait_until_free(lock: Path, study: str, progress: Progress) -> None:
                 "so once it trains (decoding images, testing and publishing are not broken off); to end it now, kill "
                 "that process on that host (kill PID): it can be resumed all the same"
             )
-        if now - reported > REPORT_SECONDS:
+        if now - reported > _REPORT_SECONDS:
             reported = now
             progress.say(f"  {format_seconds(now - started)}")
-        time.sleep(POLL_SECONDS)
+        time.sleep(_POLL_SECONDS)

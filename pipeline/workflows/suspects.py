@@ -17,7 +17,7 @@ from pipeline.files import locked, write_text
 from pipeline.machine import check_backend, share_resources
 from pipeline.models.backbones.applications import fetch_weights
 from pipeline.parts import is_pretrained
-from pipeline.search import out_of_fold as out_of_fold
+from pipeline.search import out_of_fold
 from pipeline.search.engines.local import local_engine
 from pipeline.search.storage.store import StudyStore
 from pipeline.search.storage.studies import open_study

@@ -75,13 +75,13 @@ def run(study: str | None = None, workspace: Path | None = None) -> SyncResult:
     """
     workspace = workspace or Path.cwd()
     if study is not None:
-        return SyncResult((sync_study(workspace, study),))
+        return SyncResult((_sync_study(workspace, study),))
     names = some_studies(workspace)
     done: list[StudySync] = []
     failure: PipelineError | None = None
     for name in names:
         try:
-            done.append(StudySync(name, "searching") if is_alive(workspace, name) else sync_study(workspace, name))
+            done.append(StudySync(name, "searching") if is_alive(workspace, name) else _sync_study(workspace, name))
         except PipelineError as error:
             done.append(StudySync(name, "failed"))
             failure = failure or error
@@ -90,7 +90,7 @@ def run(study: str | None = None, workspace: Path | None = None) -> SyncResult:
     return SyncResult(tuple(done), close_stale_runs(workspace, lambda name: is_alive(workspace, name)), failure)
 
 
-def sync_study(workspace: Path, name: str) -> StudySync:
+def _sync_study(workspace: Path, name: str) -> StudySync:
     """Send what MLflow lacks of a study on which no search is at work.
 
     Raises:
@@ -119,7 +119,7 @@ def _send(store: StudyStore, workspace: Path, name: str) -> StudySync:
     run_id = mirror.close("KILLED" if result is None else "FINISHED")
     if result is None or result.run_id == run_id:
         return StudySync(name, "sent", num_unsent, run_id, model_uri)
-    model_uri = register_result(store, workspace, run_id).model_uri
+    model_uri = _register_result(store, workspace, run_id).model_uri
     return StudySync(name, "sent", num_unsent, run_id, model_uri, is_registered=True)
 
 
@@ -131,13 +131,13 @@ def publish(
     if run_id is not None:
         progress.say("writing the model to MLflow")
         try:
-            return register_result(store, workspace, run_id)
+            return _register_result(store, workspace, run_id)
         except TrackingError as error:
             progress.say(f"the model is not registered yet: {error}")
     return result
 
 
-def register_result(store: StudyStore, workspace: Path, run_id: str) -> SearchResult:
+def _register_result(store: StudyStore, workspace: Path, run_id: str) -> SearchResult:
     """Log and register the model of a finished study on its run; return the result, which the study keeps.
 
     A result whose `run_id` is None waits for this; it may be repeated.
@@ -156,24 +156,15 @@ def register_result(store: StudyStore, workspace: Path, run_id: str) -> SearchRe
         "model/mflops": winner.mflops,
         "model/dense_params": winner.dense_params,
     }
-    registered = log_and_register(
-        client,
-        workspace,
-        run_id,
-        store.folder.model,
-        Registration(
-            safe_name(spec.dataset),
-            metrics={name: value for name, value in metrics.items() if value is not None},
-            step=winner.epochs,
-            tags={
-                "pipeline.study": result.study,
-                "trial.number": str(winner.trial),
-                **decision_tags(evaluation),
-                **flaw_tags(champion_blocker),
-            },
-            is_champion=not champion_blocker,
-        ),
+    study_tags = {"pipeline.study": result.study, "trial.number": str(winner.trial)}
+    wanted = Registration(
+        safe_name(spec.dataset),
+        metrics={name: value for name, value in metrics.items() if value is not None},
+        step=winner.epochs,
+        tags={**study_tags, **decision_tags(evaluation), **flaw_tags(champion_blocker)},
+        is_champion=not champion_blocker,
     )
+    registered = log_and_register(client, workspace, run_id, store.folder.model, wanted)
     log_result(client, run_id, flaw_tags(champion_blocker), {})
     result = replace(result, run_id=run_id, model_uri=registered.model_uri, is_champion=not champion_blocker)
     store.put("result", result.to_json())

@@ -18,10 +18,10 @@ from pipeline.tracking.store import is_loopback, is_remote, public_uri, refuse_f
 from pipeline.workflows.progress import SILENT, Progress
 from pipeline.workspace import Workspace
 
-PORTS_TO_TRY = 20
+_PORTS_TO_TRY = 20
 # MLflow's defaults take 15 processes, 2.9 GB and 46 s to the first answer; with one worker and no jobs it is
 # 2 processes, 0.5 GB and 20 s (2 CPU cores, MLflow 3.17.2, n=1).
-LIGHT_ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+_LIGHT_ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _settings(uri: str) -> dict[str, str]:
     # uvicorn puts the current folder before all others (its --app-dir), whatever PYTHONSAFEPATH says.
     options = shlex.join(["--app-dir", sysconfig.get_path("stdlib")])
     return {
-        **LIGHT_ENVIRONMENT,
+        **_LIGHT_ENVIRONMENT,
         "PYTHONSAFEPATH": "1",
         "MLFLOW_UVICORN_OPTS": f"{os.environ.get('MLFLOW_UVICORN_OPTS', '')} {options}".strip(),
         "MLFLOW_BACKEND_STORE_URI": uri,
@@ -137,7 +137,7 @@ def _refuse_used_port(host: str, port: int) -> None:
     """Say so before the server takes 20 s to fail."""
     if _is_free(host, port):
         return
-    others = range(port + 1, min(port + 1 + PORTS_TO_TRY, 65536))
+    others = range(port + 1, min(port + 1 + _PORTS_TO_TRY, 65536))
     free = next((other for other in others if _is_free(host, other)), None)
     advice = "stop that process" if free is None else f"try `pipeline ui --port {free}`"
     raise InvalidUsage(f"--port {port}: in use on {host}; expected a free port; {advice}")

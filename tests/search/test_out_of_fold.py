@@ -16,7 +16,7 @@ from pipeline.errors import DataError, StoppedEarly
 from pipeline.files import write_json
 from pipeline.machine import Resources
 from pipeline.records import EpochRow, ImageSpec
-from pipeline.search import out_of_fold as out_of_fold
+from pipeline.search import out_of_fold
 from pipeline.search.engines.local import LocalEngine
 from pipeline.search.storage.attempts import Attempt
 from pipeline.search.storage.store import StudyStore

@@ -25,7 +25,7 @@ from pipeline.text import redacted
 if TYPE_CHECKING:
     from pipeline.workflows.score import ScoreResult
 
-SHOWN_LABELS = 20
+_SHOWN_LABELS = 20
 
 
 @click.command("score")
@@ -71,13 +71,13 @@ def command(model: str, inputs: tuple[str, ...], out: Path, as_json: bool, **opt
 def _print_result(scored: "ScoreResult") -> None:
     facts = scored.facts
     lines = sorted(facts.labels.items(), key=lambda item: (-item[1], item[0]))
-    rows = [[name, f"{number:,}", f"{number / facts.ok:.1%}"] for name, number in lines[:SHOWN_LABELS]]
+    rows = [[name, f"{number:,}", f"{number / facts.ok:.1%}"] for name, number in lines[:_SHOWN_LABELS]]
     if facts.unlabelled:
         rows.append(["(no label)", f"{facts.unlabelled:,}", f"{facts.unlabelled / facts.ok:.1%}"])
     if rows:
         result(table(("label", "files", "share"), rows))
-    if len(lines) > SHOWN_LABELS:
-        result(f"... and {len(lines) - SHOWN_LABELS} more labels")
+    if len(lines) > _SHOWN_LABELS:
+        result(f"... and {len(lines) - _SHOWN_LABELS} more labels")
     result(
         f"{facts.rows:,} rows in {facts.out}: {facts.ok:,} ok, {facts.errors:,} errors;"
         f" {facts.seconds:.1f} s, {facts.images_per_second:,.0f} images/s"

@@ -8,9 +8,9 @@ import click
 from pipeline.cli.options.types import AugmentPolicy, Duration, Goal, PerGpu, StudyName
 from pipeline.records import COST_UNITS, OBJECTIVES
 
-ORACLES = ("asha", "tpe", "random", "bayesian", "grid")
-BALANCES = ("auto", "none", "logits")
-PRECISIONS = ("auto", "float32", "bfloat16")
+_ORACLES = ("asha", "tpe", "random", "bayesian", "grid")
+_BALANCES = ("auto", "none", "logits")
+_PRECISIONS = ("auto", "float32", "bfloat16")
 
 OPTIONS = (
     click.option(
@@ -20,7 +20,7 @@ OPTIONS = (
         "cnn, or gpu with a GPU and 10,000 images or more of at most 64 pixels a side]",
     ),
     click.option(
-        "--oracle", type=click.Choice(ORACLES), default="asha", show_default=True, help="Who proposes configurations."
+        "--oracle", type=click.Choice(_ORACLES), default="asha", show_default=True, help="Who proposes configurations."
     ),
     click.option("--trials", type=click.IntRange(1), metavar="N", help="Try at most N configurations."),
     click.option(
@@ -83,7 +83,7 @@ OPTIONS = (
     ),
     click.option(
         "--balance",
-        type=click.Choice(BALANCES),
+        type=click.Choice(_BALANCES),
         default="auto",
         show_default=True,
         help="logits: rare classes count as much as common ones in training; auto: where the objective is the balanced "
@@ -109,7 +109,7 @@ OPTIONS = (
     ),
     click.option(
         "--precision",
-        type=click.Choice(PRECISIONS),
+        type=click.Choice(_PRECISIONS),
         default="auto",
         show_default=True,
         help="How trainings compute; auto is bfloat16 where that is faster here and goes like float32.",

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-SIZE_UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12} | {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+_SIZE_UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12} | {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-MAX_PER_GPU = 32
+_MAX_PER_GPU = 32
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -43,8 +43,8 @@ class PerGpu(click.ParamType[int | str]):
         from pipeline.machine import AUTO
 
         number = int(value) if str(value).isdecimal() else 0
-        if value != AUTO and not 1 <= number <= MAX_PER_GPU:
-            self.fail(f"{value!r} is no number of processes; expected {AUTO}, or 1 to {MAX_PER_GPU}", param, ctx)
+        if value != AUTO and not 1 <= number <= _MAX_PER_GPU:
+            self.fail(f"{value!r} is no number of processes; expected {AUTO}, or 1 to {_MAX_PER_GPU}", param, ctx)
         return number or AUTO
 
 
@@ -125,7 +125,7 @@ class Size(click.ParamType[int]):
         parts = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)\s*([kmg]i?b|tb)", value.lower())
         if not parts:
             self.fail(f"{value!r} is no size; expected a number with a unit, such as 500MB, 20GB or 1.5GiB", param, ctx)
-        return round(float(parts[1]) * SIZE_UNITS[parts[2]])
+        return round(float(parts[1]) * _SIZE_UNITS[parts[2]])
 
 
 class Colour(click.ParamType[str]):

@@ -5,7 +5,7 @@ from typing import Any
 from pipeline.search.snapshot import FAILURES, RunningTrial, Snapshot
 from pipeline.text import format_seconds, one_line, printable
 
-NUM_BAR_CELLS = 24
+_NUM_BAR_CELLS = 24
 
 
 class Board:
@@ -45,7 +45,7 @@ def drawing(snapshot: Snapshot) -> Any:
 
     bars = Table.grid(padding=(0, 2))
     for trial in snapshot.running:
-        bar = ProgressBar(total=1.0, completed=trial.fraction, width=NUM_BAR_CELLS)
+        bar = ProgressBar(total=1.0, completed=trial.fraction, width=_NUM_BAR_CELLS)
         bars.add_row(Text(title_of(trial), no_wrap=True), bar, Text(place_of(trial), no_wrap=True, overflow="ellipsis"))
     lines = (best_line(snapshot), trials_line(snapshot), time_line(snapshot))
     best, trials, clock = (Text(line, overflow="fold") for line in lines)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from pipeline.errors import Interrupted
 
-EXIT_SECONDS = 7.0  # from a signal until all is saved and sent, of 10 s; the rest is for a machine that is busy
+_EXIT_SECONDS = 7.0  # from a signal until all is saved and sent, of 10 s; the rest is for a machine that is busy
 
 
 class Interruptions:
@@ -34,7 +34,7 @@ class Interruptions:
 
     def seconds_left(self) -> float | None:
         """Return the seconds that an end may still take after a signal; None if there was no signal."""
-        return None if self.received is None else max(0.0, self.received_at + EXIT_SECONDS - time.monotonic())
+        return None if self.received is None else max(0.0, self.received_at + _EXIT_SECONDS - time.monotonic())
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:

@@ -75,7 +75,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return rows as aligned columns; columns whose cells are all numbers are aligned to the right."""
     columns = list(zip(headers, *rows, strict=True)) if rows else [(header,) for header in headers]
     widths = [max(len(cell) for cell in column) for column in columns]
-    is_number = [all(is_numeric(cell) for cell in column[1:]) for column in columns]
+    is_number = [all(_is_numeric(cell) for cell in column[1:]) for column in columns]
     lines = []
     for row in (headers, *rows):
         cells = (
@@ -86,6 +86,6 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def is_numeric(cell: str) -> bool:
+def _is_numeric(cell: str) -> bool:
     """Tell whether a cell holds a number, with or without thousands separators, or a dash for none."""
     return cell == "-" or cell.replace(",", "").replace(".", "").replace("%", "").isdigit()

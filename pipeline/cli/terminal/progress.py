@@ -15,7 +15,7 @@ from pipeline.workflows.progress import Count
 if TYPE_CHECKING:
     from pipeline.search.snapshot import Snapshot
 
-BOARD_SECONDS = 0.25
+_BOARD_SECONDS = 0.25
 LINE_SECONDS, TERMINAL_SECONDS = 10.0, 0.2  # between two counts
 
 
@@ -39,7 +39,7 @@ class TerminalProgress:
         def draw() -> None:
             nonlocal drawn
             now = time.monotonic()
-            if now - drawn > BOARD_SECONDS:
+            if now - drawn > _BOARD_SECONDS:
                 drawn = now
                 board.show(look())
 

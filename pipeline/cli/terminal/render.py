@@ -10,7 +10,7 @@ from pipeline.text import format_seconds
 if TYPE_CHECKING:
     from pipeline.workflows.estimate import SearchEstimate
 
-SHOWN_CLASSES = 12
+_SHOWN_CLASSES = 12
 
 
 def print_end(found: SearchResult, as_json: bool) -> None:
@@ -55,7 +55,7 @@ def _what_next(found: SearchResult) -> list[tuple[str, str]]:
 def _data_lines(plan: "SearchEstimate") -> dict[str, str]:
     images, classes, pixels = plan.images, plan.classes, plan.image
     several = " (any number of them an image)" if plan.is_multi_label else ""
-    shown = f"{', '.join(classes[:SHOWN_CLASSES])}{', ...' if len(classes) > SHOWN_CLASSES else ''}"
+    shown = f"{', '.join(classes[:_SHOWN_CLASSES])}{', ...' if len(classes) > _SHOWN_CLASSES else ''}"
     return {
         "data": plan.source,
         "images": f"{sum(images.values()):,}: " + ", ".join(f"{count:,} {split}" for split, count in images.items()),

@@ -19,10 +19,10 @@ from pipeline.search.worker.main import run_job, warm_up
 from pipeline.states import OutcomeState
 
 TASKS_PER_CHILD = 100  # then a fresh child, should a library leak; it costs the imports, some 3 s of a core
-GROWTH_MB = 1024  # a child that grew by more since its first job is replaced as well
-POLL_SECONDS = 0.05
+_GROWTH_MB = 1024  # a child that grew by more since its first job is replaced as well
+_POLL_SECONDS = 0.05
 LOG_BYTES = 10_000_000  # of what children print; what is older is kept once, in a second file of at most this size
-STOP_SECONDS = 5.0  # what children get to stop at a batch and to save; an interrupted search ends within 10 s
+_STOP_SECONDS = 5.0  # what children get to stop at a batch and to save; an interrupted search ends within 10 s
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class LocalEngine:
     def submit(self, job: TrainingJob) -> None:
         """Hand a job to a free child; one that has worked long enough is replaced first."""
         child = next(child for child in self.children if child.job is None)
-        if child.num_tasks >= TASKS_PER_CHILD or child.growth_mb() > GROWTH_MB:
+        if child.num_tasks >= TASKS_PER_CHILD or child.growth_mb() > _GROWTH_MB:
             child.restart()
         child.submit(self.work.train, job)
 
@@ -105,7 +105,7 @@ class LocalEngine:
                 return events
             for child in self.children:
                 child.watch()
-            time.sleep(min(POLL_SECONDS, max(0.0, end - time.monotonic())))
+            time.sleep(min(_POLL_SECONDS, max(0.0, end - time.monotonic())))
         return []
 
     def listen(self) -> list[Event]:
@@ -121,12 +121,12 @@ class LocalEngine:
     def collect(self, child: Child) -> TrialOutcome:
         """Return the outcome of a child that is done, and free it; one that died is started anew."""
         job, future, kill_reason = child.release()
-        outcome = outcome_of(job, future, kill_reason)
+        outcome = _outcome_of(job, future, kill_reason)
         if outcome.state in (OutcomeState.CRASHED, OutcomeState.TIMEOUT) or kill_reason is not None:
             child.restart()
         return outcome
 
-    def interrupt(self, seconds: float = STOP_SECONDS) -> list[Event]:
+    def interrupt(self, seconds: float = _STOP_SECONDS) -> list[Event]:
         """Ask all children to stop at the next batch and to save; return what they say within some seconds.
 
         Those that say nothing are killed; their last checkpoint stands.
@@ -136,7 +136,7 @@ class LocalEngine:
         end = time.monotonic() + seconds
         events: list[Event] = []
         while self.running and time.monotonic() < end:
-            events += self.poll(POLL_SECONDS)
+            events += self.poll(_POLL_SECONDS)
         silent = [child for child in self.children if child.job is not None]
         for child in silent:
             child.end()
@@ -176,7 +176,7 @@ def bound_log(path: Path) -> None:
             os.truncate(path, 0)
 
 
-def outcome_of(
+def _outcome_of(
     job: TrainingJob, future: Future[TrialOutcome], kill_reason: tuple[OutcomeState, str] | None
 ) -> TrialOutcome:
     """Return the outcome of a job that ended, also when its process died or was killed, by `kill_reason`."""

@@ -24,14 +24,14 @@ from pipeline.states import AttemptState, TrainingKind
 
 NETWORK = {"depth": 3, "convs_per_stage": 1, "filters": 16, "filters_growth": 2.0}
 """A small plain network; everything else, the recipe included, is the product's default (`space.DEFAULTS`)."""
-GPU_RECIPE = {"batch_size": 512, "learning_rate": 0.1, "weight_decay": 1e-3}
+_GPU_RECIPE = {"batch_size": 512, "learning_rate": 0.1, "weight_decay": 1e-3}
 """What the recipe is where the space `gpu` is the default: a pass in batches of 64 would take five times as long."""
 MIN_PART = 0.5  # of the winner's passes: a network that trained for less would flatter the search
 
 
 def baseline_params(image_shape: tuple[int, int, int], num_classes: int, is_for_gpu: bool = False) -> Params:
     """Return the configuration of the default network, with fewer stages where the images are too small for three."""
-    network = NETWORK | GPU_RECIPE if is_for_gpu else NETWORK
+    network = NETWORK | _GPU_RECIPE if is_for_gpu else NETWORK
     for depth in range(int(NETWORK["depth"]), 1, -1):
         params = {**network, "depth": depth}
         try:
@@ -61,10 +61,10 @@ def train_baseline(study: Study, engine: Engine, callback: SearchCallback, best:
     last = next(reversed(study.attempts.get(TrainingKind.BASELINE, [])), None)
     goes_on = last is not None and last.state == AttemptState.STOPPED  # as it began
     samples, reason = (last.samples, "") if last and goes_on else plan_baseline(study.estimates, best)
-    found = replace(described(study, samples), reason=reason)
+    found = replace(_described(study, samples), reason=reason)
     if not reason:
         params = study.context.baseline or {}
-        outcome, job = train_to_end(study, engine, lambda: begin(study, params, samples), callback)
+        outcome, job = train_to_end(study, engine, lambda: _begin(study, params, samples), callback)
         crashpoint("baseline-trained")
         reason = settle(study, outcome, job)
         epochs = (
@@ -81,7 +81,7 @@ def train_baseline(study: Study, engine: Engine, callback: SearchCallback, best:
     return reason
 
 
-def described(study: Study, samples: int) -> Baseline:
+def _described(study: Study, samples: int) -> Baseline:
     """Return the default network as it is to be trained."""
     params, epochs = study.context.baseline, study.num_epochs(TrainingKind.BASELINE, samples)
     if params is None:
@@ -110,7 +110,7 @@ def plan_baseline(estimates: TimeEstimates, best: TrialRow) -> tuple[int, str]:
     return min(wanted, fitting), ""
 
 
-def begin(study: Study, params: Params, samples: int) -> TrainingJob:
+def _begin(study: Study, params: Params, samples: int) -> TrainingJob:
     """Decide on the training of the default network, before it runs, and return its job."""
     share = study.estimates.reserved if study.budget.is_timed else math.inf
     top = len(study.budget.rungs) - 1

@@ -30,9 +30,9 @@ def distil(study: Study, engine: Engine, callback: SearchCallback, best: TrialRo
         StoppedEarly, KeyboardInterrupt: the search is to end; the training goes on with --resume.
     """
     store, found = study.store, study.store.distillation()
-    if found is None or not is_decided(found, store, best):
+    if found is None or not _is_decided(found, store, best):
         teacher = read_teacher(store.folder.teacher)
-        found = Distillation(False, obstacle(study, best, teacher), alone=best.score, student=best.number)
+        found = Distillation(False, _obstacle(study, best, teacher), alone=best.score, student=best.number)
         if teacher is not None and not found.reason:
             outcome, job = train_to_end(study, engine, lambda: begin(study, best), callback)
             crashpoint("student-trained")
@@ -43,7 +43,7 @@ def distil(study: Study, engine: Engine, callback: SearchCallback, best: TrialRo
     return found
 
 
-def is_decided(found: Distillation, store: StudyStore, best: TrialRow) -> bool:
+def _is_decided(found: Distillation, store: StudyStore, best: TrialRow) -> bool:
     """Tell whether it is known if the winner learns from a better trial; one that it learns from must still be best."""
     if found.student != best.number:
         return False
@@ -51,18 +51,18 @@ def is_decided(found: Distillation, store: StudyStore, best: TrialRow) -> bool:
     return not found.is_kept or (teacher is not None and teacher.number == found.teacher)
 
 
-def obstacle(study: Study, best: TrialRow, teacher: Teacher | None) -> str:
+def _obstacle(study: Study, best: TrialRow, teacher: Teacher | None) -> str:
     """Return why the winner cannot learn from a teacher; empty if it can."""
     sign = study.objective.sign
     if best.score is None or teacher is None or sign * teacher.score <= sign * best.score:
         return "no better trial has finished the highest rung"
-    room, needed = study.estimates.seconds_before_final(best), seconds_for(study.estimates, best, teacher)
+    room, needed = study.estimates.seconds_before_final(best), _seconds_for(study.estimates, best, teacher)
     if needed > room:
         return f"it takes some {needed:.0f} s, of which the budget has {max(room, 0.0):.0f} s"
     return ""
 
 
-def seconds_for(estimates: TimeEstimates, best: TrialRow, teacher: Teacher) -> float:
+def _seconds_for(estimates: TimeEstimates, best: TrialRow, teacher: Teacher) -> float:
     """Return the seconds in which the teacher looks at all images and their mirror images, and the winner learns."""
     context = estimates.context
     answering = (

@@ -25,10 +25,10 @@ from pipeline.search.worker import validation
 from pipeline.states import AttemptState, TrainingId, TrainingKind
 from pipeline.training.metrics import measure_logits
 
-SECOND_SEED = TrainingKind.SECOND_SEED
-MAX_NETWORKS = 3
-FAILURES = (AttemptState.DIED, AttemptState.FAILED, AttemptState.INFEASIBLE, AttemptState.TIMEOUT)
-LEAST_GAIN = 1e-9  # less is the rounding of a mean
+_SECOND_SEED = TrainingKind.SECOND_SEED
+_MAX_NETWORKS = 3
+_FAILURES = (AttemptState.DIED, AttemptState.FAILED, AttemptState.INFEASIBLE, AttemptState.TIMEOUT)
+_LEAST_GAIN = 1e-9  # less is the rounding of a mean
 
 
 def choose_networks(study: Study, engine: Engine, callback: SearchCallback, best: TrialRow) -> Ensemble:
@@ -43,7 +43,7 @@ def choose_networks(study: Study, engine: Engine, callback: SearchCallback, best
     known = study.store.ensemble()
     known = known if known is not None and known.winner == best.number else None
     last = study.last_state(TrainingKind.FINAL)
-    if known is not None and known.is_kept and last in FAILURES:
+    if known is not None and known.is_kept and last in _FAILURES:
         reason = f"the last training of {known.num_networks} networks ended as {last}"
         found = replace(known, is_kept=False, reason=reason)
     elif known is not None and last == AttemptState.STOPPED:
@@ -64,32 +64,32 @@ def decide(
     """
     is_known = known is not None and known.value is not None
     measured = Ensemble(False, alone=known.alone, value=known.value) if known and is_known else Ensemble(False)
-    reason = obstacle(study, best, has_second_seed=is_known)
+    reason = _obstacle(study, best, has_second_seed=is_known)
     if not (reason or is_known):
-        outcome, job = train_to_end(study, engine, lambda: begin(study, best), callback)
+        outcome, job = train_to_end(study, engine, lambda: _begin(study, best), callback)
         crashpoint("twin-trained")
         measured = close(study, best, outcome, job)
         reason = measured.reason
     sign, alone, both = study.objective.sign, measured.alone, measured.value
-    if not reason and (alone is None or both is None or sign * (both - alone) < LEAST_GAIN):
+    if not reason and (alone is None or both is None or sign * (both - alone) < _LEAST_GAIN):
         reason = "no better on the validation images"
     study.estimates.reserved_for_retraining = 0.0
-    number = 1 if reason else most_networks(study, best)
+    number = 1 if reason else _most_networks(study, best)
     if number == 1:
-        return replace(measured, reason=reason or too_short(study.estimates, best))
+        return replace(measured, reason=reason or _too_short(study.estimates, best))
     samples = study.estimates.hoped_samples(best, number)
     return replace(measured, is_kept=True, reason="", num_networks=number, samples=samples)
 
 
-def obstacle(study: Study, best: TrialRow, has_second_seed: bool) -> str:
+def _obstacle(study: Study, best: TrialRow, has_second_seed: bool) -> str:
     """Return why there cannot be several networks, as far as is known without a second seed; empty if there can."""
     estimates = study.estimates
-    if not has_logits(study.store.folder.logits, best.number):
+    if not _has_logits(study.store.folder.logits, best.number):
         return "the winner has no validation logits of the highest rung"
-    if broken := broken_limit(study.context.limits, best, 2):
+    if broken := _broken_limit(study.context.limits, best, 2):
         return f"two networks are beyond the limits: {broken}"
-    if num_passes(estimates, best, 2) < MIN_PASSES:
-        return too_short(estimates, best)
+    if _num_passes(estimates, best, 2) < MIN_PASSES:
+        return _too_short(estimates, best)
     needed = (
         estimates.training_seconds(best.params, best.samples, best.number) / estimates.context.parallelism.final_speedup
     )
@@ -99,23 +99,23 @@ def obstacle(study: Study, best: TrialRow, has_second_seed: bool) -> str:
     return ""
 
 
-def most_networks(study: Study, best: TrialRow) -> int:
+def _most_networks(study: Study, best: TrialRow) -> int:
     """Return how many networks like the winner's can train for long, within the limits."""
     fitting = (
         number
-        for number in range(MAX_NETWORKS, 1, -1)
-        if not broken_limit(study.context.limits, best, number)
-        and num_passes(study.estimates, best, number) >= MIN_PASSES
+        for number in range(_MAX_NETWORKS, 1, -1)
+        if not _broken_limit(study.context.limits, best, number)
+        and _num_passes(study.estimates, best, number) >= MIN_PASSES
     )
     return next(fitting, 1)
 
 
-def broken_limit(limits: Limits, best: TrialRow, number: int) -> str:
+def _broken_limit(limits: Limits, best: TrialRow, number: int) -> str:
     """Return which limit several networks like the winner's break together, as text; empty if none."""
     return limits.broken_by(number * best.num_params, number * best.mflops, number * (best.latency_ms or 0.0))
 
 
-def num_passes(estimates: TimeEstimates, best: TrialRow, number: int) -> float:
+def _num_passes(estimates: TimeEstimates, best: TrialRow, number: int) -> float:
     """Return how often each of several networks like the winner's could see its images; infinite without a limit."""
     if not estimates.budget.is_timed:
         return float("inf")
@@ -123,18 +123,18 @@ def num_passes(estimates: TimeEstimates, best: TrialRow, number: int) -> float:
     return min(max(estimates.fitting_epochs_factor(best, number), 0.0), MAX_EPOCHS_FACTOR) * passes
 
 
-def too_short(estimates: TimeEstimates, best: TrialRow) -> str:
+def _too_short(estimates: TimeEstimates, best: TrialRow) -> str:
     """Return in words that there is no time for two networks."""
     return (
-        f"in the time that is left two networks would see their images {num_passes(estimates, best, 2):.1f} times "
+        f"in the time that is left two networks would see their images {_num_passes(estimates, best, 2):.1f} times "
         f"each; below {MIN_PASSES:g} one that trains as long as both is better"
     )
 
 
-def begin(study: Study, best: TrialRow) -> TrainingJob:
+def _begin(study: Study, best: TrialRow) -> TrainingJob:
     """Decide on the training with a second seed, which is otherwise that of the trial, and return its job."""
     top, limit = len(study.budget.rungs) - 1, study.estimates.seconds_before_final(best)
-    return study.begin(SECOND_SEED, TrainingPlan(top, best.samples, best.params, limit, trial=best.number))
+    return study.begin(_SECOND_SEED, TrainingPlan(top, best.samples, best.params, limit, trial=best.number))
 
 
 def close(study: Study, best: TrialRow, outcome: TrialOutcome, job: TrainingJob) -> Ensemble:
@@ -142,9 +142,9 @@ def close(study: Study, best: TrialRow, outcome: TrialOutcome, job: TrainingJob)
     folder = study.store.folder.logits
     if reason := settle(study, outcome, job):
         return Ensemble(False, f"the network with a second seed could not be compared: {reason}")
-    if not has_logits(folder, SECOND_SEED):
+    if not _has_logits(folder, _SECOND_SEED):
         return Ensemble(False, "the network with a second seed left no validation logits")
-    trainings: list[TrainingId] = [best.number, SECOND_SEED]
+    trainings: list[TrainingId] = [best.number, _SECOND_SEED]
     try:
         first, second, both = (
             value_of(folder, each, study.objective.name) for each in (trainings[:1], trainings[1:], trainings)
@@ -156,7 +156,7 @@ def close(study: Study, best: TrialRow, outcome: TrialOutcome, job: TrainingJob)
     return Ensemble(False, alone=(first + second) / 2, value=both)
 
 
-def has_logits(folder: Path, training: TrainingId) -> bool:
+def _has_logits(folder: Path, training: TrainingId) -> bool:
     """Tell whether what a network says of the validation images was kept and can be read."""
     try:
         return validation.read(folder, training) is not None

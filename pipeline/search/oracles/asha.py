@@ -14,12 +14,12 @@ from pipeline.search.oracles.translation import PARENT, RUNG, from_tuner, to_tun
 from pipeline.space import KNOWN_PARAMS
 
 # Judgements: a search of an hour on two cores has some 20 to 30 results.
-NUM_LOCAL = 20  # results of the lowest rung before the estimator is asked; until then the best of them are varied
+_NUM_LOCAL = 20  # results of the lowest rung before the estimator is asked; until then the best of them are varied
 NUM_PARENTS, CHANGED_PART = 3, 0.25  # of how many of the best, and how much of one: some four of sixteen values
-MAX_NEIGHBOURS = 10  # of one ask, tried before or refused; then the estimator is asked
-ETA = 3  # one in three goes on; Li et al. 2020, arXiv 1810.05934, use 4 and find 2 to 4 alike
-NUM_RIVALS = 3  # of how many of the best of the last rung but one the augmentation may decide: a judgement
-POLICIES = KNOWN_PARAMS["augment"].choices  # from none to strong
+_MAX_NEIGHBOURS = 10  # of one ask, tried before or refused; then the estimator is asked
+_ETA = 3  # one in three goes on; Li et al. 2020, arXiv 1810.05934, use 4 and find 2 to 4 alike
+_NUM_RIVALS = 3  # of how many of the best of the last rung but one the augmentation may decide: a judgement
+_POLICIES = KNOWN_PARAMS["augment"].choices  # from none to strong
 
 
 class ASHAOracle(TPEOracle):
@@ -40,10 +40,10 @@ class ASHAOracle(TPEOracle):
     def candidates(self, trial_id: str) -> Iterator[Params]:
         """Yield promotions, the highest rung first, then new configurations."""
         for level in reversed(range(self.num_rungs - 1)):
-            for parent_id in chain(self.rungs[level].promotable(ETA), self.rivals(level)):
+            for parent_id in chain(self.rungs[level].promotable(_ETA), self.rivals(level)):
                 params = from_tuner(self.space, self.trials[parent_id].hyperparameters.values)
                 yield {**to_tuner(self.space, params), PARENT: parent_id, RUNG: level + 1}
-        if len(self.rungs[0].arrived) < NUM_LOCAL:
+        if len(self.rungs[0].arrived) < _NUM_LOCAL:
             yield from self.neighbours(trial_id)
         yield from super().candidates(trial_id)
 
@@ -52,21 +52,21 @@ class ASHAOracle(TPEOracle):
         if level < self.num_rungs - 2 or not self.finalists:
             return
         most = max(self.finalists)
-        for result in self.rungs[level].best(NUM_RIVALS):
+        for result in self.rungs[level].best(_NUM_RIVALS):
             if self.augmentation(self.trials[result.trial_id]) > most:
                 yield result.trial_id
 
     def augmentation(self, trial: Trial) -> int:
         """Return how much the images of a trial are changed while it trains: the place of its policy, none is 0."""
         policy = from_tuner(self.space, trial.hyperparameters.values).get("augment")
-        return POLICIES.index(policy) if policy in POLICIES else 0
+        return _POLICIES.index(policy) if policy in _POLICIES else 0
 
     def neighbours(self, trial_id: str) -> Iterator[Params]:
         """Yield configurations that differ a little from one of the best of the lowest rung, if there is any."""
         rng = random.Random(seed_of(self.study_seed, trial_id, "neighbour"))
         best = self.rungs[0].best(NUM_PARENTS)
         parents = [from_tuner(self.space, self.trials[each.trial_id].hyperparameters.values) for each in best]
-        for _ in range(MAX_NEIGHBOURS if parents else 0):
+        for _ in range(_MAX_NEIGHBOURS if parents else 0):
             yield to_tuner(self.space, self.space.neighbour(rng.choice(parents), rng, CHANGED_PART))
 
     def create_trial(self, tuner_id: str) -> Trial:

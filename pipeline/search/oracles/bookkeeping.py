@@ -26,8 +26,10 @@ from pipeline.space import SearchSpace
 
 COST = "cost"
 """Name of the metric that holds what is minimised beside the objective."""
-MAX_DRAWS = 10_000  # random configurations that were tried before, in a row; then an infinite space counts as exhausted
-FINITE_DRAWS = 100  # of a finite space: then its configurations are gone through in order instead
+_MAX_DRAWS = (
+    10_000  # random configurations that were tried before, in a row; then an infinite space counts as exhausted
+)
+_FINITE_DRAWS = 100  # of a finite space: then its configurations are gone through in order instead
 
 Costs = Callable[[Params], tuple[float, ...]]
 
@@ -65,7 +67,7 @@ class StudyOracle(kt.Oracle):
         """Yield random configurations; of a finite space in the end those that were not tried yet."""
         rng = random.Random(seed_of(self.study_seed, trial_id, "random"))
         is_finite = math.isfinite(self.space.size())
-        for _ in range(FINITE_DRAWS if is_finite else MAX_DRAWS):
+        for _ in range(_FINITE_DRAWS if is_finite else _MAX_DRAWS):
             yield to_tuner(self.space, self.space.sample(rng))
         # Kept between asks, since what it yielded was tried; `yield from` would close it together with this stream.
         for params in self._untried if is_finite else ():
@@ -114,17 +116,17 @@ class StudyOracle(kt.Oracle):
 
     def create_trial(self, tuner_id: str) -> Trial:
         """Create a trial; see KerasTuner."""
-        with guarded(self):
+        with _guarded(self):
             return super().create_trial(tuner_id)
 
     def update_trial(self, trial_id: str, metrics: Mapping[str, float], step: int = 0) -> Trial:
         """Report values; see KerasTuner."""
-        with guarded(self):
+        with _guarded(self):
             return super().update_trial(trial_id, metrics, step)
 
     def end_trial(self, trial: Trial) -> None:
         """End a trial; see KerasTuner."""
-        with guarded(self):
+        with _guarded(self):
             super().end_trial(trial)
 
     def save(self, *arguments: Any, **options: Any) -> None:
@@ -148,7 +150,7 @@ def seed_of(*parts: Any) -> int:
 
 
 @contextlib.contextmanager
-def guarded(oracle: kt.Oracle) -> Iterator[None]:
+def _guarded(oracle: kt.Oracle) -> Iterator[None]:
     """Give back KerasTuner's lock after an exception, which it does not do itself, and silence its warnings."""
     try:
         with warnings.catch_warnings():

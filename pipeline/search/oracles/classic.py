@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from pipeline.records import Params
 from pipeline.search.oracles.bookkeeping import StudyOracle, seed_of
 
-MAX_OBSERVATIONS = 200  # of the Gaussian process, the latest: its cost grows with the cube
+_MAX_OBSERVATIONS = 200  # of the Gaussian process, the latest: its cost grows with the cube
 
 
 class RandomOracle(StudyOracle):
@@ -67,7 +67,7 @@ class BayesianOracle(StudyOracle, kt.oracles.BayesianOptimizationOracle):
 
         KerasTuner asks the last fit for running trials, which is another one after a resume.
         """
-        completed = self.completed()[-MAX_OBSERVATIONS:]
+        completed = self.completed()[-_MAX_OBSERVATIONS:]
         losses = [-self.goal.sign * trial.score for trial in completed]
         running = list(self.ongoing_trials.values())
         vectors = [self.vector(trial) for trial in completed + running]

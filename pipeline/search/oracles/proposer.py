@@ -21,7 +21,7 @@ ORACLES: dict[str, type[StudyOracle]] = {
     "grid": GridOracle,
     "bayesian": BayesianOracle,
 }
-MAX_REFUSALS = 1_000  # proposals in a row that were not acceptable; then the space counts as exhausted
+_MAX_REFUSALS = 1_000  # proposals in a row that were not acceptable; then the space counts as exhausted
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Proposal:
     params: Params
 
 
-def no_costs(params: Params) -> tuple[float, ...]:
+def _no_costs(params: Params) -> tuple[float, ...]:
     """Say nothing about what a configuration costs."""
     return ()
 
@@ -53,7 +53,7 @@ class Proposer:
         seed: int,
         objective: Objective,
         num_rungs: int,
-        costs: Costs = no_costs,
+        costs: Costs = _no_costs,
     ) -> None:
         self.space = space
         self.objective = objective
@@ -71,7 +71,7 @@ class Proposer:
         A refused new configuration is never proposed again; a refused promotion is passed over this time.
         """
         self.oracle.settle(next_number is not None)
-        for _ in range(MAX_REFUSALS):
+        for _ in range(_MAX_REFUSALS):
             slot = self.free_slot()
             trial = self.oracle.propose(slot)
             if trial is None:

@@ -16,10 +16,10 @@ from pipeline.search.oracles.bookkeeping import COST, StudyOracle, seed_of
 from pipeline.search.oracles.rung import Rung
 from pipeline.search.oracles.translation import RUNG, from_tuner
 
-NUM_STARTUP = 10  # random trials before the estimator is trusted; Optuna's default
+_NUM_STARTUP = 10  # random trials before the estimator is trusted; Optuna's default
 NUM_BEST, NUM_RECENT, NUM_FAILED = 25, 50, 25  # what an ask looks at, so that its cost stays flat
-MANY_TRIALS = 1_000  # beyond them the estimator is asked ever more rarely, and else chance: 10,000 must cost a minute
-MAX_ATTEMPTS = 10  # proposals of the estimator that were tried before; then a random one is taken
+_MANY_TRIALS = 1_000  # beyond them the estimator is asked ever more rarely, and else chance: 10,000 must cost a minute
+_MAX_ATTEMPTS = 10  # proposals of the estimator that were tried before; then a random one is taken
 
 
 class TPEOracle(StudyOracle):
@@ -40,8 +40,8 @@ class TPEOracle(StudyOracle):
 
     def candidates(self, trial_id: str) -> Iterator[Params]:
         """Yield proposals of the estimator, each with a seed of its own, then random ones."""
-        is_estimated = seed_of(self.study_seed, trial_id, "by chance") % max(len(self.trials), 1) < MANY_TRIALS
-        for attempt in range(MAX_ATTEMPTS if is_estimated else 0):
+        is_estimated = seed_of(self.study_seed, trial_id, "by chance") % max(len(self.trials), 1) < _MANY_TRIALS
+        for attempt in range(_MAX_ATTEMPTS if is_estimated else 0):
             yield self.suggest(seed_of(self.study_seed, trial_id, attempt))
         yield from self.random_candidates(trial_id)
 
@@ -50,8 +50,8 @@ class TPEOracle(StudyOracle):
         up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
         directions = [up if self.goal.sign > 0 else down, *([down] if self.goal.minimise else [])]
         study = optuna.create_study(
-            storage=Observations(self.observations()),
-            sampler=Sampler(self.joint, n_startup_trials=NUM_STARTUP, seed=seed, multivariate=True),
+            storage=_Observations(self.observations()),
+            sampler=_Sampler(self.joint, n_startup_trials=_NUM_STARTUP, seed=seed, multivariate=True),
             directions=directions,
         )
         trial = study.ask()
@@ -73,7 +73,7 @@ class TPEOracle(StudyOracle):
 
     def observations(self) -> list[FrozenTrial]:
         """Return what the estimator learns from, numbered from 1 in the order in which it was proposed."""
-        needed = max(NUM_STARTUP, len(self.distributions) + 3)  # BOHB: N_min + 2 with N_min = d + 1
+        needed = max(_NUM_STARTUP, len(self.distributions) + 3)  # BOHB: N_min + 2 with N_min = d + 1
         level = max((level for level, rung in self.rungs.items() if len(rung.arrived) >= needed), default=0)
         rung = self.rungs[level]
         ids = {result.trial_id for result in (*rung.best(NUM_BEST), *rung.latest(NUM_RECENT))}
@@ -123,7 +123,7 @@ class TPEOracle(StudyOracle):
         rung.add(trial.trial_id, (-self.goal.sign * score, *cost), costs)
 
 
-class Sampler(optuna.samplers.TPESampler):
+class _Sampler(optuna.samplers.TPESampler):
     """TPE that is told which hyperparameters every trial has; to find that out takes it a third of its time."""
 
     def __init__(self, joint: dict[str, BaseDistribution], **options: Any) -> None:
@@ -135,7 +135,7 @@ class Sampler(optuna.samplers.TPESampler):
         return {name: found for name, found in self.joint.items() if not found.single()}
 
 
-class Observations(optuna.storages.InMemoryStorage):
+class _Observations(optuna.storages.InMemoryStorage):
     """A storage that shows the sampler a bounded list of earlier trials, without copying them each time."""
 
     def __init__(self, observed: list[FrozenTrial]) -> None:

@@ -33,12 +33,12 @@ def hyperparameters(space: SearchSpace) -> DeclaredSpace:
     for param in space.params:
         scope = hp.conditional_scope(param.when[0], list(param.when[1])) if param.when else contextlib.nullcontext()
         with scope:
-            declare(hp, param, tuner_name(space, param))
+            _declare(hp, param, _tuner_name(space, param))
     hp.values = {}
     return hp
 
 
-def tuner_name(space: SearchSpace, param: Param) -> str:
+def _tuner_name(space: SearchSpace, param: Param) -> str:
     """Return what KerasTuner calls a hyperparameter: its name, made unique if it has several conditional variants.
 
     KerasTuner allows one name in several scopes, but its grid keeps one range per name.
@@ -48,7 +48,7 @@ def tuner_name(space: SearchSpace, param: Param) -> str:
     return f"{param.name} ({param.when[0]} {'/'.join(map(str, param.when[1]))})"
 
 
-def declare(hp: kt.HyperParameters, param: Param, name: str) -> None:
+def _declare(hp: kt.HyperParameters, param: Param, name: str) -> None:
     """Declare one hyperparameter."""
     if param.kind == "choice":
         hp.Choice(name, list(param.values), default=param.default)
@@ -69,7 +69,7 @@ def from_tuner(space: SearchSpace, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the active configuration that KerasTuner's values mean; continuous floats keep six digits."""
     params: dict[str, Any] = {}
     for param in space.params:
-        name = tuner_name(space, param)
+        name = _tuner_name(space, param)
         if name in values and is_active(param, params):
             params[param.name] = kept(param, values[name])
     return params
@@ -92,7 +92,7 @@ def to_tuner(space: SearchSpace, params: Params) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for param in space.params:
         if param.name in params and is_active(param, params):
-            values[tuner_name(space, param)] = params[param.name]
+            values[_tuner_name(space, param)] = params[param.name]
     return values
 
 

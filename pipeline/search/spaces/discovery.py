@@ -20,16 +20,16 @@ from pipeline.space import KNOWN_PARAMS, Builder, Param, SearchSpace
 from pipeline.space.params import RECIPE, is_same
 from pipeline.space.values import checked_value, described, refuse
 
-MAX_BUILDS = 100  # of some 50 ms each, for a network of twenty layers on one core
-NUM_SAMPLED = 10  # random configurations in a row that must bring nothing new
-MAX_PROBED = 10  # values of one hyperparameter; of more, only the first and the last are tried
+_MAX_BUILDS = 100  # of some 50 ms each, for a network of twenty layers on one core
+_NUM_SAMPLED = 10  # random configurations in a row that must bring nothing new
+_MAX_PROBED = 10  # values of one hyperparameter; of more, only the first and the last are tried
 NAME = re.compile(r"[\w. /:-]{1,250}", re.ASCII)  # what MLflow takes as the name of a param
 
 When = tuple[str, tuple[Any, ...]]
 
 
 @dataclass
-class Survey:
+class _Survey:
     """What build(hp) was seen to ask for: its hyperparameters in the order in which they came up, and each build.
 
     `builds` holds (values, names asked for) of the builds that succeeded; `is_compiled` is that all of these were.
@@ -85,19 +85,19 @@ class Survey:
         rng = random.Random(0)
         queue: deque[dict[str, Any]] = deque([{}])
         num_sampled = 0
-        while self.num_builds < MAX_BUILDS and (queue or num_sampled < NUM_SAMPLED):
+        while self.num_builds < _MAX_BUILDS and (queue or num_sampled < _NUM_SAMPLED):
             if queue:
                 values = queue.popleft()
             else:
-                values = {one.name: rng.choice(probes(one)) for one in self.declared.values()}
+                values = {one.name: rng.choice(_probes(one)) for one in self.declared.values()}
                 num_sampled += 1
             for found in self.build(values):
                 num_sampled = 0
                 parents = {condition.name: condition.values[0] for condition in found.conditions}
-                queue.extend({**values, **parents, found.name: value} for value in probes(found))
+                queue.extend({**values, **parents, found.name: value} for value in _probes(found))
 
 
-def probes(hp: Any) -> list[Any]:
+def _probes(hp: Any) -> list[Any]:
     """Return the values of a hyperparameter that may change what else is asked for: all if they are few."""
     kind = type(hp).__name__
     if kind == "Fixed":
@@ -109,7 +109,7 @@ def probes(hp: Any) -> list[Any]:
     if kind == "Int" and hp.step is None:
         return [hp.min_value, hp.max_value]
     values = [int(value) if kind == "Int" else value for value in hp.values]
-    return values if len(values) <= MAX_PROBED else [values[0], values[-1]]
+    return values if len(values) <= _MAX_PROBED else [values[0], values[-1]]
 
 
 def load_hypermodel(builder: Builder, image_shape: ImageShape, num_classes: int) -> SearchSpace:
@@ -118,19 +118,19 @@ def load_hypermodel(builder: Builder, image_shape: ImageShape, num_classes: int)
     Raises:
         SpaceError: the code cannot be run, builds what cannot be trained or saved, or spans no space.
     """
-    survey = Survey(builder, image_shape, num_classes)
-    with gpus_hidden():
+    survey = _Survey(builder, image_shape, num_classes)
+    with _gpus_hidden():
         survey.run()
     source = f"{builder.path}:{builder.name}"
-    params = tuple(checked_names(source, translated(survey, source)))
-    check_recipe(source, params, ("batch_size", "augment") if survey.is_compiled else RECIPE)
+    params = tuple(_checked_names(source, _translated(survey, source)))
+    _check_recipe(source, params, ("batch_size", "augment") if survey.is_compiled else RECIPE)
     first_line = (inspect.getdoc(load(builder)) or "").partition("\n")[0]
     builder = replace(builder, modules=modules_beside(builder))  # also those that build imports when it runs
     return SearchSpace(source.rpartition("/")[2], first_line, params, source, builder=builder)
 
 
 @contextlib.contextmanager
-def gpus_hidden() -> Iterator[None]:
+def _gpus_hidden() -> Iterator[None]:
     """Keep this process from the GPUs, which belong to its children, and leave the environment as it was for them."""
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -144,19 +144,19 @@ def gpus_hidden() -> Iterator[None]:
             os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
-def translated(survey: Survey, source: str) -> list[Param]:
+def _translated(survey: _Survey, source: str) -> list[Param]:
     """Return the hyperparameters as Params, each with at most one condition, parents first."""
     params: list[Param] = []
     for found in survey.declared.values():
-        when = declared_condition(found, params) if found.conditions else seen_condition(found.name, survey, params)
-        param = replace(range_of(found, f"{source}: {found.name}"), when=when)
+        when = _declared_condition(found, params) if found.conditions else _seen_condition(found.name, survey, params)
+        param = replace(_range_of(found, f"{source}: {found.name}"), when=when)
         if not param.accepts(param.default):
             refuse(f"{source}: {param.name}", f"has the default {param.default}", "one of its values", "change one")
-        add_variant(params, param, source)
+        _add_variant(params, param, source)
     return params
 
 
-def declared_condition(found: Any, params: Sequence[Param]) -> When | None:
+def _declared_condition(found: Any, params: Sequence[Param]) -> When | None:
     """Return the innermost condition of a `conditional_scope` whose parent always exists.
 
     A Param has one condition. Where a scope has several, the hyperparameter exists more often than it is asked for: a
@@ -169,7 +169,7 @@ def declared_condition(found: Any, params: Sequence[Param]) -> When | None:
     return None
 
 
-def seen_condition(name: str, survey: Survey, params: Sequence[Param]) -> When | None:
+def _seen_condition(name: str, survey: _Survey, params: Sequence[Param]) -> When | None:
     """Return on which values of one parent a hyperparameter was asked for, if that explains every build.
 
     This finds the parent of `for i in range(hp.Int("depth", 1, 5)): hp.Int(f"filters_{i}", ...)`.
@@ -179,7 +179,7 @@ def seen_condition(name: str, survey: Survey, params: Sequence[Param]) -> When |
         return None
     for parent in reversed(params):
         grid = parent.grid()
-        if parent.when is not None or grid is None or len(grid) > MAX_PROBED:
+        if parent.when is not None or grid is None or len(grid) > _MAX_PROBED:
             continue
         with_it = {values[parent.name] for values, asked in builds if name in asked and parent.name in values}
         without = {values[parent.name] for values, asked in builds if name not in asked and parent.name in values}
@@ -188,7 +188,7 @@ def seen_condition(name: str, survey: Survey, params: Sequence[Param]) -> When |
     return None
 
 
-def add_variant(params: list[Param], param: Param, source: str) -> None:
+def _add_variant(params: list[Param], param: Param, source: str) -> None:
     """Add a hyperparameter to those before it, which may hold the same name under other conditions.
 
     Raises:
@@ -216,7 +216,7 @@ def either(first: When | None, second: When | None) -> When | None:
     return first[0], tuple(dict.fromkeys((*first[1], *second[1])))
 
 
-def range_of(found: Any, where: str) -> Param:
+def _range_of(found: Any, where: str) -> Param:
     """Return a KerasTuner hyperparameter as a Param without its condition.
 
     Raises:
@@ -249,7 +249,7 @@ def choice(name: str, values: list[Any], default: Any) -> Param:
     return Param(name, "choice" if len(once) > 1 else "fixed", once, default=default)
 
 
-def checked_names(source: str, params: Sequence[Param]) -> Sequence[Param]:
+def _checked_names(source: str, params: Sequence[Param]) -> Sequence[Param]:
     """Refuse a space without hyperparameters, and names that MLflow cannot keep."""
     if not params:
         refuse(
@@ -262,7 +262,7 @@ def checked_names(source: str, params: Sequence[Param]) -> Sequence[Param]:
     return params
 
 
-def check_recipe(source: str, params: Sequence[Param], names: Sequence[str]) -> None:
+def _check_recipe(source: str, params: Sequence[Param], names: Sequence[str]) -> None:
     """Refuse values that the training cannot follow, in hyperparameters that it reads by their names."""
     for param in params:
         if param.name not in names:

@@ -4,8 +4,8 @@ from pipeline.machine import check_backend
 from pipeline.space import Builder, SearchSpace, load_space
 from pipeline.space.builder import is_code, read_builder
 
-EXAMPLE_SHAPE = (64, 64, 3)
-EXAMPLE_CLASSES = 10
+_EXAMPLE_SHAPE = (64, 64, 3)
+_EXAMPLE_CLASSES = 10
 FOR_CPU, FOR_GPU = "cnn", "gpu"  # built-in spaces
 # Judgements: a batch of 512 is a twentieth of so many images, and 4 GB of activations at so many pixels a side.
 MIN_GPU_IMAGES, MAX_GPU_SIDE = 10_000, 64
@@ -18,7 +18,7 @@ def default_space(image_shape: tuple[int, int, int], num_images: int, has_gpu: b
 
 
 def open_space(
-    name: str, image_shape: tuple[int, int, int] = EXAMPLE_SHAPE, num_classes: int = EXAMPLE_CLASSES
+    name: str, image_shape: tuple[int, int, int] = _EXAMPLE_SHAPE, num_classes: int = _EXAMPLE_CLASSES
 ) -> SearchSpace:
     """Return the space; the user's own code is run, for images (height, width, channels), which imports Keras.
 
@@ -30,12 +30,12 @@ def open_space(
     """
     found = read_space(name)
     if isinstance(found, Builder):
-        import_keras()
+        _import_keras()
         from pipeline.search.spaces.discovery import load_hypermodel
 
         return load_hypermodel(found, image_shape, num_classes)
     if found.backbones():
-        import_keras()
+        _import_keras()
     return found
 
 
@@ -48,7 +48,7 @@ def read_space(name: str) -> SearchSpace | Builder:
     return read_builder(name) if is_code(name) else load_space(name)
 
 
-def import_keras() -> None:
+def _import_keras() -> None:
     """Import Keras without what its backend writes on that occasion.
 
     Raises:

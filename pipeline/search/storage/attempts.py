@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.records import TrialRow
 from pipeline.states import AttemptState, TrainingId, TrainingKind, TrialState, trial_number
 
-STORED_NUMBERS = {
+_STORED_NUMBERS = {
     TrainingKind.FINAL: -2, TrainingKind.BASELINE: -3, TrainingKind.STUDENT: -4, TrainingKind.SECOND_SEED: -5,
 }  # fmt: skip
 """Under which number a training that is no trial is kept in the files of a study."""
@@ -42,18 +42,18 @@ class Attempt:
 
 def stored_number(training: TrainingId) -> int:
     """Return the number under which a training is kept."""
-    return STORED_NUMBERS[training] if isinstance(training, TrainingKind) else training
+    return _STORED_NUMBERS[training] if isinstance(training, TrainingKind) else training
 
 
-def training_of(number: int) -> TrainingId:
+def _training_of(number: int) -> TrainingId:
     """Return which training is kept under a number."""
-    return next((kind for kind, stored in STORED_NUMBERS.items() if stored == number), number)
+    return next((kind for kind, stored in _STORED_NUMBERS.items() if stored == number), number)
 
 
 def attempt_of(row: sqlite3.Row) -> Attempt:
     """Return an attempt as it is stored."""
     values = {name: row[name] for name in row.keys() if name not in ("trial", "started")}  # noqa: SIM118
-    return Attempt(**values | {"training": training_of(row["trial"]), "state": AttemptState(row["state"])})
+    return Attempt(**values | {"training": _training_of(row["trial"]), "state": AttemptState(row["state"])})
 
 
 def stored_row(row: sqlite3.Row) -> TrialRow:

@@ -21,7 +21,7 @@ def openings_path(folder: StudyFolder, digests: NDArray[np.uint8]) -> Path:
 
 def note_opening(folder: StudyFolder, attempt: int) -> None:
     """Record that a training is about to open the test images; that counts even if the training fails."""
-    path = openings_path(folder, digests_of_test(folder))
+    path = openings_path(folder, _digests_of_test(folder))
     path.parent.mkdir(exist_ok=True)
     line = {"study": folder.name, "attempt": attempt, "time": datetime.now(UTC).isoformat(timespec="seconds")}
     with path.open("a", encoding="utf-8") as file:
@@ -32,10 +32,10 @@ def note_opening(folder: StudyFolder, attempt: int) -> None:
 
 def count_openings(folder: StudyFolder) -> int:
     """Return how often the test images of a study were looked at, by any study of this workspace."""
-    path = openings_path(folder, digests_of_test(folder))
+    path = openings_path(folder, _digests_of_test(folder))
     return path.read_text(encoding="utf-8").count("\n") if path.exists() else 0
 
 
-def digests_of_test(folder: StudyFolder) -> NDArray[np.uint8]:
+def _digests_of_test(folder: StudyFolder) -> NDArray[np.uint8]:
     """Return the SHA-256 of the test images of a study, uint8 (num_images, 32)."""
     return np.asarray(np.load(folder.data / "sha256.npy")[np.load(folder.data / "splits.npy") == TEST])

@@ -25,10 +25,10 @@ from pipeline.states import AttemptState, TrainingId, TrainingKind
 from pipeline.study_view import MirrorMark
 from pipeline.workspace import StudyFolder
 
-SCHEMA_VERSION = 2
-BUSY_SECONDS = 30.0
+_SCHEMA_VERSION = 2
+_BUSY_SECONDS = 30.0
 
-TABLES = """
+_TABLES = """
 CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS trial (
     number INTEGER PRIMARY KEY, state TEXT NOT NULL, params TEXT NOT NULL, num_params INTEGER NOT NULL,
@@ -62,9 +62,9 @@ class StudyStore:
         # A new study's file may be empty until its tables are made; no trial has trained by then.
         if self.folder.checkpoints.is_dir() and path.is_file() and path.stat().st_size == 0:
             raise damaged(path, "the file is empty")
-        address = read_only_uri(path) if is_read_only else path
+        address = _read_only_uri(path) if is_read_only else path
         self.connection = sqlite3.connect(
-            address, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=is_read_only
+            address, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=is_read_only
         )
         self.connection.row_factory = sqlite3.Row
         if is_read_only:
@@ -112,9 +112,9 @@ class StudyStore:
 
     def create(self, facts: dict[str, Any]) -> None:
         """Make the tables and write the immutable facts of the study."""
-        self.connection.executescript(TABLES + MARK_TABLES)
+        self.connection.executescript(_TABLES + MARK_TABLES)
         with self.transaction():
-            for name, value in {**facts, "schema": SCHEMA_VERSION, "created": time.time()}.items():
+            for name, value in {**facts, "schema": _SCHEMA_VERSION, "created": time.time()}.items():
                 self.put(name, value)
         # A log that is damaged later must not take the facts with it: the study would begin anew.
         self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -128,10 +128,10 @@ class StudyStore:
         tables = self.connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'fact'").fetchall()
         if not tables or self.get("created") is None:
             return False
-        if (found := self.get("schema")) != SCHEMA_VERSION:
+        if (found := self.get("schema")) != _SCHEMA_VERSION:
             raise DataError(
-                f"{self.path}: is of version {found} of this file; expected {SCHEMA_VERSION}; open it with the version "
-                "of pipeline that made it, or begin a new study with another --name"
+                f"{self.path}: is of version {found} of this file; expected {_SCHEMA_VERSION}; open it with the "
+                "version of pipeline that made it, or begin a new study with another --name"
             )
         return True
 
@@ -153,7 +153,7 @@ class StudyStore:
 
     def put(self, name: str, value: Any) -> None:
         """Write one fact, inside a transaction or as one of its own."""
-        self.connection.execute(PUT_FACT, (name, json.dumps(value)))
+        self.connection.execute(_PUT_FACT, (name, json.dumps(value)))
 
     def get(self, name: str) -> Any:
         """Return one fact, or None."""
@@ -247,7 +247,7 @@ class StudyStore:
 
     def put_later(self, name: str, value: Any) -> None:
         """Decide on a fact."""
-        self.decide(PUT_FACT, name, json.dumps(value))
+        self.decide(_PUT_FACT, name, json.dumps(value))
 
     def put_epoch(self, attempt: int, row: EpochRow) -> None:
         """Decide on one epoch of an attempt; NaN becomes NULL."""
@@ -313,7 +313,7 @@ class StudyStore:
         write_mark(self.connection, number, mark)
 
 
-PUT_FACT = "INSERT INTO fact VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+_PUT_FACT = "INSERT INTO fact VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 
 
 def damaged(path: Path, reason: object) -> DataError:
@@ -324,7 +324,7 @@ def damaged(path: Path, reason: object) -> DataError:
     )
 
 
-def read_only_uri(path: Path) -> str:
+def _read_only_uri(path: Path) -> str:
     """Return how SQLite opens a study to read it. Where nobody writes, it need not make the files of a log to do so."""
     is_quiet = not is_locked(StudyFolder(path.parent).lock) and not path.with_name(f"{path.name}-wal").exists()
     return f"{path.absolute().as_uri()}?{'immutable=1' if is_quiet else 'mode=ro'}"

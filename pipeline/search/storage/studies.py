@@ -41,11 +41,11 @@ def is_alive(workspace: Path, name: str) -> bool:
 def list_studies(workspace: Path) -> list[str]:
     """Return the names of the studies of a workspace, the newest last."""
     folders = map(StudyFolder, Workspace(workspace).studies.glob("*"))
-    created = {folder.name: creation_time(folder.database) for folder in folders if folder.database.exists()}
+    created = {folder.name: _creation_time(folder.database) for folder in folders if folder.database.exists()}
     return sorted(created, key=lambda name: (created[name], name))
 
 
-def creation_time(path: Path) -> float:
+def _creation_time(path: Path) -> float:
     """Return when a study was created, in seconds since 1970; 0 for one whose creation did not finish."""
     try:
         with StudyStore(path, is_read_only=True) as store:

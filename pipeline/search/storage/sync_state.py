@@ -4,7 +4,7 @@ import sqlite3
 
 from pipeline.study_view import MirrorMark
 
-STORED_PARENT = -1  # the number under which the mark of the study itself is kept
+_STORED_PARENT = -1  # the number under which the mark of the study itself is kept
 
 # Triggers, so that no way of writing to a study can forget to count.
 # `change` counts on over all trials, so that a reader finds those that changed since its last look.
@@ -50,14 +50,14 @@ def read_marks(connection: sqlite3.Connection) -> dict[int | None, MirrorMark]:
     """Return how much of each trial the mirror holds, and of the study itself as None."""
     rows = connection.execute("SELECT trial, run_id, version, is_closed FROM mark")
     return {
-        None if trial == STORED_PARENT else trial: MirrorMark(run_id, version, bool(is_closed))
+        None if trial == _STORED_PARENT else trial: MirrorMark(run_id, version, bool(is_closed))
         for trial, run_id, version, is_closed in rows
     }
 
 
 def write_mark(connection: sqlite3.Connection, number: int | None, mark: MirrorMark) -> None:
     """Store how much of one trial, or of the study itself, the mirror holds."""
-    stored = STORED_PARENT if number is None else number
+    stored = _STORED_PARENT if number is None else number
     connection.execute(
         "INSERT OR REPLACE INTO mark VALUES (?, ?, ?, ?)", (stored, mark.run_id, mark.version, mark.is_closed)
     )

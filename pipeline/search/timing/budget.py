@@ -10,9 +10,9 @@ from pipeline.models.cost import Cost
 from pipeline.space import recipe
 
 # Measured on 2 Zen 4 cores (TensorFlow 2.21, float32): benchmarks/README.md, "Speed of a trial". A probe corrects them.
-FLOPS_PER_CORE = 45e9  # sustained in training, forward and backward
+_FLOPS_PER_CORE = 45e9  # sustained in training, forward and backward
 # Measured on an H200 in bfloat16 at batch 512: 120e12 with convolutions of 128 to 512 filters (benchmarks/gpu.md).
-FLOPS_PER_GPU = 100e12  # narrow networks reach less, but there the time for the steps is most of a training
+_FLOPS_PER_GPU = 100e12  # narrow networks reach less, but there the time for the steps is most of a training
 # Measured on one Zen 4 core in bfloat16: 11 to 12 with kernels of 3 x 3, 20 with 5 x 5 (docs/recipe.md, "Speed").
 DEPTHWISE_SLOWNESS = 15.0  # times the seconds of other FLOPs
 TRAIN_FORWARD_RATIO = 3.0  # a training step costs about three forward passes
@@ -27,14 +27,14 @@ PROBE_FACTOR = 1.4
 
 DEFAULT_BUDGET = 15 * 60.0
 REDUCTION = 3  # a rung has three times the samples of the one below; Li et al. 2020 (ASHA) find 3 and 4 best
-NUM_RUNGS = 3
-FULL_TRIALS = {True: 4.0, False: 10.0}
+_NUM_RUNGS = 3
+_FULL_TRIALS = {True: 4.0, False: 10.0}
 """Into how many trainings to the highest rung the time is cut, with and without lower rungs.
 
 With rungs a configuration costs a quarter to a third of one on average, so 4 of them are some 12 to 16 configurations.
 """
-MAX_EPOCHS = 100
-SAMPLES_WITHOUT_BUDGET = 600_000  # images a trial sees if only the number of trials is limited
+_MAX_EPOCHS = 100
+_SAMPLES_WITHOUT_BUDGET = 600_000  # images a trial sees if only the number of trials is limited
 MIN_SAMPLES = 512  # of the lowest rung: fewer say nothing
 FINAL_EPOCHS_FACTOR = 1.5  # the winner is to train that many times longer than in the highest rung: a judgement
 ENSEMBLE_EPOCHS_FACTOR = 3.0  # with an ensemble: three networks as long as there, or the winner alone for MAX_STRETCH
@@ -43,8 +43,8 @@ MIN_PASSES = 20.0  # of each network of an ensemble over its images; with fewer,
 MAX_EPOCHS_FACTOR = 3.0  # and at most this many times, if time is left
 BASELINE_PART = 0.08  # of the budget, at most, for the default network that trains beside the winner
 MIN_BASELINE_SECONDS = 10.0  # a shorter share trains nothing that a winner could be compared with
-STUDENT_PART = 1.3  # of a training of the highest rung, in which a network learns from a better trial: a judgement
-TWIN_PART = 1.0  # of one, in which the winner's network trains once more, to see what a mean is worth
+_STUDENT_PART = 1.3  # of a training of the highest rung, in which a network learns from a better trial: a judgement
+_TWIN_PART = 1.0  # of one, in which the winner's network trains once more, to see what a mean is worth
 LEADER_PART = 0.5  # of its stretch, that is kept for the best trial where the knee of the front wins: a judgement
 FINAL_IMAGES = 1.25  # the winner sees train + validation: at most this many times the images, as a rule
 
@@ -92,7 +92,7 @@ class Parallelism:
     @property
     def flops(self) -> float:
         """FLOPs in a second that a child is taken to sustain in training."""
-        return FLOPS_PER_GPU if self.has_gpus else FLOPS_PER_CORE * self.num_threads
+        return _FLOPS_PER_GPU if self.has_gpus else _FLOPS_PER_CORE * self.num_threads
 
 
 def estimate_seconds(cost: Cost, params: Mapping[str, Any], samples: int, flops: float) -> float:
@@ -126,7 +126,7 @@ class BudgetRequest:
     @property
     def retrainings(self) -> float:
         """How many trainings of the highest rung follow the trials before the last one."""
-        return STUDENT_PART * self.has_student + TWIN_PART * self.has_ensemble
+        return _STUDENT_PART * self.has_student + _TWIN_PART * self.has_ensemble
 
     @property
     def restart_seconds(self) -> float:
@@ -137,7 +137,7 @@ class BudgetRequest:
 def plan_budget(request: BudgetRequest) -> Budget:
     """Divide a budget; without seconds, but with a number of trials or epochs, the time is not limited."""
     if request.seconds is None and (request.max_trials is not None or request.num_epochs is not None):
-        epochs = request.num_epochs or clamp(round(SAMPLES_WITHOUT_BUDGET / request.num_images), 3, MAX_EPOCHS // 4)
+        epochs = request.num_epochs or _clamp(round(_SAMPLES_WITHOUT_BUDGET / request.num_images), 3, _MAX_EPOCHS // 4)
         rungs = rung_samples(epochs * request.num_images, request.has_rungs)
         return Budget(math.inf, request.max_trials, rungs, math.inf, math.inf)
     parallelism, total = request.parallelism, request.seconds or DEFAULT_BUDGET
@@ -148,8 +148,8 @@ def plan_budget(request: BudgetRequest) -> Budget:
     final_epochs_factor = ENSEMBLE_EPOCHS_FACTOR if request.has_ensemble else FINAL_EPOCHS_FACTOR
     final_part = final_epochs_factor * FINAL_IMAGES / parallelism.final_speedup
     retrain_part = request.retrainings / parallelism.final_speedup
-    full_seconds = working / (num_full_trials(request) / parallelism.num_workers + final_part + retrain_part)
-    full = full_samples(request, full_seconds)
+    full_seconds = working / (_num_full_trials(request) / parallelism.num_workers + final_part + retrain_part)
+    full = _full_samples(request, full_seconds)
     final_seconds = parallelism.start_seconds + final_part * full * request.sample_seconds + request.restart_seconds
     retrain_seconds = parallelism.start_seconds + retrain_part * full * request.sample_seconds if retrain_part else 0.0
     return Budget(
@@ -164,18 +164,18 @@ def plan_budget(request: BudgetRequest) -> Budget:
     )
 
 
-def num_full_trials(request: BudgetRequest) -> float:
+def _num_full_trials(request: BudgetRequest) -> float:
     """Return into how many trainings to the highest rung the time is cut."""
-    number = FULL_TRIALS[request.has_rungs]
+    number = _FULL_TRIALS[request.has_rungs]
     return number if request.max_trials is None else max(1.0, number * min(1.0, request.max_trials / 12))
 
 
-def full_samples(request: BudgetRequest, seconds: float) -> int:
+def _full_samples(request: BudgetRequest, seconds: float) -> int:
     """Return the images that a trial sees in the highest rung, which is to take some seconds."""
     if request.num_epochs:
         return request.num_epochs * request.num_images
     samples = int(max(seconds - request.parallelism.start_seconds, 0.1) / request.sample_seconds)
-    return min(MAX_EPOCHS * request.num_images, max(samples, MIN_SAMPLES))
+    return min(_MAX_EPOCHS * request.num_images, max(samples, MIN_SAMPLES))
 
 
 def least_seconds(request: BudgetRequest) -> float:
@@ -191,7 +191,7 @@ def least_seconds(request: BudgetRequest) -> float:
 def rung_samples(full: int, has_rungs: bool) -> tuple[int, ...]:
     """Return the samples of each rung: `full`, and below it a third of that each time; fewer rungs if it is small."""
     rungs = [full]
-    while has_rungs and len(rungs) < NUM_RUNGS and rungs[0] // REDUCTION >= MIN_SAMPLES:
+    while has_rungs and len(rungs) < _NUM_RUNGS and rungs[0] // REDUCTION >= MIN_SAMPLES:
         rungs.insert(0, rungs[0] // REDUCTION)
     return tuple(rungs)
 
@@ -202,6 +202,6 @@ def correction(estimated: list[float], measured: list[float]) -> float:
     return median(ratios) if ratios else 1.0
 
 
-def clamp(value: int, low: int, high: int) -> int:
+def _clamp(value: int, low: int, high: int) -> int:
     """Return the value, or the bound that it is beyond."""
     return max(low, min(high, value))

@@ -24,13 +24,13 @@ from pipeline.space import SearchSpace
 
 # Judgements, where no source is named.
 SLOWEST = 9.0  # times the seconds of a typical network for an image; slower configurations are not proposed
-LOWEST_POWER = 0.5  # of slowness, by which the images of the lowest rung are divided; 1 is equal time
+_LOWEST_POWER = 0.5  # of slowness, by which the images of the lowest rung are divided; 1 is equal time
 PLANNED_PART = 0.93  # of the time left for the winner: a machine is not always as fast as it was before
 HOPE = 1.5  # times that, which the winner begins with: what turns out to be too much is taken off while it trains
-MIN_HOPED_EPOCHS = 3  # of the winner; with fewer there is little left to shorten when the first one is over
+_MIN_HOPED_EPOCHS = 3  # of the winner; with fewer there is little left to shorten when the first one is over
 LATE_SECONDS, LATE_PART = 5.0, 0.01  # a winner that is later than this, and this part of the budget, is cut off
 MIN_SHRINK = 0.3  # of its highest rung: a winner that is late trains at least that long
-LEAST_TRAINING = 0.1  # of the seconds of a trial: a network that is compiled anew starts faster than was measured
+_LEAST_TRAINING = 0.1  # of the seconds of a trial: a network that is compiled anew starts faster than was measured
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class TimeEstimates:
             return full
         top = len(self.budget.rungs) - 1
         height = rung % (top + 1) / top if top else 1.0
-        power = LOWEST_POWER + (1 - LOWEST_POWER) * height
+        power = _LOWEST_POWER + (1 - _LOWEST_POWER) * height
         return min(full, max(MIN_SAMPLES, round(full / self.slowness(params) ** power)))
 
     def slowness(self, params: Params) -> float:
@@ -132,7 +132,7 @@ class TimeEstimates:
     def note(self, number: int, params: Params, samples: int, seconds: float, rung: int = 0) -> None:
         """Learn from a finished training; what was compiled for the lowest rung serves those above."""
         start = self.start_seconds if rung == 0 else min(self.start_seconds, SECONDS_PER_TRIAL)
-        training = max(seconds - start, LEAST_TRAINING * seconds)
+        training = max(seconds - start, _LEAST_TRAINING * seconds)
         self.measured[number] = training / samples
         self.ratios.append((self.context.estimate(params, samples), training))
 
@@ -213,7 +213,7 @@ class TimeEstimates:
     def hoped_samples(self, row: TrialRow, num_networks: int = 1) -> int:
         """Return the images that the winner's last training begins with, which is shortened once its speed is known."""
         samples = self.final_samples(row, num_networks)
-        is_long = samples >= MIN_HOPED_EPOCHS * self.context.num_final_images
+        is_long = samples >= _MIN_HOPED_EPOCHS * self.context.num_final_images
         if not (self.budget.is_timed and is_long):
             return samples
         return min(round(HOPE * samples), round(self.most_final_samples(row)))

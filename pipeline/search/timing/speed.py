@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from pipeline.machine import has_bfloat16
 
-PROBE_SECONDS = 0.75  # of training, after the first steps, which build and trace; twice as long told no more
-MAX_STEPS = 400
-NUM_FIRST_STEPS = 8  # in which the learning rate rises and falls
-LOGITS_TOLERANCE = 0.1  # of their size; bfloat16 rounds each number by up to 0.4 %
-FALL_TOLERANCE = 0.5  # of the fall of the loss over the first steps
-LOSS_TOLERANCE = 0.1  # of the first loss, where it hardly falls: dropout hides other features in another precision
+_PROBE_SECONDS = 0.75  # of training, after the first steps, which build and trace; twice as long told no more
+_MAX_STEPS = 400
+_NUM_FIRST_STEPS = 8  # in which the learning rate rises and falls
+_LOGITS_TOLERANCE = 0.1  # of their size; bfloat16 rounds each number by up to 0.4 %
+_FALL_TOLERANCE = 0.5  # of the fall of the loss over the first steps
+_LOSS_TOLERANCE = 0.1  # of the first loss, where it hardly falls: dropout hides other features in another precision
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ def measure_speed(
 
     network = (params, image, num_classes, builder)
     if precision == "auto" and has_bfloat16():
-        exact, short = (follow(*network, each, PROBE_SECONDS) for each in (FLOAT32, BFLOAT16))
+        exact, short = (follow(*network, each, _PROBE_SECONDS) for each in (FLOAT32, BFLOAT16))
         start_seconds = min(exact.start_seconds, short.start_seconds)  # the first one imports, too
         if agrees(exact, short) and short.sample_seconds < exact.sample_seconds:
             return Speed(short.sample_seconds, BFLOAT16, start_seconds)
         return Speed(exact.sample_seconds, FLOAT32, start_seconds)
     precision = FLOAT32 if precision == "auto" else precision
-    course = follow(*network, precision, PROBE_SECONDS)
+    course = follow(*network, precision, _PROBE_SECONDS)
     return Speed(course.sample_seconds, precision, course.start_seconds)
 
 
@@ -66,8 +66,8 @@ def agrees(exact: Course, short: Course) -> bool:
     """Tell whether a training in bfloat16 goes as in float32: close logits, and a loss that falls alike."""
     off = np.linalg.norm(short.logits - exact.logits) / max(float(np.linalg.norm(exact.logits)), 1e-6)
     first, last = exact.losses[0], exact.losses[-1]
-    tolerance = max(FALL_TOLERANCE * (first - last), LOSS_TOLERANCE * first)
-    return bool(off <= LOGITS_TOLERANCE and abs(short.losses[-1] - last) <= tolerance)
+    tolerance = max(_FALL_TOLERANCE * (first - last), _LOSS_TOLERANCE * first)
+    return bool(off <= _LOGITS_TOLERANCE and abs(short.losses[-1] - last) <= tolerance)
 
 
 def follow(
@@ -94,13 +94,13 @@ def follow(
     began = time.monotonic()
     model = build(params, Pixels(spec.shape, spec.dtype, (128.0,) * channels, (64.0,) * channels), num_classes, builder)
     with computing(model, precision):
-        compile_model(model, values, plan_steps(NUM_FIRST_STEPS * batch_size, batch_size, batch_size))
+        compile_model(model, values, plan_steps(_NUM_FIRST_STEPS * batch_size, batch_size, batch_size))
         logits = np.asarray(model.predict_on_batch(images), np.float32)
         losses = [float(np.ravel(model.train_on_batch(images, labels))[0])]
         start_seconds = time.monotonic() - began
-        losses += [float(np.ravel(model.train_on_batch(images, labels))[0]) for _ in range(NUM_FIRST_STEPS - 1)]
+        losses += [float(np.ravel(model.train_on_batch(images, labels))[0]) for _ in range(_NUM_FIRST_STEPS - 1)]
         started, num_steps = time.monotonic(), 0
-        while num_steps < MAX_STEPS and time.monotonic() - started < seconds:
+        while num_steps < _MAX_STEPS and time.monotonic() - started < seconds:
             model.train_on_batch(images, labels)
             num_steps += 1
         return Course(logits, losses, (time.monotonic() - started) / (num_steps * batch_size), start_seconds)

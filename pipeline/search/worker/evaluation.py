@@ -1,7 +1,6 @@
 """What a winner is worth on the test images: figures with intervals, and whether it beats answering blindly."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 from pipeline.card import (
     Baseline,
     ClosestClass,
-    Comparison,
     Distillation,
     Ensemble,
     Evaluation,
@@ -23,29 +21,23 @@ from pipeline.card import (
     TestResult,
 )
 from pipeline.data.readers.arrays import NPZ_ERRORS
-from pipeline.intervals import Interval, counts_interval, paired_interval, wilson_interval
+from pipeline.intervals import wilson_interval
 from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.worker import predictions
+from pipeline.search.worker.comparison import compare, metric_name, search_gain
 from pipeline.search.worker.validation import describe_temperature, judge_validation, judged_trainings
 from pipeline.spec import StudySpec
 from pipeline.states import TrainingId
-from pipeline.targets import Labels, Logits, answers, blind_logits, class_scores, is_multi_label, is_right
-from pipeline.training.auc import MIN_SIDE, class_counts, gain_interval, measure_auc, shortage, smaller_sides
-from pipeline.training.certainty import UNDEFINED, count_answers, measure_by_class, measure_with_intervals
-from pipeline.training.metrics import mean_where, measure_logits
+from pipeline.targets import Labels, answers, blind_logits, class_scores, is_multi_label, is_right
+from pipeline.training.auc import MIN_SIDE, class_counts, measure_auc
+from pipeline.training.certainty import count_answers, measure_by_class, measure_with_intervals
 from pipeline.workspace import TrainingFolders
-
-Floats = NDArray[np.float64]
-Gain = tuple[float, Interval, float]
-"""A difference of two models, its 95 % interval and its standard error."""
 
 Slices = dict[str, tuple[list[str], NDArray[np.int32]]]
 """The values of each further column of a table, and which of them each test image has (-1: none)."""
-MIN_SLICE = 10  # images; of fewer, an accuracy says next to nothing
-NUM_NAMED = 5  # labels of a blind answer
-NUM_ERRORS = 2.0  # standard errors by which a model must beat the blind answer
-COMPARED = {"val_balanced_accuracy": "balanced_accuracy", "val_macro_f1": "balanced_accuracy", "val_auc": "auc"}
-"""What models are compared by, by objective, where a good one may have less accuracy than always the largest class."""
+_MIN_SLICE = 10  # images; of fewer, an accuracy says next to nothing
+_NUM_NAMED = 5  # labels of a blind answer
+_NUM_ERRORS = 2.0  # standard errors by which a model must beat the blind answer
 
 
 @dataclass(frozen=True)
@@ -108,14 +100,14 @@ def judge_winner(
         test=judge_test(answers, trained_labels, objective),
         validation=validation,
         temperature=describe_temperature(temperature, counted.logits, counted.labels),
-        search_gain=judge_gain(decided.baseline, counted, kept, objective),
+        search_gain=_judge_gain(decided.baseline, counted, kept, objective),
         slices=judge_slices(is_right(counted.logits, counted.labels), counted.slices),
         by_class=dict(zip(spec.classes, measure_by_class(counted.logits, counted.labels), strict=True)),
-        confusion=confusion_of(counted, spec.classes) if has_one_label else None,
+        confusion=_confusion_of(counted, spec.classes) if has_one_label else None,
     )
 
 
-def judge_gain(baseline: Baseline | None, answers: Answers, kept: Path, objective: str) -> SearchGain:
+def _judge_gain(baseline: Baseline | None, answers: Answers, kept: Path, objective: str) -> SearchGain:
     """Return what a search gained over the default network, whose logits are `kept` in a file."""
     if baseline is None:
         return SearchGain(Baseline("this study has no default network"))
@@ -123,7 +115,7 @@ def judge_gain(baseline: Baseline | None, answers: Answers, kept: Path, objectiv
         return SearchGain(baseline)
     try:
         others = predictions.load_for(kept, answers.digests)["logits"]
-        return gain_where_both_answer(baseline, answers, others, objective)
+        return _gain_where_both_answer(baseline, answers, others, objective)
     except FileNotFoundError:
         missing = "its predictions are missing, or from an earlier version, which did not note their images"
         return SearchGain(replace(baseline, reason=f"the default network cannot be compared: {missing}"))
@@ -131,7 +123,7 @@ def judge_gain(baseline: Baseline | None, answers: Answers, kept: Path, objectiv
         return SearchGain(replace(baseline, reason=f"{kept} cannot be used: {type(error).__name__}: {error}"))
 
 
-def gain_where_both_answer(
+def _gain_where_both_answer(
     baseline: Baseline, answers: Answers, others: NDArray[np.float32], objective: str
 ) -> SearchGain:  # fmt: skip
     """Return what a search gained, on the images to which the default network gives a finite answer too.
@@ -164,7 +156,7 @@ def judge_test(answers: Answers, trained_labels: Labels, objective: str) -> Test
     )
 
 
-def confusion_of(answers: Answers, classes: Sequence[str]) -> dict[str, dict[str, int]]:
+def _confusion_of(answers: Answers, classes: Sequence[str]) -> dict[str, dict[str, int]]:
     """Return how many images of a class got which answer, by names; zeros are left out."""
     counts = count_answers(answers.logits, answers.labels)
     return {
@@ -176,7 +168,7 @@ def confusion_of(answers: Answers, classes: Sequence[str]) -> dict[str, dict[str
 def judge_slices(is_right: NDArray[np.bool_], slices: Slices) -> dict[str, dict[str, SliceFigures]]:
     """Return the accuracy on the test images of each value of each further column of the table, the worst first.
 
-    Values of fewer than MIN_SLICE images are left out.
+    Values of fewer than _MIN_SLICE images are left out.
     """
     found: dict[str, dict[str, SliceFigures]] = {}
     for name, (values, codes) in slices.items():
@@ -184,7 +176,7 @@ def judge_slices(is_right: NDArray[np.bool_], slices: Slices) -> dict[str, dict[
         figures = {
             value: SliceFigures(float(right.mean()), wilson_interval(int(right.sum()), len(right)), len(right))
             for value, right in rows.items()
-            if len(right) >= MIN_SLICE
+            if len(right) >= _MIN_SLICE
         }
         if figures:
             found[name] = dict(sorted(figures.items(), key=lambda pair: pair[1].accuracy))
@@ -206,122 +198,20 @@ def compare_with_majority(
     else:
         found = replace(found, number=int(answer))
     if found.metric == "auc" and found.reason:
-        return replace(found, closest=closest_class(labels, logits.shape[1]))
+        return replace(found, closest=_closest_class(labels, logits.shape[1]))
     if found.metric == "auc":
         error = measure_auc(class_scores(logits, is_multi_label(labels)), labels).chance_error
         found = replace(found, standard_error=error)
     if found.gain is None or found.standard_error is None:
         return found
-    return replace(found, is_beaten=found.gain > NUM_ERRORS * found.standard_error and found.gain > 0)
+    return replace(found, is_beaten=found.gain > _NUM_ERRORS * found.standard_error and found.gain > 0)
 
 
-def compare(logits: NDArray[np.float32], other: NDArray[np.float32], labels: Labels, objective: str) -> Comparison:
-    """Return by how much one model is better than another on the same images, by the logits of both.
-
-    What is compared is the accuracy, or the balanced accuracy where the objective is a mean over classes, or the AUC
-    where it is that. The standard error is that of a paired bootstrap, for the AUC of `auc.gain_interval`. If every
-    class has too few images for an AUC, the interval and the error are None.
-    """
-    metric = COMPARED.get(objective, "accuracy")
-    own, value = (float(getattr(measure_logits(each, labels), metric)) for each in (logits, other))
-    if math.isnan(value):
-        return Comparison(metric, None, None, None, None, UNDEFINED[metric])
-    if metric == "auc" and (reason := shortage(labels, logits.shape[1])):
-        return Comparison(metric, value, own - value, None, None, reason)
-    gain, interval, error = GAINS[metric](logits, other, labels)
-    return Comparison(metric, value, gain, interval, error)
-
-
-def closest_class(labels: Labels, num_classes: int) -> ClosestClass:
+def _closest_class(labels: Labels, num_classes: int) -> ClosestClass:
     """Return the class that has the most images on its smaller side, with it or without it; of two, the rarer."""
     sides = [(int(num), len(labels) - int(num)) for num in class_counts(labels, num_classes)]
     number = max(range(num_classes), key=lambda each: (min(sides[each]), -sides[each][0]))
     return ClosestClass(number, *sides[number])
-
-
-def accuracy_gain(logits: Logits, other: Logits, labels: Labels) -> Gain:
-    """Return by how much the accuracy of one model is above that of another, with interval and error."""
-    first, second = is_right(logits, labels), is_right(other, labels)
-    return (int(first.sum()) - int(second.sum())) / len(labels), *paired_interval(first, second)
-
-
-def auc_gain(logits: Logits, other: Logits, labels: Labels) -> Gain:
-    """Return by how much the AUC of one model is above that of another, with interval and error."""
-    first, second = (measure_auc(class_scores(each, is_multi_label(labels)), labels) for each in (logits, other))
-    smaller_side = int(smaller_sides(labels, logits.shape[1]).max())
-    return first.value - second.value, *gain_interval(first, second, smaller_side)
-
-
-def balanced_gain(logits: Logits, other: Logits, labels: Labels) -> Gain:
-    """Return by how much the balanced accuracy of one model is above that of another, with interval and error."""
-    counts, of_side, ahead = (sides_of_rows if is_multi_label(labels) else sides_of_classes)(logits, other, labels)
-
-    def gain(drawn: NDArray[np.int64]) -> NDArray[np.float64]:
-        weights = drawn.astype(np.float64)
-        num_images = weights @ of_side
-        return mean_where(weights @ (of_side * ahead) / np.maximum(num_images, 1), num_images > 0)
-
-    return float(gain(counts[None])[0]), *counts_interval(counts, gain)
-
-
-def sides_of_classes(logits: Logits, other: Logits, labels: Labels) -> tuple[NDArray[np.int64], Floats, Floats]:
-    """Return kinds of images: how many there are, on which side they are, and by how many right answers one is ahead.
-
-    The sides are those whose recalls a balanced accuracy is the mean of: the classes. The arrays are (num_kinds,),
-    (num_kinds, num_sides) of 0 and 1, and (num_kinds, 1) of -1, 0 and 1.
-    """
-    ahead = is_right(logits, labels).astype(np.int64) - is_right(other, labels)
-    kinds, counts = np.unique(labels.astype(np.int64) * 3 + ahead + 1, return_counts=True)
-    classes, value = np.divmod(kinds, 3)
-    of_side = classes[:, None] == np.unique(classes)
-    return counts, of_side.astype(np.float64), (value[:, None] - 1).astype(np.float64)
-
-
-def sides_of_rows(logits: Logits, other: Logits, labels: Labels) -> tuple[NDArray[np.int64], Floats, Floats]:
-    """Return the same for several labels an image: there are two sides a class, the images with it and those without.
-
-    The last array is (num_kinds, num_sides).
-    """
-    first, second = (answers(each, has_several=True) == labels for each in (logits, other))
-    has_both = (labels.min(axis=0) == 0) & (labels.max(axis=0) == 1)
-    columns = [labels.astype(np.int8), first.astype(np.int8) - second]
-    kinds, counts = np.unique(np.concatenate(columns, axis=1)[:, np.tile(has_both, 2)], axis=0, return_counts=True)
-    truth, ahead = np.split(kinds.astype(np.float64), 2, axis=1)
-    return counts, np.concatenate([truth, 1 - truth], axis=1), np.tile(ahead, 2)
-
-
-GAINS: dict[str, Callable[[Logits, Logits, Labels], Gain]] = {
-    "accuracy": accuracy_gain, "balanced_accuracy": balanced_gain, "auc": auc_gain,
-}  # fmt: skip
-
-
-def search_gain(
-    baseline: Baseline, logits: NDArray[np.float32], other: NDArray[np.float32], labels: Labels, objective: str
-) -> SearchGain:
-    """Return what a search gained: the winner's logits (num_images, num_classes) against those of the default network.
-
-    It is a gain only if the whole 95 % interval of the difference is above 0: two equally good networks show one in
-    2.5 % of all cases.
-    """
-    found = compare(logits, other, labels, objective)
-    reason, is_gain = found.reason or "", found.ci95 is not None and found.ci95[0] > 0
-    return SearchGain(replace(baseline, reason=reason), replace(found, reason=reason), is_gain)
-
-
-def gain_text(found: SearchGain) -> str:
-    """Return in words what a search gained, or why nobody knows."""
-    baseline, comparison = found.baseline, found.comparison
-    if baseline.reason or comparison is None or comparison.ci95 is None:
-        return f"not measured: {baseline.reason}"
-    low, high = (100 * end for end in comparison.ci95)
-    gain, name = 100 * (comparison.gain or 0.0), metric_name(comparison.metric)
-    network = f"{comparison.value:.2%} {name}, {baseline.num_params:,} params, {baseline.epochs} epochs"
-    than = f"over the default network ({network})"
-    if found.is_gain:
-        return f"search gain {gain:+.1f} points ({low:.1f} to {high:.1f}) {than}"
-    if high < 0:
-        return f"no gain: {gain:+.1f} points ({low:.1f} to {high:.1f}) {than}, which is better"
-    return f"no gain ({low:+.1f} to {high:+.1f} points) {than}"
 
 
 def champion_blocker_of(test: TestResult, classes: Sequence[str]) -> str:
@@ -332,39 +222,35 @@ def champion_blocker_of(test: TestResult, classes: Sequence[str]) -> str:
     if majority.closest is not None:
         return (
             f"its AUC cannot be judged: no class has at least {MIN_SIDE} test images in it and {MIN_SIDE} outside it; "
-            f"the closest is {closest_text(majority.closest, classes)}; it is registered without the alias champion: "
+            f"the closest is {_closest_text(majority.closest, classes)}; it is registered without the alias champion: "
             "add images of the rare classes, or search with another --objective"
         )
     if majority.reason:
+        name = metric_name(majority.metric)
         return (
-            f"its {metric_name(majority.metric)} cannot be compared with that of the blind answer ({majority.reason}); "
+            f"its {name} cannot be compared with that of the blind answer ({majority.reason}); "
             "it is registered without the alias champion: add test images, or search with another --objective"
         )
     points, error = 100 * (majority.gain or 0.0), 100 * (majority.standard_error or 0.0)
     return (
-        f"it does not beat the blind answer: {blind_text(majority, classes)} has {majority.value:.2%} "
+        f"it does not beat the blind answer: {_blind_text(majority, classes)} has {majority.value:.2%} "
         f"{metric_name(majority.metric)} on the test images; the gain of this model is {points:+.1f} points with a "
-        f"standard error of {error:.1f}; expected more than {NUM_ERRORS:g} standard errors; it is registered without "
+        f"standard error of {error:.1f}; expected more than {_NUM_ERRORS:g} standard errors; it is registered without "
         "the alias champion: look at the images and labels with `pipeline data check`, add images, or search longer "
         "with --budget"
     )
 
 
-def closest_text(closest: ClosestClass, classes: Sequence[str]) -> str:
+def _closest_text(closest: ClosestClass, classes: Sequence[str]) -> str:
     """Return a class in words, and how many images are in it or outside it, whichever are fewer."""
     number, side = min((closest.num_with, "in it"), (closest.num_without, "outside it"), key=lambda pair: pair[0])
     return f"{classes[closest.number]!r} ({number} {side})"
 
 
-def blind_text(majority: Majority, classes: Sequence[str]) -> str:
+def _blind_text(majority: Majority, classes: Sequence[str]) -> str:
     """Return in words the answer that looks at no image."""
     if majority.number is not None:
         return f"always {classes[majority.number]!r}"
-    names = ", ".join(repr(classes[number]) for number in (majority.classes or ())[:NUM_NAMED])
-    more = ", ..." if len(majority.classes or ()) > NUM_NAMED else ""
+    names = ", ".join(repr(classes[number]) for number in (majority.classes or ())[:_NUM_NAMED])
+    more = ", ..." if len(majority.classes or ()) > _NUM_NAMED else ""
     return f"always the labels {names}{more}" if names else "never any label"
-
-
-def metric_name(metric: str) -> str:
-    """Return the name of a figure for reading."""
-    return "AUC" if metric == "auc" else metric.replace("_", " ")

@@ -24,7 +24,7 @@ from pipeline.search.worker.student import taught
 from pipeline.states import OutcomeState, TrainingKind
 from pipeline.targets import is_right
 
-NUM_NAMED = 10  # images that are named in model.json
+_NUM_NAMED = 10  # images that are named in model.json
 
 
 def train_final(job: TrainingJob, reporter: Reporter) -> tuple[float, Findings]:
@@ -39,7 +39,7 @@ def train_final(job: TrainingJob, reporter: Reporter) -> tuple[float, Findings]:
     is_taught = chosen.winner == TrainingKind.STUDENT
     training = taught(job, dataset, images, reporter.heart) if is_taught else labelled(images)
     trained, ensemble = networks.train_networks(job, training, reporter)
-    network = answering([each.model for each in trained])
+    network = _answering([each.model for each in trained])
     average = flip_average.choose(job, ensemble, network)
     target = job.folders.model / "model.keras"
     saved = saved_model(network, average.is_kept, target)
@@ -50,7 +50,7 @@ def train_final(job: TrainingJob, reporter: Reporter) -> tuple[float, Findings]:
     logits = predict(test.images)
     predictions.save(target.parent / "test_logits.npz", digests, logits=logits)
     counted = answered(dataset, test, digests, logits)
-    robustness = examined(job, decided, predict, test, counted)
+    robustness = _examined(job, decided, predict, test, counted)
     found = judge_winner(job.folders, spec, decided, counted, training.labels)
     if len(counted.labels) < len(logits):
         found = replace(found, test=replace(found.tested, not_finite=not_finite(dataset, test, logits)))
@@ -63,7 +63,7 @@ def train_final(job: TrainingJob, reporter: Reporter) -> tuple[float, Findings]:
         latency=Latency(*measure_latency(saved)),
         planned_epochs=trained[0].num_planned,
     )
-    return found.tested.accuracy, Findings(epochs=trained[0].epochs, evaluation=found, versions=versions())
+    return found.tested.accuracy, Findings(epochs=trained[0].epochs, evaluation=found, versions=_versions())
 
 
 def answered(
@@ -87,10 +87,10 @@ def not_finite(dataset: StoredDataset, test: Subset, logits: NDArray[np.float32]
     """Return for how many test images the winner gives NaN or infinity, and the names of the first of them."""
     names = [encodable(name) for name in dataset.names(test.images)]
     left_out = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-    return NotFinite(len(left_out), tuple(names[place] for place in left_out[:NUM_NAMED]))
+    return NotFinite(len(left_out), tuple(names[place] for place in left_out[:_NUM_NAMED]))
 
 
-def answering(models: list[Any]) -> Any:
+def _answering(models: list[Any]) -> Any:
     """Return the model that labels images: the winner's network, or the mean of several."""
     from pipeline.models.build import averaged
 
@@ -110,7 +110,7 @@ def saved_model(model: Any, is_flip_averaged: bool, target: Path) -> Any:
     return keras.saving.load_model(target, compile=False, safe_mode=True)
 
 
-def examined(
+def _examined(
     job: TrainingJob, decided: Decided, predict: Callable[..., Any], test: Subset, answers: Answers
 ) -> Robustness:  # fmt: skip
     """Return how the accuracy of the saved model falls as the test images it is judged by change a little."""
@@ -142,7 +142,7 @@ def train_default(job: TrainingJob, reporter: Reporter) -> tuple[float, Findings
     return float(is_right(answers[0], test.labels).mean()), Findings(epochs=last.step - job.first_step + 1)
 
 
-def versions() -> dict[str, str]:
+def _versions() -> dict[str, str]:
     """Return the versions that the model depends on."""
     import keras
 

@@ -23,14 +23,14 @@ def choose(job: TrainingJob, ensemble: Ensemble | None, model: Any) -> FlipAvera
     """
     if not job.spec.average_flips:
         return FlipAverage(False, "not asked for")
-    found = compare(job.folders.logits, validation.judged_trainings(job.chosen.winner, ensemble), job.spec.objective)
+    found = _compare(job.folders.logits, validation.judged_trainings(job.chosen.winner, ensemble), job.spec.objective)
     if not found.is_kept:
         return found
-    reason = broken_limit(job, ensemble, model)
+    reason = _broken_limit(job, ensemble, model)
     return replace(found, is_kept=not reason, reason=reason)
 
 
-def compare(folder: Path, trainings: list[TrainingId], objective: str) -> FlipAverage:
+def _compare(folder: Path, trainings: list[TrainingId], objective: str) -> FlipAverage:
     """Return whether the mean for mirror images is better, by the mean of the logits of some networks."""
     try:
         answers = validation.read_mean(folder, trainings)
@@ -48,7 +48,7 @@ def compare(folder: Path, trainings: list[TrainingId], objective: str) -> FlipAv
     return FlipAverage(is_better, "" if is_better else "no better on the validation images", alone, averaged)
 
 
-def broken_limit(job: TrainingJob, ensemble: Ensemble | None, model: Any) -> str:
+def _broken_limit(job: TrainingJob, ensemble: Ensemble | None, model: Any) -> str:
     """Return which limit of the study a network breaks that does twice the work; empty if none."""
     if broken := job.spec.limits.broken_by(mflops=2 * work(job, ensemble) / 1e6):
         return f"twice the work is {broken}"

@@ -22,15 +22,15 @@ from pipeline.states import OutcomeState, TrainingId, TrainingKind
 Train = Callable[[TrainingJob, Reporter], tuple[float, Findings]]  # to the score and what else was found
 
 # What child processes are started with; the parent sets none of it for itself.
-CHILD_ENVIRONMENT = {
+_CHILD_ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
 }
 # What Keras imports for tools that no training uses: 1.4 of the 3.7 s that its import takes.
-NEEDLESS_IMPORTS = ("matplotlib", "pandas", "sklearn")
+_NEEDLESS_IMPORTS = ("matplotlib", "pandas", "sklearn")
 _CHANNEL: list[Connection] = []  # to the parent, the one thing that a process pool cannot hand over with a job
-KILL_ME_FIRST = "500"  # of -1000 to 1000: when memory runs out the kernel kills a child rather than the search
+_KILL_ME_FIRST = "500"  # of -1000 to 1000: when memory runs out the kernel kills a child rather than the search
 
 
 def prepare(resources: Resources, log_path: str, channel: Connection) -> None:
@@ -46,10 +46,10 @@ def prepare(resources: Resources, log_path: str, channel: Connection) -> None:
     leave_ctrl_c_to_parent()
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until a training knows how to stop
     with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(KILL_ME_FIRST)
+        Path("/proc/self/oom_score_adj").write_text(_KILL_ME_FIRST)
     if resources.cores:
         os.sched_setaffinity(0, resources.cores)
-    os.environ.update(CHILD_ENVIRONMENT)
+    os.environ.update(_CHILD_ENVIRONMENT)
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(name, str(resources.num_threads))
     if resources.gpu is not None:
@@ -59,7 +59,7 @@ def prepare(resources: Resources, log_path: str, channel: Connection) -> None:
 
 def warm_up() -> int:
     """Import what every job needs, so that it overlaps with what the parent does; return the number of the process."""
-    with absent(NEEDLESS_IMPORTS):
+    with absent(_NEEDLESS_IMPORTS):
         import pipeline.training.stopping
         import pipeline.training.trial
     from pipeline.training.compute import limit_gpu_memory

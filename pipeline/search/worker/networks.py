@@ -13,7 +13,9 @@ from pipeline.search.storage.attempts import stored_number
 from pipeline.search.worker.rung import train_watched
 from pipeline.states import OutcomeState
 
-LAST_RUNG = 200  # above the rungs of any study and of `out_of_fold`: the seeds of these networks differ from all others
+_LAST_RUNG = (
+    200  # above the rungs of any study and of `out_of_fold`: the seeds of these networks differ from all others
+)
 
 
 class Network(NamedTuple):
@@ -35,12 +37,12 @@ def train_networks(job: TrainingJob, training: Any, reporter: Reporter) -> tuple
     """
     ensemble = job.chosen.ensemble
     if ensemble is None or not ensemble.is_kept:
-        return [train_network(job, training, reporter, None)], ensemble
+        return [_train_network(job, training, reporter, None)], ensemble
     began, networks = time.monotonic(), list[Network]()
     for index in range(num_networks(ensemble)):
-        part = part_of(job, ensemble, networks, time.monotonic() - began)
+        part = _part_of(job, ensemble, networks, time.monotonic() - began)
         try:
-            networks.append(train_network(part, training, reporter, index or None))
+            networks.append(_train_network(part, training, reporter, index or None))
         except TrialFailed as error:
             if error.state == OutcomeState.STOPPED or not networks:
                 raise
@@ -51,7 +53,7 @@ def train_networks(job: TrainingJob, training: Any, reporter: Reporter) -> tuple
     return networks, replace(ensemble, epochs=tuple(network.epochs for network in networks))
 
 
-def part_of(job: TrainingJob, ensemble: Ensemble, before: list[Network], seconds_gone: float) -> TrainingJob:
+def _part_of(job: TrainingJob, ensemble: Ensemble, before: list[Network], seconds_gone: float) -> TrainingJob:
     """Return the training of the network after those `before`, which is to end in its share of the time that is left.
 
     Who is late takes the time of those after it.
@@ -60,14 +62,14 @@ def part_of(job: TrainingJob, ensemble: Ensemble, before: list[Network], seconds
     return replace(
         job,
         samples=ensemble.samples or job.samples,
-        seed=trial_seed(job.spec.seed, stored_number(job.training), LAST_RUNG + index) if index else job.seed,
+        seed=trial_seed(job.spec.seed, stored_number(job.training), _LAST_RUNG + index) if index else job.seed,
         first_step=job.first_step + sum(network.epochs for network in before),
         seconds_limit=job.seconds_limit - seconds_gone,
         seconds_wanted=(job.seconds_wanted - seconds_gone) / (num_networks(ensemble) - index),
     )
 
 
-def train_network(job: TrainingJob, training: Any, reporter: Reporter, index: int | None) -> Network:
+def _train_network(job: TrainingJob, training: Any, reporter: Reporter, index: int | None) -> Network:
     """Train one network on train + validation; `index` tells its checkpoint from that of the first."""
     model, last, num_planned = train_watched(job, training, None, reporter, index)
     return Network(bare(model), max(0, last.step - job.first_step + 1), num_planned)

@@ -36,10 +36,10 @@ def load_for(path: Path, digests: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     Raises:
         OSError, ValueError, ...: see `load`; ValueError also where it lacks one of the images.
     """
-    return aligned(load(path), digests)
+    return _aligned(load(path), digests)
 
 
-def aligned(arrays: dict[str, NDArray[Any]], digests: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+def _aligned(arrays: dict[str, NDArray[Any]], digests: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     """Return the rows of arrays that belong to some images, in their order; copies of an image have equal rows.
 
     Raises:

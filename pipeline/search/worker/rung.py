@@ -40,9 +40,9 @@ def labelled(subset: Subset) -> Any:
 def train_rung(job: TrainingJob, reporter: Reporter) -> tuple[float, Findings]:
     """Train one trial to the end of a rung and return the objective's value there, the mean of the folds if any."""
     spec, dataset = job.spec, stored_dataset(job)
-    latency = latency_of(job) if job.rung == 0 else None
+    latency = _latency_of(job) if job.rung == 0 else None
     if spec.folds:
-        last = train_folds(job, dataset, reporter)
+        last = _train_folds(job, dataset, reporter)
     else:
         training, held_out = labelled(dataset.split("train")), labelled(dataset.split("val"))
         model, last, _ = train_watched(job, training, held_out, reporter)
@@ -66,7 +66,7 @@ def train_watched(
         raise
 
 
-def latency_of(job: TrainingJob) -> Latency | None:
+def _latency_of(job: TrainingJob) -> Latency | None:
     """Return the latency of a network, if the study asks for it: measured before it trains.
 
     Raises:
@@ -92,7 +92,7 @@ def network(params: Params, spec: StudySpec) -> Any:
     return build(params, pixels, len(spec.classes), Builder.of(spec.space))
 
 
-def train_folds(job: TrainingJob, dataset: StoredDataset, reporter: Reporter) -> EpochRow:
+def _train_folds(job: TrainingJob, dataset: StoredDataset, reporter: Reporter) -> EpochRow:
     """Train once for each fold that is held out and report the mean of the folds, epoch by epoch, with the last one."""
     ends = time.monotonic() + job.seconds_limit
     num_folds = job.spec.folds
@@ -103,22 +103,22 @@ def train_folds(job: TrainingJob, dataset: StoredDataset, reporter: Reporter) ->
         training, held_out = map(labelled, dataset.fold(number))
         part = replace(job, samples=job.samples // num_folds, seconds_limit=ends - time.monotonic())
         report = reporter.epoch if number == num_folds - 1 else None
-        listening = replace(reporter, epoch=partial(add_to_curve, curves, report))
+        listening = replace(reporter, epoch=partial(_add_to_curve, curves, report))
         model, _, _ = train_watched(part, training, held_out, listening, number)
         answers.append(validation.predicted(job, model, dataset, held_out, reporter.heart))
     validation.keep(job, answers)
-    return mean_row([curve[-1] for curve in curves])
+    return _mean_row([curve[-1] for curve in curves])
 
 
-def add_to_curve(curves: list[list[EpochRow]], report: Callable[[EpochRow], None] | None, row: EpochRow) -> None:
+def _add_to_curve(curves: list[list[EpochRow]], report: Callable[[EpochRow], None] | None, row: EpochRow) -> None:
     """Keep an epoch of the newest fold; report the mean of all folds if that one is the last."""
     curves[-1].append(row)
     if report:
         place = len(curves[-1]) - 1
-        report(mean_row([curve[place] for curve in curves]))
+        report(_mean_row([curve[place] for curve in curves]))
 
 
-def mean_row(rows: list[EpochRow]) -> EpochRow:
+def _mean_row(rows: list[EpochRow]) -> EpochRow:
     """Return one epoch that has the mean figures of several folds and the sum of their seconds."""
     names = [name for name in EPOCH_COLUMNS if name != "seconds"]
     means = {name: float(np.mean([getattr(row, name) for row in rows])) for name in names}

@@ -78,10 +78,10 @@ def read(folder: Path, training: TrainingId) -> Predictions | None:
     path = logits_path(folder, training)
     if not path.is_file():
         return None
-    return predictions_of(predictions.load(path))
+    return _predictions_of(predictions.load(path))
 
 
-def predictions_of(arrays: dict[str, NDArray[Any]]) -> Predictions:
+def _predictions_of(arrays: dict[str, NDArray[Any]]) -> Predictions:
     """Return the columns of a file."""
     return Predictions(arrays["logits"], arrays["labels"], arrays.get("averaged"), arrays["digests"])
 
@@ -112,7 +112,7 @@ def read_mean(folder: Path, trainings: Sequence[TrainingId]) -> Predictions | No
     if not is_finite.any():
         raise ValueError("no prediction is finite")
     columns = {"labels": first["labels"], "digests": first["digests"], **means}
-    return predictions_of({name: array[is_finite] for name, array in columns.items()})
+    return _predictions_of({name: array[is_finite] for name, array in columns.items()})
 
 
 def mean(logits: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -147,11 +147,11 @@ def judge_validation(
 def describe_temperature(found: Temperature, logits: NDArray[np.float32], labels: Labels) -> Calibration:
     """Return a temperature with what it does to test images (num_images, num_classes)."""
     errors = [calibration_error(logits, labels, temperature) for temperature in (1.0, found.value)]
-    test = CalibrationErrors(*errors, *(mean_loss(logits, labels, temperature) for temperature in (1.0, found.value)))
+    test = CalibrationErrors(*errors, *(_mean_loss(logits, labels, temperature) for temperature in (1.0, found.value)))
     validation = FittedOn(found.num_images, found.loss_before, found.loss_after)
     return Calibration(found.value, found.reason, validation, test, NUM_BINS)
 
 
-def mean_loss(logits: NDArray[np.float32], labels: Labels, temperature: float) -> float:
+def _mean_loss(logits: NDArray[np.float32], labels: Labels, temperature: float) -> float:
     """Return the mean cross-entropy."""
     return float(losses(logits, labels, temperature).mean())

@@ -20,7 +20,7 @@ from pipeline.search.timing.budget import (
     plan_budget,
 )
 from pipeline.search.timing.estimates import TimeEstimates
-from pipeline.search.worker.evaluation import gain_text, search_gain
+from pipeline.search.worker.comparison import gain_text, search_gain
 from pipeline.space import load_space
 from pipeline.states import AttemptState, OutcomeState, TrainingKind
 from tests.search.stubs import Clock, InstantEngine, Silence, make_context, make_study, run_all, unlimited

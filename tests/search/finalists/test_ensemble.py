@@ -9,7 +9,7 @@ from pipeline.card import Ensemble, Evaluation, FlipAverage
 from pipeline.errors import InvalidUsage
 from pipeline.limits import Limits
 from pipeline.records import Objective, TrialRow
-from pipeline.search import setup
+from pipeline.search import planning, setup
 from pipeline.search.checkpoints import checkpoint_path
 from pipeline.search.finalists import ensemble
 from pipeline.search.finalists.ensemble import choose_networks, ensemble_text
@@ -364,7 +364,7 @@ def test_time_for_the_twin_and_three_is_kept_from_the_trials(workers):
 def test_nothing_is_kept_where_two_could_not_train_for_long(num_images, is_shared):
     context = replace(make_context(), num_images=num_images, num_final_images=num_images)
     alone, wanted = (
-        setup.make_budget(
+        planning.make_budget(
             context, setup.SearchConfig("a", "asha", 0, Objective(), Limits(), 600.0, None, ensembles=wanted), 9.0
         )
         for wanted in (False, True)

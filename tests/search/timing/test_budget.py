@@ -10,9 +10,10 @@ from pipeline.limits import Limits
 from pipeline.models.cost import Cost
 from pipeline.records import Objective, TrialRow
 from pipeline.search.finish import begin_final, chosen, standard_error
+from pipeline.search.planning import check_budget
 from pipeline.search.ranking import pareto_front, winner
 from pipeline.search.scheduler import is_affordable
-from pipeline.search.setup import SearchConfig, check_budget
+from pipeline.search.setup import SearchConfig
 from pipeline.search.timing.budget import (
     CLOSING_SECONDS,
     DEFAULT_BUDGET,

@@ -17,15 +17,14 @@ from pipeline.json_records import from_json, to_json
 from pipeline.records import OBJECTIVES
 from pipeline.search.checkpoints import baseline_logits
 from pipeline.search.result import SearchResult, Winner
+from pipeline.search.worker.comparison import gain_text, search_gain
 from pipeline.search.worker.evaluation import (
     Decided,
     champion_blocker_of,
     compare_with_majority,
-    gain_text,
     judge_slices,
     judge_test,
     judge_winner,
-    search_gain,
 )
 from pipeline.search.worker.predictions import save
 from pipeline.search.worker.validation import logits_path

@@ -23,7 +23,7 @@ from pipeline.text import one_line
 if TYPE_CHECKING:
     from pipeline.workflows.suspects import Suspect, SuspectsResult
 
-HEADERS = ("rank", "path", "label", "suggested", "p(label)", "p(suggested)")
+_HEADERS = ("rank", "path", "label", "suggested", "p(label)", "p(suggested)")
 MAX_NAME, MAX_LABEL = 60, 24  # characters of paths and labels on the screen
 
 
@@ -86,7 +86,7 @@ def _text(found: "SuspectsResult", top: int) -> str:
         f"out-of-fold accuracy  {found.accuracy:.2%}",
         f"labels to look at     {some if number else 'none stands out; these are the least likely ones'}",
         "",
-        table(HEADERS, [_cells(rank, suspect) for rank, suspect in enumerate(found.suspects[:top], start=1)]),
+        table(_HEADERS, [_cells(rank, suspect) for rank, suspect in enumerate(found.suspects[:top], start=1)]),
         "",
         "Nothing was changed: labels are yours to decide. To correct some, or leave images out, write a table with",
         "the columns path,label into this folder, paths as above, and search that.",
