@@ -22,7 +22,7 @@ _POLL_SECONDS = 0.5
 class SearchCallback(Protocol):
     """Who follows a search: see `cli.board`."""
 
-    def told(self, outcome: TrialOutcome, row: TrialRow) -> None:
+    def on_rung_end(self, outcome: TrialOutcome, row: TrialRow) -> None:
         """Show what became of a job."""
 
     def refresh(self, running: list[TrainingJob]) -> None:
@@ -106,7 +106,7 @@ def show(study: Study, ended: list[tuple[TrainingJob, TrialOutcome]], callback: 
         if (outcome.number, outcome.rung) not in study.waiting:
             drop_files(job)
         forget(study, job)
-        callback.told(outcome, study.rows[outcome.number])
+        callback.on_rung_end(outcome, study.rows[outcome.number])
 
 
 def _is_reached(study: Study, goal: float | None) -> bool:

@@ -26,7 +26,7 @@ class ProgressCallback:
     draw: Callable[[], None] = lambda: None
     noted: float = field(default_factory=time.monotonic)
 
-    def told(self, outcome: TrialOutcome, row: TrialRow) -> None:
+    def on_rung_end(self, outcome: TrialOutcome, row: TrialRow) -> None:
         """Say in one line what became of a task."""
         clock = format_seconds(self.elapsed())
         title = f"{clock:>7}  trial {row.number:>3} rung {outcome.rung}"

@@ -203,7 +203,7 @@ def result_of(function, *arguments) -> Future:
 class Silence:
     """An audience that shows nothing."""
 
-    def told(self, outcome, row):
+    def on_rung_end(self, outcome, row):
         pass
 
     def refresh(self, running):
