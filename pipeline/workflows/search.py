@@ -7,26 +7,23 @@ from collections.abc import Callable
 
 from pipeline.files import locked
 from pipeline.machine import check_backend
-from pipeline.search import planning, setup
+from pipeline.search import planning
 from pipeline.search.checkpoints import check_free_space
 from pipeline.search.conclusion import result_of
-from pipeline.search.engines.base import Engine
 from pipeline.search.engines.local import local_engine
-from pipeline.search.finish import Finished, pick_trial
+from pipeline.search.finish import Finished
 from pipeline.search.health import clean_disk_errors, forget_stop
-from pipeline.search.loop import run_trials
 from pipeline.search.result import SearchResult
 from pipeline.search.storage.store import StudyStore
 from pipeline.search.timing.estimates import TimeEstimates
 from pipeline.tracking.store import check_settings
-from pipeline.workflows.beginning import announce, known_result, open_store
-from pipeline.workflows.callback import following
+from pipeline.workflows.beginning import known_result, open_store
 from pipeline.workflows.images import prepare_images
-from pipeline.workflows.last_trainings import train_winner
 from pipeline.workflows.plan import Plan, SearchRequest, make_plan
 from pipeline.workflows.progress import NO_SIGNALS, SILENT, Progress, StopSignal
 from pipeline.workflows.speed import measure_if_needed
 from pipeline.workflows.sync import publish, start_mirror
+from pipeline.workflows.trainings import train_all
 
 
 def run(request: SearchRequest, progress: Progress = SILENT, stop: StopSignal = NO_SIGNALS) -> SearchResult:
@@ -80,7 +77,7 @@ def _train(plan: Plan, progress: Progress, stop: StopSignal) -> tuple[Finished, 
                 store.put("precision", speed.precision)
                 store.put("allows_flips", images.allows_flips)
                 estimates = TimeEstimates(context, budget, _clock(plan, store), probed=speed.factor)
-                finished = _search(plan, store, engine, estimates, progress, stop)
+                finished = train_all(plan, store, engine, estimates, progress, stop)
         state = "FINISHED"
         shutil.rmtree(plan.folder.compiled, ignore_errors=True)
     except KeyboardInterrupt:
@@ -96,22 +93,3 @@ def _clock(plan: Plan, store: StudyStore) -> Callable[[], float]:
     """Return the function that says how many seconds of the budget are spent, those of earlier processes too."""
     before = float(store.get("elapsed") or 0.0)
     return lambda: before + time.monotonic() - plan.request.started
-
-
-def _search(
-    plan: Plan, store: StudyStore, engine: Engine, estimates: TimeEstimates, progress: Progress, stop: StopSignal
-) -> Finished:
-    """Run the trials and the winner; or the trial that was picked alone."""
-    study = setup.make_study(store, plan.config, estimates)
-    if study.rows:
-        progress.say(f"  resumed with {len(study.rows)} trial(s)")
-    with following(study, estimates.elapsed, stop, progress) as callback:
-        if plan.pick is not None:
-            picked = study.rows[pick_trial(store, plan.pick).number]
-            progress.say(f"training trial {picked.number} on train + validation, then opening the test split")
-            return train_winner(plan, engine, callback, picked)
-        announce(plan, study, store.get("precision"), progress)
-        if not store.has_final_model():
-            goal = plan.options.goal
-            run_trials(study, engine, callback, goal and goal[1])
-        return train_winner(plan, engine, callback)

@@ -1,17 +1,42 @@
-"""The trainings after the trials: the winner's, and those that it is compared with or answers together with."""
+"""All trainings of a search: its trials, the winner's, and those that it is compared with or answers together with."""
 
 from pipeline.machine import Resources, num_cores
 from pipeline.records import TrialRow
+from pipeline.search import setup
 from pipeline.search.engines.base import Engine
 from pipeline.search.engines.local import local_engine
 from pipeline.search.finalists.baseline import is_trained, train_baseline
 from pipeline.search.finalists.distillation import distil, distillation_text
 from pipeline.search.finalists.ensemble import choose_networks, ensemble_text
-from pipeline.search.finish import Finished, chosen, finish
+from pipeline.search.finish import Finished, chosen, finish, pick_trial
+from pipeline.search.loop import run_trials
+from pipeline.search.storage.store import StudyStore
 from pipeline.search.study import Study
 from pipeline.search.timing.budget import RESTART_SECONDS
-from pipeline.workflows.callback import ProgressCallback
+from pipeline.search.timing.estimates import TimeEstimates
+from pipeline.workflows.beginning import announce
+from pipeline.workflows.callback import ProgressCallback, following
 from pipeline.workflows.plan import Plan
+from pipeline.workflows.progress import Progress, StopSignal
+
+
+def train_all(
+    plan: Plan, store: StudyStore, engine: Engine, estimates: TimeEstimates, progress: Progress, stop: StopSignal
+) -> Finished:
+    """Run the trials and the winner; or the trial that was picked alone."""
+    study = setup.make_study(store, plan.config, estimates)
+    if study.rows:
+        progress.say(f"  resumed with {len(study.rows)} trial(s)")
+    with following(study, estimates.elapsed, stop, progress) as callback:
+        if plan.pick is not None:
+            picked = study.rows[pick_trial(store, plan.pick).number]
+            progress.say(f"training trial {picked.number} on train + validation, then opening the test split")
+            return train_winner(plan, engine, callback, picked)
+        announce(plan, study, store.get("precision"), progress)
+        if not store.has_final_model():
+            goal = plan.options.goal
+            run_trials(study, engine, callback, goal and goal[1])
+        return train_winner(plan, engine, callback)
 
 
 def train_winner(plan: Plan, engine: Engine, callback: ProgressCallback, picked: TrialRow | None = None) -> Finished:
