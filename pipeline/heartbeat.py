@@ -18,7 +18,7 @@ _CHECK = struct.Struct("<I")
 _NUM_INTERVALS = 31  # the median of so many steps rides out a pause and follows a change
 _NUM_READS = 5  # a torn read is over in microseconds
 SEND_SECONDS = 0.5  # between two heartbeats, however short the steps are
-NUM_FIRST = 3  # batches of a training that are each told: before them it builds, which may take minutes
+NUM_FIRST = 6  # batches of a training that are each told: Keras fetches two, builds the step, and begins anew
 
 
 @dataclass(frozen=True)
