@@ -9,13 +9,13 @@ from pipeline.cli.terminal.progress import TerminalProgress
 @click.command("stop")
 @click.argument("study")
 @click.option(
-    "--wait/--no-wait", default=True, show_default=True, help="Wait until it has stopped, for a minute at most."
+    "--wait/--no-wait", default=True, show_default=True, help="Wait until it has stopped, for at most a minute."
 )
 @verbosity_options
 def command(study: str, wait: bool) -> None:
     """Ask the search that works on STUDY to stop; it can be resumed.
 
-    The running trials save at the next batch and go on from there with --resume. On a shared folder this works from
+    The running trials save at the next batch and continue from there with --resume. On a shared folder this works from
     any machine.
 
     \b

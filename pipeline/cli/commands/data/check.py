@@ -35,8 +35,8 @@ def command(
 ) -> None:
     """Check labelled images: unusable files, duplicates, leaks between splits, wrong labels.
 
-    DATA is what `pipeline search` takes. Every file is decoded once, and a search finds it decoded. The verdict is ok,
-    warn or refuse; with refuse, when a search would mislead, the exit code is 3. Images are never changed.
+    DATA is what `pipeline search` takes. Every file is decoded once, and a later search reuses the result. The
+    verdict is ok, warn or refuse; it is refuse, with exit code 3, if a search would mislead. Images are never changed.
 
     \b
     Examples:

@@ -35,7 +35,7 @@ MAX_NAME, MAX_LABEL = 60, 24  # characters of paths and labels on the screen
     default=4,
     show_default=True,
     metavar="K",
-    help="Train K times, each time on all images but one K-th, which is judged.",
+    help="Train K times, each time on all images except one fold, whose labels are then checked.",
 )
 @click.option(
     "--top",
@@ -53,9 +53,9 @@ MAX_NAME, MAX_LABEL = 60, 24  # characters of paths and labels on the screen
 def command(study: str, folds: int, top: int, html: Path | None, as_json: bool) -> None:
     """Rank the images of STUDY, a finished search, whose labels its best network contradicts.
 
-    The winner's network is trained again on K folds of all images, also the test images, each fold judging the images
-    that it did not see. These networks are thrown away: the study, its model and its score stay as they are. What was
-    judged is kept in the study's folder, so that a second call is instant.
+    The winner's network is trained again by K-fold cross-validation on all images, including the test images. Each
+    image is judged by the network that did not see it. These networks are then deleted: the study, its model and its
+    score stay as they are. The predictions are kept in the study's folder, so that a second call is instant.
 
     \b
     Examples:
