@@ -61,7 +61,7 @@ class _LazyGroup(click.Group):
         except (OSError, sqlite3.OperationalError) as error:
             if (code := exit_code_of(error)) is None:
                 raise
-            fail(f"{error}; expected a folder that can be written, with space left; free some or work elsewhere", code)
+            fail(f"{error}; free some space, check the permissions, or work in another folder", code)
 
 
 def fail(message: str, exit_code: int) -> NoReturn:

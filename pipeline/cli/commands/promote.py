@@ -21,7 +21,7 @@ def command(study: str, pick: str, as_json: bool) -> None:
     """Train a trial of STUDY on train + validation, test it, and register it as the champion.
 
     A search does this with its winner; with two objectives, another trial of the front may suit you better. Each call
-    opens the test images once more, and the result says how often. Do not pick by the test score: that makes it optimistic.
+    opens the test images once more, and the result says how often. A test score that you pick by is optimistic.
 
     \b
     Examples:

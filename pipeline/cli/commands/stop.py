@@ -28,12 +28,12 @@ def command(study: str, wait: bool) -> None:
 
     state = stop.run(stop.StopRequest(study, wait), TerminalProgress())
     texts = {
-        StopState.NOT_RUNNING: f"study {study} does not run; there is nothing to stop",
+        StopState.NOT_RUNNING: f"study {study} is not running; there is nothing to stop",
         StopState.ASKED: f"asked the search of study {study} to stop",
         StopState.STOPPED: f"study {study} has stopped; every finished trial is kept",
     }
     say(texts[state])
     if state == StopState.ASKED:
-        next_steps((f"pipeline status {quoted(study)}", "see whether it has"))
+        next_steps((f"pipeline status {quoted(study)}", "see whether it has stopped"))
     else:
         next_steps((f"pipeline search --name {quoted(study)} --resume", "go on"))

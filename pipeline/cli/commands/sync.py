@@ -44,8 +44,8 @@ def command(study: str | None, as_json: bool) -> None:
 
 def _described(sent: "StudySync") -> str:
     texts = {
-        "complete": "MLflow holds all of it",
-        "searching": "a search is at work on it and sends it itself",
+        "complete": "MLflow has everything",
+        "searching": "a search is running on it, and sends its results itself",
         "failed": "not sent",
         "sent": f"sent {sent.trials_sent} trial(s)",
     }

@@ -94,7 +94,7 @@ def plan_baseline(estimates: TimeEstimates, best: TrialRow) -> tuple[int, str]:
     """Return how many images the default network sees, and why it is not trained, if so."""
     params = estimates.context.baseline
     if params is None:
-        return 0, "this study has no default network"
+        return 0, "this study has no reference network"
     wanted = estimates.final_samples(best)
     if not estimates.budget.is_timed:
         return wanted, ""

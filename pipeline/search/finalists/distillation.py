@@ -95,5 +95,5 @@ def distillation_text(found: Distillation, objective: str) -> str:
         return f"not used: {found.reason}"
     change = f"{objective} {found.value:.4f}, without it {found.alone:.4f}"
     if found.is_kept:
-        return f"the winner also learns what trial {found.teacher} says of the images: {change}"
-    return f"not used: {found.reason} ({change}, taught by trial {found.teacher})"
+        return f"the winner is distilled from trial {found.teacher}: {change}"
+    return f"not used: {found.reason} ({change}, distilled from trial {found.teacher})"

@@ -130,8 +130,8 @@ class StudyStore:
             return False
         if (found := self.get("schema")) != _SCHEMA_VERSION:
             raise DataError(
-                f"{self.path}: is of version {found} of this file; expected {_SCHEMA_VERSION}; open it with the "
-                "version of pipeline that made it, or begin a new study with another --name"
+                f"{self.path}: this file has version {found}, not {_SCHEMA_VERSION}; open it with the "
+                "version of pipeline that wrote it, or begin a new study with another --name"
             )
         return True
 
@@ -319,8 +319,8 @@ _PUT_FACT = "INSERT INTO fact VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET val
 def damaged(path: Path, reason: object) -> DataError:
     """Return what is said of a file that is no study, or no whole one."""
     return DataError(
-        f"{path}: {reason}; expected a study; if the disk is full, free some space; if the file is damaged, restore it "
-        "from a copy, or delete its folder"
+        f"{path}: {reason}, so it is not a usable study; if the disk is full, free some space; if the file is "
+        "damaged, restore it from a copy, or delete its folder"
     )
 
 

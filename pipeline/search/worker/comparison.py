@@ -120,7 +120,7 @@ def gain_text(found: SearchGain) -> str:
     low, high = (100 * end for end in comparison.ci95)
     gain, name = 100 * (comparison.gain or 0.0), metric_name(comparison.metric)
     network = f"{comparison.value:.2%} {name}, {baseline.num_params:,} params, {baseline.epochs} epochs"
-    than = f"over the default network ({network})"
+    than = f"over the reference network ({network})"
     if found.is_gain:
         return f"search gain {gain:+.1f} points ({low:.1f} to {high:.1f}) {than}"
     if high < 0:

@@ -76,5 +76,5 @@ def _what_next(checked: "CheckResult") -> list[tuple[str, str]]:
     if can_be_cleaned and found.is_fixable and found.files["used"]:
         steps.append((f"pipeline data check {data} --fix clean.csv", "write a table without bad and duplicate images"))
     if not checked.is_refused:
-        steps.append((f"pipeline search {data}", "search the best network for it"))
+        steps.append((f"pipeline search {data}", "find the best network for it"))
     return steps or [(f"pipeline data check {data}", "check again after the correction")]

@@ -80,16 +80,16 @@ def command(study: str, folds: int, top: int, html: Path | None, as_json: bool) 
 
 def _text(found: "SuspectsResult", top: int) -> str:
     number, num_images = found.estimated_errors, found.num_images
-    some = f"about {number:,} ({number / num_images:.1%}); an odd picture of its class looks like a wrong label too"
+    some = f"about {number:,} ({number / num_images:.1%}); an unusual picture of its class can look like a wrong label"
     lines = [
         f"images                {num_images:,}, each judged by a network that did not see it",
         f"out-of-fold accuracy  {found.accuracy:.2%}",
-        f"labels to look at     {some if number else 'none stands out; these are the least likely ones'}",
+        f"labels to look at     {some if number else 'none stands out; these are the least likely labels'}",
         "",
         table(_HEADERS, [_cells(rank, suspect) for rank, suspect in enumerate(found.suspects[:top], start=1)]),
         "",
-        "Nothing was changed: labels are yours to decide. To correct some, or leave images out, write a table with",
-        "the columns path,label into this folder, paths as above, and search that.",
+        "Nothing was changed: you decide which labels are wrong. To correct some, or to remove images, write a table",
+        "with the columns path,label into this folder, with the paths shown above, and search that table.",
     ]
     return "\n".join(lines)
 
