@@ -125,7 +125,7 @@ def _interval_text(figure: Figure | ClassFigures) -> str:
 
 
 def _worst_classes_line(evaluation: Evaluation) -> Lines:
-    """Return the classes that are told worst: by recall, or by AUC where an image may have several labels."""
+    """Return the classes that are recognised worst: by recall, or by AUC where an image may have several labels."""
     confusion, by_class = evaluation.confusion, evaluation.by_class
     keys = {name: each.auc if confusion is None else each.recall for name, each in by_class.items()}
     known = {name: key for name, key in keys.items() if key is not None}

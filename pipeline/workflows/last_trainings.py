@@ -35,7 +35,7 @@ def train_winner(plan: Plan, engine: Engine, callback: ProgressCallback, picked:
 
 
 def _train_last(plan: Plan, engine: Engine, callback: ProgressCallback, picked: TrialRow | None) -> Finished:
-    """Train the default network and the winner; a trial that was picked meets the default network of the search."""
+    """Train the reference network and the winner; a picked trial is compared with the one of the search."""
     study, say = callback.study, callback.progress.say
     best = picked or chosen(study)
     if best is None or (picked is None and study.store.has_final_model()):

@@ -1,4 +1,4 @@
-"""Whether a picture keeps its class when left and right change places, as the training images themselves tell."""
+"""Whether a picture keeps its class when flipped horizontally, judged from the training images."""
 
 from dataclasses import dataclass
 

@@ -106,7 +106,7 @@ def constructor(builder: Builder, image_shape: ImageShape, num_classes: int) -> 
     """Return what makes the model of given hyperparameters; `image_shape` and `num_classes` go to who accepts them.
 
     Raises:
-        SpaceError: an argument is needed that nobody can give.
+        SpaceError: an argument is needed that a search does not pass.
     """
     found = load(builder)
     signature = inspect.signature(found)

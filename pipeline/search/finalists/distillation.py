@@ -1,4 +1,4 @@
-"""Is the winner better when it also learns what a better trial says of the images? Validation images decide.
+"""Is the winner better when it also learns from a better trial's predictions? Validation images decide.
 
 With a second objective the winner is a cheaper network than the best one, which then can teach it. It is trained as
 its trial was, with the teacher's answers in the labels, and its last training has them too if that was better.

@@ -113,7 +113,7 @@ def search_gain(
 
 
 def gain_text(found: SearchGain) -> str:
-    """Return in words what a search gained, or why nobody knows."""
+    """Return in words what a search gained, or why that was not measured."""
     baseline, comparison = found.baseline, found.comparison
     if baseline.reason or comparison is None or comparison.ci95 is None:
         return f"not measured: {baseline.reason}"
