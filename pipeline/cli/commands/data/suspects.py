@@ -88,8 +88,8 @@ def _text(found: "SuspectsResult", top: int) -> str:
         "",
         table(_HEADERS, [_cells(rank, suspect) for rank, suspect in enumerate(found.suspects[:top], start=1)]),
         "",
-        "Nothing was changed: you decide which labels are wrong. To correct some, or to remove images, write a table",
-        "with the columns path,label into this folder, with the paths shown above, and search that table.",
+        "Nothing was changed: you decide which labels are wrong. To correct or remove some, write a table with the",
+        "columns path,label into this folder, with the paths shown above, and search that table.",
     ]
     return "\n".join(lines)
 
