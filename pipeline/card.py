@@ -114,7 +114,7 @@ class TestResult:
 
 @dataclass(frozen=True)
 class Baseline:
-    """The default network beside the winner; where it was not trained, `reason` says why."""
+    """The reference network; where it was not trained, `reason` says why."""
 
     reason: str
     params: Params | None = None
@@ -125,7 +125,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class SearchGain:
-    """The winner against the default network; without a `comparison` the baseline says why.
+    """The winner against the reference network; without a `comparison` the baseline says why.
 
     It is a gain if the whole interval of the difference is above 0.
     """

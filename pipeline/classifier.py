@@ -71,7 +71,7 @@ def checked_pixels(images: Any, spec: ImageSpec) -> NDArray[Any]:
     Numbers of another type will do if they are values of that dtype: JSON knows one kind of number.
 
     Raises:
-        DataError: they are no numbers, or of another shape or range; the message says what was found.
+        DataError: they are not numbers, or have another shape or range; the message says what was found.
     """
     numbers = _numbers(images)
     refuse_shape(numbers.shape, spec)

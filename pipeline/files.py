@@ -97,11 +97,10 @@ def locked(path: Path, what: str) -> Iterator[None]:
             _acquire(file)
         except BlockingIOError as error:
             raise StoppedEarly(
-                f"{what} is in use by {lock_owner(path)}; expected one process at a time; wait for it, or stop it and "
-                "try again"
+                f"{what} is in use by {lock_owner(path)}; wait for it, or stop it and try again"
             ) from error
         if not is_at(file, path):
-            raise StoppedEarly(f"{what} has just been moved away by another process; expected it to stay; try again")
+            raise StoppedEarly(f"{what} has just been moved by another process; try again")
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

@@ -102,7 +102,7 @@ def check_backend() -> None:
     """
     name = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if name not in BACKENDS:
-        raise InvalidUsage(f"KERAS_BACKEND is {name!r}; expected one of {', '.join(BACKENDS)}; change or unset it")
+        raise InvalidUsage(f"KERAS_BACKEND is {name!r}, but must be one of {', '.join(BACKENDS)}; change or unset it")
     if importlib.util.find_spec(name) is None:
         raise InvalidUsage(
             f"Keras needs {name}, which is not installed; install it (pip install {BACKENDS[name]}), or set "

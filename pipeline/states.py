@@ -53,12 +53,12 @@ class AttemptState(StrEnum):
 
 
 class TrainingKind(StrEnum):
-    """The trainings of a study that are no trials; each value is the name of its checkpoint."""
+    """The trainings of a study other than its trials; each value is the name of its checkpoint."""
 
     FINAL = "final"
     """The winner, on train + validation, before it meets the test images."""
     BASELINE = "baseline"
-    """The default network, as the winner, beside it."""
+    """The reference network, which the winner is compared with."""
     STUDENT = "student"
     """The winner's network while it learns from a better trial: see `search.distillation`."""
     SECOND_SEED = "twin"
@@ -66,15 +66,15 @@ class TrainingKind(StrEnum):
 
 
 TrainingId = int | TrainingKind
-"""Which training of a study: the number of a trial, or the kind of one that is no trial."""
+"""Which training of a study: the number of a trial, or the kind of another training."""
 
 
 def trial_number(training: TrainingId) -> int:
     """Return the number of a trial.
 
     Raises:
-        TypeError: the training is no trial.
+        TypeError: the training is not a trial.
     """
     if isinstance(training, TrainingKind):
-        raise TypeError(f"{training} is no trial")
+        raise TypeError(f"{training} is not a trial")
     return training

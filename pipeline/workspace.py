@@ -55,7 +55,7 @@ class TrainingFolders:
     """Where a training finds its images and keeps its files: all that a worker knows of where a study lies.
 
     `data` holds labels, splits, weights and folds as arrays, `checkpoints` trainings that have not ended, `logits` what
-    trials of the highest rung said of the validation images, `baseline` what the default network said of the test
+    trials of the highest rung said of the validation images, `baseline` what the reference network said of the test
     images, `teacher` the weights of the best trial and its answers, `model` a model that is being made.
     """
 
@@ -135,7 +135,7 @@ class StudyFolder:
 
     @property
     def baseline(self) -> Path:
-        """What the default network said of the test images."""
+        """What the reference network said of the test images."""
         return self.path / "baseline"
 
     @property

@@ -161,7 +161,7 @@ def test_foreign_class_is_refused_before_keras_reads_it(tmp_path, foreign):
 def test_missing_backend_is_named_before_keras_is_imported(folder, monkeypatch):
     bundle = write_bundle(folder, CARD)
     monkeypatch.setenv("KERAS_BACKEND", "theano")
-    with pytest.raises(InvalidUsage, match="KERAS_BACKEND is 'theano'; expected one of tensorflow, jax, torch"):
+    with pytest.raises(InvalidUsage, match="KERAS_BACKEND is 'theano', but must be one of tensorflow, jax, torch"):
         load_model(bundle)
 
 

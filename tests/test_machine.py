@@ -21,7 +21,7 @@ from tests.cli.workspace import command, env, pipeline, write_photos
 
 @pytest.mark.parametrize(
     ("backend", "message"),
-    [("typo", "KERAS_BACKEND is 'typo'; expected one of tensorflow, jax, torch"), ("torch", "pip install torch")],
+    [("typo", "KERAS_BACKEND is 'typo', but must be one of tensorflow, jax, torch"), ("torch", "pip install torch")],
 )
 def test_a_backend_that_is_not_there_is_named(monkeypatch, backend, message):
     monkeypatch.setenv("KERAS_BACKEND", backend)
@@ -167,7 +167,7 @@ def test_fewer_workers_than_fit_are_spread_over_the_gpus_and_share_their_memory(
 @pytest.mark.parametrize("value", ["0", "33", "all", "1.5", "-1"])
 def test_a_number_of_processes_that_cannot_be_is_refused(tmp_path, value):
     done = pipeline(tmp_path, "search", "digits", "--trials-per-gpu", value)
-    assert (done.returncode, "expected auto, or 1 to 32" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "write auto, or 1 to 32" in done.stderr) == (2, True), done.stderr
 
 
 @pytest.mark.heavy

@@ -19,12 +19,12 @@ from pipeline.workspace import Workspace
 
 COMMANDS = {
     "data": ("pipeline.cli.commands.data", "List built-in sets, check images, find wrong labels."),
-    "search": ("pipeline.cli.commands.search", "Search the best CNN for labelled images."),
-    "status": ("pipeline.cli.commands.status", "Show how far a search is, from any terminal."),
-    "stop": ("pipeline.cli.commands.stop", "Ask a running search to stop; --resume goes on."),
+    "search": ("pipeline.cli.commands.search", "Find the best CNN for your labelled images."),
+    "status": ("pipeline.cli.commands.status", "Show the progress of a search, from any terminal."),
+    "stop": ("pipeline.cli.commands.stop", "Ask a running search to stop; --resume continues it."),
     "runs": ("pipeline.cli.commands.runs", "Show the leaderboard of a study."),
-    "promote": ("pipeline.cli.commands.promote", "Take another trial of a study as the champion."),
-    "sync": ("pipeline.cli.commands.sync", "Send to MLflow what it missed."),
+    "promote": ("pipeline.cli.commands.promote", "Make another trial of a study the champion."),
+    "sync": ("pipeline.cli.commands.sync", "Send to MLflow what it has missed."),
     "score": ("pipeline.cli.commands.score", "Label image files with a model."),
     "ui": ("pipeline.cli.commands.ui", "Open the MLflow user interface on this workspace."),
     "doctor": ("pipeline.cli.commands.doctor", "Check Python, packages, devices, disk and store."),
@@ -61,7 +61,7 @@ class _LazyGroup(click.Group):
         except (OSError, sqlite3.OperationalError) as error:
             if (code := exit_code_of(error)) is None:
                 raise
-            fail(f"{error}; expected a folder that can be written, with space left; free some or work elsewhere", code)
+            fail(f"{error}; free some space, check the permissions, or work in another folder", code)
 
 
 def fail(message: str, exit_code: int) -> NoReturn:
@@ -87,7 +87,7 @@ def exit_code_of(error: OSError | sqlite3.OperationalError) -> int | None:
 def cli() -> None:
     """Search, track and score convolutional image classifiers.
 
-    The workspace is the current folder: ./mlflow.db and ./mlruns/ hold what was searched, ./data/ the built-in sets.
+    The workspace is the current folder: ./mlflow.db and ./mlruns/ hold the searches, ./data/ the built-in sets.
 
     \b
     Example:

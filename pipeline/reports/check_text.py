@@ -24,7 +24,7 @@ def check_text(check: Check, kept: Kept | None, table: Path | None, page: Path |
         without = f", without{reasons}" if reasons else ""
         lines.append(f"\n{one_line(str(table))}: {len(kept.rows):,} images{without}")
         if check.found.leaks:
-            lines.append("    what stood in several splits stays in test, else in val, and is left out of train")
+            lines.append("    images in several splits are kept in test, or else in val, and removed from train")
     if page:
         lines.append(f"\npage: {one_line(str(page))}")
     return "\n".join(lines)
@@ -49,8 +49,7 @@ def _screen(check: Check) -> Iterator[str]:
     yield from _group_lines("exact copies", found.exact)
     yield from _group_lines("near copies", found.near)
     yield from _group_lines("leaks", found.leaks, "splits")
-    conflicts = "label conflicts" if found.is_multi_label else "two labels"
-    yield from _group_lines(conflicts, [group for _, group in found.conflicts], "labels")
+    yield from _group_lines("label conflicts", [group for _, group in found.conflicts], "labels")
     yield from _file_lines(found.bad)
     yield ""
     yield _row("verdict", f"{check.verdict}: {MEANING[check.verdict]}")
@@ -76,12 +75,12 @@ def _group_lines(name: str, groups: Sequence[Group], marks: str | None = None) -
 
 
 def _file_lines(bad: Sequence[Finding]) -> Iterator[str]:
-    """Yield the first files of each kind that are left out, or that serve and need a look."""
+    """Yield the first files of each kind ignored, or used but worth checking."""
     by_code: dict[str, list[Finding]] = defaultdict(list)
     for finding in bad:
         by_code[finding.code].append(finding)
     for code, findings in by_code.items():
-        verb = "used, but look" if findings[0].used else "left out"
+        verb = "used, but worth checking" if findings[0].used else "ignored"
         yield _row(code.replace("_", " "), f"{len(findings):,} ({verb})")
         yield from (f"    {one_line(item.path)}: {one_line(item.detail, 100)}" for item in findings[:_SHOWN_FILES])
         if len(findings) > _SHOWN_FILES:

@@ -83,7 +83,7 @@ def _cost_text(found: SearchResult) -> str:
     if winner.dense_params:
         text += f"; fully connected it had {winner.dense_params / winner.num_params:,.0f} times the params"
     if winner.epochs < planned:
-        text += f"; CUT OFF after {winner.epochs} of {planned} epochs: its time was over"
+        text += f"; CUT OFF after {winner.epochs} of {planned} epochs, because the time was up"
     return text
 
 
@@ -104,7 +104,7 @@ def _not_finite_line(found: NotFinite | None) -> Lines:
     more = ", ..." if found.num_images > len(names) else ""
     return {
         "NOT COUNTED": f"{found.num_images:,} test image(s) for which the network gives NaN or infinity; "
-        f"check the values of their pixels: {', '.join(names)}{more}"
+        f"check their pixel values: {', '.join(names)}{more}"
     }
 
 
@@ -125,7 +125,7 @@ def _interval_text(figure: Figure | ClassFigures) -> str:
 
 
 def _worst_classes_line(evaluation: Evaluation) -> Lines:
-    """Return the classes that are told worst: by recall, or by AUC where an image may have several labels."""
+    """Return the classes that are recognised worst: by recall, or by AUC where an image may have several labels."""
     confusion, by_class = evaluation.confusion, evaluation.by_class
     keys = {name: each.auc if confusion is None else each.recall for name, each in by_class.items()}
     known = {name: key for name, key in keys.items() if key is not None}
@@ -166,7 +166,9 @@ def _precision_text(figures: ClassFigures) -> str:
 def _chosen_by(found: SearchResult) -> str:
     """Return the score by which the winner was chosen, with its interval where the logits were kept."""
     validation = found.evaluation.validation
-    interval = f" ({_interval_text(validation)}, chosen by it)" if validation is not None else ""
+    interval = (
+        f" ({_interval_text(validation)}, optimistic: used to choose the winner)" if validation is not None else ""
+    )
     return f"{found.winner.score or 0.0:.4f}{interval}"
 
 
@@ -179,7 +181,7 @@ def _decision_lines(found: SearchResult) -> Lines:
 
     evaluation, lines = found.evaluation, {}
     if evaluation.search_gain is not None:
-        lines["against default"] = gain_text(evaluation.search_gain)
+        lines["against reference"] = gain_text(evaluation.search_gain)
     if evaluation.flip_average is not None:
         lines["flip averaging"] = average_text(evaluation.flip_average, found.objective)
     if evaluation.distillation is not None:

@@ -21,7 +21,7 @@ def checkpoint_path(job: TrainingJob, fold: int | None = None) -> Path:
 
 
 def baseline_logits(folder: Path, is_flip_averaged: bool = False) -> Path:
-    """Return where the test logits of the default network lie, or the means for each image and its mirror image."""
+    """Return where the test logits of the reference network lie, or the means for each image and its mirror image."""
     return folder / f"test_logits{'_flip_averaged' if is_flip_averaged else ''}.npz"
 
 
@@ -56,6 +56,6 @@ def check_free_space(folder: StudyFolder, floor_mb: int = FREE_FLOOR_MB) -> None
     free_mb = shutil.disk_usage(folder.path).free / 1e6
     if free_mb < floor_mb:
         raise StoppedEarly(
-            f"{folder.path}: {free_mb:.0f} MB of disk are free; expected at least {floor_mb} MB; every finished trial "
-            "is kept: free some space and run the same command with --resume"
+            f"{folder.path}: {free_mb:.0f} MB of disk are free, and at least {floor_mb} MB are needed; every finished "
+            "trial is kept: free some space and run the same command with --resume"
         )

@@ -53,7 +53,7 @@ class Health:
         check_free_space(self.folder, self.free_floor_mb)
         if self.is_disk_full:
             raise StoppedEarly(
-                f"{self.folder.path}: the disk is full; expected room for checkpoints; every finished trial is kept: "
+                f"{self.folder.path}: the disk is full, so no checkpoint can be written; every finished trial is kept: "
                 "free some space and run the same command with --resume"
             )
 
@@ -65,8 +65,8 @@ class Health:
         (state, reason), count = reasons.most_common(1)[0]
         if 2 * count > _NUM_RECENT:
             raise StoppedEarly(
-                f"{count} of the last {len(self.recent)} attempts ended as {state}: {reason}; expected most to train; "
-                f"{CURES[state]}; every finished trial is kept, and --resume goes on"
+                f"{count} of the last {len(self.recent)} attempts ended as {state}: {reason}; "
+                f"{CURES[state]}; every finished trial is kept; continue with --resume"
             )
 
 
@@ -88,7 +88,7 @@ def check_stop_file(folder: StudyFolder) -> None:
     """
     if folder.stop_file.exists():
         forget_stop(folder)
-        raise StoppedEarly("stopped by `pipeline stop`; every finished trial is kept; --resume goes on")
+        raise StoppedEarly("stopped by `pipeline stop`; every finished trial is kept; continue with --resume")
 
 
 def kind(reason: str) -> str:
@@ -110,6 +110,6 @@ def clean_disk_errors(folder: Path) -> Iterator[None]:
         if not is_known and not any(text in str(error) for text in ("readonly", "disk I/O", "unable to")):
             raise
         raise StoppedEarly(
-            f"{folder}: {error}; expected a disk with room that can be written; every finished trial is kept: free "
+            f"{folder}: {error}; the study cannot be written there; every finished trial is kept: free "
             "some space, or allow writing, and run the same command with --resume"
         ) from error

@@ -25,7 +25,7 @@ class Chosen:
 class TrainingPlan:
     """What a training is to be, before it becomes an attempt: see `TrainingJob` for the fields that it passes on.
 
-    `trial` owns the network of a training that is no trial's.
+    `trial` is the trial whose network another training uses.
     """
 
     rung: int

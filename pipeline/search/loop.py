@@ -119,7 +119,7 @@ def _is_reached(study: Study, goal: float | None) -> bool:
 def train_to_end(
     study: Study, engine: Engine, begin: Callable[[], TrainingJob], callback: SearchCallback
 ) -> tuple[TrialOutcome, TrainingJob]:
-    """Train a job that is no trial's; a process that dies is tried once more. Interrupted, it goes on with --resume.
+    """Train a job other than a trial; a process that dies is tried once more. Interrupted, it continues with --resume.
 
     An attempt that has no score is ended here; one that has is ended by the caller, when its result is kept.
     """
@@ -149,7 +149,7 @@ def train_to_end(
 
 
 def settle(study: Study, outcome: TrialOutcome, job: TrainingJob) -> str:
-    """Decide on the end of a training that is no trial's, and delete its files; return why it has no score, if so."""
+    """Record the end of a training other than a trial, and delete its files; return why it has no score, if so."""
     drop_files(job)
     forget(study, job)
     if outcome.state != OutcomeState.COMPLETED:

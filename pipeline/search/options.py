@@ -85,7 +85,7 @@ def check_precision(options: SearchOptions) -> None:
     if options.precision == "bfloat16" and not has_bfloat16():
         raise InvalidUsage(
             "--precision bfloat16: this machine has no GPU, and neither avx512_bf16 nor amx_bf16 among the flags in "
-            "/proc/cpuinfo; expected one of them; leave --precision at auto"
+            "/proc/cpuinfo; leave --precision at auto"
         )
 
 
@@ -97,8 +97,7 @@ def check_averaging(options: SearchOptions) -> None:
     """
     if options.average_flips and options.minimise in ("mflops", "latency"):
         raise InvalidUsage(
-            f"--average-flips does twice the work, and --minimise {options.minimise} as little as possible; "
-            "expected one of them; leave one out"
+            f"--average-flips doubles the work, while --minimise {options.minimise} reduces it; leave one of them out"
         )
 
 
@@ -114,9 +113,7 @@ def check_distillation(options: SearchOptions) -> None:
             "which a cheaper one wins; add it, or leave --distill out"
         )
     if options.distill and options.folds is not None:
-        raise InvalidUsage(
-            "--distill: with --folds no network has seen all training images; expected one of them; leave one out"
-        )
+        raise InvalidUsage("--distill: with --folds no network has seen all training images; leave one of them out")
 
 
 def check_ensemble(options: SearchOptions) -> None:
@@ -127,8 +124,8 @@ def check_ensemble(options: SearchOptions) -> None:
     """
     if options.ensemble and options.minimise is not None:
         raise InvalidUsage(
-            f"--ensemble answers by two or three networks, and --minimise {options.minimise} looks for a cheap one; "
-            "expected one of them; leave one out"
+            f"--ensemble uses two or three networks, while --minimise {options.minimise} looks for a cheap one; "
+            "leave one of them out"
         )
 
 
@@ -141,5 +138,5 @@ def _check_goal(options: SearchOptions) -> None:
     if options.goal and options.objective not in (None, options.goal[0]):
         raise InvalidUsage(
             f"--until {options.until}: the objective is {options.objective}; "
-            "expected the same metric in --until and --objective"
+            "use the same metric in --until and --objective"
         )

@@ -87,8 +87,8 @@ def plan_out_of_fold(store: StudyStore, num_folds: int) -> OutOfFoldPlan:
     if spec.is_multi_label:
         raise DataError(
             f"study {spec.study}: an image has several labels; expected one, since confident learning ranks labels "
-            "that exclude each other; `by_class` in its model.json shows which labels are told badly, `pipeline data "
-            "check` which copies are labelled differently"
+            "that exclude each other; `by_class` in its model.json shows which labels are recognised badly, "
+            "and `pipeline data check` which copies are labelled differently"
         )
     if not store.has_final_model():
         raise DataError(

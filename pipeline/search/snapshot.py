@@ -28,7 +28,7 @@ FAILURES = (TrialState.FAILED, TrialState.INFEASIBLE, TrialState.CRASHED, TrialS
 class RunningTrial:
     """How far a training is: `batch` batches of epoch `epoch` (from 1; 0 before the first step) of `num_epochs`.
 
-    `trial` is None for the winner's last training, for that of the default network beside it, and for that in which
+    `trial` is None for the winner's last training, for that of the reference network beside it, and for that in which
     the winner's network learns from a better trial, or trains with a second seed. `num_networks` are trained one after
     the other in the last training. `seconds_since_step` is None before the first step, and on another machine than the
     one that trains.

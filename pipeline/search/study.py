@@ -290,7 +290,7 @@ class Study:
                 self.put_trial(replace(row, state=TrialState.COMPLETED))
 
     def values(self, attempt: Attempt) -> tuple[float, ...] | None:
-        """Return what an oracle is told of an attempt: objective and, with two objectives, the cost."""
+        """Return what an oracle learns of an attempt: objective and, with two objectives, the cost."""
         if attempt.state != AttemptState.DONE or attempt.score is None:
             return None
         cost = self.rows[attempt.number].cost(self.objective.minimise) if self.objective.minimise else None

@@ -51,7 +51,7 @@ def augmentation_of(text: str) -> Augmentation:
         return AUGMENTATIONS[text]
     values = dict(part.partition("=")[::2] for part in text.split(","))
     if not values.keys() <= set(_KEYS) or values.get("flip"):
-        raise ValueError(f"{text!r} is no augmentation")
+        raise ValueError(f"{text!r} is not an augmentation")
     found = Augmentation(float(values.get("shift", 0)), "flip" in values, float(values.get("cutout", 0)))
     if not (0 <= found.shift <= MOST_SHIFT and 0 <= found.cutout <= MOST_CUTOUT):
         raise ValueError(f"{text!r} is out of range")

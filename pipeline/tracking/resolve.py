@@ -86,7 +86,7 @@ def _resolve_champion(client: "MlflowClient", workspace: Path) -> ResolvedModel:
         if not token:
             break
     if not versions:
-        raise ModelRefused("there is no champion yet; expected a registered model; run `pipeline search` first")
+        raise ModelRefused("there is no champion yet; run `pipeline search` first")
     here = workspace_tag(workspace)
     versions.sort(key=lambda version: (version.creation_timestamp, int(version.version)), reverse=True)
     versions.sort(key=lambda version: version.tags.get(WORKSPACE_TAG) != here)  # stable: the newest stay first

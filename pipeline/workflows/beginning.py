@@ -56,12 +56,12 @@ def announce(plan: Plan, study: Study, precision: str, progress: Progress) -> No
     cost = f", against {objective.minimise}" if objective.minimise else ""
     if plan.options.space == FOR_GPU and "space" not in plan.request.given_names:
         progress.say(
-            f"  space {FOR_GPU}, as there is a GPU: wide networks, large batches (--space {FOR_CPU}: narrower)"
+            f"  space {FOR_GPU}, chosen for the GPU: wide networks, large batches (narrower: --space {FOR_CPU})"
         )
     progress.say(f"  objective {objective.name}{cost}{f' ({reason})' if reason else ''}")
     if plan.config.balance:
         what = "its absence" if plan.source.is_multi_label else "a common one"
-        progress.say(f"  a rare class counts as much as {what} in training (--balance none: by their numbers)")
+        progress.say(f"  in training, a rare class counts as much as {what} (to turn this off: --balance none)")
     rungs = " / ".join(f"{rung / study.context.num_images:.3g}" for rung in study.budget.rungs)
     force = study.context.parallelism
     gpus = {each.gpu for each in plan.resources if each.gpu}

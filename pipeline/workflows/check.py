@@ -97,7 +97,7 @@ def _refuse_outputs(request: CheckRequest) -> None:
         if path:
             refuse_ending(option, path, endings)
         if path and path.exists() and Path(request.data).exists() and path.samefile(request.data):
-            raise InvalidUsage(f"{option} {path}: this is DATA itself; expected another file; choose a new name")
+            raise InvalidUsage(f"{option} {path}: this is DATA itself; choose another file")
     if request.fix and names_no_files(request.data):
         raise DataError(
             f"--fix {request.fix}: the images of {redacted(request.data)} are not separate files, so no table "

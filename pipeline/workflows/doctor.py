@@ -87,7 +87,7 @@ class DoctorReport:
     def require_success(self) -> None:
         """Raise GateNotMet if a check failed."""
         if names := ", ".join(check.check for check in self.failed):
-            raise GateNotMet(f"failed: {names}; expected every check to pass; follow the advice and run it again")
+            raise GateNotMet(f"failed: {names}; follow the advice and run it again")
 
 
 def run(workspace: Path | None = None, progress: Progress = SILENT) -> DoctorReport:

@@ -71,7 +71,7 @@ def run(request: SearchRequest, progress: Progress = SILENT) -> SearchEstimate:
     """
     plan = make_plan(request)
     check_backend()
-    progress.say("measuring this machine with some steps of a typical network ...")
+    progress.say("measuring this machine with a few training steps of a typical network ...")
     with TemporaryDirectory() as folder:
         os.environ |= {"KERAS_HOME": folder, "MPLCONFIGDIR": folder}  # nothing is written to the workspace
         engine = local_engine(plan.resources, Path(folder) / "log")

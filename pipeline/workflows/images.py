@@ -35,7 +35,7 @@ def prepare_images(plan: Plan, progress: Progress) -> PreparedImages:
         progress.say(f"  {flips.described()}")
     if dataset.num_moved:
         progress.say(
-            f"  {dataset.num_moved} image(s) left the split they had: new near-duplicates, or a class without any"
+            f"  {dataset.num_moved} image(s) moved to another split: new near-duplicates, or a class without any"
         )
     return PreparedImages(dataset, allows_flips)
 
@@ -50,7 +50,7 @@ def _say_what_is_missing(source: Source, cache: ImageCache, progress: Progress) 
         progress.say(f"  no images in {len(source.empty_classes)} class folder(s): {names}")
     if cache.is_streamed:
         progress.say(
-            "  too large for --cache-limit or the disk: images are decoded anew in every epoch, which is slower"
+            "  too large for --cache-limit or the disk: images are decoded again in every epoch, which is slower"
         )
 
 

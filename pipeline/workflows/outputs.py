@@ -15,4 +15,4 @@ def refuse_ending(option: str, path: Path, endings: Sequence[str]) -> None:
         InvalidUsage: it does not say what the file will be.
     """
     if path.suffix.lower() not in endings:
-        raise InvalidUsage(f"{option} {path}: found the ending {path.suffix!r}; expected {', '.join(endings)}")
+        raise InvalidUsage(f"{option} {path}: the ending {path.suffix!r} is not supported; use {', '.join(endings)}")

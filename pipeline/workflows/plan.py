@@ -184,7 +184,7 @@ def wanted_options(request: SearchRequest, remembered: dict[str, Any]) -> Search
     given = request.given_names
     wanted = vars(request.options) | {name: value for name, value in remembered.items() if name not in given}
     if (data := request.data or remembered.get("data")) is None:
-        raise InvalidUsage("DATA is missing; expected images to search for; name a built-in set, a folder or a table")
+        raise InvalidUsage("DATA is missing; name a built-in set, a folder or a table")
     try:
         return from_json(SearchOptions, {**wanted, "data": data})
     except ValueError as error:  # what was typed has the right types
@@ -215,7 +215,7 @@ def _choose_study(request: SearchRequest) -> tuple[str | None, str]:
         return latest, fork or latest
     if name is None and request.data is None:
         raise InvalidUsage(
-            "DATA is missing; expected images to search for; name a built-in set (pipeline search digits), a folder or "
+            "DATA is missing; name a built-in set (pipeline search digits), a folder or "
             "a table, or continue the newest study with --resume"
         )
     return None, name or setup.next_study_name(request.workspace, str(_dataset_name(request.data)))
@@ -235,7 +235,7 @@ def _refuse_if_in_use(workspace: Path, study: str) -> None:
     lock = Workspace(workspace).study(study).lock
     if is_locked(lock):
         raise StoppedEarly(
-            f"study {study} is in use by {lock_owner(lock)}; expected one process at a time; follow it with: pipeline "
+            f"study {study} is in use by {lock_owner(lock)}; follow it with: pipeline "
             f"status {study}; end it with: pipeline stop {study}"
         )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import DataError, InvalidUsage
+from pipeline.text import counted
 from pipeline.workflows.progress import SILENT, Progress
 
 if TYPE_CHECKING:  # numpy and the rest are imported when there is something to score
@@ -54,7 +55,7 @@ class ScoreResult:
         facts = self.facts
         if facts.ok == 0:
             raise DataError(
-                f"{self.job.out}: none of the {facts.rows} files has a label; expected images; read error_detail there"
+                f"{self.job.out}: none of the {facts.rows} files could be labelled; the column error_detail says why"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -119,9 +120,9 @@ def _find_files(request: ScoreRequest, progress: Progress) -> "Inventory":
         _check_csv(request.csv)
     found = find_inputs(request.inputs, request.out, request.csv)
     if found.num_skipped:
-        progress.say(f"Skipped {found.num_skipped:,} hidden files and folders, earlier outputs and files of MLflow.")
+        progress.say(f"Skipped {counted(found.num_skipped, 'hidden or generated file')}.")
     if not found.paths:
-        raise DataError(f"{', '.join(request.inputs)}: no files; expected at least one image; check the path")
+        raise DataError(f"{', '.join(request.inputs)}: no files found; give at least one image, or check the path")
     return found
 
 
@@ -129,7 +130,7 @@ def _check_csv(path: Path) -> None:
     """Refuse, before hours of work, a CSV file that would lie below a file."""
     above = next(path for path in path.absolute().parents if path.exists())
     if not above.is_dir():
-        raise InvalidUsage(f"--csv {path}: {above} is a file; expected a folder; change --csv")
+        raise InvalidUsage(f"--csv {path}: {above} is a file, not a folder; change --csv")
 
 
 def _make_job(request: ScoreRequest, found: "Inventory", progress: Progress) -> "ScoreJob":

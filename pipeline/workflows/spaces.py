@@ -86,15 +86,15 @@ def copy_space(name: str, file: Path) -> None:
         SpaceError: there is no such space, or the file is there already or cannot be written.
     """
     if file.suffix not in (".yaml", ".yml"):
-        raise SpaceError(f"{file}: is no name for a search space; expected one that ends in .yaml; write {file}.yaml")
+        raise SpaceError(f"{file}: the name of a search space must end in .yaml or .yml; write {file}.yaml")
     text = builtin_text(name)
     try:
         with file.open("x", encoding="utf-8") as opened:
             opened.write(text)
     except FileExistsError as error:
-        raise SpaceError(f"{file}: is there already; expected a new file; choose another name, or edit it") from error
+        raise SpaceError(f"{file}: already exists; choose another name, or edit it") from error
     except OSError as error:
-        raise SpaceError(f"{file}: cannot be written ({error.strerror}); expected a folder that is there") from error
+        raise SpaceError(f"{file}: cannot be written ({error.strerror}); choose a folder that exists") from error
 
 
 def check_space(file: str) -> CheckedSpace:

@@ -20,6 +20,6 @@ def some_studies(workspace: Path) -> list[str]:
 def no_studies(workspace: Path) -> DataError:
     """Return the error that says that there are no studies, and how to begin one."""
     return DataError(
-        f"{workspace}: no studies here; expected a folder in which `pipeline search` ran; begin one with: "
+        f"{workspace}: no studies here; change to a folder in which `pipeline search` ran, or start one with: "
         "pipeline search digits --budget 3m"
     )

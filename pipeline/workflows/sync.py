@@ -101,8 +101,8 @@ def _sync_study(workspace: Path, name: str) -> StudySync:
     with open_study(workspace, name) as store:
         if is_alive(workspace, name):
             raise StoppedEarly(
-                f"study {name}: a search is at work on it, and sends it to MLflow itself; expected one that has "
-                "ended; wait for its end"
+                f"study {name}: a search is running on it, and sends its results to MLflow itself; "
+                "wait until it has ended"
             )
         with locked(store.folder.lock, f"study {name}"):
             return _send(store, workspace, name)

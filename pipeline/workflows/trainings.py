@@ -60,19 +60,19 @@ def train_winner(plan: Plan, engine: Engine, callback: ProgressCallback, picked:
 
 
 def _train_last(plan: Plan, engine: Engine, callback: ProgressCallback, picked: TrialRow | None) -> Finished:
-    """Train the default network and the winner; a trial that was picked meets the default network of the search."""
+    """Train the reference network and the winner; a picked trial is compared with the one of the search."""
     study, say = callback.study, callback.progress.say
     best = picked or chosen(study)
     if best is None or (picked is None and study.store.has_final_model()):
         return finish(study, engine, callback, picked)
     if plan.options.distill:
-        say("can the winner learn from a better trial?")
+        say("testing whether distillation from a better trial improves the winner")
         distillation = distil(study, engine, callback, best)
         say(f"  {distillation_text(distillation, study.objective.name)}")
     if picked is None:
         _train_default(study, engine, callback, best)
     if plan.options.ensemble:
-        say("is the mean of several networks like the winner's better than one?")
+        say("testing whether an ensemble of networks like the winner's is better")
         ensemble = choose_networks(study, engine, callback, best)
         say(f"  {ensemble_text(ensemble, study.objective.name)}")
     if picked is None:
@@ -82,6 +82,6 @@ def _train_last(plan: Plan, engine: Engine, callback: ProgressCallback, picked: 
 
 def _train_default(study: Study, engine: Engine, callback: ProgressCallback, best: TrialRow) -> None:
     if not is_trained(study.store):
-        callback.progress.say("training the default network beside the winner, on train + validation")
+        callback.progress.say("training a reference network on train + validation, to compare the winner with")
     if reason := train_baseline(study, engine, callback, best):
         callback.progress.say(f"  not trained: {reason}")

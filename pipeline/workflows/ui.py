@@ -64,7 +64,7 @@ def plan_server(request: UiRequest) -> UiServer:
     host, port = request.host, request.port
     if not is_loopback(host):
         raise InvalidUsage(
-            f"--host {host}: not this machine; expected localhost, 127.0.0.1 or ::1, because the server has no"
+            f"--host {host}: not this machine; use localhost, 127.0.0.1 or ::1, because the server has no"
             f" passwords; to look from elsewhere, run `ssh -L {port}:127.0.0.1:{port} <this host>` there"
         )
     refuse_file_store(request.workspace)
@@ -96,8 +96,7 @@ def refuse_failure(code: int) -> None:
     """Raise TrackingError if the server ended by itself with an error."""
     if code != 0:
         raise TrackingError(
-            f"the MLflow server ended with code {code}; expected it to run until Ctrl-C; its messages are above;"
-            " run `pipeline doctor`"
+            f"the MLflow server ended by itself with code {code}; its messages are above; run `pipeline doctor`"
         )
 
 
@@ -140,7 +139,7 @@ def _refuse_used_port(host: str, port: int) -> None:
     others = range(port + 1, min(port + 1 + _PORTS_TO_TRY, 65536))
     free = next((other for other in others if _is_free(host, other)), None)
     advice = "stop that process" if free is None else f"try `pipeline ui --port {free}`"
-    raise InvalidUsage(f"--port {port}: in use on {host}; expected a free port; {advice}")
+    raise InvalidUsage(f"--port {port}: already in use on {host}; {advice}")
 
 
 def _is_free(host: str, port: int) -> bool:

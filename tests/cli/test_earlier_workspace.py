@@ -46,7 +46,7 @@ def test_a_trial_of_its_finished_study_is_promoted(workspace):
     facts = json.loads(run(workspace, "promote", "photos-1", "--pick", "1", "--json").stdout)
     assert (facts["winner"]["trial"], facts["test_opened"]) == (1, 2)
     reason = "its predictions are missing, or from an earlier version, which did not note their images"
-    assert facts["search_gain"]["reason"] == f"the default network cannot be compared: {reason}"
+    assert facts["search_gain"]["reason"] == f"the reference network cannot be compared: {reason}"
     assert facts["temperature"]["reason"].endswith(
         "t00001.npz cannot be used: it does not say which images it belongs to"
     )

@@ -90,7 +90,9 @@ def test_a_damaged_study_is_refused_by_name_and_nothing_is_begun_anew(tmp_path, 
     shutil.copytree(whole, folder)
     damage(folder / "study.db", how)
     before = (folder / "study.db").read_bytes()
-    message = rf"{folder}/study.db: .*; expected a study; if the disk is full, .* damaged, restore it from a copy"
+    message = (
+        rf"{folder}/study.db: .*, so it is not a usable study; if the disk is full, .* damaged, restore it from a copy"
+    )
     with pytest.raises(DataError, match=message):
         make_study(folder)
     with pytest.raises(DataError, match=message):
@@ -167,5 +169,5 @@ def test_a_study_of_another_version_of_the_file_is_left_alone(tmp_path):
     store = make_study(folder, unlimited(2)).store
     store.put("schema", 99)
     store.close()
-    with pytest.raises(DataError, match=r"study\.db: is of version 99 of this file; expected \d; open it with"):
+    with pytest.raises(DataError, match=r"study\.db: this file has version 99, not \d; open it with"):
         open_study(tmp_path, "photos-1")

@@ -92,13 +92,13 @@ def test_a_search_survives_a_full_disk_wherever_it_happens(disk, tmp_path):
             break
     assert len(messages) > 10
     assert [text for text in messages if "--resume" not in text or "free some space" not in text] == []
-    places = ("database or disk is full", "expected room for checkpoints", "the last training of trial")
+    places = ("database or disk is full", "no checkpoint can be written", "the last training of trial")
     assert [place for place in places if not any(place in text for text in messages)] == []
 
 
 def test_a_search_does_not_begin_below_the_floor_of_free_space(disk, tmp_path):
     fill(disk, 6_000_000)
-    with pytest.raises(StoppedEarly, match=r"disk: 6 MB of disk are free; expected at least 8 MB.*--resume"):
+    with pytest.raises(StoppedEarly, match=r"disk: 6 MB of disk are free, and at least 8 MB are needed.*--resume"):
         search(disk, free_floor_mb=8)
     store = StudyStore(disk / "study.db")
     assert (store.trials(), store.attempts()) == ([], [])

@@ -89,7 +89,7 @@ def test_a_child_without_room_on_the_disk_stops_the_search(tmp_path):
     health = noted(
         tmp_path, outcome(OutcomeState.STOPPED, "the disk is full", is_disk_full=True), outcome(OutcomeState.COMPLETED)
     )
-    with pytest.raises(StoppedEarly, match=r"the disk is full; expected room .*free some space"):
+    with pytest.raises(StoppedEarly, match=r"the disk is full, so no checkpoint can be written; .*free some space"):
         health.check()
 
 

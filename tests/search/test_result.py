@@ -53,7 +53,7 @@ def test_a_whole_cost_stays_whole():
 def test_a_study_with_a_damaged_decision_is_refused_by_its_name(tmp_path):
     with StudyStore(tmp_path / "study.db") as store:
         store.create(FACTS | {"ensemble": {"reason": "any"}})
-        with pytest.raises(DataError, match=r"study.db: is_kept is missing; expected a study"):
+        with pytest.raises(DataError, match=r"study.db: is_kept is missing, so it is not a usable study"):
             store.ensemble()
 
 
@@ -80,7 +80,7 @@ def test_a_study_is_what_its_facts_say_whatever_came_later():
 def test_a_study_with_a_damaged_fact_is_refused_by_its_name(tmp_path, fact, value, message):
     with StudyStore(tmp_path / "study.db") as store:
         store.create(FACTS | {fact: value})
-        with pytest.raises(DataError, match=f"study.db: {message}; expected a study"):
+        with pytest.raises(DataError, match=f"study.db: {message}, so it is not a usable study"):
             store.spec()
 
 

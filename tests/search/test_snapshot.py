@@ -111,16 +111,16 @@ def test_the_last_training_of_the_winner_is_shown_as_no_trial(tmp_path):
     store.put_attempt(Attempt(8, TrainingKind.BASELINE, 0, 400, 4, 1, 1, AttemptState.STARTED))
     store.save()
     beside = StudyMonitor(store).look("running", 1.0).running[-1]
-    assert (title_of(final), title_of(beside)) == ("the winner", "the default network")
+    assert (title_of(final), title_of(beside)) == ("the winner", "the reference network")
     store.put_attempt(Attempt(9, TrainingKind.STUDENT, 0, 400, 4, 1, 1, AttemptState.STARTED))
     store.save()
     student = StudyMonitor(store).look("running", 1.0).running[-1]
-    assert (student.trial, student.is_student, title_of(student)) == (None, True, "the winner's network, taught")
+    assert (student.trial, student.is_student, title_of(student)) == (None, True, "the winner, distilled")
     store.put_attempt(Attempt(10, TrainingKind.SECOND_SEED, 0, 400, 4, 1, 1, AttemptState.STARTED))
     store.save()
     store.put("ensemble", {"is_kept": True, "num_networks": 3})
     assert [title_of(each) for each in StudyMonitor(store).look("running", 1.0).running] == [
-        "3 networks in turn", "the default network", "the winner's network, taught", "the winner's network, again",
+        "3 networks in turn", "the reference network", "the winner, distilled", "the winner, with another seed",
     ]  # fmt: skip
     store.put("ensemble", {"is_kept": False})
     assert title_of(StudyMonitor(store).look("running", 1.0).running[0]) == "the winner"

@@ -75,7 +75,7 @@ def test_the_status_is_a_record(workspace):
 
 def test_a_workspace_without_studies_says_how_to_begin(environment, tmp_path):
     for call in (runs.run, status.run, sync.run):
-        with pytest.raises(DataError, match="no studies here; expected a folder in which `pipeline search` ran"):
+        with pytest.raises(DataError, match="no studies here; change to a folder in which `pipeline search` ran"):
             call(workspace=tmp_path)
 
 
@@ -119,7 +119,7 @@ def test_a_check_refuses_an_output_that_would_replace_the_data(tmp_path):
 
 def test_scoring_nothing_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no files; expected at least one image"):
+    with pytest.raises(DataError, match="no files found; give at least one image"):
         score.run(score.ScoreRequest("champion", (str(tmp_path / "empty"),), tmp_path / "out", workspace=tmp_path))
 
 
@@ -128,7 +128,7 @@ def test_spaces_are_checked_and_copied(tmp_path):
     assert not spaces.check_space("./none.yaml").ok
     spaces.copy_space("tiny", tmp_path / "my.yaml")
     assert spaces.check_space(str(tmp_path / "my.yaml")).params == spaces.check_space("tiny").params
-    with pytest.raises(SpaceError, match="is there already"):
+    with pytest.raises(SpaceError, match="already exists"):
         spaces.copy_space("tiny", tmp_path / "my.yaml")
 
 

@@ -81,9 +81,9 @@ def test_a_search_takes_the_space_for_a_gpu_unless_told_otherwise(tmp_path, monk
 
 
 REFUSED = [
-    (["--average-flips", "--minimise", "mflops"], "--average-flips does twice the work"),
-    (["--average-flips", "--minimise", "latency"], "--average-flips does twice the work"),
-    (["--ensemble", "--minimise", "params"], "--ensemble answers by two or three networks"),
+    (["--average-flips", "--minimise", "mflops"], "--average-flips doubles the work"),
+    (["--average-flips", "--minimise", "latency"], "--average-flips doubles the work"),
+    (["--ensemble", "--minimise", "params"], "--ensemble uses two or three networks"),
     (["--distill"], "--distill: the winner is the best trial"),
     (["--distill", "--minimise", "params", "--folds", "3"], "--distill: with --folds"),
     (["--until", "val_auc=0.9", "--objective", "val_accuracy"], "--until val_auc=0.9: the objective is val_accuracy"),
@@ -124,7 +124,7 @@ def resume(folder, *words):
 
 
 def test_a_study_with_its_own_options_is_resumed_as_far_as_its_images(tmp_path):
-    with pytest.raises(DataError, match=r"none\.npz: found nothing"):
+    with pytest.raises(DataError, match=r"none\.npz: no such file or folder"):
         resume(tmp_path)
 
 

@@ -12,7 +12,7 @@ from pipeline.cli.terminal.progress import TerminalProgress
 def command(as_json: bool) -> None:
     """Check system, Python, packages, devices, disk and the MLflow store.
 
-    Exit code 4 when a check fails. No GPU is an information, not a failure. A missing ./mlflow.db is created.
+    Exit code 4 when a check fails. A missing GPU is not a failure. A missing ./mlflow.db is created.
 
     \b
     Example:

@@ -13,15 +13,15 @@ from pipeline.cli.terminal.progress import TerminalProgress
     "--pick",
     required=True,
     metavar="knee|TRIAL",
-    help="The trial to take: its number, or that at the knee of the front of two objectives.",
+    help="Trial to promote: its number, or knee for the one at the knee of the Pareto front.",
 )
 @json_option
 @verbosity_options
 def command(study: str, pick: str, as_json: bool) -> None:
     """Train a trial of STUDY on train + validation, test it, and register it as the champion.
 
-    A search does this with its winner; with two objectives any trial of the front may suit better. Each call opens the
-    test images once more, and the result says how often that was: whoever picks by the test score chooses by luck.
+    A search does this with its winner; with two objectives, another trial of the front may suit you better. Each call
+    opens the test images once more, and the result says how often. A test score that you pick by is optimistic.
 
     \b
     Examples:

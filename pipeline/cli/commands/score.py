@@ -33,8 +33,8 @@ _SHOWN_LABELS = 20
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the rows (Parquet).")
 @click.option("--csv", type=click.Path(dir_okay=False, path_type=Path), help="Also write all rows as one CSV file.")
-@click.option("--top-k", type=click.IntRange(1), default=3, show_default=True, help="Classes in a row.")
-@click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Images in a batch.")
+@click.option("--top-k", type=click.IntRange(1), default=3, show_default=True, help="Most likely classes per row.")
+@click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Images per batch.")
 @click.option("--overwrite", is_flag=True, help="Move an existing OUT aside to OUT.old-<time> first.")
 @allow_host_option
 @json_option
@@ -43,9 +43,9 @@ def command(model: str, inputs: tuple[str, ...], out: Path, as_json: bool, **opt
     """Label image files with MODEL.
 
     MODEL is champion, models:/NAME/VERSION, models:/NAME@ALIAS, models:/m-ID (a logged model), the id of a run,
-    or a folder with model.json. INPUT is an image, a folder (read with all folders in it) or a .csv, .parquet or
+    or a folder with model.json. INPUT is an image, a folder (read with all its sub-folders) or a .csv, .parquet or
     .jsonl table with a column `path`. Every file gets one row in OUT: a label with its probability, or the reason
-    why there is none. A model of images that may have several labels gives lists: all labels of a probability of at
+    why there is none. A model for images with several labels gives lists: all labels with a probability of at
     least 0.5. A stopped run continues when the same command is given again.
 
     \b

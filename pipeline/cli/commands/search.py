@@ -32,23 +32,23 @@ if TYPE_CHECKING:
     "--fork",
     type=StudyName(),
     metavar="NEW",
-    help="Begin study NEW from the one that --name or --resume means, with other options; valid trials are reused.",
+    help="Start study NEW from the one given by --name or --resume, with other options; trials still valid are reused.",
 )
-@click.option("--dry-run", is_flag=True, help="Measure this machine for some seconds, print the plan and stop.")
+@click.option("--dry-run", is_flag=True, help="Measure this machine for a few seconds, print the plan and stop.")
 @json_option
 @verbosity_options
 @click.pass_context
 def command(context: click.Context, /, data: str | None, dry_run: bool, as_json: bool, **options: Any) -> None:
-    """Search the best CNN for labelled images.
+    """Find the best CNN for your labelled images.
 
     DATA is a built-in set (see `pipeline data list`), a folder with a sub-folder per class, a folder with
     train/ [val/] test/ of such folders, a .csv/.parquet/.jsonl table with the columns path,label[,split,group,weight],
-    an .npz, .tar shards or idx files; docs/data.md shows each. What is not split is split: 20 % test, and 15 % of the
-    rest to validate; near-duplicates and groups never straddle a split.
+    an .npz, .tar shards or idx files; docs/data.md shows each. Without a split, 20 % are held out for the test and
+    15 % of the rest for validation; near-duplicates and groups stay together.
 
     Every trial goes to MLflow. The validation images choose the winner, which is trained again on train + validation,
-    judged once on the test images, and registered with the alias "champion". Whatever stops the search, the same
-    command with --resume goes on; docs/search.md explains oracles, rungs, budgets and limits.
+    evaluated once on the test images, and registered with the alias "champion". If the search is interrupted, the same
+    command with --resume continues it; docs/search.md explains oracles, rungs, budgets and limits.
 
     \b
     Examples:

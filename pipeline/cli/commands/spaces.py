@@ -31,7 +31,7 @@ def command() -> None:
     """List, show, copy and check search spaces: which networks and recipes a search may try.
 
     A space is a YAML file. Some are installed and known by name; any other is given by its path. Your own Python code,
-    given as FILE.py:NAME, is a space too; docs/spaces.md says what it must keep to.
+    given as FILE.py:NAME, is a space too; docs/spaces.md says what it must look like.
 
     \b
     Example:
@@ -72,17 +72,22 @@ def list_command(as_json: bool) -> None:
     default="32x32x3",
     show_default=True,
     metavar="HxWxC",
-    help="Images for which the smallest and largest network are counted.",
+    help="Image size for which to show the smallest and the largest network.",
 )
 @click.option(
-    "--classes", "num_classes", type=click.IntRange(2), default=10, show_default=True, help="Classes for the same."
+    "--classes",
+    "num_classes",
+    type=click.IntRange(2),
+    default=10,
+    show_default=True,
+    help="Number of classes for the same.",
 )
 @json_option
 @verbosity_options
 def show_command(space: str, image_shape: tuple[int, int, int], num_classes: int, as_json: bool) -> None:
     """Show a space: ranges, defaults, conditions, portfolio, and its smallest and largest network.
 
-    The portfolio holds the configurations that a search begins with, shown by what they change of the defaults.
+    The portfolio holds the configurations that a search begins with, shown by how they differ from the defaults.
 
     NAME is an installed space, FILE a path that ends in .yaml or .yml, or FILE.py:NAME code of your own.
 
@@ -113,7 +118,7 @@ def show_command(space: str, image_shape: tuple[int, int, int], num_classes: int
 def init_command(file: Path, name: str) -> None:
     """Write an installed space, with its comments, to FILE, for you to edit.
 
-    FILE ends in .yaml or .yml. One that is there already is left as it is.
+    FILE must end in .yaml or .yml. An existing file is not overwritten.
 
     \b
     Example:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 @json_option
 @verbosity_options
 def command(study: str | None, as_json: bool) -> None:
-    """Show how far STUDY is; without STUDY, the newest one that runs, else the newest.
+    """Show the progress of STUDY; without STUDY, of the newest one that is running, else of the newest.
 
-    Nothing is written or locked: the search does not notice, and a folder that can only be read will do.
+    This only reads: it does not disturb the search, and works in a read-only folder.
 
     \b
     Examples:

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 @json_option
 @verbosity_options
 def command(study: str | None, as_json: bool) -> None:
-    """Send STUDY to MLflow as far as it is missing there; without STUDY, every study of the workspace.
+    """Send what MLflow is missing of STUDY; without STUDY, of every study in the workspace.
 
-    A search never waits for MLflow: while a server is down, the study alone knows what happened. This sends the
-    rest, registers the model of a finished study, and ends the runs of searches that were killed. Nothing is sent
-    twice, so it can be called at any time; it ends with 7 when MLflow does not answer, and with 5 when a search is
-    at work on STUDY, which sends it itself.
+    A search never waits for MLflow: while a server is down, results are kept in the study alone. This command sends
+    the rest, registers the model of a finished study, and ends the runs of searches that were killed. Nothing is sent
+    twice, so you can run it at any time. The exit code is 7 if MLflow does not answer, and 5 if a search is running on
+    STUDY: the search sends its results itself.
 
     \b
     Examples:
@@ -44,8 +44,8 @@ def command(study: str | None, as_json: bool) -> None:
 
 def _described(sent: "StudySync") -> str:
     texts = {
-        "complete": "MLflow holds all of it",
-        "searching": "a search is at work on it and sends it itself",
+        "complete": "MLflow has everything",
+        "searching": "a search is running on it, and sends its results itself",
         "failed": "not sent",
         "sent": f"sent {sent.trials_sent} trial(s)",
     }

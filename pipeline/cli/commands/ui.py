@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 @click.command("ui")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Loopback name or address to listen on.")
-@click.option("--print", "is_dry", is_flag=True, help="Print address and command only.")
+@click.option("--print", "is_dry", is_flag=True, help="Only print the address and the command.")
 @verbosity_options
 def command(port: int, host: str, is_dry: bool) -> None:
     """Open the MLflow user interface on this workspace.
 
-    Runs of searches that were killed are marked so first. Ctrl-C ends it. With MLFLOW_TRACKING_URI set to a server
-    it prints that address only. The server has no passwords, so it listens on this machine only.
+    It first marks the runs of searches that were killed. Press Ctrl-C to end it. If MLFLOW_TRACKING_URI is set to a
+    server, it only prints that address. The server has no passwords, so it listens on this machine only.
 
     \b
     Example:

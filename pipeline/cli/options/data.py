@@ -12,17 +12,17 @@ allow_host_option = click.option(
     type=Host(),
     multiple=True,
     metavar="NAME",
-    help="Let http(s) URLs in a table reach NAME, a host on a private network or this machine. Repeatable.",
+    help="Allow http(s) URLs in a table to reach NAME, a host on a private network or this machine. Repeatable.",
 )
 OPTIONS = (
     click.option(
-        "--source", type=click.Path(file_okay=False), metavar="FOLDER", help="Where the files of a built-in set lie."
+        "--source", type=click.Path(file_okay=False), metavar="FOLDER", help="Folder with the files of a built-in set."
     ),
     click.option(
         "--image-size",
         type=click.IntRange(8, 1024),
         metavar="PIXELS",
-        help="Longest side that images are resized to. [default: their own, at most 64]",
+        help="Resize images so that their longest side is PIXELS. [default: their own size, at most 64]",
     ),
     click.option(
         "--background",
@@ -30,7 +30,7 @@ OPTIONS = (
         default="#000000",
         show_default=True,
         metavar="COLOUR",
-        help="Colour under transparent pixels.",
+        help="Colour to show behind transparent pixels.",
     ),
     click.option(
         "--max-megapixels",
@@ -38,7 +38,7 @@ OPTIONS = (
         default=50,
         show_default=True,
         metavar="N",
-        help="Larger pictures are not decoded.",
+        help="Do not decode pictures of more than N megapixels.",
     ),
     click.option(
         "--max-megabytes",
@@ -46,7 +46,7 @@ OPTIONS = (
         default=64,
         show_default=True,
         metavar="N",
-        help="Larger files are not read.",
+        help="Do not read files of more than N megabytes.",
     ),
     click.option(
         "--cache-limit",
@@ -54,7 +54,7 @@ OPTIONS = (
         default="20GB",
         show_default=True,
         metavar="SIZE",
-        help="Disk space for decoded images and unpacked arrays; what was not used for longest is removed.",
+        help="Disk space for decoded images and unpacked arrays; the least recently used go first.",
     ),
     allow_host_option,
 )

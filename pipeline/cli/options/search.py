@@ -17,17 +17,21 @@ OPTIONS = (
         "--space",
         metavar="NAME|FILE",
         help="Search space: a built-in name, a YAML file, or your own code as FILE.py:NAME (docs/spaces.md). [default: "
-        "cnn, or gpu with a GPU and 10,000 images or more of at most 64 pixels a side]",
+        "cnn; or gpu, with a GPU and at least 10,000 images of at most 64 pixels a side]",
     ),
     click.option(
-        "--oracle", type=click.Choice(_ORACLES), default="asha", show_default=True, help="Who proposes configurations."
+        "--oracle",
+        type=click.Choice(_ORACLES),
+        default="asha",
+        show_default=True,
+        help="Algorithm that proposes configurations.",
     ),
     click.option("--trials", type=click.IntRange(1), metavar="N", help="Try at most N configurations."),
     click.option(
         "--epochs",
         type=click.IntRange(1),
         metavar="N",
-        help="Passes over the images in a full training. [default: what the budget allows]",
+        help="Epochs of a full training. [default: as many as the budget allows]",
     ),
     click.option(
         "--budget",
@@ -39,92 +43,95 @@ OPTIONS = (
         "--until",
         type=Goal(),
         metavar="METRIC=VALUE",
-        help="Stop searching when a trial reaches this, such as val_accuracy=0.95.",
+        help="Stop searching when a trial reaches this value, such as val_accuracy=0.95.",
     ),
     click.option(
         "--objective",
         type=click.Choice(tuple(OBJECTIVES)),
-        help="What trials are ranked by. [default: val_accuracy, val_balanced_accuracy for unbalanced classes, val_auc "
-        "for several labels an image]",
+        help="Metric that ranks the trials. [default: val_accuracy; val_balanced_accuracy for unbalanced classes; "
+        "val_auc if images have several labels]",
     ),
     click.option(
         "--minimise",
         type=click.Choice(list(COST_UNITS)),
-        help="A cost as second objective: the search keeps the front of both, and its knee wins.",
+        help="Second objective, a cost to keep low. The winner is the knee of the Pareto front.",
     ),
-    click.option("--max-params", type=click.IntRange(1), metavar="N", help="Weights of a network at most."),
+    click.option("--max-params", type=click.IntRange(1), metavar="N", help="Allow networks of at most N weights."),
     click.option(
         "--max-mflops",
         type=click.FloatRange(0, min_open=True),
         metavar="N",
-        help="Million operations for one image at most.",
+        help="Allow at most N million operations per image.",
     ),
     click.option(
-        "--max-size-mb", type=click.FloatRange(0, min_open=True), metavar="N", help="Megabytes of the weights at most."
+        "--max-size-mb",
+        type=click.FloatRange(0, min_open=True),
+        metavar="N",
+        help="Allow at most N megabytes of weights.",
     ),
     click.option(
         "--max-latency-ms",
         type=click.FloatRange(0, min_open=True),
         metavar="N",
-        help="Milliseconds for one image at most, measured on one core of this machine.",
+        help="Allow at most N milliseconds per image, measured on one core of this machine.",
     ),
     click.option(
-        "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of proposals and trainings."
+        "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the proposals and the trainings."
     ),
-    click.option("--deterministic", is_flag=True, help="The same weights from the same seed, to the last bit; slower."),
+    click.option("--deterministic", is_flag=True, help="Get bit-identical weights from the same seed; slower."),
     click.option(
         "--augment",
         type=AugmentPolicy(),
         metavar="auto|none|light|standard|strong|FILE",
         default="auto",
         show_default=True,
-        help="What training does to images; auto varies it and flips only where that keeps the class; FILE is YAML "
-        "(docs/recipe.md).",
+        help="How training augments images. auto searches over policies, and flips images only if that preserves the "
+        "class. FILE is YAML (docs/recipe.md).",
     ),
     click.option(
         "--balance",
         type=click.Choice(_BALANCES),
         default="auto",
         show_default=True,
-        help="logits: rare classes count as much as common ones in training; auto: where the objective is the balanced "
-        "accuracy.",
+        help="logits gives rare classes as much weight as common ones in training; auto does so if the objective is "
+        "balanced accuracy.",
     ),
     click.option(
         "--average-flips",
         is_flag=True,
-        help="Label each image by the mean for it and its mirror image, if that is better on the validation images; "
+        help="Average the predictions for each image and its mirror image, if that is better on the validation images; "
         "scoring takes twice as long.",
     ),
     click.option(
         "--distill",
         is_flag=True,
-        help="With --minimise: the winner also learns what the best trial says of the images, if that is better on the "
+        help="With --minimise: train the winner on the predictions of the best trial too, if that is better on the "
         "validation images.",
     ),
     click.option(
         "--ensemble",
         is_flag=True,
-        help="Label each image by the mean of two or three networks like the winner's, if that is better on the "
-        "validation images: for small sets; scoring takes two or three times as long.",
+        help="Average the predictions of two or three networks like the winner's, if that is better on the validation "
+        "images. Meant for small sets; scoring takes two or three times as long.",
     ),
     click.option(
         "--precision",
         type=click.Choice(_PRECISIONS),
         default="auto",
         show_default=True,
-        help="How trainings compute; auto is bfloat16 where that is faster here and goes like float32.",
+        help="Number format of the trainings; auto is bfloat16 where that is faster here and trains like float32.",
     ),
     click.option(
         "--name",
         type=StudyName(),
         metavar="STUDY",
-        help="Name of the study; one that exists is continued. [default: DATA-1, DATA-2, ...]",
+        help="Name of the study; an existing one is continued. [default: DATA-1, DATA-2, ...]",
     ),
     click.option(
         "--workers",
         type=click.IntRange(1, 64),
         metavar="N",
-        help="Processes that train at once; they share the cores. [default: one a core up to 4, or one a GPU]",
+        help="Processes that train at once and share the cores. [default: one per core, at most 4; or one per GPU]",
     ),
     click.option(
         "--trials-per-gpu",
@@ -139,7 +146,9 @@ OPTIONS = (
         help="Validate by K-fold cross-validation, for small sets; a trial takes about K times longer.",
     ),
     click.option(
-        "--allow-leak", is_flag=True, help="Search though the given split leaks; the score is shown without leaks."
+        "--allow-leak",
+        is_flag=True,
+        help="Search even though the given split leaks; the score is computed without the leaks.",
     ),
 )
 

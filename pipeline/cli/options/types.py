@@ -26,11 +26,11 @@ class Duration(click.ParamType[float]):
         parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", value.lower())
         if not parts or "".join(number + unit for number, unit in parts) != value.lower():
             self.fail(
-                f"{value!r} is no duration; expected a number with a unit, such as 90s, 45m, 1h30m or 2d", param, ctx
+                f"{value!r} is not a duration; write a number with a unit, such as 90s, 45m, 1h30m or 2d", param, ctx
             )
         seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
         if seconds < 1:
-            self.fail(f"{value!r} is {seconds} s; expected at least 1s", param, ctx)
+            self.fail(f"{value!r} is too short; the shortest duration is 1s", param, ctx)
         return seconds
 
 
@@ -44,7 +44,7 @@ class PerGpu(click.ParamType[int | str]):
 
         number = int(value) if str(value).isdecimal() else 0
         if value != AUTO and not 1 <= number <= _MAX_PER_GPU:
-            self.fail(f"{value!r} is no number of processes; expected {AUTO}, or 1 to {_MAX_PER_GPU}", param, ctx)
+            self.fail(f"{value!r} is not a number of processes; write {AUTO}, or 1 to {_MAX_PER_GPU}", param, ctx)
         return number or AUTO
 
 
@@ -64,7 +64,9 @@ class AugmentPolicy(click.ParamType[str]):
         if not Path(value).exists():
             names = ", ".join(("auto", *AUGMENTATIONS))
             self.fail(
-                f"{value!r} is no policy and no file; expected {names}, or a YAML file (docs/recipe.md)", param, ctx
+                f"{value!r} is neither a policy nor a file; choose one of {names}, or a YAML file (docs/recipe.md)",
+                param,
+                ctx,
             )
         return read_augmentation(Path(value)).as_text()
 
@@ -79,7 +81,7 @@ class ImageShape(click.ParamType[tuple[int, int, int]]):
             return value
         parts = str(value).lower().split("x")
         if len(parts) != 3 or not all(part.isdecimal() and 0 < int(part) < 100_000 for part in parts):
-            self.fail(f"{value!r} is no image; expected height x width x channels, such as 32x32x3", param, ctx)
+            self.fail(f"{value!r} is not an image size; write height x width x channels, such as 32x32x3", param, ctx)
         height, width, channels = map(int, parts)
         return height, width, channels
 
@@ -99,7 +101,7 @@ class Goal(click.ParamType[str]):
             is_number = False
         if metric not in OBJECTIVES or not is_number:
             names = ", ".join(OBJECTIVES)
-            self.fail(f"{value!r} is no goal; expected METRIC=NUMBER with a metric of {names}", param, ctx)
+            self.fail(f"{value!r} is not a goal; write METRIC=NUMBER, where METRIC is one of {names}", param, ctx)
         return str(value)
 
 
@@ -110,7 +112,9 @@ class StudyName(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not NAME.fullmatch(value):
-            self.fail(f"{value!r} cannot be a study; expected 1 to 64 letters, digits, '.', '_' or '-'", param, ctx)
+            self.fail(
+                f"{value!r} cannot be the name of a study; use 1 to 64 letters, digits, '.', '_' or '-'", param, ctx
+            )
         return str(value)
 
 
@@ -124,7 +128,7 @@ class Size(click.ParamType[int]):
             return value
         parts = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)\s*([kmg]i?b|tb)", value.lower())
         if not parts:
-            self.fail(f"{value!r} is no size; expected a number with a unit, such as 500MB, 20GB or 1.5GiB", param, ctx)
+            self.fail(f"{value!r} is not a size; write a number with a unit, such as 500MB, 20GB or 1.5GiB", param, ctx)
         return round(float(parts[1]) * _SIZE_UNITS[parts[2]])
 
 
@@ -135,7 +139,7 @@ class Colour(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not re.fullmatch(r"#[0-9a-fA-F]{6}", value):
-            self.fail(f"{value!r} is no colour; expected #rrggbb, such as '#000000' or '#ffffff'", param, ctx)
+            self.fail(f"{value!r} is not a colour; write #rrggbb, such as '#000000' or '#ffffff'", param, ctx)
         return str(value).lower()
 
 
@@ -148,7 +152,7 @@ class Host(click.ParamType[str]):
         plain = value.removeprefix("[").removesuffix("]")
         if not (re.fullmatch(r"[\w.-]+", value) or _is_address(plain)):
             self.fail(
-                f"{value!r} is not a host; expected a name such as images.example.org, without scheme and port",
+                f"{value!r} is not a host; write a name such as images.example.org, without scheme or port",
                 param,
                 ctx,
             )

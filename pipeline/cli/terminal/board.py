@@ -87,12 +87,12 @@ def title_of(trial: RunningTrial) -> str:
     if trial.trial is not None:
         return f"trial {trial.trial} rung {trial.rung}"
     if trial.is_student:
-        return "the winner's network, taught"
+        return "the winner, distilled"
     if trial.has_second_seed:
-        return "the winner's network, again"
+        return "the winner, with another seed"
     if trial.num_networks > 1:
         return f"{trial.num_networks} networks in turn"
-    return "the default network" if trial.is_baseline else "the winner"
+    return "the reference network" if trial.is_baseline else "the winner"
 
 
 def place_of(trial: RunningTrial) -> str:

@@ -59,7 +59,9 @@ def interruptions(advice: Callable[[], str]) -> Iterator[Interruptions]:
         yield noted
     except KeyboardInterrupt as error:
         received = noted.received or signal.SIGINT
-        raise Interrupted(f"stopped by {received.name}; {advice()}", 128 + received) from error
+        raise Interrupted(
+            f"stopped by {'Ctrl-C' if received == signal.SIGINT else received.name}; {advice()}", 128 + received
+        ) from error
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

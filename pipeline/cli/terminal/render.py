@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from pipeline.cli.terminal.output import SCHEMA, columns, next_steps, quoted, result, result_json
 from pipeline.reports.summary import summary_lines
 from pipeline.search.result import SearchResult
-from pipeline.text import format_seconds
+from pipeline.text import counted, format_seconds
 
 if TYPE_CHECKING:
     from pipeline.workflows.estimate import SearchEstimate
@@ -66,9 +66,10 @@ def _data_lines(plan: "SearchEstimate") -> dict[str, str]:
 
 def _search_lines(plan: "SearchEstimate") -> dict[str, str]:
     cost = f", against {plan.minimise}" if plan.minimise else ""
-    network = f"default network: {plan.default.num_params:,} params, {plan.default.mflops:,} MFLOPs"
+    network = f"default network of the space: {plan.default.num_params:,} params, {plan.default.mflops:,} MFLOPs"
     rungs = ", ".join(
-        f"{epochs:g} ({seconds:.0f} s)" for epochs, seconds in zip(plan.epochs, plan.trial_seconds, strict=True)
+        f"{round(epochs, 1):g} ({seconds:.0f} s)"
+        for epochs, seconds in zip(plan.epochs, plan.trial_seconds, strict=True)
     )
     return {
         "space": f"{plan.space}: {', '.join(plan.params)}",
@@ -76,7 +77,7 @@ def _search_lines(plan: "SearchEstimate") -> dict[str, str]:
         "objective": f"{plan.objective}{cost}",
         "oracle": f"{plan.oracle}, seed {plan.seed}",
         "budget": format_seconds(plan.budget_seconds) if plan.budget_seconds else "no time limit",
-        "processes": f"{plan.workers} of {plan.threads} thread(s)",
-        "trials": f"about {plan.trials}, the best go on; epochs of each rung: {rungs}; {network}",
+        "processes": f"{plan.workers}, with {counted(plan.threads, 'thread')} each",
+        "trials": f"about {plan.trials}, the best continue; training stages, in epochs: {rungs}; {network}",
         "whole job": f"about {format_seconds(plan.seconds)}",
     }

@@ -1,4 +1,4 @@
-"""The bytes of a file, of bounded size; what they mean is told elsewhere."""
+"""Read the bytes of a file, of bounded size; decoding them is done elsewhere."""
 
 import errno
 import os

@@ -128,7 +128,7 @@ def _duplicate_points(found: Survey) -> Iterator[_Point]:
         if groups:
             what = f"{counted(len(groups), 'cluster')} of {kind} duplicates, {num_images(groups):,} images"
             yield _Point(
-                WARN, f"{what}: {_remedy(found, 'keep one of each with --fix, or know that they weigh more')}."
+                WARN, f"{what}: {_remedy(found, 'keep one of each with --fix, or accept that they count more')}."
             )
 
 
@@ -150,8 +150,8 @@ def _leak_points(found: Survey) -> Iterator[_Point]:
         yield _Point(WARN, text)
     else:
         text += (
-            f"so that a test would flatter: {_remedy(found, 'write a table without them with --fix')}, or search with "
-            "--allow-leak, which shows the accuracy with and without them."
+            f"so a test would be too optimistic: {_remedy(found, 'write a table without them with --fix')}, or search "
+            "with --allow-leak, which shows the accuracy with and without them."
         )
         yield _Point(REFUSE, text)
 
@@ -161,12 +161,12 @@ def _file_points(found: Survey) -> Iterator[_Point]:
     lost = [finding for finding in found.bad if not finding.used]
     undecoded = found.num_rows - found.files["used"]
     if undecoded > _MAX_BAD_FRACTION * found.num_rows:
-        text = f"{undecoded:,} of {found.num_rows:,} labelled files are no usable pictures: restore them."
+        text = f"{undecoded:,} of {found.num_rows:,} labelled files are not usable pictures: restore them."
         yield _Point(REFUSE, text)
     if lost:
         numbers = Counter(finding.code for finding in lost)
         codes = ", ".join(f"{count:,} {code.replace('_', ' ')}" for code, count in numbers.most_common())
-        text = f"{counted(len(lost), 'file')} left out ({codes}): replace what is needed, delete what is not"
+        text = f"{counted(len(lost), 'file')} ignored ({codes}): replace those that you need, delete the rest"
         allow = "; --max-megapixels and --max-megabytes allow larger ones" if numbers["too_large"] else ""
         yield _Point(WARN, f"{text}{allow}.")
     if found.num_uniform > _MAX_UNIFORM_FRACTION * found.files["used"]:

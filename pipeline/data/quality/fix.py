@@ -43,9 +43,7 @@ def clean(source: Source, cache: ImageCache, found: Survey) -> Kept:
         is_kept[[row for row in rows if _rank(source, row) < kept_split]] = False
     left_out["of a group that also stands in a split that judges"] = int((~is_kept).sum()) - sum(left_out.values())
     if not is_kept.any():
-        raise DataError(
-            f"{source.origin}: no image would be left; expected some that are usable; see what the check found"
-        )
+        raise DataError(f"{source.origin}: no image would be left; see what the check found")
     _refuse_untrained(source, is_kept)
     return Kept(np.flatnonzero(is_kept), {reason: number for reason, number in left_out.items() if number})
 

@@ -44,10 +44,10 @@ def open_source(
         return checked(remote.from_url(data, source_name(data), hosts))
     is_folder = os.path.isdir(data)  # noqa: PTH112  (Path.is_dir raises where this says no)
     if not is_folder and not os.path.isfile(data):  # noqa: PTH113
-        raise _wrong_layout(data, "nothing")
+        raise _wrong_layout(data, "no such file or folder")
     reader = _reader_of(Path(data), is_folder)
     if reader is None:
-        raise _wrong_layout(str(Path(data)), "a file of another kind")
+        raise _wrong_layout(str(Path(data)), "this is another kind of file")
     return checked(reader.read(_Place(Path(data), workspace, limit_bytes, hosts)))
 
 
@@ -112,7 +112,7 @@ def _reader_of(path: Path, is_folder: bool) -> _Reader | None:
 def _wrong_layout(data: str, found: str) -> DataError:
     """Return the error that shows what DATA may be."""
     return DataError(
-        f"{encodable(data)}: found {found}; expected a built-in set ({', '.join(builtin.NAMES)}), a folder with a "
+        f"{encodable(data)}: {found}; DATA may be a built-in set ({', '.join(builtin.NAMES)}), a folder with a "
         "sub-folder per class, a folder with train/ [val/] test/ of such folders, a folder of .tar shards or idx "
         f"files, a {'/'.join(TABLES)} table with {tables.EXPECTED}, an .npz or .tar file, or a URL (s3://, gs://, "
         "https://) of a table or folder"

@@ -244,7 +244,7 @@ def _next_row(rows: Iterator[Row], columns: _Columns, kind: str) -> Row | None:
     """Return the next row, None after the last.
 
     Raises:
-        DataError: what comes next is no row of such a table.
+        DataError: the next line is not a row of such a table.
     """
     try:
         return next(rows, None)

@@ -1,4 +1,4 @@
-"""Whether a picture keeps its class when left and right change places, as the training images themselves tell."""
+"""Whether a picture keeps its class when flipped horizontally, judged from the training images."""
 
 from dataclasses import dataclass
 
@@ -39,18 +39,18 @@ class FlipCheck:
 
     def described(self) -> str:
         """Return what was found, as text."""
-        verdict = "left and right may change places" if self.keeps_class else "pictures are not flipped"
+        verdict = "horizontal flips on" if self.keeps_class else "horizontal flips off"
         doubt = (
-            "" if self.tells else f" (too little to tell, from {self.num_asked:,} pictures; --augment standard flips)"
+            "" if self.tells else f" (too few pictures to tell: {self.num_asked:,}; --augment standard flips anyway)"
         )
         if self.has_several:
             return (
-                f"{verdict}{doubt}: of the labels of a picture and of its nearest other one {self.own:.0%} are common "
-                f"to both, {self.flipped:.0%} if it is flipped, {self.chance:.0%} by chance"
+                f"{verdict}{doubt}: a picture and the nearest other one share {self.own:.0%} of their labels, "
+                f"{self.flipped:.0%} if it is flipped, {self.chance:.0%} by chance"
             )
         return (
-            f"{verdict}{doubt}: the nearest other picture is of the same class in {self.own:.0%}, of a flipped picture "
-            f"in {self.flipped:.0%}, by chance in {self.chance:.0%}"
+            f"{verdict}{doubt}: the nearest other picture has the same class for {self.own:.0%} of the pictures, for "
+            f"{self.flipped:.0%} of them flipped, for {self.chance:.0%} by chance"
         )
 
 

@@ -66,7 +66,7 @@ class Dataset:
         return [float(f"{value:.6g}") for value in mean], [float(f"{value:.6g}") for value in std]
 
     def check_flips(self) -> FlipCheck:
-        """Return whether the training images keep their classes when left and right change places."""
+        """Return whether the training images keep their classes when flipped horizontally."""
         return check_flips(self.cache.thumbs, self.source.labels, np.flatnonzero(self.splits == TRAIN), 0)
 
     def fingerprint(self, with_folds: bool = True) -> str:

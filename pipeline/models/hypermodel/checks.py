@@ -29,7 +29,7 @@ def check_model(builder: Builder, model: Any, image_shape: ImageShape, num_class
         ) from error
     for found in foreign_classes(config):
         raise SpaceError(
-            f"{where} uses {found}; expected Keras' own layers for images (docs/spaces.md lists them), since a model "
+            f"{where} uses {found}; expected Keras' own layers for images (see docs/spaces.md), since a model "
             "must load without running anyone's code; replace it, such as x + y by keras.layers.Add()([x, y])"
         )
     shapes, expected = (model.input_shape, model.output_shape), ((None, *image_shape), (None, num_classes))

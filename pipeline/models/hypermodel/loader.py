@@ -89,10 +89,10 @@ def _checked_code(builder: Builder, module: types.ModuleType) -> Any:
         return found
     if not isinstance(found, type) or not issubclass(found, kt.HyperModel):
         names = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == _MODULE]
-        what = "has no such name" if found is None else f"is of the type {type(found).__name__}"
+        what = "is not defined" if found is None else f"is of the type {type(found).__name__}"
         raise SpaceError(
             f"{builder.path}: {builder.name} {what}; expected a subclass of keras_tuner.HyperModel or a function "
-            f"build(hp); write one of {', '.join(names) or 'these'}"
+            f"build(hp); use one of {', '.join(names) or 'these'}"
         )
     if getattr(found, "fit", None) is not kt.HyperModel.fit:
         raise SpaceError(
@@ -106,7 +106,7 @@ def constructor(builder: Builder, image_shape: ImageShape, num_classes: int) -> 
     """Return what makes the model of given hyperparameters; `image_shape` and `num_classes` go to who accepts them.
 
     Raises:
-        SpaceError: an argument is needed that nobody can give.
+        SpaceError: an argument is needed that a search does not pass.
     """
     found = load(builder)
     signature = inspect.signature(found)

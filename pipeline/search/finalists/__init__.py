@@ -1,1 +1,1 @@
-"""What follows the trials: the default network, a taught winner, several networks."""
+"""What follows the trials: the reference network, distillation, ensembles."""

@@ -30,7 +30,7 @@ MIN_PART = 0.5  # of the winner's passes: a network that trained for less would 
 
 
 def baseline_params(image_shape: tuple[int, int, int], num_classes: int, is_for_gpu: bool = False) -> Params:
-    """Return the configuration of the default network, with fewer stages where the images are too small for three."""
+    """Return the configuration of the reference network, with fewer stages where the images are too small for three."""
     network = NETWORK | _GPU_RECIPE if is_for_gpu else NETWORK
     for depth in range(int(NETWORK["depth"]), 1, -1):
         params = {**network, "depth": depth}
@@ -43,12 +43,12 @@ def baseline_params(image_shape: tuple[int, int, int], num_classes: int, is_for_
 
 
 def is_trained(store: StudyStore) -> bool:
-    """Tell whether the default network was trained in this study."""
+    """Tell whether the reference network was trained in this study."""
     return any(attempt.state == AttemptState.DONE for attempt in store.attempts(TrainingKind.BASELINE))
 
 
 def train_baseline(study: Study, engine: Engine, callback: SearchCallback, best: TrialRow) -> str:
-    """Train the default network beside the winner `best` unless that is done; return why there is none, if so.
+    """Train the reference network for the winner `best` unless that is done; return why there is none, if so.
 
     What was decided is kept in the study as the fact `baseline`. A training that fails costs the comparison only.
 
@@ -82,7 +82,7 @@ def train_baseline(study: Study, engine: Engine, callback: SearchCallback, best:
 
 
 def _described(study: Study, samples: int) -> Baseline:
-    """Return the default network as it is to be trained."""
+    """Return the reference network as it is to be trained."""
     params, epochs = study.context.baseline, study.num_epochs(TrainingKind.BASELINE, samples)
     if params is None:
         return Baseline("", {}, epochs=epochs)
@@ -91,10 +91,10 @@ def _described(study: Study, samples: int) -> Baseline:
 
 
 def plan_baseline(estimates: TimeEstimates, best: TrialRow) -> tuple[int, str]:
-    """Return how many images the default network sees, and why it is not trained, if so."""
+    """Return how many images the reference network sees, and why it is not trained, if so."""
     params = estimates.context.baseline
     if params is None:
-        return 0, "this study has no default network"
+        return 0, "this study has no reference network"
     wanted = estimates.final_samples(best)
     if not estimates.budget.is_timed:
         return wanted, ""
@@ -111,7 +111,7 @@ def plan_baseline(estimates: TimeEstimates, best: TrialRow) -> tuple[int, str]:
 
 
 def _begin(study: Study, params: Params, samples: int) -> TrainingJob:
-    """Decide on the training of the default network, before it runs, and return its job."""
+    """Record the training of the reference network before it runs, and return its job."""
     share = study.estimates.reserved if study.budget.is_timed else math.inf
     top = len(study.budget.rungs) - 1
     return study.begin(TrainingKind.BASELINE, TrainingPlan(top, samples, params, 2 * share, share))

@@ -1,4 +1,4 @@
-"""Is the winner better when it also learns what a better trial says of the images? Validation images decide.
+"""Is the winner better when it also learns from a better trial's predictions? Validation images decide.
 
 With a second objective the winner is a cheaper network than the best one, which then can teach it. It is trained as
 its trial was, with the teacher's answers in the labels, and its last training has them too if that was better.
@@ -95,5 +95,5 @@ def distillation_text(found: Distillation, objective: str) -> str:
         return f"not used: {found.reason}"
     change = f"{objective} {found.value:.4f}, without it {found.alone:.4f}"
     if found.is_kept:
-        return f"the winner also learns what trial {found.teacher} says of the images: {change}"
-    return f"not used: {found.reason} ({change}, taught by trial {found.teacher})"
+        return f"the winner is distilled from trial {found.teacher}: {change}"
+    return f"not used: {found.reason} ({change}, distilled from trial {found.teacher})"

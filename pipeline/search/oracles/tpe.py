@@ -124,7 +124,7 @@ class TPEOracle(StudyOracle):
 
 
 class _Sampler(optuna.samplers.TPESampler):
-    """TPE that is told which hyperparameters every trial has; to find that out takes it a third of its time."""
+    """TPE that gets the hyperparameters that every trial has; finding them out takes a third of its time."""
 
     def __init__(self, joint: dict[str, BaseDistribution], **options: Any) -> None:
         super().__init__(**options)

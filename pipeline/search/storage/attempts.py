@@ -11,7 +11,7 @@ from pipeline.states import AttemptState, TrainingId, TrainingKind, TrialState, 
 _STORED_NUMBERS = {
     TrainingKind.FINAL: -2, TrainingKind.BASELINE: -3, TrainingKind.STUDENT: -4, TrainingKind.SECOND_SEED: -5,
 }  # fmt: skip
-"""Under which number a training that is no trial is kept in the files of a study."""
+"""The number under which a study stores a training other than a trial."""
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class StudyStore:
     transaction: half a decision is never on disk. Everything else is written at once.
 
     Raises:
-        DataError: the file is no study.
+        DataError: the file is not a study.
     """
 
     def __init__(self, path: Path, is_read_only: bool = False) -> None:
@@ -130,8 +130,8 @@ class StudyStore:
             return False
         if (found := self.get("schema")) != _SCHEMA_VERSION:
             raise DataError(
-                f"{self.path}: is of version {found} of this file; expected {_SCHEMA_VERSION}; open it with the "
-                "version of pipeline that made it, or begin a new study with another --name"
+                f"{self.path}: this file has version {found}, not {_SCHEMA_VERSION}; open it with the "
+                "version of pipeline that wrote it, or begin a new study with another --name"
             )
         return True
 
@@ -195,7 +195,7 @@ class StudyStore:
         return self.decided("ensemble", Ensemble)
 
     def baseline(self) -> Baseline | None:
-        """Return what is known of the default network; None before it was trained."""
+        """Return what is known of the reference network; None before it was trained."""
         return self.decided("baseline", Baseline)
 
     def decided(self, name: str, kind: type[Record]) -> Record | None:
@@ -267,7 +267,7 @@ class StudyStore:
         return list(map(attempt_of, self.connection.execute(f"SELECT * FROM attempt {where} ORDER BY id", values)))
 
     def open_last_trainings(self) -> list[Attempt]:
-        """Return the attempts that are no trial's and have not ended."""
+        """Return the attempts that belong to no trial and have not ended."""
         query = "SELECT * FROM attempt WHERE trial < 0 AND state = ? ORDER BY id"
         return list(map(attempt_of, self.connection.execute(query, (AttemptState.STARTED,))))
 
@@ -317,10 +317,10 @@ _PUT_FACT = "INSERT INTO fact VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET val
 
 
 def damaged(path: Path, reason: object) -> DataError:
-    """Return what is said of a file that is no study, or no whole one."""
+    """Return the error for a file that is not a study, or is incomplete."""
     return DataError(
-        f"{path}: {reason}; expected a study; if the disk is full, free some space; if the file is damaged, restore it "
-        "from a copy, or delete its folder"
+        f"{path}: {reason}, so it is not a usable study; if the disk is full, free some space; if the file is "
+        "damaged, restore it from a copy, or delete its folder"
     )
 
 

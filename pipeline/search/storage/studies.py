@@ -30,7 +30,7 @@ def open_study(workspace: Path, name: str, is_read_only: bool = False) -> StudyS
                 return store
         except sqlite3.DatabaseError as error:
             raise damaged(path, error) from error
-    raise DataError(f"study {name} was stopped before it began; expected trials; begin it again with --resume")
+    raise DataError(f"study {name} was stopped before its first trial; start it again with --resume")
 
 
 def is_alive(workspace: Path, name: str) -> bool:

@@ -41,7 +41,7 @@ ENSEMBLE_EPOCHS_FACTOR = 3.0  # with an ensemble: three networks as long as ther
 MIN_PASSES = 20.0  # of each network of an ensemble over its images; with fewer, one that trains as long as all do is
 # better (docs/recipe.md)
 MAX_EPOCHS_FACTOR = 3.0  # and at most this many times, if time is left
-BASELINE_PART = 0.08  # of the budget, at most, for the default network that trains beside the winner
+BASELINE_PART = 0.08  # of the budget, at most, for the reference network that trains beside the winner
 MIN_BASELINE_SECONDS = 10.0  # a shorter share trains nothing that a winner could be compared with
 _STUDENT_PART = 1.3  # of a training of the highest rung, in which a network learns from a better trial: a judgement
 _TWIN_PART = 1.0  # of one, in which the winner's network trains once more, to see what a mean is worth
@@ -55,7 +55,7 @@ class Budget:
 
     `rungs` are the images that a trial sees in each rung, the last one its full training. Until `search_until` trials
     run; then the winner's network trains once more on train alone, to learn from a better trial or to be averaged, for
-    `retrain_seconds` (0 without distillation and ensemble), the default network for `baseline_seconds` at most (0 if
+    `retrain_seconds` (0 without distillation and ensemble), the reference network for `baseline_seconds` at most (0 if
     there is none), and the winner until `end`; what is left up to `total` is for the test and the model.
     `final_epochs_factor` is how many times longer than in the highest rung the winner is to train.
     """

@@ -39,7 +39,7 @@ class StudyContext:
 
     `num_images` are those that trials train on, `num_final_images` those of the winner's last training,
     `num_test_images` those of its test. `typical` is the configuration by which time is estimated; those of `portfolio`
-    are tried first. `baseline` is that of the default network that trains beside the winner.
+    are tried first. `baseline` is that of the reference network, which trains beside the winner.
     """
 
     space: SearchSpace
@@ -86,7 +86,7 @@ class StudyContext:
 class TimeEstimates:
     """Seconds of trainings, past and to come. `probed` corrects the estimates until trials were measured.
 
-    `reserved` are the seconds that are kept for the default network, until it is trained,
+    `reserved` are the seconds that are kept for the reference network, until it is trained,
     `reserved_for_retraining` those in which the winner's network trains once more on train alone, until that is done.
     """
 
@@ -148,7 +148,7 @@ class TimeEstimates:
         return correction([a for a, _ in recent], [b for _, b in recent]) if recent else self.probed
 
     def baseline_samples(self, seconds: float) -> int:
-        """Return the images that the default network sees in some seconds, with all cores."""
+        """Return the images that the reference network sees in some seconds, with all cores."""
         context, samples = self.context, 1000
         params = context.baseline or {}
         cost = measure(params, context.image_shape, context.num_classes)  # a builder of the user has no part in it

@@ -45,7 +45,7 @@ def measure_speed(
 ) -> Speed:
     """Return how fast a network trains in this process, in a precision or, for "auto", in the one that is better.
 
-    That is bfloat16 where the machine has it, a training in it goes like one in float32, and is faster. `image` are the
+    That is bfloat16 where the machine has it, where it is faster and trains like float32. `image` are the
     fields of an ImageSpec.
     """
     from pipeline.training.compute import BFLOAT16, FLOAT32

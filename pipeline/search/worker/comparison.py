@@ -102,7 +102,7 @@ _GAINS: dict[str, Callable[[Logits, Logits, Labels], _Gain]] = {
 def search_gain(
     baseline: Baseline, logits: NDArray[np.float32], other: NDArray[np.float32], labels: Labels, objective: str
 ) -> SearchGain:
-    """Return what a search gained: the winner's logits (num_images, num_classes) against those of the default network.
+    """Return what a search gained: the winner's logits (num_images, num_classes) against those of the reference network.
 
     It is a gain only if the whole 95 % interval of the difference is above 0: two equally good networks show one in
     2.5 % of all cases.
@@ -113,14 +113,14 @@ def search_gain(
 
 
 def gain_text(found: SearchGain) -> str:
-    """Return in words what a search gained, or why nobody knows."""
+    """Return in words what a search gained, or why that was not measured."""
     baseline, comparison = found.baseline, found.comparison
     if baseline.reason or comparison is None or comparison.ci95 is None:
         return f"not measured: {baseline.reason}"
     low, high = (100 * end for end in comparison.ci95)
     gain, name = 100 * (comparison.gain or 0.0), metric_name(comparison.metric)
     network = f"{comparison.value:.2%} {name}, {baseline.num_params:,} params, {baseline.epochs} epochs"
-    than = f"over the default network ({network})"
+    than = f"over the reference network ({network})"
     if found.is_gain:
         return f"search gain {gain:+.1f} points ({low:.1f} to {high:.1f}) {than}"
     if high < 0:

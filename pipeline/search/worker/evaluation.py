@@ -108,9 +108,9 @@ def judge_winner(
 
 
 def _judge_gain(baseline: Baseline | None, answers: Answers, kept: Path, objective: str) -> SearchGain:
-    """Return what a search gained over the default network, whose logits are `kept` in a file."""
+    """Return what a search gained over the reference network, whose logits are `kept` in a file."""
     if baseline is None:
-        return SearchGain(Baseline("this study has no default network"))
+        return SearchGain(Baseline("this study has no reference network"))
     if baseline.reason:
         return SearchGain(baseline)
     try:
@@ -118,7 +118,7 @@ def _judge_gain(baseline: Baseline | None, answers: Answers, kept: Path, objecti
         return _gain_where_both_answer(baseline, answers, others, objective)
     except FileNotFoundError:
         missing = "its predictions are missing, or from an earlier version, which did not note their images"
-        return SearchGain(replace(baseline, reason=f"the default network cannot be compared: {missing}"))
+        return SearchGain(replace(baseline, reason=f"the reference network cannot be compared: {missing}"))
     except NPZ_ERRORS as error:  # no cause to lose a winner
         return SearchGain(replace(baseline, reason=f"{kept} cannot be used: {type(error).__name__}: {error}"))
 
@@ -126,7 +126,7 @@ def _judge_gain(baseline: Baseline | None, answers: Answers, kept: Path, objecti
 def _gain_where_both_answer(
     baseline: Baseline, answers: Answers, others: NDArray[np.float32], objective: str
 ) -> SearchGain:  # fmt: skip
-    """Return what a search gained, on the images to which the default network gives a finite answer too.
+    """Return what a search gained, on the images to which the reference network gives a finite answer too.
 
     Raises:
         ValueError: there is none.
@@ -233,11 +233,11 @@ def champion_blocker_of(test: TestResult, classes: Sequence[str]) -> str:
         )
     points, error = 100 * (majority.gain or 0.0), 100 * (majority.standard_error or 0.0)
     return (
-        f"it does not beat the blind answer: {_blind_text(majority, classes)} has {majority.value:.2%} "
-        f"{metric_name(majority.metric)} on the test images; the gain of this model is {points:+.1f} points with a "
-        f"standard error of {error:.1f}; expected more than {_NUM_ERRORS:g} standard errors; it is registered without "
-        "the alias champion: look at the images and labels with `pipeline data check`, add images, or search longer "
-        "with --budget"
+        f"it is no better than a blind answer ({_blind_text(majority, classes)}), which has {majority.value:.2%} "
+        f"{metric_name(majority.metric)} on the test images; this model gains {points:+.1f} points (standard error "
+        f"{error:.1f}; a gain of more than {_NUM_ERRORS:g} standard errors is needed); it is registered without the "
+        "alias champion: look at the images and labels with `pipeline data check`, add images, or search longer with "
+        "--budget"
     )
 
 
@@ -250,7 +250,7 @@ def _closest_text(closest: ClosestClass, classes: Sequence[str]) -> str:
 def _blind_text(majority: Majority, classes: Sequence[str]) -> str:
     """Return in words the answer that looks at no image."""
     if majority.number is not None:
-        return f"always {classes[majority.number]!r}"
+        return f"always answering {classes[majority.number]!r}"
     names = ", ".join(repr(classes[number]) for number in (majority.classes or ())[:_NUM_NAMED])
     more = ", ..." if len(majority.classes or ()) > _NUM_NAMED else ""
-    return f"always the labels {names}{more}" if names else "never any label"
+    return f"always answering {names}{more}" if names else "never giving any label"

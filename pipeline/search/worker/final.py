@@ -1,4 +1,4 @@
-"""The last trainings of a search, in a child process: the default network and the winner, who meets the test images."""
+"""The last trainings of a search, in a child process: the reference network, and the winner with its test."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -124,9 +124,9 @@ def _examined(
 
 
 def train_default(job: TrainingJob, reporter: Reporter) -> tuple[float, Findings]:
-    """Train the default network on train + validation and keep what it says of the test images; return its accuracy.
+    """Train the reference network on train + validation and keep its test predictions; return its accuracy.
 
-    It is built by the product even where the space is code of the user. With flip averaging both answers are kept.
+    It is built by the product even if the space is code of the user. With flip averaging both answers are kept.
     """
     from pipeline.models.averaging import both_answers
 

@@ -29,7 +29,7 @@ def logits_path(folder: Path, training: TrainingId) -> Path:
 class Predictions(NamedTuple):
     """Logits float32 (num_images, num_classes) and labels, as in `targets`, of images that did not train a network.
 
-    `averaged` are the means of these logits and those of the mirror images, None where nobody asked for them.
+    `averaged` are the means of these logits and those of the mirror images, None where they were not asked for.
     `digests` uint8 (num_images, 32) are the SHA-256 of the images.
     """
 

@@ -66,7 +66,7 @@ def test_empty_folder_is_a_data_error(tmp_path, bundle):
     (tmp_path / "empty").mkdir()
     result = run(bundle, tmp_path / "empty", "-o", tmp_path / "out")
     assert result.exit_code == 3
-    assert "no files; expected at least one image" in result.stderr
+    assert "no files found; give at least one image" in result.stderr
 
 
 def test_tampered_model_ends_with_6(tmp_path, bundle, image_path):
@@ -122,7 +122,7 @@ def test_input_inside_the_output_ends_with_2(bundle, image_path, options):
 def test_csv_file_below_a_file_ends_with_2(tmp_path, bundle, image_path, name):
     result = run(bundle, image_path, "-o", tmp_path / "out", "--csv", image_path.parent / name)
     assert result.exit_code == 2
-    assert f"{image_path} is a file; expected a folder; change --csv" in result.stderr
+    assert f"{image_path} is a file, not a folder; change --csv" in result.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -145,7 +145,7 @@ def test_what_is_skipped_is_reported(tmp_path, bundle, image_path):
     (image_path.parent / "old" / "_PLAN.json").touch()
     (image_path.parent / "rows.csv").touch()
     result = run(bundle, image_path.parent, "-o", tmp_path / "out", "--csv", image_path.parent / "rows.csv")
-    assert "Skipped 3 hidden files and folders, earlier outputs and files of MLflow." in result.stderr
+    assert "Skipped 3 hidden or generated files." in result.stderr
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -131,8 +131,8 @@ def test_how_trainings_compute_and_whether_they_flip_is_decided_and_said(searche
     store.close()
     assert facts["precision"] in ("float32", "bfloat16")
     assert f"thread(s), {facts['precision']}\n" in printed
-    assert ("left and right may change places: the nearest" in printed) == facts["allows_flips"]
-    assert ("pictures are not flipped" in printed) != facts["allows_flips"]
+    assert ("horizontal flips on: the nearest" in printed) == facts["allows_flips"]
+    assert ("horizontal flips off" in printed) != facts["allows_flips"]
 
 
 def test_the_leaderboard_is_best_first_and_keeps_its_contract(searched):
@@ -238,21 +238,21 @@ def test_resuming_with_another_seed_or_other_data_is_refused_with_the_difference
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("nowhere",), 3, "nowhere: found nothing; expected a built-in set (digits, mnist, fashion-mnist"),
+        (("nowhere",), 3, "nowhere: no such file or folder; DATA may be a built-in set (digits, mnist, fashion-mnist"),
         (("photos", "--space", "cnnn"), 2, "cnn"),
-        (("photos", "--budget", "soon"), 2, "'soon' is no duration; expected a number with a unit, such as 90s"),
-        (("photos", "--name", "../x"), 2, "'../x' cannot be a study"),
+        (("photos", "--budget", "soon"), 2, "'soon' is not a duration; write a number with a unit, such as 90s"),
+        (("photos", "--name", "../x"), 2, "'../x' cannot be the name of a study"),
         (("photos", "--resume", "--name", "never"), 2, "study never not found"),
         (("photos", "--trials", "0"), 2, "0 is not in the range x>=1"),
         (
             ("photos", "--until", "accuracy"),
             2,
-            "'accuracy' is no goal; expected METRIC=NUMBER with a metric",
+            "'accuracy' is not a goal; write METRIC=NUMBER, where METRIC is one of",
         ),
         (
             ("photos", "--until", "val_auc=0.9", "--objective", "val_loss"),
             2,
-            "--until val_auc=0.9: the objective is val_loss; expected the same metric in --until and --objective",
+            "--until val_auc=0.9: the objective is val_loss; use the same metric in --until and --objective",
         ),
     ],
 )
@@ -358,7 +358,7 @@ def test_the_mean_of_several_networks_answers_if_validation_says_so(tmp_path):
     assert found["averaged"] < found["alone"]
     assert (winner["val_loss"], found["winner"], found["num_networks"]) == (found["averaged"], winner["trial"], 3)
     assert len(set(found["epochs"])) == 1 < winner["epochs"]
-    assert "is the mean of several networks like the winner's better than one?" in done.stderr
+    assert "testing whether an ensemble of networks like the winner's is better" in done.stderr
     assert "by the mean of 3 networks like the winner's: val_loss of two" in done.stderr
     study = tmp_path / "mlruns/studies/photos-1"
     bundle = read_bundle(study / "model")
@@ -415,7 +415,7 @@ def test_a_cheaper_network_learns_from_the_best_one_if_validation_says_so(distil
     store.close()
     facts, answers = promote()
     assert facts["winner"]["val_loss"] == found["taught"]
-    assert f"also learns what trial {best['trial']} says" in answers
+    assert f"the winner is distilled from trial {best['trial']}" in answers
     assert to_json(read_bundle(study / "model").card.evaluation.distillation) == found
     assert np.load(study / "model/test_logits.npz")["logits"].std() < 0.7 * spread  # it learnt softened answers
     name, version = facts["model_uri"].removeprefix("models:/").split("/")

@@ -96,7 +96,7 @@ def test_show_counts_the_smallest_and_the_largest_network() -> None:
 def test_an_image_is_three_numbers() -> None:
     done = run("show", "cnn", "--image", "32x32")
     assert done.exit_code == 2
-    assert "'32x32' is no image; expected height x width x channels, such as 32x32x3" in done.stderr
+    assert "'32x32' is not an image size; write height x width x channels, such as 32x32x3" in done.stderr
 
 
 def test_init_writes_a_commented_file_that_is_a_space(tmp_path: Path) -> None:
@@ -108,14 +108,14 @@ def test_init_writes_a_commented_file_that_is_a_space(tmp_path: Path) -> None:
     assert run("check", str(path)).exit_code == 0
     again = run("init", str(path))
     assert again.exit_code == 2
-    assert "my.yaml: is there already; expected a new file" in again.stderr
+    assert "my.yaml: already exists; choose another name" in again.stderr
     assert path.read_text().startswith("# A small space of small networks")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a.txt"], "a.txt: is no name for a search space; expected one that ends in .yaml"),
+        (["a.txt"], "a.txt: the name of a search space must end in .yaml or .yml; write a.txt.yaml"),
         (["no/such/a.yaml"], "no/such/a.yaml: cannot be written (No such file or directory)"),
         (["a.yaml", "--from", "cn"], "did you mean cnn?"),
     ],

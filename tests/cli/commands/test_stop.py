@@ -35,7 +35,7 @@ def run(*arguments: str):
 
 def test_a_study_that_does_not_run_is_left_alone(folder):
     done = run("photos-1")
-    assert (done.exit_code, "does not run" in done.stderr) == (0, True)
+    assert (done.exit_code, "is not running" in done.stderr) == (0, True)
     assert [path.name for path in folder.iterdir()] == ["study.db"]
 
 

@@ -60,7 +60,7 @@ def finish_study(store: StudyStore, bundle: Path, **test: Any) -> None:
 def test_without_any_study_it_says_how_to_begin(workspace: Path) -> None:
     result = sync()
     assert result.exit_code == 3
-    assert "begin one with: pipeline search digits" in result.stderr
+    assert "start one with: pipeline search digits" in result.stderr
 
 
 def test_unknown_study_is_an_error_that_creates_nothing(workspace: Path) -> None:
@@ -76,7 +76,7 @@ def test_study_of_a_live_search_is_left_to_it(workspace: Path) -> None:
     with locked(store.path.with_name("lock"), "study photos-1"):
         result = sync("photos-1")
         assert result.exit_code == 5
-        assert "study photos-1: a search is at work on it, and sends it to MLflow itself" in result.stderr
+        assert "study photos-1: a search is running on it, and sends its results to MLflow itself" in result.stderr
     assert not (workspace / "mlflow.db").exists()
 
 
@@ -107,7 +107,7 @@ def test_killed_study_is_sent_once_and_its_runs_end(workspace: Path) -> None:
         ("t000 d1 failed", "FAILED"),
     ]
     assert store.unsent() == []
-    assert sync().stdout == "photos-1: MLflow holds all of it\n"
+    assert sync().stdout == "photos-1: MLflow has everything\n"
     assert len(client.search_runs([experiment.experiment_id])) == 2
 
 
@@ -164,7 +164,7 @@ def test_model_that_does_not_beat_the_largest_class_is_marked_and_not_the_champi
     run, version = client.get_run(kept["run_id"]), client.get_model_version("photos", "1")
     for tags in (run.data.tags, version.tags):
         assert tags["pipeline.beats_majority"] == "false"
-        assert "does not beat the blind answer" in tags["pipeline.flaw"]
+        assert "is no better than a blind answer (" in tags["pipeline.flaw"]
     figures = {"test/majority_accuracy": 0.7, "test/loss": 0.6, "test/loss_ci95_low": 0.4, "test/loss_ci95_high": 0.8}
     assert {**figures, "test/auc": 0.9}.items() <= run.data.metrics.items()
     assert "test/auc_ci95_low" not in run.data.metrics

@@ -63,7 +63,7 @@ def test_used_port_is_refused_with_a_free_one(workspace: Path) -> None:
         port = taken.getsockname()[1]
         result = run("--port", str(port))
     assert result.exit_code == 2
-    assert f"--port {port}: in use on 127.0.0.1" in result.stderr
+    assert f"--port {port}: already in use on 127.0.0.1" in result.stderr
     assert "try `pipeline ui --port " in result.stderr
 
 

@@ -25,7 +25,7 @@ def test_what_is_no_size_is_refused(text):
 
 def test_colours_become_lower_case_and_others_are_refused():
     assert Colour().convert("#FFaa00", None, None) == "#ffaa00"
-    with pytest.raises(click.BadParameter, match="expected #rrggbb"):
+    with pytest.raises(click.BadParameter, match="write #rrggbb"):
         Colour().convert("#fff", None, None)
 
 
@@ -49,5 +49,5 @@ def test_hosts(text, host):
 
 @pytest.mark.parametrize("text", ["127.0.0.1:8773", "http://host", "host/path", "", "[::1]:80", "a b"])
 def test_what_is_no_host_is_refused(text):
-    with pytest.raises(click.BadParameter, match="is not a host; expected a name such as"):
+    with pytest.raises(click.BadParameter, match="is not a host; write a name such as"):
         Host().convert(text, None, None)

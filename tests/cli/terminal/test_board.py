@@ -150,7 +150,7 @@ def test_ctrl_c_and_a_bug_leave_the_terminal_as_it_was(tmp_path):
 
     code, text, is_sane = on_a_terminal(tmp_path / "a", "1000", follow=press_ctrl_c)
     assert (code, is_sane) == (130, True)
-    assert screen(text)[-1] == "pipeline: stopped by SIGINT; it can be resumed"
+    assert screen(text)[-1] == "pipeline: stopped by Ctrl-C; it can be resumed"
     assert not any(line.startswith(("best", "elapsed", "photos-1")) for line in screen(text))
     code, text, is_sane = on_a_terminal(tmp_path / "b", "8", "raise")
     assert (code, is_sane) == (1, True)

@@ -22,7 +22,7 @@ def printed(capsys, **changes):
 
 def test_a_winner_that_was_cut_off_is_said_to_be(capsys):
     assert "CUT OFF" not in printed(capsys, planned_epochs=9)
-    assert "CUT OFF after 9 of 12 epochs: its time was over" in printed(capsys, planned_epochs=12)
+    assert "CUT OFF after 9 of 12 epochs, because the time was up" in printed(capsys, planned_epochs=12)
 
 
 def test_the_latency_is_that_of_this_machine_and_of_one_core_where_that_is_known(capsys):
@@ -103,8 +103,10 @@ def test_figures_of_rare_labels_are_shown_with_the_reason_why_they_have_no_inter
     lines = {line.split("  ")[0]: line.split("  ", 1)[1].strip() for line in out.splitlines()}
     assert lines["also"] == "loss 0.5000 (0.4000 to 0.6000), auc 0.9000 (no interval: found at most 3)"
     assert lines["worst labels"] == "a AUC 0.8000 (too few images for an interval; never answered, recall 0% of 3)"
-    assert lines["against default"] == "not measured: found at most 3"
-    assert lines["winner"].startswith("trial 3: val_accuracy 0.9000 (no interval: found at most 3, chosen by it)")
+    assert lines["against reference"] == "not measured: found at most 3"
+    assert lines["winner"].startswith(
+        "trial 3: val_accuracy 0.9000 (no interval: found at most 3, optimistic: used to choose the winner)"
+    )
     assert lines["NOT A CHAMPION"] == "too rare"
 
 
@@ -113,7 +115,7 @@ def test_test_images_that_do_not_count_are_shown_by_name(capsys):
     out = printed(capsys, test={**FACTS["test"], "not_finite": {"num_images": 1234, "images": names}})
     (line,) = (line for line in out.splitlines() if line.startswith("NOT COUNTED"))
     assert line.split(maxsplit=2)[2] == (
-        "1,234 test image(s) for which the network gives NaN or infinity; check the values of their pixels: "
+        "1,234 test image(s) for which the network gives NaN or infinity; check their pixel values: "
         "photos/0.tif, photos/1.tif, photos/2.tif, ..."
     )
 

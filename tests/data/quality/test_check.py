@@ -52,7 +52,7 @@ def test_every_file_is_counted_under_one_kind(tmp_path):
     ]  # fmt: skip
     assert found["bad"][3] == {"path": "cat/corrupt.png", "code": "corrupt", "detail": "it is corrupt", "used": False}
     assert found["verdict"] == "warn"
-    assert found["advice"][0].startswith("11 files left out (2 missing, 1 no label")
+    assert found["advice"][0].startswith("11 files ignored (2 missing, 1 no label")
     assert found["advice"][0].endswith("--max-megapixels and --max-megabytes allow larger ones.")
 
 
@@ -172,7 +172,7 @@ def test_fewer_than_two_usable_classes_and_mostly_bad_files_are_refused(tmp_path
     assert found["verdict"] == "refuse"
     assert found["classes"] == {"cat": 20, "dog": 0}
     assert found["advice"][0].startswith("Usable images of 1 class;")
-    assert found["advice"][1].startswith("30 of 50 labelled files are no usable pictures")
+    assert found["advice"][1].startswith("30 of 50 labelled files are not usable pictures")
 
 
 def test_a_class_without_a_usable_training_image_is_refused(tmp_path):

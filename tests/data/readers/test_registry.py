@@ -138,13 +138,13 @@ def test_nothing_there_shows_what_may_be(tmp_path, data):
     with pytest.raises(DataError) as caught:
         open_source(str(tmp_path / data), tmp_path)
     text = str(caught.value)
-    assert "found nothing; expected a built-in set (digits, " in text
+    assert "no such file or folder; DATA may be a built-in set (digits, " in text
     for layout in ("sub-folder per class", "train/ [val/] test/", ".csv/", ".npz", ".tar", "idx files", "s3://"):
         assert layout in text
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(DataError, match="found a file of another kind; expected a built-in set"):
+    with pytest.raises(DataError, match="this is another kind of file; DATA may be a built-in set"):
         open_source(str(write_picture(tmp_path / "a.png", 9)), tmp_path)
 
 

@@ -26,7 +26,7 @@ def test_classes_that_are_mirror_images_of_each_other_are_not_flipped():
     assert (found.own, found.flipped, found.num_asked) == (1.0, 0.0, 100)
     assert not found.keeps_class
     assert found.described().startswith(
-        "pictures are not flipped: the nearest other picture is of the same class in 100%"
+        "horizontal flips off: the nearest other picture has the same class for 100% of the pictures"
     )
 
 
@@ -34,7 +34,7 @@ def test_classes_that_differ_from_top_to_bottom_are_flipped():
     thumbs, labels = pictures([corner(0, 5), corner(10, 5)])
     found = check_flips(thumbs, labels, np.arange(len(labels)), seed=0)
     assert found.keeps_class
-    assert found.described().startswith("left and right may change places")
+    assert found.described().startswith("horizontal flips on")
 
 
 @pytest.mark.parametrize(("shapes", "expected"), [([(0, 0), (0, 10)], False), ([(0, 5), (10, 5)], True)])
@@ -47,7 +47,7 @@ def test_several_labels_are_kept_as_far_as_they_are_common_to_neighbours(shapes,
     assert found.own > 0.95
     assert found.chance == pytest.approx((4 + 4 * 0.5) / 16, abs=0.03)  # of 16 pairs 4 are equal and 4 half so
     assert found.keeps_class is expected
-    assert f"{found.own:.0%} are common to both" in found.described()
+    assert f"the nearest other one share {found.own:.0%} of their labels" in found.described()
 
 
 def test_only_the_rows_that_train_are_asked():
@@ -76,4 +76,4 @@ def test_a_handful_of_images_tells_nothing():
     thumbs, labels = pictures([corner(0, 5), corner(10, 5)], 3)
     found = check_flips(thumbs, labels, np.arange(3), seed=0)
     assert not found.keeps_class
-    assert found.described().startswith("pictures are not flipped (too little to tell, from 0 pictures; --augment sta")
+    assert found.described().startswith("horizontal flips off (too few pictures to tell: 0; --augment sta")

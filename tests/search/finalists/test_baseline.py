@@ -198,7 +198,7 @@ def test_one_that_was_stopped_goes_on_as_it_began(tmp_path):
 
 def test_a_study_without_one_says_so_and_trains_nothing(tmp_path):
     study, best = searched(tmp_path, None)
-    assert train_baseline(study, InstantEngine(None), Silence(), best) == "this study has no default network"
+    assert train_baseline(study, InstantEngine(None), Silence(), best) == "this study has no reference network"
 
 
 # ---- what it says ---------------------------------------------------------------------------------------------------
@@ -254,9 +254,9 @@ def test_equal_networks_of_unbalanced_classes_are_compared_by_class():
 @pytest.mark.parametrize(
     ("gain", "ci95", "text"),
     [
-        (0.0132, [0.0091, 0.0174], "search gain +1.3 points (0.9 to 1.7) over the default network (91.20% accuracy,"),
-        (0.0011, [-0.0021, 0.0049], "no gain (-0.2 to +0.5 points) over the default network (91.20% accuracy,"),
-        (-0.01, [-0.015, -0.004], "no gain: -1.0 points (-1.5 to -0.4) over the default network (91.20% accuracy,"),
+        (0.0132, [0.0091, 0.0174], "search gain +1.3 points (0.9 to 1.7) over the reference network (91.20% accuracy,"),
+        (0.0011, [-0.0021, 0.0049], "no gain (-0.2 to +0.5 points) over the reference network (91.20% accuracy,"),
+        (-0.01, [-0.015, -0.004], "no gain: -1.0 points (-1.5 to -0.4) over the reference network (91.20% accuracy,"),
     ],
 )
 def test_the_gain_in_words(gain, ci95, text):

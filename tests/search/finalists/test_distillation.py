@@ -108,7 +108,7 @@ def test_it_trains_as_its_trial_did_and_is_kept_where_the_objective_is_better(tm
     assert (job.rung, checkpoint_path(job).name) == (2, "student.npz")
     assert len(study.store.trials()) == 6
     assert distillation_text(found, "val_accuracy") == (
-        "the winner also learns what trial 99 says of the images: val_accuracy 0.6000, without it 0.5000"
+        "the winner is distilled from trial 99: val_accuracy 0.6000, without it 0.5000"
     )
     assert final_score(best, Evaluation(distillation=found)) == 0.6
     assert judged(study, best) == TrainingKind.STUDENT  # its temperature is that of the taught network

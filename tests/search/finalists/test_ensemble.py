@@ -218,7 +218,7 @@ def test_a_twin_is_trained_once_for_each_network(tmp_path):
 
 @pytest.mark.parametrize("minimise", ["params", "mflops"])
 def test_it_is_refused_where_a_cheap_network_is_wanted(minimise):
-    with pytest.raises(InvalidUsage, match=f"two or three networks, and --minimise {minimise} looks for a cheap one"):
+    with pytest.raises(InvalidUsage, match=f"two or three networks, while --minimise {minimise} looks for a cheap one"):
         check_ensemble(SearchOptions("photos", ensemble=True, minimise=minimise))
     check_ensemble(SearchOptions("photos", ensemble=True))
     check_ensemble(SearchOptions("photos", minimise=minimise))

@@ -158,7 +158,7 @@ A = 'hp.Int("a", 1, 2)'
         ("import nothing_like_it\n", r"mine.py:5: ModuleNotFoundError: No module named 'nothing_like_it'; expected"),
         ("def build(hp:\n", r"mine.py:5: SyntaxError: .*; correct it"),
         ("raise SystemExit(3)\n", "mine.py:5: SystemExit: 3"),
-        ("def other(hp): pass\n", "build has no such name; .*; write one of other"),
+        ("def other(hp): pass\n", "build is not defined; .*; use one of other"),
         ("build = 3\n", "build is of the type int"),
         ("class build(kt.HyperModel):\n    def fit(self): pass\n", "has a method fit; expected build alone"),
         ("def build(hp, size): pass\n", r"build\(hp, size\) cannot be called: missing .* 'size'; expected hp, image"),

@@ -1,4 +1,4 @@
-"""The probe measures a child, and takes bfloat16 only where it is there and goes like float32."""
+"""The probe measures a child, and takes bfloat16 only where it is there and trains like float32."""
 
 import numpy as np
 import pytest

@@ -99,7 +99,7 @@ def test_temperature_and_search_gain_are_those_of_the_logits_that_the_winner_giv
 
 @pytest.mark.parametrize("minimise", ["mflops", "latency"])
 def test_it_is_refused_where_work_is_to_be_as_little_as_possible(minimise):
-    with pytest.raises(InvalidUsage, match=f"twice the work, and --minimise {minimise}"):
+    with pytest.raises(InvalidUsage, match=f"doubles the work, while --minimise {minimise}"):
         check_averaging(SearchOptions("photos", average_flips=True, minimise=minimise))
     check_averaging(SearchOptions("photos", average_flips=True, minimise="params"))
     check_averaging(SearchOptions("photos", minimise=minimise))

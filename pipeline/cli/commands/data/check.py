@@ -35,8 +35,8 @@ def command(
 ) -> None:
     """Check labelled images: unusable files, duplicates, leaks between splits, wrong labels.
 
-    DATA is what `pipeline search` takes. Every file is decoded once, and a search finds it decoded. The verdict is ok,
-    warn or refuse; with refuse, when a search would mislead, the exit code is 3. Images are never changed.
+    DATA is what `pipeline search` takes. Every file is decoded once, and a later search reuses the result. The
+    verdict is ok, warn or refuse; it is refuse, with exit code 3, if a search would mislead. Images are never changed.
 
     \b
     Examples:
@@ -76,5 +76,5 @@ def _what_next(checked: "CheckResult") -> list[tuple[str, str]]:
     if can_be_cleaned and found.is_fixable and found.files["used"]:
         steps.append((f"pipeline data check {data} --fix clean.csv", "write a table without bad and duplicate images"))
     if not checked.is_refused:
-        steps.append((f"pipeline search {data}", "search the best network for it"))
+        steps.append((f"pipeline search {data}", "find the best network for it"))
     return steps or [(f"pipeline data check {data}", "check again after the correction")]

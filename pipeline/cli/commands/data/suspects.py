@@ -35,7 +35,7 @@ MAX_NAME, MAX_LABEL = 60, 24  # characters of paths and labels on the screen
     default=4,
     show_default=True,
     metavar="K",
-    help="Train K times, each time on all images but one K-th, which is judged.",
+    help="Train K times, each time on all images except one fold, whose labels are then checked.",
 )
 @click.option(
     "--top",
@@ -53,9 +53,9 @@ MAX_NAME, MAX_LABEL = 60, 24  # characters of paths and labels on the screen
 def command(study: str, folds: int, top: int, html: Path | None, as_json: bool) -> None:
     """Rank the images of STUDY, a finished search, whose labels its best network contradicts.
 
-    The winner's network is trained again on K folds of all images, also the test images, each fold judging the images
-    that it did not see. These networks are thrown away: the study, its model and its score stay as they are. What was
-    judged is kept in the study's folder, so that a second call is instant.
+    The winner's network is trained again by K-fold cross-validation on all images, including the test images. Each
+    image is judged by the network that did not see it. These networks are then deleted: the study, its model and its
+    score stay as they are. The predictions are kept in the study's folder, so that a second call is instant.
 
     \b
     Examples:
@@ -80,16 +80,16 @@ def command(study: str, folds: int, top: int, html: Path | None, as_json: bool) 
 
 def _text(found: "SuspectsResult", top: int) -> str:
     number, num_images = found.estimated_errors, found.num_images
-    some = f"about {number:,} ({number / num_images:.1%}); an odd picture of its class looks like a wrong label too"
+    some = f"about {number:,} ({number / num_images:.1%}); an unusual picture of its class can look like a wrong label"
     lines = [
         f"images                {num_images:,}, each judged by a network that did not see it",
         f"out-of-fold accuracy  {found.accuracy:.2%}",
-        f"labels to look at     {some if number else 'none stands out; these are the least likely ones'}",
+        f"labels to look at     {some if number else 'none stands out; these are the least likely labels'}",
         "",
         table(_HEADERS, [_cells(rank, suspect) for rank, suspect in enumerate(found.suspects[:top], start=1)]),
         "",
-        "Nothing was changed: labels are yours to decide. To correct some, or leave images out, write a table with",
-        "the columns path,label into this folder, paths as above, and search that.",
+        "Nothing was changed: you decide which labels are wrong. To correct or remove some, write a table with the",
+        "columns path,label into this folder, with the paths shown above, and search that table.",
     ]
     return "\n".join(lines)
 

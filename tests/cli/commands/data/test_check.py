@@ -187,10 +187,10 @@ def test_limits_hold_where_no_image_can_be_read(run: Run, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--fix", "clean.txt"), "--fix clean.txt: found the ending '.txt'; expected .csv, .parquet, .jsonl"),
-        (("--html", "clean/cat/000.png"), "found the ending '.png'; expected .html, .htm"),
-        (("--cache-limit", "20"), "'20' is no size; expected a number with a unit, such as 500MB, 20GB or 1.5GiB"),
-        (("--background", "white"), "'white' is no colour; expected #rrggbb"),
+        (("--fix", "clean.txt"), "--fix clean.txt: the ending '.txt' is not supported; use .csv, .parquet, .jsonl"),
+        (("--html", "clean/cat/000.png"), "the ending '.png' is not supported; use .html, .htm"),
+        (("--cache-limit", "20"), "'20' is not a size; write a number with a unit, such as 500MB, 20GB or 1.5GiB"),
+        (("--background", "white"), "'white' is not a colour; write #rrggbb"),
     ],
 )
 def test_wrong_options_are_usage_errors(run: Run, arguments: tuple[str, ...], message: str) -> None:
@@ -229,7 +229,7 @@ def test_secrets_of_urls_are_shown_nowhere_and_private_machines_are_named_first(
         Path("urls.csv").write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in rows))
         refused = run("check", "urls.csv")
         assert refused.exit_code == 3
-        assert "refused         40 (left out)" in refused.stdout
+        assert "refused         40 (ignored)" in refused.stdout
         assert "if you trust it, add --allow-host 127.0.0.1" in refused.stderr
         done = run(
             "check", "urls.csv", "--allow-host", "127.0.0.1", "--html", "urls.html", "--json", "--fix", "fixed.csv"

@@ -137,7 +137,9 @@ def test_a_killed_call_leaves_no_child_and_the_next_one_goes_on(searched):
 
 def test_a_page_of_another_name_is_refused_before_anything_is_trained(tmp_path):
     request = workflow.SuspectsRequest("photos-1", html=Path("tiny.yaml"), workspace=tmp_path)
-    with pytest.raises(InvalidUsage, match=r"--html tiny\.yaml: found the ending '\.yaml'; expected \.html, \.htm"):
+    with pytest.raises(
+        InvalidUsage, match=r"--html tiny\.yaml: the ending '\.yaml' is not supported; use \.html, \.htm"
+    ):
         workflow.run(request)
 
 
