@@ -102,7 +102,7 @@ _GAINS: dict[str, Callable[[Logits, Logits, Labels], _Gain]] = {
 def search_gain(
     baseline: Baseline, logits: NDArray[np.float32], other: NDArray[np.float32], labels: Labels, objective: str
 ) -> SearchGain:
-    """Return what a search gained: the winner's logits (num_images, num_classes) against those of the reference network.
+    """Return what a search gained: logits (num_images, num_classes) of the winner against the reference network's.
 
     It is a gain only if the whole 95 % interval of the difference is above 0: two equally good networks show one in
     2.5 % of all cases.
