@@ -96,7 +96,7 @@ def check_folder(out: Path, plan: Plan) -> None:
     """
     remedy = "choose another folder with -o, or move the old one aside with --overwrite"
     if out.exists() and not out.is_dir():
-        raise InvalidUsage(f"{out}: a file; expected a folder to write into; choose another folder with -o")
+        raise InvalidUsage(f"{out} is a file, not a folder; choose another folder with -o")
     plan_path = out / PLAN_FILE
     if not plan_path.exists():
         if names := _foreign_names(out):

@@ -386,7 +386,7 @@ def test_foreign_files_are_never_touched(tmp_path, make_job):
 
 def test_output_that_is_a_file_is_refused(tmp_path, make_job):
     (tmp_path / "out").write_text("text")
-    with pytest.raises(InvalidUsage, match="is a file, not a folder; change --csv"):
+    with pytest.raises(InvalidUsage, match="is a file, not a folder; choose another folder with -o"):
         score(make_job(write_colours(tmp_path / "in", 1)), refuse, silent)
 
 

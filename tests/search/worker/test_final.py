@@ -74,5 +74,5 @@ def test_answers_of_a_teacher_belong_to_images_whatever_their_order(dataset):
     order = np.random.default_rng(0).permutation(32)
     answers = np.stack([np.arange(32), np.zeros(32)], axis=1).astype(np.float32)
     predictions.save(answers_path(StudyFolder(study).teacher, 3), digests_of(40)[:32][order], logits=answers[order])
-    answers = teacher_logits(job, dataset, dataset.split("val"), Heart(lambda beat: None))
-    np.testing.assert_array_equal(answers, answers[24:32])
+    found = teacher_logits(job, dataset, dataset.split("val"), Heart(lambda beat: None))
+    np.testing.assert_array_equal(found, answers[24:32])
